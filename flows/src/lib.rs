@@ -1,0 +1,8 @@
+//! The switching model of Sluice.
+pub mod field;
+pub mod key;
+mod owner;
+mod verdict;
+
+pub use owner::Owner;
+pub use verdict::{DropReason, Verdict};
