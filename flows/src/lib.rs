@@ -2,6 +2,7 @@
 pub mod field;
 pub mod key;
 mod owner;
+pub mod packet;
 mod verdict;
 
 pub use owner::Owner;
