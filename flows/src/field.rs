@@ -202,7 +202,7 @@ fields! {
     #[doc = "OpenFlow metadata."]
     Metadata: "metadata", "metadata", [], ["OXM_OF_METADATA"], slot::METADATA, Hex, Bitwise, true, None, Metadata;
     #[doc = "Ingress port."]
-    InPort: "in_port", "in_port", ["in_port_oxm"], ["NXM_OF_IN_PORT", "OXM_OF_IN_PORT"], slot::IN_PORT, Port, Exact, true, None, Metadata;
+    InPort: "in_port", "in_port", ["in_port_oxm"], ["NXM_OF_IN_PORT", "OXM_OF_IN_PORT"], Slot::new(0, 32, 16), Port, Exact, true, None, Metadata;
     #[doc = "Whole outer TCI, tag-present bit included; 0 means untagged."]
     VlanTci: "vlan_tci", "vlan_tci", [], ["NXM_OF_VLAN_TCI"], slot::VLAN_TCI, Hex, Bitwise, true, None, L2;
     #[doc = "Outer VLAN ID with the tag-present bit 0x1000."]

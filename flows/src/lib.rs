@@ -1,9 +1,19 @@
 //! The switching model of Sluice.
+
+pub mod action;
+pub mod bridge;
+pub mod datapath;
 pub mod field;
 pub mod key;
+mod matching;
 mod owner;
 pub mod packet;
+mod port;
+pub mod rule;
+pub mod table;
 mod verdict;
 
+pub use matching::Match;
 pub use owner::Owner;
+pub use port::{DpPort, PortNo};
 pub use verdict::{DropReason, Verdict};

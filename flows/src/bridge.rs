@@ -1,0 +1,123 @@
+//! Bridges and their ports as translation sees them: plain data, changed by copying.
+
+use crate::port::{DpPort, PortNo};
+use crate::table::Tables;
+use imbl::{HashMap, OrdMap};
+use std::sync::Arc;
+
+/// A VLAN ID, 0 to 4095; 0 stands for untagged traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VlanId(u16);
+
+impl VlanId {
+    /// Untagged traffic.
+    pub const NONE: Self = Self(0);
+
+    /// The VLAN in the low 12 bits of `tci`.
+    pub const fn from_tci(tci: u16) -> Self {
+        Self(tci & 0xfff)
+    }
+
+    /// VLAN `id`; `None` above 4095.
+    pub const fn new(id: u16) -> Option<Self> {
+        if id <= 0xfff { Some(Self(id)) } else { None }
+    }
+
+    /// The number.
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
+
+/// Which VLANs a port carries, and how, under NORMAL. The modes are OVS's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VlanMode {
+    /// One VLAN, untagged on the wire.
+    Access(VlanId),
+    /// The VLANs of `trunks` (all if empty), tagged on the wire; untagged frames belong to VLAN 0.
+    Trunk {
+        /// VLANs carried; empty means all.
+        trunks: Arc<[VlanId]>,
+    },
+    /// As a trunk, and `native` too, which leaves untagged or tagged as `tagged` says.
+    Native {
+        /// VLANs carried besides; empty means all.
+        trunks: Arc<[VlanId]>,
+        /// VLAN of untagged frames.
+        native: VlanId,
+        /// Frames of the native VLAN leave with a tag.
+        tagged: bool,
+    },
+}
+
+impl Default for VlanMode {
+    fn default() -> Self {
+        Self::Trunk { trunks: Arc::new([]) }
+    }
+}
+
+/// A port of a bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgePort {
+    /// Its OpenFlow number in the bridge.
+    pub no: PortNo,
+    /// Its name, unique in the datapath.
+    pub name: Arc<str>,
+    /// The datapath's number for it.
+    pub dp: DpPort,
+    /// Which VLANs it carries under NORMAL.
+    pub vlan: VlanMode,
+    /// Administratively up, with a device that is there.
+    pub up: bool,
+    /// Left out by FLOOD and by NORMAL's flooding.
+    pub no_flood: bool,
+    /// For a patch port: the bridge and port at its other end.
+    pub peer: Option<(BridgeId, PortNo)>,
+}
+
+/// Index of a bridge in the [`Model`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BridgeId(pub u16);
+
+/// A bridge: ports and flow tables.
+#[derive(Clone, Debug)]
+pub struct Bridge {
+    /// Its place in the model.
+    pub id: BridgeId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its ports by number.
+    pub ports: OrdMap<PortNo, Arc<BridgePort>>,
+    /// Its flow tables.
+    pub tables: Tables,
+}
+
+/// Everything that translation reads, immutable. A change makes a new model that shares what did not change.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    /// Grows with every change; caches compare it.
+    pub generation: u64,
+    /// Bridges by identifier.
+    pub bridges: OrdMap<BridgeId, Arc<Bridge>>,
+    /// Bridge and port number of every datapath port.
+    pub ports: HashMap<DpPort, (BridgeId, PortNo)>,
+}
+
+impl Model {
+    /// The bridge with this identifier.
+    pub fn bridge(&self, id: BridgeId) -> Option<&Arc<Bridge>> {
+        self.bridges.get(&id)
+    }
+
+    /// The bridge with this name.
+    pub fn bridge_named(&self, name: &str) -> Option<&Arc<Bridge>> {
+        self.bridges.values().find(|b| &*b.name == name)
+    }
+
+    /// The bridge and port that a datapath port is.
+    pub fn port(&self, dp: DpPort) -> Option<(&Arc<Bridge>, &Arc<BridgePort>)> {
+        let (bridge, no) = self.ports.get(&dp)?;
+        let bridge = self.bridge(*bridge)?;
+        Some((bridge, bridge.ports.get(no)?))
+    }
+}

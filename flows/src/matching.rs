@@ -1,0 +1,173 @@
+//! What a rule matches: values and masks, stored for the words that it looks at and no others.
+
+use crate::field::Field;
+use crate::key::{FlowKey, FlowMask, KEY_WORDS, Slot};
+use std::fmt;
+
+/// A match: for each word of the key that it looks at, a value and a mask.
+///
+/// Invariants: a stored mask is never 0, and a value has no bit outside its mask; so equal matches are equal bit for
+/// bit. An ordinary rule looks at four to six words, which keeps 100,000 rules small.
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
+pub struct Match {
+    /// Bit N is set when word N is looked at.
+    map: u32,
+    /// Value and mask of each such word, in order.
+    words: Box<[[u64; 2]]>,
+}
+
+const _: () = assert!(KEY_WORDS <= 32, "the map of a match has 32 bits");
+
+impl Match {
+    /// The match that every packet satisfies.
+    pub fn any() -> Self {
+        Self::default()
+    }
+
+    /// The match on `value` under `mask`; value bits outside the mask are ignored.
+    pub fn new(value: &FlowKey, mask: &FlowMask) -> Self {
+        let mut map = 0;
+        let words = (0..KEY_WORDS)
+            .filter(|&i| mask.0[i] != 0)
+            .map(|i| {
+                map |= 1 << i;
+                [value.0[i] & mask.0[i], mask.0[i]]
+            })
+            .collect();
+        Self { map, words }
+    }
+
+    /// Whether every packet satisfies it.
+    pub fn is_any(&self) -> bool {
+        self.map == 0
+    }
+
+    /// Index, value and mask of each word looked at, in ascending order.
+    pub fn words(&self) -> impl Iterator<Item = (usize, u64, u64)> + '_ {
+        let mut map = self.map;
+        self.words.iter().map(move |[value, mask]| {
+            let index = map.trailing_zeros() as usize;
+            map &= map - 1;
+            (index, *value, *mask)
+        })
+    }
+
+    /// The values, as a key.
+    pub fn value(&self) -> FlowKey {
+        let mut key = FlowKey::ZERO;
+        for (i, value, _) in self.words() {
+            key.0[i] = value;
+        }
+        key
+    }
+
+    /// The masks.
+    pub fn mask(&self) -> FlowMask {
+        let mut out = FlowMask::ZERO;
+        for (i, _, mask) in self.words() {
+            out.0[i] = mask;
+        }
+        out
+    }
+
+    /// Value and mask of `slot`, right-aligned.
+    pub fn get(&self, slot: Slot) -> (u128, u128) {
+        (self.value().get(slot), self.mask().get(slot))
+    }
+
+    /// Value and mask of `field`, right-aligned.
+    pub fn field(&self, field: Field) -> (u128, u128) {
+        self.get(field.slot())
+    }
+
+    /// Also requires the bits of `slot` that are set in `mask` to be those of `value`.
+    pub fn set(&mut self, slot: Slot, value: u128, mask: u128) {
+        let (mut values, mut masks) = (self.value(), self.mask());
+        values.set_masked(slot, value, mask);
+        let old = masks.get(slot);
+        masks.set(slot, old | mask);
+        *self = Self::new(&values, &masks);
+    }
+
+    /// Also requires `field` to be `value`.
+    pub fn set_field(&mut self, field: Field, value: u128) {
+        self.set(field.slot(), value, u128::MAX);
+    }
+
+    /// Whether the key satisfies the match.
+    pub fn matches(&self, key: &FlowKey) -> bool {
+        self.words().all(|(i, value, mask)| key.0[i] & mask == value)
+    }
+
+    /// Whether every packet that satisfies `self` also satisfies `other`: OpenFlow's non-strict selection.
+    pub fn is_within(&self, other: &Self) -> bool {
+        let (value, mask) = (self.value(), self.mask());
+        other.words().all(|(i, v, m)| mask.0[i] & m == m && value.0[i] & m == v)
+    }
+
+    /// Whether some packet could satisfy both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (value, mask) = (self.value(), self.mask());
+        other.words().all(|(i, v, m)| (value.0[i] ^ v) & m & mask.0[i] == 0)
+    }
+
+    /// Bytes of heap memory it holds.
+    pub fn heap_size(&self) -> usize {
+        size_of_val::<[[u64; 2]]>(&self.words)
+    }
+}
+
+impl fmt::Debug for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Match[")?;
+        for (i, value, mask) in self.words() {
+            write!(f, " {i}:{value:x}/{mask:x}")?;
+        }
+        f.write_str(" ]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port_80() -> Match {
+        let mut m = Match::any();
+        m.set_field(Field::EthType, 0x0800);
+        m.set_field(Field::IpProto, 6);
+        m.set_field(Field::TcpDst, 80);
+        m
+    }
+
+    #[test]
+    fn matches_only_what_it_says() {
+        let m = port_80();
+        let mut key = m.value();
+        key.set(Field::EthSrc.slot(), 0x0200_0000_0001);
+        assert!(m.matches(&key));
+        key.set(Field::TcpDst.slot(), 81);
+        assert!(!m.matches(&key));
+        assert!(Match::any().matches(&key));
+    }
+
+    #[test]
+    fn a_narrower_match_is_within_a_wider_one() {
+        let mut narrow = port_80();
+        narrow.set(Field::IpSrc.slot(), 0x0a00_0000, 0xff00_0000);
+        assert!(narrow.is_within(&port_80()));
+        assert!(!port_80().is_within(&narrow));
+        assert!(port_80().overlaps(&narrow));
+        let mut other = Match::any();
+        other.set_field(Field::TcpDst, 81);
+        assert!(!other.overlaps(&narrow));
+    }
+
+    #[test]
+    fn value_bits_outside_the_mask_do_not_count() {
+        let (mut a, mut b) = (Match::any(), Match::any());
+        a.set(Field::IpSrc.slot(), 0x0a00_0001, 0xff00_0000);
+        b.set(Field::IpSrc.slot(), 0x0a00_0002, 0xff00_0000);
+        assert_eq!(a, b);
+        assert_eq!(a.field(Field::IpSrc), (0x0a00_0000, 0xff00_0000));
+    }
+}

@@ -1,0 +1,152 @@
+//! A rule: one flow of a table, with its owner and its counters.
+
+use crate::action::Action;
+use crate::matching::Match;
+use crate::owner::Owner;
+use crate::verdict::DropReason;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Number of a flow table, 0 to 254.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TableId(u8);
+
+impl TableId {
+    /// The table where packets enter.
+    pub const FIRST: Self = Self(0);
+    /// The last table.
+    pub const LAST: Self = Self(254);
+
+    /// Table `n`; `None` for 255, which OpenFlow reserves for "all tables".
+    pub const fn new(n: u8) -> Option<Self> {
+        if n == 255 { None } else { Some(Self(n)) }
+    }
+
+    /// The number.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl fmt::Display for TableId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A moment: milliseconds on a monotonic clock whose zero the caller chooses. The model never reads a clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// Milliseconds from `earlier` to `self`, 0 if it lies ahead.
+    pub const fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Priority of a flow that does not say one (OpenFlow's default).
+pub const DEFAULT_PRIORITY: u16 = 0x8000;
+
+/// What a flow is, without its life: what a flow file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowSpec {
+    /// Table it stands in.
+    pub table: TableId,
+    /// Priority; higher wins. Which of two overlapping flows of one priority wins is undefined, as in OVS.
+    pub priority: u16,
+    /// Cookie, opaque to the switch.
+    pub cookie: u64,
+    /// Seconds without a packet until it is removed; 0 never.
+    pub idle_timeout: u16,
+    /// Seconds until it is removed; 0 never.
+    pub hard_timeout: u16,
+    /// Weight when a full table evicts; higher stays.
+    pub importance: u16,
+    /// Tell of its removal.
+    pub send_flow_rem: bool,
+    /// What it matches.
+    pub matches: Match,
+    /// What it does; empty drops.
+    pub actions: Box<[Action]>,
+    /// Who asked for it.
+    pub owner: Owner,
+    /// The reason counted when its actions drop; [`DropReason::RuleDrop`] if none.
+    pub drop_reason: Option<DropReason>,
+}
+
+impl FlowSpec {
+    /// A flow of table 0 with default priority that matches `matches` and does `actions`.
+    pub fn new(matches: Match, actions: impl Into<Box<[Action]>>, owner: Owner) -> Self {
+        Self {
+            table: TableId::FIRST,
+            priority: DEFAULT_PRIORITY,
+            cookie: 0,
+            idle_timeout: 0,
+            hard_timeout: 0,
+            importance: 0,
+            send_flow_rem: false,
+            matches,
+            actions: actions.into(),
+            owner,
+            drop_reason: None,
+        }
+    }
+}
+
+/// A flow in a table: its [`FlowSpec`] and its life.
+#[derive(Debug)]
+pub struct Rule {
+    /// What it is.
+    pub spec: FlowSpec,
+    /// When it was added.
+    pub created: Millis,
+    /// When it was last modified, or added.
+    pub modified: Millis,
+    /// Its counters.
+    pub stats: RuleStats,
+}
+
+/// Counters of a rule. Workers add to them in batches, so they lag by at most one revalidation round.
+#[derive(Debug, Default)]
+pub struct RuleStats {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+    used: AtomicU64,
+}
+
+impl RuleStats {
+    /// Counts `packets` of `bytes` in all, the last of them at `used`.
+    pub fn credit(&self, packets: u64, bytes: u64, used: Millis) {
+        self.packets.fetch_add(packets, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.used.fetch_max(used.0, Ordering::Relaxed);
+    }
+
+    /// Packets counted.
+    pub fn packets(&self) -> u64 {
+        self.packets.load(Ordering::Relaxed)
+    }
+
+    /// Bytes counted.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// When the last packet was counted; zero if none was.
+    pub fn used(&self) -> Millis {
+        Millis(self.used.load(Ordering::Relaxed))
+    }
+}
+
+impl Rule {
+    /// A rule added at `now`.
+    pub fn new(spec: FlowSpec, now: Millis) -> Self {
+        Self { spec, created: now, modified: now, stats: RuleStats::default() }
+    }
+
+    /// The reason counted when the rule's actions drop a packet.
+    pub fn drop_reason(&self) -> DropReason {
+        self.spec.drop_reason.unwrap_or(DropReason::RuleDrop)
+    }
+}
