@@ -71,6 +71,9 @@ pub struct FlowSpec {
     pub actions: Box<[Action]>,
     /// Who asked for it.
     pub owner: Owner,
+    /// The round of its owner's programming that it belongs to: an owner that starts anew installs under a higher
+    /// number, then deletes what is left under lower ones. 0 for rules that belong to no round.
+    pub generation: u64,
     /// The reason counted when its actions drop; [`DropReason::RuleDrop`] if none.
     pub drop_reason: Option<DropReason>,
 }
@@ -89,6 +92,7 @@ impl FlowSpec {
             matches,
             actions: actions.into(),
             owner,
+            generation: 0,
             drop_reason: None,
         }
     }
