@@ -1,0 +1,128 @@
+//! Why a port could not be opened or changed: what, where, why, and what to do next.
+
+use std::io;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Why a port could not be opened or changed. None is worth a retry without a person's (or another program's) help,
+/// except [`PortError::Io`].
+#[derive(Debug, Error)]
+pub enum PortError {
+    /// The kernel refused for lack of privilege.
+    #[error(
+        "port {port}: cannot {op}: not permitted; run as root or with CAP_NET_ADMIN and CAP_NET_RAW, or let `sluice lab` make a user namespace"
+    )]
+    NoPrivilege {
+        /// The port.
+        port: String,
+        /// What was being done.
+        op: &'static str,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// The kernel has no TUN/TAP driver, or the container was not given its device.
+    #[error(
+        "port {port}: there is no /dev/net/tun; load the driver with `modprobe tun`, or pass the device into the container"
+    )]
+    NoTun {
+        /// The port.
+        port: String,
+    },
+    /// Another interface has the name.
+    #[error(
+        "port {port}: an interface of this name exists already in this network namespace; choose another name, or remove it with `ip link del {port}`"
+    )]
+    NameTaken {
+        /// The port.
+        port: String,
+    },
+    /// Another program holds the device.
+    #[error(
+        "port {port}: the device is in use by another program; stop that program (`fuser -v /dev/net/tun` names it) or choose another device"
+    )]
+    Busy {
+        /// The port.
+        port: String,
+    },
+    /// The interface does not exist.
+    #[error("port {port}: no such interface in this network namespace; `ip link` lists those there are")]
+    NoDevice {
+        /// The interface asked for.
+        port: String,
+    },
+    /// The interface is not of the kind asked for.
+    #[error("port {port}: the interface is not {wanted}; use type af-packet for other interfaces")]
+    WrongDevice {
+        /// The port.
+        port: String,
+        /// What it should have been.
+        wanted: &'static str,
+    },
+    /// The name cannot be an interface's.
+    #[error(
+        "port {name:?}: an interface's name has 1 to 15 bytes, none of them a slash, a colon, a blank or a control character; choose another"
+    )]
+    Name {
+        /// The name asked for.
+        name: String,
+    },
+    /// The MTU is out of the device's range.
+    #[error("port {port}: MTU {mtu} is out of range; this port takes {min} to {max}")]
+    Mtu {
+        /// The port.
+        port: String,
+        /// The value asked for.
+        mtu: u32,
+        /// Least value.
+        min: u32,
+        /// Greatest value.
+        max: u32,
+    },
+    /// A capture file cannot be read or written.
+    #[error("port {port}: cannot {op} {path}: {why}")]
+    File {
+        /// The port.
+        port: String,
+        /// What was being done.
+        op: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The system refused for another reason.
+    #[error("port {port}: cannot {op}: {source}")]
+    Io {
+        /// The port.
+        port: String,
+        /// What was being done.
+        op: &'static str,
+        /// The system's word.
+        source: io::Error,
+    },
+}
+
+impl PortError {
+    /// The variant that fits what the system said when `op` was tried on `port`.
+    pub(crate) fn from_io(port: &str, op: &'static str, source: io::Error) -> Self {
+        let port = port.to_owned();
+        match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Self::NoPrivilege { port, op, source },
+            Some(libc::ENODEV | libc::ENXIO) => Self::NoDevice { port },
+            Some(libc::EBUSY) => Self::Busy { port },
+            _ => Self::Io { port, op, source },
+        }
+    }
+}
+
+/// Checks that `name` can be an interface's name (the kernel's `dev_valid_name`).
+///
+/// # Errors
+/// [`PortError::Name`].
+pub(crate) fn check_name(name: &str) -> Result<(), PortError> {
+    let bad = |b: u8| b == b'/' || b == b':' || b.is_ascii_whitespace() || b.is_ascii_control();
+    if name.is_empty() || name.len() >= libc::IFNAMSIZ || name == "." || name == ".." || name.bytes().any(bad) {
+        return Err(PortError::Name { name: name.to_owned() });
+    }
+    Ok(())
+}

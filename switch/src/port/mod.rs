@@ -1,0 +1,187 @@
+//! Ports: where frames come in and go out.
+//!
+//! # Two sides
+//! A [`Port`] is what the control side holds: it opens the device once, answers questions about it and hands out
+//! queues. A [`PortQueue`] is what one worker holds: bursts in, bursts out, nothing else. A worker touches only its own
+//! queues, so no queue has a lock.
+//!
+//! # Rules
+//! - `rx_burst` fills frames that the worker allocated once; `tx_burst` borrows frames, so that a frame flooded to N
+//!   ports is sent N times and copied never. Neither allocates, except in kinds made for tests.
+//! - [`Offload`](sluice_flows::packet::Offload) travels with the frame both ways. An output that cannot take a
+//!   super-frame or a partial checksum cuts and fills in software, in its own scratch frame.
+//! - `tx_burst` says of every frame whether it left; the worker counts each frame once.
+//! - A device closes when its `Port` and all the queues it gave are dropped.
+//!
+//! # Limits
+//! What a device does behind our back (renamed, moved to another namespace, a new MTU) is noticed when the control side
+//! asks ([`Port::mtu`], [`Port::link_up`]), not by the queue.
+
+mod error;
+mod fit;
+pub mod link;
+mod mem;
+mod sys;
+mod tap;
+mod vnet;
+
+pub use error::PortError;
+pub use mem::{MemHandle, MemOptions, MemPort};
+pub use tap::{Tap, TapOptions};
+
+use sluice_flows::DropReason;
+use sluice_flows::packet::Frame;
+use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+/// What a port is made of; `type` in a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PortKind {
+    /// A TAP with vnet header, offloads and one queue per worker.
+    Tap,
+    /// A TAP without vnet header, one queue.
+    TapPlain,
+    /// A packet socket on an existing interface.
+    AfPacket,
+    /// Two rings in memory.
+    Memory,
+    /// A capture file replayed, and one written.
+    Pcap,
+    /// Receives nothing, discards what is sent.
+    Null,
+    /// One end of a pair between two bridges; crossed in translation, so no frame is ever sent to it.
+    Patch,
+    /// The bridge's own interface: a TAP named like the bridge.
+    Local,
+}
+
+impl PortKind {
+    /// Every kind.
+    pub const ALL: &'static [Self] =
+        &[Self::Tap, Self::TapPlain, Self::AfPacket, Self::Memory, Self::Pcap, Self::Null, Self::Patch, Self::Local];
+
+    /// The name that configurations and outputs use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tap => "tap",
+            Self::TapPlain => "tap-plain",
+            Self::AfPacket => "af-packet",
+            Self::Memory => "memory",
+            Self::Pcap => "pcap",
+            Self::Null => "null",
+            Self::Patch => "patch",
+            Self::Local => "local",
+        }
+    }
+
+    /// The kind with this name, if there is one.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|k| k.name() == name)
+    }
+}
+
+impl fmt::Display for PortKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What an output takes without help from software.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortCaps {
+    /// Partial checksums.
+    pub csum: bool,
+    /// TCP super-frames, IPv4 and IPv6.
+    pub tso: bool,
+    /// UDP super-frames.
+    pub uso: bool,
+}
+
+impl PortCaps {
+    /// Everything is taken as it is.
+    pub const ALL: Self = Self { csum: true, tso: true, uso: true };
+    /// Only finished frames are taken.
+    pub const NONE: Self = Self { csum: false, tso: false, uso: false };
+}
+
+/// What went wrong on the way in, before a worker saw it. Totals since the port was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RxLoss {
+    /// Frames that the kernel dropped because our queue was full.
+    pub queue_full: u64,
+    /// Frames longer than the buffer they were to go into.
+    pub too_long: u64,
+}
+
+/// What became of one frame given to [`PortQueue::tx_burst`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TxOutcome {
+    /// It left, whole or in segments.
+    Sent,
+    /// It, or at least one of its segments, did not leave.
+    Dropped(DropReason),
+}
+
+/// A port as the control side sees it: opened once, gives one queue to each worker, closes on drop.
+pub trait Port: Send + Sync {
+    /// What it is made of.
+    fn kind(&self) -> PortKind;
+
+    /// The device's name, or the name given to a port without a device.
+    fn name(&self) -> &str;
+
+    /// The device's hardware address, if it has one.
+    fn mac(&self) -> Option<[u8; 6]>;
+
+    /// Longest network-layer packet it sends, in bytes, as the device says now; its queues use the answer from then on.
+    fn mtu(&self) -> u32;
+
+    /// Sets the MTU, of the device too if there is one.
+    ///
+    /// # Errors
+    /// [`PortError::Mtu`] when the value is out of the device's range.
+    fn set_mtu(&self, mtu: u32) -> Result<(), PortError>;
+
+    /// Whether the device is up and has a carrier. Asks the device.
+    fn link_up(&self) -> bool;
+
+    /// What the port takes without help from software.
+    fn caps(&self) -> PortCaps;
+
+    /// Frames lost before a worker saw them.
+    fn rx_loss(&self) -> RxLoss {
+        RxLoss::default()
+    }
+
+    /// One queue for each of `count` workers. A port with fewer receive queues than that gives the first workers one
+    /// each, and the others queues that only send.
+    ///
+    /// Call it once per port: the queues of a second call would compete with those of the first.
+    ///
+    /// # Errors
+    /// The system's, when the device refuses.
+    fn queues(&self, count: usize) -> Result<Vec<Box<dyn PortQueue>>, PortError>;
+}
+
+/// One worker's view of a port.
+pub trait PortQueue: Send {
+    /// Readable (level-triggered) while there may be frames to receive. `None`: this queue only sends.
+    fn rx_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Receives into the first frames of `frames`, each replaced whole, and returns how many; 0 when nothing is there.
+    /// Give frames of [`MAX_FRAME_LEN`](sluice_flows::packet::MAX_FRAME_LEN) bytes: what does not fit is lost. Never
+    /// waits.
+    ///
+    /// # Errors
+    /// The device is gone for good: stop polling the descriptor and tell the control side. A device that is only down
+    /// gives 0.
+    fn rx_burst(&mut self, frames: &mut [Frame]) -> io::Result<usize>;
+
+    /// Sends `frames` in order and says in the `outcomes` of the same index what became of each; the shorter slice
+    /// counts. The drop reasons are `queue_full`, `mtu_exceeded`, `port_down` and `parse_error`.
+    fn tx_burst(&mut self, frames: &[&Frame], outcomes: &mut [TxOutcome]);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,292 @@
+//! A TAP device with vnet header, offloads and one queue per worker.
+//!
+//! Our own ioctls and not a crate, because the vnet header is what lets a 64 KiB super-frame cross whole, and the
+//! common crates cannot ask for it or cannot carry it on a TAP. Each frame is one `readv` or `writev` with the header on
+//! the stack: system calls and the kernel's copies are the cost, and io_uring or an async runtime change nothing.
+//!
+//! # Rules
+//! The interface belongs to the network namespace that the calling thread is in when it is created or attached; the
+//! descriptors work from any namespace afterwards. What [`Tap::create`] makes vanishes when the port and its queues are
+//! dropped.
+
+use super::error::{PortError, check_name};
+use super::link::Link;
+use super::sys::{self, IfOp, IfReq, if_ioctl};
+use super::{Port, PortCaps, PortKind, PortQueue, TxOutcome, fit, vnet};
+use sluice_flows::DropReason;
+use sluice_flows::packet::Frame;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Least MTU of a TAP (RFC 791: what every IPv4 link must carry).
+const MIN_MTU: u32 = 68;
+/// Greatest MTU of a TAP: 65,535 less the Ethernet header.
+const MAX_MTU: u32 = 65_521;
+const TCP_OFFLOADS: libc::c_uint = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+const UDP_OFFLOADS: libc::c_uint = libc::TUN_F_USO4 | libc::TUN_F_USO6;
+
+/// How to open a TAP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapOptions {
+    /// Hardware address; the kernel chooses when `None`.
+    pub mac: Option<[u8; 6]>,
+    /// MTU in bytes, 68 to 65,521; the device's own (1500 when new) when `None`.
+    pub mtu: Option<u32>,
+    /// Queues, 1 to 256: as many as there are workers.
+    pub queues: usize,
+    /// Whether to set the interface up.
+    pub up: bool,
+    /// [`PortKind::Tap`], or [`PortKind::Local`] for a bridge's own interface.
+    pub kind: PortKind,
+}
+
+impl Default for TapOptions {
+    fn default() -> Self {
+        Self { mac: None, mtu: None, queues: 1, up: true, kind: PortKind::Tap }
+    }
+}
+
+/// A TAP device.
+#[derive(Debug)]
+pub struct Tap {
+    name: String,
+    kind: PortKind,
+    link: Link,
+    files: Vec<Arc<File>>,
+    mtu: Arc<AtomicU32>,
+    uso: bool,
+}
+
+impl Tap {
+    /// Creates the interface `name` in the calling thread's network namespace; it vanishes with the port.
+    ///
+    /// # Errors
+    /// [`PortError::NameTaken`] when there is an interface of that name already, [`PortError::NoPrivilege`],
+    /// [`PortError::NoTun`], [`PortError::Name`], [`PortError::Mtu`].
+    pub fn create(name: &str, options: &TapOptions) -> Result<Self, PortError> {
+        check_name(name)?;
+        let first = open(name, tun_flags(options.queues > 1) | libc::IFF_TUN_EXCL).map_err(|e| match e {
+            PortError::Busy { port } => PortError::NameTaken { port },
+            PortError::Io { source, .. } if Link::open(name).is_ok() && source.kind() == ErrorKind::InvalidInput => {
+                PortError::NameTaken { port: name.to_owned() }
+            }
+            other => other,
+        })?;
+        Self::finish(name, options, first, tun_flags(options.queues > 1))
+    }
+
+    /// Attaches to the persistent TAP `name` in the calling thread's network namespace; it stays when the port goes.
+    ///
+    /// # Errors
+    /// [`PortError::NoDevice`], [`PortError::Busy`] when another program is attached, [`PortError::WrongDevice`] when it
+    /// is no TAP, and those of [`Tap::create`].
+    pub fn attach(name: &str, options: &TapOptions) -> Result<Self, PortError> {
+        check_name(name)?;
+        Link::open(name).map_err(|e| PortError::from_io(name, "find the interface", e))?;
+        // Whether it has several queues was decided when it was made, and only the same flag opens it.
+        let wrong =
+            |e: &PortError| matches!(e, PortError::Io { source, .. } if source.kind() == ErrorKind::InvalidInput);
+        let mut flags = tun_flags(options.queues > 1);
+        let mut first = open(name, flags);
+        if first.as_ref().is_err_and(wrong) {
+            flags = tun_flags(options.queues <= 1);
+            first = open(name, flags);
+        }
+        let first = first.map_err(|e| if wrong(&e) { wrong_device(name) } else { e })?;
+        let single = flags & libc::IFF_MULTI_QUEUE == 0;
+        let options = TapOptions { queues: if single { 1 } else { options.queues }, ..options.clone() };
+        Self::finish(name, &options, first, flags)
+    }
+
+    fn finish(name: &str, options: &TapOptions, first: File, flags: libc::c_int) -> Result<Self, PortError> {
+        let failed = |op| move |e| PortError::from_io(name, op, e);
+        let mut files = vec![first];
+        for _ in 1..options.queues {
+            files.push(open(name, flags)?);
+        }
+        let mut uso = true;
+        for file in &files {
+            let fd = file.as_fd();
+            sys::tun_set_vnet_header_len(fd, vnet::LEN).map_err(failed("set the vnet header's length"))?;
+            if sys::tun_set_offload(fd, TCP_OFFLOADS | UDP_OFFLOADS).is_err() {
+                // Linux before 6.2 does not know UDP segmentation.
+                uso = false;
+                sys::tun_set_offload(fd, TCP_OFFLOADS).map_err(failed("ask for offloads"))?;
+            }
+        }
+        let link = Link::open(name).map_err(failed("find the interface"))?;
+        if let Some(mac) = options.mac {
+            link.set_mac(mac).map_err(failed("set the hardware address"))?;
+        }
+        let tap = Self {
+            name: name.to_owned(),
+            kind: options.kind,
+            link,
+            files: files.into_iter().map(Arc::new).collect(),
+            mtu: Arc::new(AtomicU32::new(0)),
+            uso,
+        };
+        match options.mtu {
+            Some(mtu) => tap.set_mtu(mtu)?,
+            None => _ = tap.mtu(),
+        }
+        if options.up {
+            tap.link.set_up(true).map_err(failed("set the interface up"))?;
+        }
+        Ok(tap)
+    }
+
+    /// The kernel's interface.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+}
+
+impl Port for Tap {
+    fn kind(&self) -> PortKind {
+        self.kind
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn mac(&self) -> Option<[u8; 6]> {
+        self.link.mac().ok()
+    }
+
+    fn mtu(&self) -> u32 {
+        if let Ok(mtu) = self.link.mtu() {
+            self.mtu.store(mtu, Ordering::Relaxed);
+        }
+        self.mtu.load(Ordering::Relaxed)
+    }
+
+    fn set_mtu(&self, mtu: u32) -> Result<(), PortError> {
+        self.link.set_mtu(mtu).map_err(|e| match e.raw_os_error() {
+            Some(libc::EINVAL) => PortError::Mtu { port: self.name.clone(), mtu, min: MIN_MTU, max: MAX_MTU },
+            _ => PortError::from_io(&self.name, "set the MTU", e),
+        })?;
+        self.mtu.store(mtu, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn link_up(&self) -> bool {
+        self.link.is_running().unwrap_or(false)
+    }
+
+    fn caps(&self) -> PortCaps {
+        PortCaps { uso: self.uso, ..PortCaps::ALL }
+    }
+
+    fn queues(&self, count: usize) -> Result<Vec<Box<dyn PortQueue>>, PortError> {
+        for spare in self.files.iter().skip(count.max(1)) {
+            // The kernel spreads frames over all attached queues, read or not.
+            let mut req = IfReq::named("");
+            req.set_flags(libc::IFF_DETACH_QUEUE as u16);
+            if_ioctl(spare.as_fd(), IfOp::TunSetQueue, &mut req)
+                .map_err(|e| PortError::from_io(&self.name, "detach a queue", e))?;
+        }
+        let usable = self.files.len().min(count.max(1));
+        let files = self.files.iter().take(usable).cycle().take(count).enumerate();
+        Ok(files
+            .map(|(i, file)| {
+                let queue = TapQueue { file: Arc::clone(file), mtu: Arc::clone(&self.mtu), receives: i < usable };
+                Box::new(queue) as Box<dyn PortQueue>
+            })
+            .collect())
+    }
+}
+
+fn wrong_device(name: &str) -> PortError {
+    PortError::WrongDevice { port: name.to_owned(), wanted: "a TAP" }
+}
+
+fn tun_flags(several: bool) -> libc::c_int {
+    // With the flag, the kernel sets up 256 transmit queues; without, one.
+    libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | if several { libc::IFF_MULTI_QUEUE } else { 0 }
+}
+
+/// Opens one queue of the TAP `name`.
+fn open(name: &str, flags: libc::c_int) -> Result<File, PortError> {
+    let file =
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun").map_err(|e| {
+            match e.raw_os_error() {
+                Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => PortError::NoTun { port: name.to_owned() },
+                _ => PortError::from_io(name, "open /dev/net/tun", e),
+            }
+        })?;
+    let mut req = IfReq::named(name);
+    req.set_flags(flags as u16);
+    if_ioctl(file.as_fd(), IfOp::TunSetIff, &mut req).map_err(|e| PortError::from_io(name, "make the TAP", e))?;
+    Ok(file)
+}
+
+/// One worker's queue of a [`Tap`].
+struct TapQueue {
+    file: Arc<File>,
+    mtu: Arc<AtomicU32>,
+    receives: bool,
+}
+
+impl PortQueue for TapQueue {
+    fn rx_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.receives.then(|| self.file.as_fd())
+    }
+
+    fn rx_burst(&mut self, frames: &mut [Frame]) -> io::Result<usize> {
+        if !self.receives {
+            return Ok(0);
+        }
+        let mut count = 0;
+        while let Some(frame) = frames.get_mut(count) {
+            let mut header = [0; vnet::LEN];
+            let read = (&*self.file).read_vectored(&mut [IoSliceMut::new(&mut header), IoSliceMut::new(frame.room())]);
+            match read {
+                Ok(len) => {
+                    frame.set_len(len.saturating_sub(vnet::LEN));
+                    frame.offload = vnet::decode(&header);
+                    count += 1;
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                // The frames before this one are good; the next call meets the error again.
+                Err(_) if count > 0 => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(count)
+    }
+
+    fn tx_burst(&mut self, frames: &[&Frame], outcomes: &mut [TxOutcome]) {
+        let mtu = self.mtu.load(Ordering::Relaxed);
+        for (frame, outcome) in frames.iter().zip(outcomes) {
+            *outcome = if fit::too_long(frame, mtu) {
+                TxOutcome::Dropped(DropReason::MtuExceeded)
+            } else {
+                send(&self.file, frame)
+            };
+        }
+    }
+}
+
+fn send(mut file: &File, frame: &Frame) -> TxOutcome {
+    let header = vnet::encode(&frame.offload, frame.len());
+    loop {
+        return match file.write_vectored(&[IoSlice::new(&header), IoSlice::new(frame.bytes())]) {
+            Ok(_) => TxOutcome::Sent,
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            Err(e) => TxOutcome::Dropped(match e.raw_os_error() {
+                Some(libc::EAGAIN | libc::ENOMEM | libc::ENOBUFS) => DropReason::QueueFull,
+                // Shorter than an Ethernet header, or offload metadata that points outside the frame.
+                Some(libc::EINVAL) => DropReason::ParseError,
+                // EIO: the interface is down; EBADFD: it is gone.
+                _ => DropReason::PortDown,
+            }),
+        };
+    }
+}
