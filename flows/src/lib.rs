@@ -11,6 +11,7 @@ pub mod packet;
 mod port;
 pub mod rule;
 pub mod table;
+pub mod translate;
 mod verdict;
 
 pub use matching::Match;
