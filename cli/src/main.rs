@@ -1,2 +1,42 @@
-//! The command.
-fn main() {}
+//! `sluice`, the operator's command.
+//!
+//! The command tree is in [`args`]; one file per family of verbs under [`cmd`], and the lab under [`lab`]. A verb takes
+//! its arguments and an [`output::Output`] and returns an exit code or a [`failure::Failure`].
+
+#![expect(dead_code, reason = "some exit codes and tones belong to verbs that are being added")]
+
+mod args;
+mod cmd;
+mod failure;
+mod lab;
+mod output;
+
+use args::{Cli, Command};
+use clap::Parser;
+use failure::Failure;
+use output::{Exit, Output};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = Output::new(cli.global.output, cli.global.color);
+    let result = run(cli.command, &mut out).and_then(|exit| out.flush().map(|()| exit).map_err(Failure::from));
+    match result {
+        Ok(exit) => ExitCode::from(exit.code()),
+        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            // What was written before the failure belongs in front of it.
+            let _ = out.flush();
+            eprintln!("{failure}");
+            ExitCode::from(failure.exit_code().code())
+        }
+    }
+}
+
+fn run(command: Command, out: &mut Output) -> Result<Exit, Failure> {
+    match command {
+        Command::Lab(verb) => lab::run(verb, out),
+        Command::Completion(args) => cmd::completion::run(&args, out),
+        Command::Man(args) => cmd::man::run(&args, out),
+    }
+}

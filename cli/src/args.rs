@@ -1,0 +1,77 @@
+//! The command tree. Help, completions and man pages all come from it.
+//!
+//! One variant of [`Command`] per verb or family of verbs; its arguments live beside its code.
+
+use crate::cmd;
+use crate::lab;
+use crate::output::{Color, Format};
+use clap::{Args, Parser, Subcommand};
+
+/// A packet switch in user space: labs of network namespaces, flow tables and traces.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version, max_term_width = 110, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    /// Options that every verb knows.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// The verb.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  sluice lab up --topo single,3     three hosts on one switch
+  sluice lab ping                   every host pings every other
+  sluice lab down                   and nothing is left
+
+Exit codes: 0 yes, 1 no, 2 usage, 3 the traced packet was dropped, 4 partial answer, 5 unhealthy,
+69 no switch or lab is running, 77 not allowed to this user; `lab exec` passes its command's code.";
+
+/// Options that every verb knows.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// How to write the answer
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    pub(crate) output: Format,
+    /// When to use colours; NO_COLOR in the environment means never
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    pub(crate) color: Color,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Labs: hosts, switches and links made of network namespaces
+    #[command(subcommand)]
+    Lab(lab::Verb),
+    /// Print a completion script for a shell
+    Completion(cmd::completion::Completion),
+    /// Write the manual pages
+    Man(cmd::man::Man),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_shows_examples_in_its_help() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            let leaf = command.get_subcommands().filter(|c| c.get_name() != "help").count() == 0;
+            if leaf && !command.is_hide_set() {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Example"), "{path} has no examples");
+            }
+            command.get_subcommands().for_each(|c| check(c, &path));
+        }
+        check(&Cli::command(), "");
+    }
+}

@@ -1,0 +1,136 @@
+//! The topology of a lab, in three steps: what the file says ([`raw`]), what will be made ([`resolved`]), and what runs
+//! (the lab's state file).
+//!
+//! Every mistake is reported with its line, all of them at once, and an unknown word comes with the nearest known one.
+//! What the format knows but this version cannot do is refused by name: a lab never comes up different from its file.
+
+pub(crate) mod preset;
+mod raw;
+mod resolve;
+pub(crate) mod resolved;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+use crate::failure::Failure;
+use crate::output::Exit;
+pub(crate) use raw::{NAME_RULE, is_name};
+pub(crate) use resolved::Topology;
+use std::path::{Path, PathBuf};
+
+/// One mistake in a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    /// The line, counted from 1; 0 when there is no file.
+    pub(crate) line: usize,
+    /// What is wrong, and what would be right.
+    pub(crate) message: String,
+}
+
+impl Problem {
+    fn new(line: usize, message: impl Into<String>) -> Self {
+        Self { line, message: message.into() }
+    }
+}
+
+/// Everything that is wrong with a topology.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TopologyError {
+    source: String,
+    problems: Vec<Problem>,
+}
+
+impl TopologyError {
+    const SHOWN: usize = 20;
+
+    fn new(source: &str, mut problems: Vec<Problem>) -> Self {
+        problems.sort_by_key(|p| p.line);
+        Self { source: source.to_owned(), problems }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let place = |p: &Problem| match p.line {
+            0 => format!("{}: {}", self.source, p.message),
+            line => format!("{}:{line}: {}", self.source, p.message),
+        };
+        let mut lines: Vec<_> = self.problems.iter().take(Self::SHOWN).map(place).collect();
+        if self.problems.len() > Self::SHOWN {
+            lines.push(format!("and {} more", self.problems.len() - Self::SHOWN));
+        }
+        lines
+    }
+}
+
+impl From<TopologyError> for Failure {
+    fn from(error: TopologyError) -> Self {
+        Self::new(error.lines().join("\nerror: ")).exit(Exit::Usage)
+    }
+}
+
+/// Parses and resolves the text of the topology file `source`.
+///
+/// # Errors
+/// Every mistake in it.
+pub(crate) fn parse(text: &str, source: &str) -> Result<Topology, TopologyError> {
+    let mut problems = Vec::new();
+    let topology = yaml::parse(text).map_err(|p| TopologyError::new(source, vec![p])).map(|root| {
+        let raw = raw::read(&root, &mut problems);
+        // Half-read files make misleading second errors.
+        if problems.is_empty() { resolve::resolve(&raw, source, &mut problems) } else { None }
+    })?;
+    topology.filter(|_| problems.is_empty()).ok_or_else(|| TopologyError::new(source, problems))
+}
+
+/// Reads and resolves a topology file.
+///
+/// # Errors
+/// The file cannot be read, or every mistake in it.
+pub(crate) fn load(path: &Path) -> Result<Topology, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::usage(format!("cannot read {}: {error}", path.display()))
+            .next("sluice lab up --topo single,2 needs no file")
+    })?;
+    Ok(parse(&text, &path.display().to_string())?)
+}
+
+/// Finds the topology of the current folder: the one `*.lab.yml`, or the only `*.yml` with a `lab:` key.
+///
+/// # Errors
+/// There is none, or more than one.
+pub(crate) fn find(folder: &Path) -> Result<PathBuf, Failure> {
+    let unreadable = |error| Failure::usage(format!("cannot list {}: {error}", folder.display()));
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .map_err(unreadable)?
+        .filter_map(|entry| entry.ok().map(|e| e.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == "yml" || e == "yaml") && path.is_file())
+        .collect();
+    files.sort();
+    let marked = |path: &PathBuf| {
+        path.file_stem().is_some_and(|stem| Path::new(stem).extension().is_some_and(|extension| extension == "lab"))
+    };
+    let mut found: Vec<_> = files.iter().filter(|path| marked(path)).cloned().collect();
+    if found.is_empty() {
+        found = files.into_iter().filter(|path| has_lab_key(path)).collect();
+    }
+    match <[PathBuf; 1]>::try_from(found) {
+        Ok([path]) => Ok(path.strip_prefix(folder).map(Path::to_owned).unwrap_or(path)),
+        Err(found) if found.is_empty() => Err(Failure::usage("no topology file in this folder")
+            .why("looked for *.lab.yml, and for a *.yml with the key `lab:`")
+            .next("sluice lab up FILE, or sluice lab up --topo single,2")),
+        Err(found) => {
+            let names: Vec<_> = found.iter().filter_map(|p| p.file_name()).map(|n| n.to_string_lossy()).collect();
+            Err(Failure::usage(format!("more than one topology file in this folder: {}", names.join(", ")))
+                .next(format!("sluice lab up {}", names.first().map_or("FILE", |n| n.as_ref()))))
+        }
+    }
+}
+
+fn has_lab_key(path: &Path) -> bool {
+    let Ok(text) = std::fs::read_to_string(path) else { return false };
+    match yaml::parse(&text) {
+        Ok(root) => raw::has_lab_key(&root),
+        // A file with a mistake in it is still the one that is meant.
+        Err(_) => text.lines().any(|line| line.starts_with("lab:")),
+    }
+}
