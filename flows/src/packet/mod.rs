@@ -1,7 +1,13 @@
 //! Packets: the frame in its buffer, and what can be read from and written to its bytes.
 
+pub mod checksum;
 mod frame;
+mod layers;
 mod offload;
+pub mod rewrite;
+#[cfg(test)]
+mod testing;
 
 pub use frame::{Frame, HEADROOM, MAX_FRAME_LEN};
+pub use layers::{L3, L4, Layers, extract};
 pub use offload::{GsoKind, Offload};
