@@ -1,2 +1,81 @@
-//! Repository chores.
-fn main() {}
+//! Repository chores as code: `cargo xtask --help` lists them.
+
+mod layering;
+mod run;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use run::{cargo, script, sluice};
+
+/// Repository chores. Every one runs from any folder of the checkout.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Build Sluice, join two hosts by a switch, let them ping each other, and clean up.
+    Hello,
+    /// Install what the tests need, then run every check and every test: what CI runs.
+    Test,
+    /// Format, lints and layering only; installs nothing.
+    Check,
+    /// Check which crate may depend on which.
+    Layering,
+    /// Install the Debian packages that tests and benches use (needs root).
+    Setup,
+    /// Measure Sluice beside other switches in network namespaces and print one table (needs root).
+    Bench {
+        /// Seconds of each measurement.
+        #[arg(long, default_value_t = 4)]
+        seconds: u32,
+    },
+}
+
+fn main() -> Result<()> {
+    match Args::parse().chore {
+        Chore::Hello => hello(),
+        Chore::Test => {
+            setup()?;
+            check()?;
+            test()
+        }
+        Chore::Check => check(),
+        Chore::Layering => layering::check(),
+        Chore::Setup => setup(),
+        Chore::Bench { seconds } => bench(seconds),
+    }
+}
+
+fn hello() -> Result<()> {
+    cargo(&["build", "--release", "--locked", "--package", "sluice-cli"])?;
+    let lab = ["--lab", "hello"];
+    sluice(&["lab", "up", "--topo", "single,2", "--name", "hello"])?;
+    let pinged = sluice(&[&["lab", "ping"][..], &lab].concat());
+    sluice(&[&["lab", "down"][..], &["hello"]].concat())?;
+    pinged
+}
+
+fn check() -> Result<()> {
+    cargo(&["fmt", "--all", "--check"])?;
+    layering::check()?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"])
+}
+
+fn test() -> Result<()> {
+    cargo(&["build", "--workspace", "--bins", "--locked"])?;
+    cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])
+}
+
+fn setup() -> Result<()> {
+    script("xtask/setup.sh", &[])
+}
+
+fn bench(seconds: u32) -> Result<()> {
+    setup()?;
+    cargo(&["build", "--release", "--locked", "--package", "sluice-switch", "--package", "sluice-cli"])?;
+    script("benches/ports.sh", &[&seconds.to_string()])
+}

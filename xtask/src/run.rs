@@ -1,0 +1,42 @@
+//! Running commands from the root of the checkout, each shown before it runs.
+
+use anyhow::{Context, Result, ensure};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The root of the checkout.
+pub(crate) fn root() -> &'static Path {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest)
+}
+
+/// Runs cargo.
+pub(crate) fn cargo(args: &[&str]) -> Result<()> {
+    run(Path::new(env!("CARGO")), args)
+}
+
+/// Runs a script of the repository.
+pub(crate) fn script(path: &str, args: &[&str]) -> Result<()> {
+    run(&root().join(path), args)
+}
+
+/// Runs the release build of `sluice`.
+pub(crate) fn sluice(args: &[&str]) -> Result<()> {
+    run(&target_dir().join("release/sluice"), args)
+}
+
+fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+fn run(program: &Path, args: &[&str]) -> Result<()> {
+    let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
+    eprintln!("$ {name} {}", args.join(" "));
+    let status = Command::new(program)
+        .args(args)
+        .current_dir(root())
+        .status()
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    ensure!(status.success(), "`{name} {}` failed ({status})", args.join(" "));
+    Ok(())
+}
