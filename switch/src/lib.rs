@@ -1,3 +1,5 @@
 //! The switch.
 
+pub mod api;
+pub mod config;
 pub mod port;

@@ -1,0 +1,240 @@
+//! From what the file says to what it means: ranges, names, and what goes with what.
+
+use super::error::{Complaint, ConfigError, Source, did_you_mean};
+use super::raw::{RawBridge, RawConfig, RawPort};
+use super::{BridgeConfig, Config, FlowLine, LogFormat, PortConfig, read};
+use crate::port::PortKind;
+use sluice_flows::PortNo;
+use sluice_flows::bridge::{VlanId, VlanMode};
+use std::collections::{BTreeMap, HashMap};
+use std::ops::{Range, RangeInclusive};
+use std::path::Path;
+use std::sync::Arc;
+use toml::Spanned;
+
+/// Most workers.
+const MAX_WORKERS: i64 = 64;
+/// Longest name of a bridge or port: an interface name without its NUL.
+const MAX_NAME_LEN: usize = 15;
+
+pub(super) fn config(source: Source<'_>, raw: RawConfig) -> Result<Config, ConfigError> {
+    let workers =
+        raw.workers.as_ref().map(|w| number(source, w, 1..=MAX_WORKERS, "the number of workers")).transpose()?;
+    let mut pin = Vec::new();
+    if let Some(cpus) = &raw.pin {
+        for cpu in cpus.get_ref() {
+            pin.push(number(source, cpu, 0..=1023, "a CPU")?);
+        }
+        if workers.is_some_and(|w: usize| w != pin.len()) {
+            let what = "`pin` must name one CPU for each worker";
+            let advice = format!("workers = {}, pin names {}", workers.unwrap_or(0), pin.len());
+            return Err(source.complain(&cpus.span(), what).advice(advice).into());
+        }
+    }
+    let mut ports = HashMap::new();
+    let bridges = in_order(raw.bridges)
+        .into_iter()
+        .map(|(name, raw)| bridge(source, &name, raw, &mut ports))
+        .collect::<Result<_, ConfigError>>()?;
+    Ok(Config {
+        socket: raw.socket,
+        workers: workers.or(Some(pin.len()).filter(|n| *n > 0)),
+        pin,
+        log_level: raw.log.level.map(|l| log_level(source, l)).transpose()?,
+        log_format: raw.log.format.as_ref().map(|f| log_format(source, f)).transpose()?,
+        bridges,
+    })
+}
+
+/// The entries of a table in the order in which they stand in the file.
+fn in_order<T>(map: BTreeMap<Spanned<String>, T>) -> Vec<(Spanned<String>, T)> {
+    let mut entries: Vec<_> = map.into_iter().collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
+    entries
+}
+
+/// Names seen so far, with where they were given: ports and bridges are interfaces of one host.
+type Names = HashMap<String, Range<usize>>;
+
+fn bridge(
+    source: Source<'_>,
+    name: &Spanned<String>,
+    raw: RawBridge,
+    names: &mut Names,
+) -> Result<BridgeConfig, ConfigError> {
+    take_name(source, name, names)?;
+    let mac_age_s =
+        raw.mac_age.as_ref().map(|a| number(source, a, 1..=1_000_000, "`mac_age`, in seconds,")).transpose()?;
+    let mut numbers = HashMap::new();
+    let mut ports = Vec::new();
+    for (name, raw) in in_order(raw.ports) {
+        take_name(source, &name, names)?;
+        ports.push(port(source, &name, raw, &mut numbers)?);
+    }
+    Ok(BridgeConfig {
+        name: name.get_ref().clone(),
+        mac_age_s,
+        local_port: raw.local_port.unwrap_or(true),
+        flows: flows(source, raw.flows, raw.flow_files)?,
+        ports,
+    })
+}
+
+fn take_name(source: Source<'_>, name: &Spanned<String>, names: &mut Names) -> Result<(), Complaint> {
+    let word = name.get_ref();
+    let ordinary = |c: char| c.is_ascii_graphic() && c != '/' && c != ':' && c != ',' && c != '"';
+    if word.is_empty() || word.len() > MAX_NAME_LEN || !word.chars().all(ordinary) || word == "." || word == ".." {
+        return Err(source
+            .complain(&name.span(), format!("`{word}` cannot be a name"))
+            .advice(format!("names have 1 to {MAX_NAME_LEN} printable characters, without / : , \" or blanks")));
+    }
+    match names.insert(word.clone(), name.span()) {
+        None => Ok(()),
+        Some(first) => {
+            let (line, _) = source.place(first.start);
+            Err(source
+                .complain(&name.span(), format!("the name `{word}` is taken"))
+                .advice(format!("line {line} gives it first; bridges and ports share one set of names")))
+        }
+    }
+}
+
+fn port(
+    source: Source<'_>,
+    name: &Spanned<String>,
+    raw: RawPort,
+    numbers: &mut HashMap<u16, String>,
+) -> Result<PortConfig, ConfigError> {
+    let vlan = vlan(source, &raw)?;
+    let kind = port_kind(source, &raw.r#type)?;
+    let number = match &raw.number {
+        None => None,
+        Some(n) => {
+            let no: u16 = number(source, n, 1..=i64::from(PortNo::MAX.0), "a port number")?;
+            if let Some(other) = numbers.insert(no, name.get_ref().clone()) {
+                return Err(source.complain(&n.span(), format!("number {no} is taken by port `{other}`")).into());
+            }
+            Some(PortNo(no))
+        }
+    };
+    let options = raw.options.into_iter().map(|(k, v)| (k.into_inner(), v.into_inner().into_text())).collect();
+    Ok(PortConfig {
+        name: name.get_ref().clone(),
+        kind,
+        number,
+        vlan,
+        up: raw.up.unwrap_or(true),
+        flood: raw.flood.unwrap_or(true),
+        options,
+    })
+}
+
+fn port_kind(source: Source<'_>, word: &Spanned<String>) -> Result<PortKind, Complaint> {
+    // A bridge has its local port by itself, and exactly one.
+    let known = || PortKind::ALL.iter().filter(|k| **k != PortKind::Local).map(|k| k.name());
+    match PortKind::from_name(word.get_ref()) {
+        Some(PortKind::Local) => Err(source
+            .complain(&word.span(), "a bridge has its local port by itself")
+            .advice("set `local_port = false` on the bridge to leave it out")),
+        Some(kind) => Ok(kind),
+        None => {
+            let near = did_you_mean(word.get_ref(), known());
+            Err(source
+                .complain(&word.span(), format!("unknown port type `{}`{near}", word.get_ref()))
+                .advice(format!("types: {}", known().collect::<Vec<_>>().join(", "))))
+        }
+    }
+}
+
+fn vlan(source: Source<'_>, raw: &RawPort) -> Result<VlanMode, Complaint> {
+    if let (Some(access), Some(other)) =
+        (&raw.access, raw.trunk.as_ref().map(Spanned::span).or(raw.native.as_ref().map(Spanned::span)))
+    {
+        let (line, _) = source.place(access.span().start);
+        return Err(source
+            .complain(&other, "an access port carries one VLAN")
+            .advice(format!("drop `access` (line {line}) to make it a trunk")));
+    }
+    if let (Some(tagged), None) = (&raw.native_tagged, &raw.native) {
+        return Err(source.complain(&tagged.span(), "`native_tagged` without `native`"));
+    }
+    if let Some(access) = &raw.access {
+        return Ok(VlanMode::Access(vlan_id(source, access)?));
+    }
+    let listed = raw.trunk.as_ref().map(Spanned::get_ref).into_iter().flatten();
+    let trunks: Arc<[VlanId]> = listed.map(|v| vlan_id(source, v)).collect::<Result<_, _>>()?;
+    Ok(match &raw.native {
+        None => VlanMode::Trunk { trunks },
+        Some(native) => VlanMode::Native {
+            trunks,
+            native: vlan_id(source, native)?,
+            tagged: raw.native_tagged.as_ref().is_some_and(|t| *t.get_ref()),
+        },
+    })
+}
+
+fn vlan_id(source: Source<'_>, value: &Spanned<i64>) -> Result<VlanId, Complaint> {
+    let id = number::<u16>(source, value, 0..=4095, "a VLAN ID")?;
+    VlanId::new(id).ok_or_else(|| source.complain(&value.span(), "a VLAN ID is 0 to 4095"))
+}
+
+fn flows(
+    source: Source<'_>,
+    lines: Option<Vec<Spanned<String>>>,
+    files: Option<Vec<Spanned<std::path::PathBuf>>>,
+) -> Result<Option<Vec<FlowLine>>, ConfigError> {
+    if lines.is_none() && files.is_none() {
+        return Ok(None);
+    }
+    let mut out = Vec::new();
+    for flow in lines.unwrap_or_default() {
+        let (line, column) = source.place(flow.span().start);
+        out.push(FlowLine { text: flow.into_inner(), path: source.path.to_owned(), line, column: column + 1 });
+    }
+    for file in files.unwrap_or_default() {
+        let path = source.path.parent().unwrap_or(Path::new("")).join(file.get_ref());
+        let text = read(&path).map_err(|e| source.complain(&file.span(), e.to_string()))?;
+        let lines = (1..).zip(text.lines()).filter(|(_, l)| !l.trim().is_empty() && !l.trim_start().starts_with('#'));
+        out.extend(lines.map(|(line, l)| FlowLine { text: l.to_owned(), path: path.clone(), line, column: 1 }));
+    }
+    Ok(Some(out))
+}
+
+fn number<T: TryFrom<i64>>(
+    source: Source<'_>,
+    value: &Spanned<i64>,
+    range: RangeInclusive<i64>,
+    what: &str,
+) -> Result<T, Complaint> {
+    let n = *value.get_ref();
+    match T::try_from(n) {
+        Ok(out) if range.contains(&n) => Ok(out),
+        _ => Err(source.complain(&value.span(), format!("{n} is out of range")).advice(format!(
+            "{what} is {} to {}",
+            range.start(),
+            range.end()
+        ))),
+    }
+}
+
+fn log_level(source: Source<'_>, level: Spanned<String>) -> Result<String, Complaint> {
+    match tracing_subscriber::EnvFilter::builder().parse(level.get_ref()) {
+        Ok(_) => Ok(level.into_inner()),
+        Err(error) => Err(source
+            .complain(&level.span(), format!("`{}` is no log level: {error}", level.get_ref()))
+            .advice("error, warn, info, debug, trace, or directives such as `info,sluice_switch=debug`")),
+    }
+}
+
+fn log_format(source: Source<'_>, word: &Spanned<String>) -> Result<LogFormat, Complaint> {
+    match word.get_ref().as_str() {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        other => {
+            let near = did_you_mean(other, ["text", "json"]);
+            Err(source
+                .complain(&word.span(), format!("unknown log format `{other}`{near}"))
+                .advice("formats: text, json"))
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The configuration file of `sluiced`: TOML, checked as a whole before anything is done with it.
+//!
+//! Every fault is told with its file, line and column, what is allowed there and the nearest valid name. A name stands
+//! as a key (`[bridges.br0.ports.tap1]`), so that it cannot be given twice; bridges and ports keep the order in which
+//! they stand in the file, since ports without a number are numbered in that order.
+//!
+//! Flows in the file are text, checked here as far as that is possible without the bridge: a flow may name a port that
+//! comes later.
+
+mod check;
+mod error;
+mod raw;
+
+pub use error::{Complaint, ConfigError};
+
+use crate::port::PortKind;
+use sluice_flows::PortNo;
+use sluice_flows::bridge::VlanMode;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Where the switch's socket is unless something else is asked for.
+pub const DEFAULT_SOCKET: &str = "/run/sluice/switch.sock";
+
+/// A checked configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The socket of the control API; `None` leaves the choice to the command line.
+    pub socket: Option<PathBuf>,
+    /// Number of workers, 1 to 64; `None` for one per CPU that the process may use.
+    pub workers: Option<usize>,
+    /// CPUs of the workers, in order; empty leaves the choice to the scheduler.
+    pub pin: Vec<usize>,
+    /// What is logged: a level (`info`) or `tracing` directives (`info,sluice_switch=debug`).
+    pub log_level: Option<String>,
+    /// How it is written.
+    pub log_format: Option<LogFormat>,
+    /// The bridges, in the file's order.
+    pub bridges: Vec<BridgeConfig>,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgeConfig {
+    /// Its name.
+    pub name: String,
+    /// Seconds until a MAC address that is no longer seen is forgotten; `None` for the switch's own choice.
+    pub mac_age_s: Option<u32>,
+    /// Whether the host has an interface of the bridge's name.
+    pub local_port: bool,
+    /// Its flows; `None` for a learning switch's.
+    pub flows: Option<Vec<FlowLine>>,
+    /// Its ports, in the file's order.
+    pub ports: Vec<PortConfig>,
+}
+
+/// A flow and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowLine {
+    /// The flow, in OVS's syntax.
+    pub text: String,
+    /// The file.
+    pub path: PathBuf,
+    /// Its line, from 1.
+    pub line: usize,
+    /// Column where the text starts, from 1.
+    pub column: usize,
+}
+
+/// A port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortConfig {
+    /// Its name.
+    pub name: String,
+    /// What it is made of.
+    pub kind: PortKind,
+    /// Its OpenFlow number; `None` for the lowest free one.
+    pub number: Option<PortNo>,
+    /// Which VLANs it carries.
+    pub vlan: VlanMode,
+    /// Administratively up.
+    pub up: bool,
+    /// Takes part in flooding.
+    pub flood: bool,
+    /// Options of its kind.
+    pub options: BTreeMap<String, String>,
+}
+
+impl Default for Config {
+    /// What `sluiced` does without a file: one learning bridge, `br0`, with its own port and no other.
+    fn default() -> Self {
+        Self {
+            socket: None,
+            workers: None,
+            pin: Vec::new(),
+            log_level: None,
+            log_format: None,
+            bridges: vec![BridgeConfig::new("br0")],
+        }
+    }
+}
+
+impl BridgeConfig {
+    /// A learning bridge with its own port and no other.
+    pub fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), mac_age_s: None, local_port: true, flows: None, ports: Vec::new() }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file, and the flow files that it names (relative to its folder).
+    ///
+    /// # Errors
+    /// [`ConfigError`], for the first fault found.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(&read(path)?, path)
+    }
+
+    /// Checks the text of a file; `path` is what errors and flow owners call it, and where relative names start.
+    ///
+    /// # Errors
+    /// [`ConfigError`], for the first fault found.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let source = error::Source { path, text };
+        let raw = toml::from_str(text).map_err(|e| source.complain_toml(&e))?;
+        check::config(source, raw)
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! The file as TOML gives it: every key there is, each value with its place. Nothing is checked here but types.
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use toml::Spanned;
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawConfig {
+    pub(super) socket: Option<PathBuf>,
+    pub(super) workers: Option<Spanned<i64>>,
+    pub(super) pin: Option<Spanned<Vec<Spanned<i64>>>>,
+    pub(super) log: RawLog,
+    pub(super) bridges: BTreeMap<Spanned<String>, RawBridge>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawLog {
+    pub(super) level: Option<Spanned<String>>,
+    pub(super) format: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawBridge {
+    pub(super) mac_age: Option<Spanned<i64>>,
+    pub(super) local_port: Option<bool>,
+    pub(super) flows: Option<Vec<Spanned<String>>>,
+    pub(super) flow_files: Option<Vec<Spanned<PathBuf>>>,
+    pub(super) ports: BTreeMap<Spanned<String>, RawPort>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPort {
+    pub(super) r#type: Spanned<String>,
+    #[serde(default)]
+    pub(super) number: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) access: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) trunk: Option<Spanned<Vec<Spanned<i64>>>>,
+    #[serde(default)]
+    pub(super) native: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) native_tagged: Option<Spanned<bool>>,
+    #[serde(default)]
+    pub(super) up: Option<bool>,
+    #[serde(default)]
+    pub(super) flood: Option<bool>,
+    #[serde(default)]
+    pub(super) options: BTreeMap<Spanned<String>, Spanned<RawOption>>,
+}
+
+/// A port option's value, in whichever type is natural for it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a string, a whole number or true/false")]
+pub(super) enum RawOption {
+    Text(String),
+    Number(i64),
+    Flag(bool),
+}
+
+impl RawOption {
+    /// As the text that the API's options are.
+    pub(super) fn into_text(self) -> String {
+        match self {
+            Self::Text(text) => text,
+            Self::Number(number) => number.to_string(),
+            Self::Flag(flag) => flag.to_string(),
+        }
+    }
+}

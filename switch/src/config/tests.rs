@@ -1,0 +1,157 @@
+use super::*;
+use sluice_flows::bridge::VlanId;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("sluiced.toml"))
+}
+
+#[track_caller]
+fn complaint(text: &str) -> String {
+    parse(text).expect_err("the file has a fault").to_string()
+}
+
+#[test]
+fn an_empty_file_asks_for_nothing() {
+    let config = parse("").unwrap();
+    assert_eq!(config, Config { bridges: vec![], ..Config::default() });
+}
+
+#[test]
+fn everything_that_can_be_said_is_understood() {
+    let config = parse(
+        r#"
+socket = "/tmp/s.sock"
+workers = 2
+pin = [0, 1]
+[log]
+level = "info,sluice_switch=debug"
+format = "json"
+[bridges.br0]
+mac_age = 60
+local_port = false
+flows = [
+  "priority=1 actions=NORMAL",
+  'table=1 actions=drop',
+]
+[bridges.br0.ports.z-first]
+type = "tap"
+number = 7
+native = 5
+native_tagged = true
+trunk = [10, 20]
+options = { mtu = 9000, mac = "02:00:00:00:00:01" }
+[bridges.br0.ports.a-second]
+type = "af-packet"
+access = 10
+up = false
+flood = false
+"#,
+    )
+    .unwrap();
+    assert_eq!((config.workers, config.pin, config.log_format), (Some(2), vec![0, 1], Some(LogFormat::Json)));
+    let bridge = &config.bridges[0];
+    assert_eq!((bridge.mac_age_s, bridge.local_port), (Some(60), false));
+    let flows = bridge.flows.as_ref().unwrap();
+    assert_eq!((flows[0].line, flows[0].column), (12, 4));
+    assert_eq!((flows[1].text.as_str(), flows[1].line), ("table=1 actions=drop", 13));
+    // The file's order, not the alphabet's.
+    assert_eq!(bridge.ports.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["z-first", "a-second"]);
+    let vid = |n| VlanId::new(n).unwrap();
+    let native = VlanMode::Native { trunks: [vid(10), vid(20)].into(), native: vid(5), tagged: true };
+    assert_eq!((&bridge.ports[0].vlan, bridge.ports[0].number), (&native, Some(PortNo(7))));
+    assert_eq!(bridge.ports[0].options["mtu"], "9000");
+    let second = &bridge.ports[1];
+    assert_eq!((&second.vlan, second.up, second.flood), (&VlanMode::Access(vid(10)), false, false));
+}
+
+#[test]
+fn faults_are_told_with_their_place_and_what_is_allowed() {
+    let cases = [
+        (
+            "sokcet = '/x'",
+            "sluiced.toml:1:1: unknown key `sokcet`; did you mean `socket`?\n  allowed here: socket, workers, pin, log, bridges",
+        ),
+        ("workers = 0", "sluiced.toml:1:11: 0 is out of range\n  the number of workers is 1 to 64"),
+        (
+            "workers = 2\npin = [0]",
+            "sluiced.toml:2:7: `pin` must name one CPU for each worker\n  workers = 2, pin names 1",
+        ),
+        (
+            "[log]\nformat = 'jsn'",
+            "sluiced.toml:2:10: unknown log format `jsn`; did you mean `json`?\n  formats: text, json",
+        ),
+        (
+            "[bridges.a-name-too-long-for-it]",
+            "sluiced.toml:1:10: `a-name-too-long-for-it` cannot be a name\n  names have 1 to 15 printable characters, without / : , \" or blanks",
+        ),
+        (
+            "[bridges.br0.ports.p1]\ntype = 'tapp'",
+            "sluiced.toml:2:8: unknown port type `tapp`; did you mean `tap`?\n  types: tap, tap-plain, af-packet, memory, pcap, null, patch",
+        ),
+        (
+            "[bridges.br0.ports.p1]\ntype = 'local'",
+            "sluiced.toml:2:8: a bridge has its local port by itself\n  set `local_port = false` on the bridge to leave it out",
+        ),
+        (
+            "[bridges.br0.ports.p1]\ntype = 'tap'\nnumber = 70000",
+            "sluiced.toml:3:10: 70000 is out of range\n  a port number is 1 to 65279",
+        ),
+        (
+            "[bridges.br0.ports.p1]\ntype = 'tap'\naccess = 4096",
+            "sluiced.toml:3:10: 4096 is out of range\n  a VLAN ID is 0 to 4095",
+        ),
+        (
+            "[bridges.br0.ports.p1]\ntype = 'tap'\naccess = 1\ntrunk = [2]",
+            "sluiced.toml:4:9: an access port carries one VLAN\n  drop `access` (line 3) to make it a trunk",
+        ),
+        (
+            "[bridges.br0.ports.p1]\ntype = 'tap'\nnative_tagged = true",
+            "sluiced.toml:3:17: `native_tagged` without `native`",
+        ),
+        (
+            "[bridges.br0.ports.p1]\ntype='null'\nnumber = 1\n[bridges.br0.ports.p2]\ntype='null'\nnumber = 1",
+            "sluiced.toml:6:10: number 1 is taken by port `p1`",
+        ),
+        (
+            "[bridges.br0]\n[bridges.br1.ports.br0]\ntype = 'null'",
+            "sluiced.toml:2:20: the name `br0` is taken\n  line 1 gives it first; bridges and ports share one set of names",
+        ),
+        (
+            "[bridges.br0]\nflow_files = ['no/such.flows']",
+            "sluiced.toml:2:15: cannot read no/such.flows: No such file or directory (os error 2)",
+        ),
+        ("[bridges.br0.ports.p1]\nnumber = 1", "sluiced.toml:1:1: missing field `type`"),
+    ];
+    for (text, want) in cases {
+        assert_eq!(complaint(text), want, "for\n{text}");
+    }
+}
+
+#[test]
+fn broken_toml_is_told_with_its_place() {
+    for (text, start) in [
+        ("workers = ", "sluiced.toml:1:"),
+        ("[log\nlevel = 1", "sluiced.toml:1:"),
+        ("log = 1", "sluiced.toml:1:7: invalid type"),
+    ] {
+        let got = complaint(text);
+        assert!(got.starts_with(start), "{got}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let got = Config::load(Path::new("/no/such/sluiced.toml")).unwrap_err().to_string();
+    assert_eq!(got, "cannot read /no/such/sluiced.toml: No such file or directory (os error 2)");
+}
+
+#[test]
+fn flow_files_are_read_beside_the_file_without_comments() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.flows"), "# comment\n\n  priority=1 actions=NORMAL\n").unwrap();
+    let path = dir.path().join("sluiced.toml");
+    std::fs::write(&path, "[bridges.br0]\nflow_files = ['a.flows']\n").unwrap();
+    let config = Config::load(&path).unwrap();
+    let flows = config.bridges[0].flows.as_ref().unwrap();
+    assert_eq!((flows.len(), flows[0].line), (1, 3));
+}
