@@ -2,8 +2,12 @@
 
 pub mod action;
 pub mod bridge;
+pub mod classifier;
+pub mod consistency;
 pub mod datapath;
 pub mod field;
+pub mod filter;
+pub mod flow_mod;
 pub mod key;
 mod matching;
 mod owner;

@@ -5,6 +5,7 @@ use crate::matching::Match;
 use crate::owner::Owner;
 use crate::verdict::DropReason;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Number of a flow table, 0 to 254.
@@ -107,8 +108,9 @@ pub struct Rule {
     pub created: Millis,
     /// When it was last modified, or added.
     pub modified: Millis,
-    /// Its counters.
-    pub stats: RuleStats,
+    /// Its counters, shared with the rule that takes its place when it is modified: what workers still credit to the
+    /// old one counts for the new one.
+    pub stats: Arc<RuleStats>,
 }
 
 /// Counters of a rule. Workers add to them in batches, so they lag by at most one revalidation round.
@@ -146,7 +148,7 @@ impl RuleStats {
 impl Rule {
     /// A rule added at `now`.
     pub fn new(spec: FlowSpec, now: Millis) -> Self {
-        Self { spec, created: now, modified: now, stats: RuleStats::default() }
+        Self { spec, created: now, modified: now, stats: Arc::default() }
     }
 
     /// The reason counted when the rule's actions drop a packet.

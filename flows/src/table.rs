@@ -1,44 +1,184 @@
-//! Flow tables.
+//! Flow tables: the rules of a bridge, found by packet, by match, by filter and by timeout.
+//!
+//! [`Tables`] is a value. A clone shares everything with the original, and a change to one of them copies only what
+//! lies on the way to the change, so translation reads a snapshot while the next one is made. What nobody else holds
+//! is changed in place, so a bundle that starts from a fresh clone copies each part at most once.
+//!
+//! Beside the classifiers there is one index: the rules with a timeout, by the earliest moment at which they can
+//! expire. Looking for expired rules costs nothing when no rule has a timeout, however many rules there are.
 
+use crate::classifier::Linear as Classifier;
+use crate::filter::FlowFilter;
 use crate::key::{FlowKey, FlowMask};
-use crate::rule::{Rule, TableId};
+use crate::matching::Match;
+use crate::rule::{Millis, Rule, TableId};
 use imbl::OrdMap;
+use std::fmt;
 use std::sync::Arc;
 
-/// The flow tables of a bridge. A clone shares everything with the original until one of them changes.
+/// The flow tables of a bridge, 0 to 254.
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
-    rules: OrdMap<u8, imbl::Vector<Arc<Rule>>>,
+    /// By table number; shorter than 255 when the last tables are empty.
+    tables: Vec<Option<Arc<Classifier>>>,
+    /// Rules that have a timeout.
+    timed: OrdMap<TimedKey, Arc<Rule>>,
+    len: usize,
+}
+
+/// The earliest moment at which a rule can expire, and the rule's address to tell rules apart.
+type TimedKey = (Millis, usize);
+
+/// Why a rule was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RemovedReason {
+    /// No packet matched it for its idle timeout.
+    IdleTimeout,
+    /// Its hard timeout passed.
+    HardTimeout,
+    /// It was deleted.
+    Delete,
+}
+
+impl RemovedReason {
+    /// The reason's name, as every output spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::IdleTimeout => "idle",
+            Self::HardTimeout => "hard",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+impl fmt::Display for RemovedReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 impl Tables {
-    /// The rule of `table` with the highest priority that matches `key`. Adds to `mask` every bit that the answer
-    /// depends on.
-    pub fn lookup(&self, table: TableId, key: &FlowKey, mask: &mut FlowMask) -> Option<&Arc<Rule>> {
-        let mut best: Option<&Arc<Rule>> = None;
-        for rule in self.rules.get(&table.get())? {
-            mask.union(&rule.spec.matches.mask());
-            if rule.spec.matches.matches(key) && best.is_none_or(|b| rule.spec.priority > b.spec.priority) {
-                best = Some(rule);
-            }
-        }
-        best
+    /// No rules.
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// Every rule, by table; the order within a table is not specified.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Rule>> {
-        self.rules.values().flatten()
+    /// The rule of `table` that wins among those that match `key`; see [`precedence`](crate::classifier::precedence).
+    /// Adds to `mask` every bit that the answer depends on: any key that agrees with `key` under the bits added gets
+    /// the same answer.
+    pub fn lookup(&self, table: TableId, key: &FlowKey, mask: &mut FlowMask) -> Option<&Arc<Rule>> {
+        self.table(table)?.lookup(key, mask)
+    }
+
+    /// The rule of `table` with this priority and this very match.
+    pub fn get_strict(&self, table: TableId, priority: u16, matches: &Match) -> Option<&Arc<Rule>> {
+        self.table(table)?.get(priority, matches)
     }
 
     /// Adds a rule; one with the same table, priority and match is replaced and returned.
     pub fn insert(&mut self, rule: Arc<Rule>) -> Option<Arc<Rule>> {
-        let table = self.rules.entry(rule.spec.table.get()).or_default();
-        for old in table.iter_mut() {
-            if old.spec.priority == rule.spec.priority && old.spec.matches == rule.spec.matches {
-                return Some(std::mem::replace(old, rule));
-            }
+        let index = usize::from(rule.spec.table.get());
+        if self.tables.len() <= index {
+            self.tables.resize(index + 1, None);
         }
-        table.push_back(rule);
+        let old = Arc::make_mut(self.tables[index].get_or_insert_default()).insert(rule.clone());
+        match &old {
+            Some(old) => self.forget_timeout(old),
+            None => self.len += 1,
+        }
+        if let Some(key) = timed_key(&rule) {
+            self.timed.insert(key, rule);
+        }
+        old
+    }
+
+    /// Removes the rule of `table` with this priority and this very match.
+    pub fn remove(&mut self, table: TableId, priority: u16, matches: &Match) -> Option<Arc<Rule>> {
+        let slot = self.tables.get_mut(usize::from(table.get()))?;
+        slot.as_ref()?.get(priority, matches)?;
+        let rule = Arc::make_mut(slot.as_mut()?).remove(priority, matches)?;
+        if slot.as_ref().is_some_and(|t| t.is_empty()) {
+            *slot = None;
+        }
+        self.forget_timeout(&rule);
+        self.len -= 1;
+        Some(rule)
+    }
+
+    /// Every rule, by table; the order within a table is not specified.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.tables.iter().flatten().flat_map(|t| t.iter())
+    }
+
+    /// Every rule of one table, in no particular order.
+    pub fn iter_table(&self, table: TableId) -> impl Iterator<Item = &Arc<Rule>> {
+        self.table(table).into_iter().flat_map(Classifier::iter)
+    }
+
+    /// Every rule that `filter` selects, by table; the order within a table is not specified.
+    pub fn select<'a>(&'a self, filter: &'a FlowFilter) -> impl Iterator<Item = &'a Arc<Rule>> {
+        self.iter().filter(|r| filter.selects(r))
+    }
+
+    /// A rule of `table` with this priority, other than the one with this very match, that some packet could match
+    /// besides this match.
+    pub fn overlapping(&self, table: TableId, priority: u16, matches: &Match) -> Option<&Arc<Rule>> {
+        let same = |r: &&Arc<Rule>| r.spec.priority == priority && r.spec.matches != *matches;
+        self.iter_table(table).filter(same).find(|r| r.spec.matches.overlaps(matches))
+    }
+
+    /// Number of rules.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no rules.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Number of rules in one table.
+    pub fn table_len(&self, table: TableId) -> usize {
+        self.table(table).map_or(0, Classifier::len)
+    }
+
+    /// The rules whose time is up at `now`, and which timeout it was; the hard one if both.
+    pub fn expired(&self, now: Millis) -> Vec<(Arc<Rule>, RemovedReason)> {
+        let due = self.timed.range(..=(now, usize::MAX));
+        due.filter_map(|(_, rule)| Some((rule.clone(), timeout_passed(rule, now)?))).collect()
+    }
+
+    fn table(&self, table: TableId) -> Option<&Classifier> {
+        self.tables.get(usize::from(table.get()))?.as_deref()
+    }
+
+    fn forget_timeout(&mut self, rule: &Arc<Rule>) {
+        if let Some(key) = timed_key(rule) {
+            self.timed.remove(&key);
+        }
+    }
+}
+
+/// Where the rule stands among those with a timeout, if it has one.
+fn timed_key(rule: &Arc<Rule>) -> Option<TimedKey> {
+    let after = |from: Millis, seconds: u16| (seconds != 0).then(|| from.0.saturating_add(u64::from(seconds) * 1000));
+    let idle = after(rule.created, rule.spec.idle_timeout);
+    let hard = after(rule.modified, rule.spec.hard_timeout);
+    let first = match (idle, hard) {
+        (Some(a), Some(b)) => a.min(b),
+        (a, b) => a.or(b)?,
+    };
+    Some((Millis(first), Arc::as_ptr(rule).addr()))
+}
+
+/// Which timeout of the rule has passed at `now`.
+fn timeout_passed(rule: &Rule, now: Millis) -> Option<RemovedReason> {
+    let passed = |since: Millis, seconds: u16| seconds != 0 && now.since(since) >= u64::from(seconds) * 1000;
+    if passed(rule.modified, rule.spec.hard_timeout) {
+        Some(RemovedReason::HardTimeout)
+    } else if passed(rule.stats.used().max(rule.created), rule.spec.idle_timeout) {
+        Some(RemovedReason::IdleTimeout)
+    } else {
         None
     }
 }
