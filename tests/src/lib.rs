@@ -1,1 +1,4 @@
-//! Placeholder, filled below.
+//! What the test suites share.
+
+pub mod generate;
+pub mod interpreter;

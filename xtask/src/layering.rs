@@ -1,6 +1,6 @@
 //! The layering check: which crate may depend on which. ARCHITECTURE.md draws the arrows; this enforces them.
 
-use crate::run::root;
+use crate::command::root;
 use anyhow::{Context, Result, ensure};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,11 +1,12 @@
 //! Repository chores as code: `cargo xtask --help` lists them.
 
+mod command;
 mod layering;
-mod run;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use run::{cargo, script, sluice};
+use command::{cargo, script, sluice};
+use std::process::ExitCode;
 
 /// Repository chores. Every one runs from any folder of the checkout.
 #[derive(Parser)]
@@ -35,8 +36,18 @@ enum Chore {
     },
 }
 
-fn main() -> Result<()> {
-    match Args::parse().chore {
+fn main() -> ExitCode {
+    match run(Args::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> Result<()> {
+    match chore {
         Chore::Hello => hello(),
         Chore::Test => {
             setup()?;

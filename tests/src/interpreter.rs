@@ -1,0 +1,272 @@
+//! The oracle of translation: walks the tables with one concrete packet, by recursion and linear search, with no mask,
+//! no cache and none of translation's code. Slow and obvious.
+
+use sluice_flows::action::{Action, ModAction, Subfield};
+use sluice_flows::bridge::{Bridge, Model};
+use sluice_flows::datapath::DpAction;
+use sluice_flows::field::{Field, Prereq};
+use sluice_flows::key::{FRAG_LATER, FlowKey, PacketKey, VLAN_PRESENT, slot};
+use sluice_flows::rule::{Rule, TableId};
+use sluice_flows::{DpPort, PortNo};
+
+/// What left: the port, and the packet as it was then (without its ingress port). Packets to the controller have
+/// port 0.
+pub type Sent = (DpPort, PacketKey);
+
+/// Jumps and nesting that a packet may make before it is dropped whole.
+const MAX_JUMPS: u32 = 4096;
+const MAX_DEPTH: u32 = 64;
+
+/// What the tables of the model's only bridge do with the packet; `None` if it goes round in circles.
+pub fn interpret(model: &Model, packet: &PacketKey) -> Option<Vec<Sent>> {
+    let bridge = model.bridges.values().next().expect("the model has a bridge");
+    let mut run = Run { bridge, key: FlowKey::from(packet), sent: Vec::new(), jumps: 0, depth: 0 };
+    run.table(0, None, true).ok()?;
+    Some(run.sent)
+}
+
+/// Applies datapath actions to the packet and returns what left, in the form of [`interpret`].
+pub fn apply(actions: &[DpAction], packet: &PacketKey) -> Vec<Sent> {
+    let mut key = FlowKey::from(packet);
+    let mut sent = Vec::new();
+    for action in actions {
+        match action {
+            DpAction::Output(port) => sent.push((*port, on_the_wire(&key))),
+            DpAction::Controller(_) => sent.push((DpPort(0), on_the_wire(&key))),
+            DpAction::Set(changes) => {
+                for c in changes {
+                    key.set_masked(c.field.slot(), c.value, c.mask);
+                }
+            }
+            DpAction::PopVlan => pop(&mut key),
+            DpAction::PushVlan { tpid, tci } => {
+                push(&mut key, *tpid);
+                key.set(slot::VLAN_TCI, (tci | VLAN_PRESENT).into());
+            }
+        }
+    }
+    sent
+}
+
+fn on_the_wire(key: &FlowKey) -> PacketKey {
+    let mut packet = key.packet();
+    packet.0[0] = 0;
+    packet
+}
+
+struct TooFar;
+
+struct Run<'a> {
+    bridge: &'a Bridge,
+    key: FlowKey,
+    sent: Vec<Sent>,
+    jumps: u32,
+    depth: u32,
+}
+
+impl Run<'_> {
+    fn table(&mut self, table: u8, in_port: Option<PortNo>, deepens: bool) -> Result<(), TooFar> {
+        if self.depth >= MAX_DEPTH || self.jumps >= MAX_JUMPS {
+            return Err(TooFar);
+        }
+        let mut key = self.key;
+        if let Some(port) = in_port {
+            key.set(Field::InPort.slot(), port.0.into());
+        }
+        let best = self
+            .bridge
+            .tables
+            .iter()
+            .filter(|r| r.spec.table.get() == table && r.spec.matches.matches(&key))
+            .max_by_key(|r| r.spec.priority);
+        let Some(rule) = best else { return Ok(()) };
+        let rule: &Rule = rule;
+        self.jumps += 1;
+        self.depth += u32::from(deepens);
+        self.actions(&rule.spec.actions, table)?;
+        self.depth -= u32::from(deepens);
+        Ok(())
+    }
+
+    fn actions(&mut self, actions: &[Action], table: u8) -> Result<(), TooFar> {
+        for action in actions {
+            match action {
+                Action::Output(port) => self.output(*port)?,
+                Action::OutputField(source) => {
+                    let port = self.subfield(*source);
+                    self.output(PortNo(u16::try_from(port).unwrap_or(PortNo::NONE.0)))?;
+                }
+                Action::Controller(_) => self.send(DpPort(0)),
+                Action::GotoTable(next) => self.table(next.get(), None, false)?,
+                Action::Resubmit { port, table: next, .. } => {
+                    let next = next.map_or(table, TableId::get);
+                    self.table(next, *port, next <= table)?;
+                }
+                Action::SetField { field, value, mask } => self.set(*field, *value, *mask),
+                Action::Load { value, dst } => self.set(dst.field, *value << dst.ofs, dst.mask()),
+                Action::Move { src, dst } => {
+                    let value = self.subfield(*src);
+                    self.set(dst.field, value << dst.ofs, dst.mask());
+                }
+                Action::Mod(change) => self.modify(*change),
+                Action::PushVlan(tpid) => push(&mut self.key, *tpid),
+                Action::PopVlan { .. } => pop(&mut self.key),
+                Action::DecTtl if self.has(Prereq::Ip) => match self.key.get(slot::IP_TTL) {
+                    0 | 1 => {
+                        self.send(DpPort(0));
+                        return Ok(());
+                    }
+                    ttl => self.key.set(slot::IP_TTL, ttl - 1),
+                },
+                Action::DecTtl | Action::Note(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, port: DpPort) {
+        self.sent.push((port, on_the_wire(&self.key)));
+    }
+
+    fn in_port(&self) -> PortNo {
+        PortNo(self.key.get(Field::InPort.slot()) as u16)
+    }
+
+    fn output(&mut self, port: PortNo) -> Result<(), TooFar> {
+        match port {
+            PortNo::IN_PORT => self.send_by(self.in_port()),
+            PortNo::CONTROLLER => self.send(DpPort(0)),
+            PortNo::TABLE => self.table(0, None, true)?,
+            PortNo::FLOOD => self.send_by_all(|_, no_flood| !no_flood),
+            PortNo::ALL => self.send_by_all(|_, _| true),
+            PortNo::NORMAL => self.normal(),
+            port if port == self.in_port() => {}
+            port => self.send_by(port),
+        }
+        Ok(())
+    }
+
+    fn send_by(&mut self, port: PortNo) {
+        if let Some(port) = self.bridge.ports.get(&port).filter(|p| p.up) {
+            self.send(port.dp);
+        }
+    }
+
+    fn send_by_all(&mut self, wanted: impl Fn(PortNo, bool) -> bool) {
+        let in_port = self.in_port();
+        for port in self.bridge.ports.values() {
+            if port.no != in_port && wanted(port.no, port.no_flood) {
+                self.send_by(port.no);
+            }
+        }
+    }
+
+    /// A learning switch that has learned nothing, with trunk ports only.
+    fn normal(&mut self) {
+        let reserved = self.key.get(slot::ETH_DST) >> 4 == 0x0180_c200_0000 >> 4;
+        if reserved || !self.bridge.ports.contains_key(&self.in_port()) {
+            return;
+        }
+        let before = self.key;
+        if self.key.get(slot::VLAN_TCI) & 0xfff == 0 && self.key.get(slot::VLAN_TCI) != 0 {
+            pop(&mut self.key);
+        }
+        self.send_by_all(|_, no_flood| !no_flood);
+        self.key = before;
+    }
+
+    fn has(&self, prereq: Prereq) -> bool {
+        let eth_type = self.key.get(slot::ETH_TYPE);
+        let (v4, v6) = (eth_type == 0x0800, eth_type == 0x86dd);
+        let proto = self.key.get(slot::IP_PROTO);
+        let first = self.key.get(slot::IP_FRAG) as u8 & FRAG_LATER == 0;
+        let icmp6 = v6 && first && proto == 58;
+        let (kind, code) = (self.key.get(slot::TP_SRC), self.key.get(slot::TP_DST));
+        match prereq {
+            Prereq::None => true,
+            Prereq::Vlan => self.key.get(slot::VLAN_TCI) as u16 & VLAN_PRESENT != 0,
+            Prereq::Arp => eth_type == 0x0806 || eth_type == 0x8035,
+            Prereq::Ipv4 => v4,
+            Prereq::Ipv6 => v6,
+            Prereq::Ip => v4 || v6,
+            Prereq::Tcp => (v4 || v6) && first && proto == 6,
+            Prereq::Udp => (v4 || v6) && first && proto == 17,
+            Prereq::Sctp => (v4 || v6) && first && proto == 132,
+            Prereq::Icmpv4 => v4 && first && proto == 1,
+            Prereq::Icmpv6 => icmp6,
+            Prereq::Nd => icmp6 && code == 0 && (kind == 135 || kind == 136),
+            Prereq::NdSolicit => icmp6 && code == 0 && kind == 135,
+            Prereq::NdAdvert => icmp6 && code == 0 && kind == 136,
+        }
+    }
+
+    fn subfield(&self, source: Subfield) -> u128 {
+        if !self.has(source.field.info().prereq) {
+            return 0;
+        }
+        let low = if source.bits == 128 { u128::MAX } else { (1 << source.bits) - 1 };
+        self.key.get(source.field.slot()) >> source.ofs & low
+    }
+
+    fn set(&mut self, field: Field, value: u128, mask: u128) {
+        match field {
+            Field::VlanTci | Field::VlanVid | Field::VlanPcp => {
+                self.key.set_masked(field.slot(), value, mask);
+                let key = &mut self.key;
+                if key.get(slot::VLAN_TCI) as u16 & VLAN_PRESENT == 0 {
+                    pop(key);
+                } else if key.get(slot::VLAN_TPID) == 0 {
+                    key.set(slot::VLAN_TPID, 0x8100);
+                }
+            }
+            Field::NwTos if self.has(Prereq::Ip) => self.key.set_masked(field.slot(), value, mask & 0xfc),
+            _ if self.has(field.info().prereq) => self.key.set_masked(field.slot(), value, mask),
+            _ => {}
+        }
+    }
+
+    fn modify(&mut self, change: ModAction) {
+        let all = u128::MAX;
+        match change {
+            ModAction::DlSrc(v) => self.set(Field::EthSrc, v.into(), all),
+            ModAction::DlDst(v) => self.set(Field::EthDst, v.into(), all),
+            ModAction::NwSrc(v) => self.set(Field::IpSrc, v.into(), all),
+            ModAction::NwDst(v) => self.set(Field::IpDst, v.into(), all),
+            ModAction::NwTos(v) => self.set(Field::NwTos, v.into(), all),
+            ModAction::NwEcn(v) => self.set(Field::IpEcn, v.into(), all),
+            ModAction::NwTtl(v) => self.set(Field::IpTtl, v.into(), all),
+            ModAction::TpSrc(v) => {
+                for field in [Field::TcpSrc, Field::UdpSrc, Field::SctpSrc] {
+                    self.set(field, v.into(), all);
+                }
+            }
+            ModAction::TpDst(v) => {
+                for field in [Field::TcpDst, Field::UdpDst, Field::SctpDst] {
+                    self.set(field, v.into(), all);
+                }
+            }
+            ModAction::VlanVid(v) => self.set(Field::VlanVid, (v | VLAN_PRESENT).into(), all),
+            ModAction::VlanPcp(v) => {
+                let tci = u16::from(v) << 13 | VLAN_PRESENT;
+                self.set(Field::VlanTci, tci.into(), 0xf000);
+            }
+        }
+    }
+}
+
+fn pop(key: &mut FlowKey) {
+    for (outer, inner) in [(slot::VLAN_TCI, slot::INNER_VLAN_TCI), (slot::VLAN_TPID, slot::INNER_VLAN_TPID)] {
+        key.set(outer, key.get(inner));
+        key.set(inner, 0);
+    }
+}
+
+fn push(key: &mut FlowKey, tpid: u16) {
+    if key.get(slot::INNER_VLAN_TCI) != 0 {
+        return;
+    }
+    key.set(slot::INNER_VLAN_TCI, key.get(slot::VLAN_TCI));
+    key.set(slot::INNER_VLAN_TPID, key.get(slot::VLAN_TPID));
+    key.set(slot::VLAN_TCI, VLAN_PRESENT.into());
+    key.set(slot::VLAN_TPID, tpid.into());
+}
