@@ -12,9 +12,9 @@ use sluice_flows::table::Tables;
 use sluice_flows::{DpPort, Match, Owner, PortNo};
 use std::sync::Arc;
 
-/// Ports of the generated bridge: 1 to this.
+/// Ports of a generated bridge: 1 to this; the last is down.
 pub const PORTS: u16 = 5;
-/// Tables of the generated bridge: 0 to this, not included.
+/// Tables of a generated bridge: 0 to this, not included.
 pub const TABLES: u8 = 4;
 
 const MACS: [u128; 5] = [0x0200_0000_0001, 0x0200_0000_0002, 0x0200_0000_0003, 0xffff_ffff_ffff, 0x0180_c200_0000];
@@ -32,10 +32,45 @@ fn pick<T: Copy>(rng: &mut StdRng, of: &[T]) -> T {
     *of.choose(rng).expect("pools are not empty")
 }
 
-/// A model of one bridge with [`PORTS`] trunk ports, whose datapath numbers are their port numbers, and `rules` random
-/// rules of distinct priorities.
+/// The port of the first bridge that leads to port 1 of the second.
+const PATCH: u16 = 4;
+
+/// A model of two bridges with [`PORTS`] trunk ports each, joined by a patch, with `rules` random rules of distinct
+/// priorities in each. The datapath number of port P of bridge B is 10 x B + P.
 pub fn model(rng: &mut StdRng, rules: usize) -> Model {
-    let id = BridgeId(0);
+    let mut model = Model::default();
+    for id in [BridgeId(0), BridgeId(1)] {
+        let ports = (1..=PORTS).map(|no| bridge_port(id, no));
+        let bridge = Bridge {
+            id,
+            name: format!("br{}", id.0).into(),
+            ports: ports.map(|p| (p.no, Arc::new(p))).collect(),
+            tables: tables(rng, rules),
+        };
+        model.ports.extend(bridge.ports.values().map(|p| (p.dp, (id, p.no))));
+        model.bridges.insert(id, Arc::new(bridge));
+    }
+    model
+}
+
+fn bridge_port(bridge: BridgeId, no: u16) -> BridgePort {
+    let peer = match (bridge.0, no) {
+        (0, PATCH) => Some((BridgeId(1), PortNo(1))),
+        (1, 1) => Some((BridgeId(0), PortNo(PATCH))),
+        _ => None,
+    };
+    BridgePort {
+        no: PortNo(no),
+        name: format!("p{no}").into(),
+        dp: DpPort((bridge.0 * 10 + no).into()),
+        vlan: VlanMode::default(),
+        up: no != PORTS,
+        no_flood: no == 3,
+        peer,
+    }
+}
+
+fn tables(rng: &mut StdRng, rules: usize) -> Tables {
     let mut priorities: Vec<u16> = (1..=rules as u16).collect();
     priorities.shuffle(rng);
     let mut tables = Tables::default();
@@ -44,28 +79,12 @@ pub fn model(rng: &mut StdRng, rules: usize) -> Model {
         spec.priority = priority;
         tables.insert(Arc::new(Rule::new(spec, Millis(0))));
     }
-    let mut model = Model::default();
-    let ports = (1..=PORTS).map(|no| {
-        let port = BridgePort {
-            no: PortNo(no),
-            name: format!("p{no}").into(),
-            dp: DpPort(no.into()),
-            vlan: VlanMode::default(),
-            up: no != PORTS,
-            no_flood: no == 3,
-            peer: None,
-        };
-        (port.no, Arc::new(port))
-    });
-    let bridge = Bridge { id, name: "br0".into(), ports: ports.collect(), tables };
-    model.ports = bridge.ports.values().map(|p| (p.dp, (id, p.no))).collect();
-    model.bridges.insert(id, Arc::new(bridge));
-    model
+    tables
 }
 
 /// A random rule in one of [`TABLES`] tables.
 pub fn rule(rng: &mut StdRng) -> FlowSpec {
-    let table = rng.random_range(0..TABLES);
+    let table = if rng.random_bool(0.4) { 0 } else { rng.random_range(0..TABLES) };
     let template = FlowKey::from(&packet(rng));
     let mut matches = Match::any();
     for _ in 0..rng.random_range(0..4) {
@@ -208,10 +227,10 @@ fn random_value(rng: &mut StdRng, field: Field) -> u128 {
     value & field.slot().max()
 }
 
-/// A random packet that some frame could have, come in by one of the first [`PORTS`] ports.
+/// A random packet that some frame could have, come in by one of the first bridge's ports that are up.
 pub fn packet(rng: &mut StdRng) -> PacketKey {
     let mut key = PacketKey::ZERO;
-    key.set(slot::IN_PORT, rng.random_range(1..PORTS).into());
+    key.set(slot::IN_PORT, rng.random_range(1..PATCH).into());
     key.set(slot::ETH_SRC, pick(rng, &MACS[..3]));
     key.set(slot::ETH_DST, pick(rng, &MACS));
     tag(rng, &mut key);

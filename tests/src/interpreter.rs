@@ -6,7 +6,7 @@ use sluice_flows::bridge::{Bridge, Model};
 use sluice_flows::datapath::DpAction;
 use sluice_flows::field::{Field, Prereq};
 use sluice_flows::key::{FRAG_LATER, FlowKey, PacketKey, VLAN_PRESENT, slot};
-use sluice_flows::rule::{Rule, TableId};
+use sluice_flows::rule::TableId;
 use sluice_flows::{DpPort, PortNo};
 
 /// What left: the port, and the packet as it was then (without its ingress port). Packets to the controller have
@@ -17,10 +17,11 @@ pub type Sent = (DpPort, PacketKey);
 const MAX_JUMPS: u32 = 4096;
 const MAX_DEPTH: u32 = 64;
 
-/// What the tables of the model's only bridge do with the packet; `None` if it goes round in circles.
+/// What the tables of the model's first bridge, and of those behind it, do with the packet; `None` if it goes round in
+/// circles.
 pub fn interpret(model: &Model, packet: &PacketKey) -> Option<Vec<Sent>> {
     let bridge = model.bridges.values().next().expect("the model has a bridge");
-    let mut run = Run { bridge, key: FlowKey::from(packet), sent: Vec::new(), jumps: 0, depth: 0 };
+    let mut run = Run { model, bridge, key: FlowKey::from(packet), sent: Vec::new(), jumps: 0, depth: 0 };
     run.table(0, None, true).ok()?;
     Some(run.sent)
 }
@@ -57,6 +58,7 @@ fn on_the_wire(key: &FlowKey) -> PacketKey {
 struct TooFar;
 
 struct Run<'a> {
+    model: &'a Model,
     bridge: &'a Bridge,
     key: FlowKey,
     sent: Vec<Sent>,
@@ -80,7 +82,6 @@ impl Run<'_> {
             .filter(|r| r.spec.table.get() == table && r.spec.matches.matches(&key))
             .max_by_key(|r| r.spec.priority);
         let Some(rule) = best else { return Ok(()) };
-        let rule: &Rule = rule;
         self.jumps += 1;
         self.depth += u32::from(deepens);
         self.actions(&rule.spec.actions, table)?;
@@ -134,45 +135,56 @@ impl Run<'_> {
 
     fn output(&mut self, port: PortNo) -> Result<(), TooFar> {
         match port {
-            PortNo::IN_PORT => self.send_by(self.in_port()),
+            PortNo::IN_PORT => self.send_by(self.in_port())?,
             PortNo::CONTROLLER => self.send(DpPort(0)),
             PortNo::TABLE => self.table(0, None, true)?,
-            PortNo::FLOOD => self.send_by_all(|_, no_flood| !no_flood),
-            PortNo::ALL => self.send_by_all(|_, _| true),
-            PortNo::NORMAL => self.normal(),
+            PortNo::FLOOD => self.send_by_all(|no_flood| !no_flood)?,
+            PortNo::ALL => self.send_by_all(|_| true)?,
+            PortNo::NORMAL => self.normal()?,
             port if port == self.in_port() => {}
-            port => self.send_by(port),
+            port => self.send_by(port)?,
         }
         Ok(())
     }
 
-    fn send_by(&mut self, port: PortNo) {
-        if let Some(port) = self.bridge.ports.get(&port).filter(|p| p.up) {
+    fn send_by(&mut self, port: PortNo) -> Result<(), TooFar> {
+        let Some(port) = self.bridge.ports.get(&port).filter(|p| p.up) else { return Ok(()) };
+        let Some((bridge, no)) = port.peer else {
             self.send(port.dp);
-        }
+            return Ok(());
+        };
+        let here = (self.bridge, self.key);
+        self.bridge = self.model.bridge(bridge).expect("patch ports lead to bridges that are there");
+        self.key = FlowKey::from(&self.key.packet());
+        self.key.set(Field::InPort.slot(), no.0.into());
+        self.table(0, None, true)?;
+        (self.bridge, self.key) = here;
+        Ok(())
     }
 
-    fn send_by_all(&mut self, wanted: impl Fn(PortNo, bool) -> bool) {
+    fn send_by_all(&mut self, wanted: impl Fn(bool) -> bool) -> Result<(), TooFar> {
         let in_port = self.in_port();
         for port in self.bridge.ports.values() {
-            if port.no != in_port && wanted(port.no, port.no_flood) {
-                self.send_by(port.no);
+            if port.no != in_port && wanted(port.no_flood) {
+                self.send_by(port.no)?;
             }
         }
+        Ok(())
     }
 
     /// A learning switch that has learned nothing, with trunk ports only.
-    fn normal(&mut self) {
+    fn normal(&mut self) -> Result<(), TooFar> {
         let reserved = self.key.get(slot::ETH_DST) >> 4 == 0x0180_c200_0000 >> 4;
         if reserved || !self.bridge.ports.contains_key(&self.in_port()) {
-            return;
+            return Ok(());
         }
         let before = self.key;
         if self.key.get(slot::VLAN_TCI) & 0xfff == 0 && self.key.get(slot::VLAN_TCI) != 0 {
             pop(&mut self.key);
         }
-        self.send_by_all(|_, no_flood| !no_flood);
+        self.send_by_all(|no_flood| !no_flood)?;
         self.key = before;
+        Ok(())
     }
 
     fn has(&self, prereq: Prereq) -> bool {
