@@ -87,7 +87,7 @@ pub fn rule(rng: &mut StdRng) -> FlowSpec {
     let table = if rng.random_bool(0.4) { 0 } else { rng.random_range(0..TABLES) };
     let template = FlowKey::from(&packet(rng));
     let mut matches = Match::any();
-    for _ in 0..rng.random_range(0..4) {
+    for _ in 0..rng.random_range(0..3) {
         match_something(rng, &template, &mut matches);
     }
     let actions: Vec<_> = (0..rng.random_range(0..5)).map(|_| action(rng, table)).collect();
