@@ -1,10 +1,12 @@
 //! Packets: the frame in its buffer, and what can be read from and written to its bytes.
 
 pub mod checksum;
+pub mod compose;
 mod frame;
 mod layers;
 mod offload;
 pub mod rewrite;
+pub mod segment;
 #[cfg(test)]
 mod testing;
 

@@ -1,0 +1,269 @@
+//! Finishing in software what an output cannot: checksums left partial, super-frames left whole.
+//!
+//! [`fill_checksum`] completes a partial checksum in place. A [`Segmenter`] cuts a super-frame into the segments that
+//! the sender's offload metadata asks for, one at a time into a frame that the caller reuses, so a burst needs no
+//! allocation. What it writes is what Linux's software GSO would send:
+//!
+//! - Every segment repeats all headers up to and including the transport header, VLAN tags and IP options too.
+//! - Lengths are each segment's own. The IPv4 identification counts up by one.
+//! - TCP sequence numbers advance by the payload; FIN and PSH stay with the last segment, CWR with the first.
+//! - Checksums are complete. A UDP datagram that had none (0, and not partial) gets none.
+//! - Padding behind the datagram is dropped.
+//!
+//! Metadata comes from guests and drivers and is not trusted: what does not fit the bytes is refused, nothing is cut.
+
+use super::layers::{IPV6_LEN, be16, be32, bytes_at};
+use super::rewrite::datagram_end;
+use super::{Frame, GsoKind, L3, L4, Layers, Offload, checksum, extract};
+use crate::field::{IP_PROTO_TCP, IP_PROTO_UDP};
+use crate::key::{FRAG_ANY, PacketKey, slot};
+
+#[cfg(test)]
+mod tests;
+
+/// TCP flags by their bit in the low byte.
+const FIN: u8 = 0x01;
+const PSH: u8 = 0x08;
+const CWR: u8 = 0x80;
+
+/// Why a frame could not be finished. The frame is as it was; drop it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SegmentError {
+    /// A checksum is to be written where the frame has no bytes, or starts behind the frame's end.
+    #[error("the partial checksum lies outside the frame")]
+    Checksum,
+    /// The frame is to be cut as a protocol that its headers do not show, or it is a fragment.
+    #[error("the headers are not those of the kind of segments asked for")]
+    Headers,
+    /// The segments are to have no payload.
+    #[error("the segment size is zero")]
+    Size,
+    /// The frame to write to is too small for a segment.
+    #[error("the segment does not fit in the frame it is written to")]
+    NoRoom,
+}
+
+/// Completes the checksum of a frame that carries a partial one; any other frame is left as it is.
+///
+/// A checksum that comes out as 0 is written as 0xffff, the same number: the message may be UDP, inside a tunnel even,
+/// where 0 means "none".
+///
+/// # Errors
+/// [`SegmentError::Checksum`] when the checksum lies outside the frame.
+pub fn fill_checksum(frame: &mut Frame) -> Result<(), SegmentError> {
+    if !frame.offload.csum_partial {
+        return Ok(());
+    }
+    let start = usize::from(frame.offload.csum_start);
+    let offset = usize::from(frame.offload.csum_offset);
+    let layers = extract(frame.bytes(), 0, &mut PacketKey::default());
+    let end = datagram_end(frame.bytes(), &layers);
+    let message = frame.bytes_mut().get_mut(start..end).ok_or(SegmentError::Checksum)?;
+    let sctp = layers.l4 == L4::Sctp && start == usize::from(layers.l4_ofs);
+    let written = if sctp && offset == 8 {
+        put(message, 8, [0; 4]);
+        let crc = checksum::sctp(message);
+        put(message, 8, crc)
+    } else {
+        let sum = checksum::udp(checksum::checksum(message));
+        put(message, offset, sum.to_be_bytes())
+    };
+    if !written {
+        return Err(SegmentError::Checksum);
+    }
+    frame.offload.csum_partial = false;
+    (frame.offload.csum_start, frame.offload.csum_offset) = (0, 0);
+    Ok(())
+}
+
+/// Writes `value` at `at`; false when it does not fit.
+fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) -> bool {
+    let place = bytes.get_mut(at..).and_then(|b| b.first_chunk_mut());
+    place.map(|place| *place = value).is_some()
+}
+
+/// A super-frame on its way to being cut. A frame that is none comes out as itself, its checksum completed.
+#[derive(Debug)]
+pub struct Segmenter<'a> {
+    /// All headers, tags included; empty for a frame that is not cut.
+    headers: &'a [u8],
+    payload: &'a [u8],
+    /// Payload bytes in each segment but the last.
+    size: usize,
+    /// Payload bytes already written.
+    done: usize,
+    /// Segments already written.
+    count: u16,
+    plan: Plan,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Plan {
+    /// One frame, as it is but for its checksum.
+    Copy(Offload),
+    /// Segments whose headers lie like this. `pseudo` is the sum of the pseudo-header, its length 0; `None` when the
+    /// transport has no checksum.
+    Cut { layers: Layers, pseudo: Option<u16> },
+    /// Everything was written.
+    Done,
+}
+
+impl<'a> Segmenter<'a> {
+    /// Looks at the frame and its metadata.
+    ///
+    /// # Errors
+    /// [`SegmentError::Headers`] and [`SegmentError::Size`] when the metadata of a super-frame does not fit its bytes.
+    pub fn new(frame: &'a Frame) -> Result<Self, SegmentError> {
+        let (bytes, offload) = (frame.bytes(), frame.offload);
+        if offload.gso == GsoKind::None {
+            let plan = Plan::Copy(offload);
+            return Ok(Self { headers: &[], payload: bytes, size: bytes.len(), done: 0, count: 0, plan });
+        }
+        if offload.gso_size == 0 {
+            return Err(SegmentError::Size);
+        }
+        let mut key = PacketKey::default();
+        let layers = extract(bytes, 0, &mut key);
+        let whole = key.get(slot::IP_FRAG) as u8 & FRAG_ANY == 0;
+        let fits = match offload.gso {
+            GsoKind::Tcp4 => layers.l3 == L3::Ipv4 && layers.l4 == L4::Tcp,
+            GsoKind::Tcp6 => layers.l3 == L3::Ipv6 && layers.l4 == L4::Tcp,
+            GsoKind::Udp => layers.l4 == L4::Udp,
+            GsoKind::None => false,
+        };
+        let end = datagram_end(bytes, &layers);
+        let cut = bytes.get(..end).and_then(|b| b.split_at_checked(layers.payload_ofs.into()));
+        let (Some((headers, payload)), true) = (cut, fits && whole) else {
+            return Err(SegmentError::Headers);
+        };
+        let message_len = end - usize::from(layers.l4_ofs);
+        let pseudo = pseudo_header(headers, &layers, message_len, offload.csum_partial)?;
+        let plan = Plan::Cut { layers, pseudo };
+        Ok(Self { headers, payload, size: offload.gso_size.into(), done: 0, count: 0, plan })
+    }
+
+    /// Length of the longest frame that [`Self::next_into`] will write, in bytes.
+    pub fn max_len(&self) -> usize {
+        self.headers.len() + self.size.min(self.payload.len())
+    }
+
+    /// Writes the next segment into `out`, whose content and metadata it replaces. False, with `out` untouched, when
+    /// everything was written. A super-frame without payload is one segment.
+    ///
+    /// # Errors
+    /// [`SegmentError::NoRoom`] when `out` is too small, see [`Self::max_len`]; trying again with a larger one writes
+    /// the same segment. [`SegmentError::Checksum`] for a single frame whose partial checksum lies outside it.
+    pub fn next_into(&mut self, out: &mut Frame) -> Result<bool, SegmentError> {
+        if matches!(self.plan, Plan::Done) {
+            return Ok(false);
+        }
+        let rest = self.payload.get(self.done..).unwrap_or_default();
+        let payload = rest.get(..self.size).unwrap_or(rest);
+        let len = self.headers.len() + payload.len();
+        if len > out.capacity() {
+            return Err(SegmentError::NoRoom);
+        }
+        let (to_headers, to_payload) = out.room().split_at_mut(self.headers.len());
+        to_headers.copy_from_slice(self.headers);
+        if let Some(to_payload) = to_payload.get_mut(..payload.len()) {
+            to_payload.copy_from_slice(payload);
+        }
+        out.set_len(len);
+        let last = payload.len() == rest.len();
+        match self.plan {
+            Plan::Copy(offload) => {
+                out.offload = offload;
+                self.plan = Plan::Done;
+                fill_checksum(out)?;
+            }
+            Plan::Cut { layers, pseudo } => {
+                let mut segment = Segment { bytes: out.bytes_mut(), layers };
+                segment.ip(self.count);
+                segment.transport(self.done as u32, self.count == 0, last, pseudo);
+                self.done += payload.len();
+                self.count = self.count.wrapping_add(1);
+                if last {
+                    self.plan = Plan::Done;
+                }
+            }
+            Plan::Done => {}
+        }
+        Ok(true)
+    }
+}
+
+/// The sum of the pseudo-header of a super-frame's segments, their length left 0; `None` when the transport has no
+/// checksum.
+fn pseudo_header(
+    headers: &[u8],
+    layers: &Layers,
+    message_len: usize,
+    partial: bool,
+) -> Result<Option<u16>, SegmentError> {
+    let (l3, l4) = (usize::from(layers.l3_ofs), usize::from(layers.l4_ofs));
+    let (proto, ofs) = if layers.l4 == L4::Tcp { (IP_PROTO_TCP, 16) } else { (IP_PROTO_UDP, 6) };
+    let field = be16(headers, l4 + ofs);
+    if layers.l4 == L4::Udp && field == 0 && !partial {
+        return Ok(None);
+    }
+    if layers.routed {
+        // The destination that counts is in the routing header. The sender has put it into the partial sum, together
+        // with the length of the whole message.
+        let len = checksum::sum(&(message_len as u32).to_be_bytes());
+        return if partial { Ok(Some(checksum::add(field, !len))) } else { Err(SegmentError::Headers) };
+    }
+    Ok(Some(match layers.l3 {
+        L3::Ipv4 => checksum::pseudo_v4(bytes_at(headers, l3 + 12), bytes_at(headers, l3 + 16), proto, 0),
+        _ => checksum::pseudo_v6(bytes_at(headers, l3 + 8), bytes_at(headers, l3 + 24), proto, 0),
+    }))
+}
+
+/// One segment, its headers still those of the super-frame.
+struct Segment<'a> {
+    bytes: &'a mut [u8],
+    layers: Layers,
+}
+
+impl Segment<'_> {
+    /// The IP header of segment number `count`.
+    fn ip(&mut self, count: u16) {
+        let (l3, l4) = (usize::from(self.layers.l3_ofs), usize::from(self.layers.l4_ofs));
+        let len = self.bytes.len().saturating_sub(l3);
+        if self.layers.l3 == L3::Ipv6 {
+            put(self.bytes, l3 + 4, (len.saturating_sub(IPV6_LEN) as u16).to_be_bytes());
+            return;
+        }
+        let id = be16(self.bytes, l3 + 4).wrapping_add(count);
+        put(self.bytes, l3 + 2, (len as u16).to_be_bytes());
+        put(self.bytes, l3 + 4, id.to_be_bytes());
+        put(self.bytes, l3 + 10, [0; 2]);
+        let header = checksum::checksum(self.bytes.get(l3..l4).unwrap_or_default());
+        put(self.bytes, l3 + 10, header.to_be_bytes());
+    }
+
+    /// The transport header of the segment whose payload starts `done` bytes into the whole.
+    fn transport(&mut self, done: u32, first: bool, last: bool, pseudo: Option<u16>) {
+        let Some(message) = self.bytes.get_mut(self.layers.l4_ofs.into()..) else {
+            return;
+        };
+        let len = message.len() as u16;
+        let tcp = self.layers.l4 == L4::Tcp;
+        let checksum_ofs = if tcp { 16 } else { 6 };
+        if tcp {
+            let seq = be32(message, 4).wrapping_add(done);
+            put(message, 4, seq.to_be_bytes());
+            if let Some(flags) = message.get_mut(13) {
+                *flags &= if last { 0xff } else { !(FIN | PSH) };
+                *flags &= if first { 0xff } else { !CWR };
+            }
+        } else {
+            put(message, 4, len.to_be_bytes());
+        }
+        let Some(pseudo) = pseudo else {
+            return;
+        };
+        put(message, checksum_ofs, [0; 2]);
+        let sum = !checksum::add(checksum::add(pseudo, len), checksum::sum(message));
+        put(message, checksum_ofs, if tcp { sum } else { checksum::udp(sum) }.to_be_bytes());
+    }
+}
