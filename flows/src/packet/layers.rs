@@ -24,6 +24,8 @@ use crate::field::{
 use crate::key::{FRAG_ANY, FRAG_LATER, PACKET_WORDS, PacketKey, VLAN_PRESENT};
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 /// Length of an Ethernet header without tags.

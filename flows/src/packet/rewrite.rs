@@ -102,7 +102,8 @@ impl Packet<'_> {
         match field {
             Field::EthDst => self.eth(0, value, mask),
             Field::EthSrc => self.eth(6, value, mask),
-            Field::VlanTci | Field::VlanVid => self.vlan(value, mask),
+            Field::VlanTci => self.vlan(value, mask),
+            Field::VlanVid => self.vlan(value, mask & 0xfff),
             Field::VlanPcp => self.vlan(value << 13, mask << 13),
             Field::IpSrc => self.ipv4_address(l3 + 12, value, mask),
             Field::IpDst => self.ipv4_address(l3 + 16, value, mask),
