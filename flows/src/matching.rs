@@ -52,6 +52,11 @@ impl Match {
         })
     }
 
+    /// The value of the word that comes `rank`th (from 0) among those looked at.
+    pub(crate) fn word_value(&self, rank: usize) -> Option<u64> {
+        self.words.get(rank).map(|[value, _]| *value)
+    }
+
     /// The values, as a key.
     pub fn value(&self) -> FlowKey {
         let mut key = FlowKey::ZERO;

@@ -7,11 +7,12 @@
 //! Beside the classifiers there is one index: the rules with a timeout, by the earliest moment at which they can
 //! expire. Looking for expired rules costs nothing when no rule has a timeout, however many rules there are.
 
-use crate::classifier::Linear as Classifier;
+use crate::action::Action;
+use crate::classifier::Classifier;
 use crate::filter::FlowFilter;
 use crate::key::{FlowKey, FlowMask};
 use crate::matching::Match;
-use crate::rule::{Millis, Rule, TableId};
+use crate::rule::{Millis, Rule, RuleStats, TableId};
 use imbl::OrdMap;
 use std::fmt;
 use std::sync::Arc;
@@ -117,14 +118,20 @@ impl Tables {
 
     /// Every rule that `filter` selects, by table; the order within a table is not specified.
     pub fn select<'a>(&'a self, filter: &'a FlowFilter) -> impl Iterator<Item = &'a Arc<Rule>> {
-        self.iter().filter(|r| filter.selects(r))
+        let numbered = (0u8..).zip(&self.tables).filter_map(|(no, table)| Some((no, table.as_deref()?)));
+        let tables = numbered.filter(|(no, _)| filter.table.is_none_or(|t| t.get() == *no)).map(|(_, table)| table);
+        let candidates = tables.flat_map(|table| {
+            let strict = filter.strict.map(|priority| table.get(priority, &filter.matches));
+            let loose = if strict.is_none() { Some(table.within(&filter.matches)) } else { None };
+            strict.flatten().into_iter().chain(loose.into_iter().flatten())
+        });
+        candidates.filter(|r| filter.selects_besides_match(r))
     }
 
     /// A rule of `table` with this priority, other than the one with this very match, that some packet could match
     /// besides this match.
     pub fn overlapping(&self, table: TableId, priority: u16, matches: &Match) -> Option<&Arc<Rule>> {
-        let same = |r: &&Arc<Rule>| r.spec.priority == priority && r.spec.matches != *matches;
-        self.iter_table(table).filter(same).find(|r| r.spec.matches.overlaps(matches))
+        self.table(table)?.overlapping(priority, matches)
     }
 
     /// Number of rules.
@@ -148,6 +155,16 @@ impl Tables {
         due.filter_map(|(_, rule)| Some((rule.clone(), timeout_passed(rule, now)?))).collect()
     }
 
+    /// Estimate of the bytes of memory that the rules and their indexes take; what clones share counts in each.
+    pub fn heap_size(&self) -> usize {
+        let index: usize = self.tables.iter().flatten().map(|t| size_of::<Classifier>() + t.heap_size()).sum();
+        let timed = self.timed.len() * (size_of::<TimedKey>() + size_of::<Arc<Rule>>()) * 3 / 2;
+        self.tables.capacity() * size_of::<Option<Arc<Classifier>>>()
+            + index
+            + timed
+            + self.iter().map(rule_size).sum::<usize>()
+    }
+
     fn table(&self, table: TableId) -> Option<&Classifier> {
         self.tables.get(usize::from(table.get()))?.as_deref()
     }
@@ -157,6 +174,19 @@ impl Tables {
             self.timed.remove(&key);
         }
     }
+}
+
+/// Bytes of memory that a rule takes; its owner is shared and does not count.
+fn rule_size(rule: &Arc<Rule>) -> usize {
+    // Two counters stand before what an Arc holds.
+    const COUNTERS: usize = 2 * size_of::<usize>();
+    let notes = rule.spec.actions.iter().map(|a| if let Action::Note(bytes) = a { bytes.len() } else { 0 });
+    2 * COUNTERS
+        + size_of::<Rule>()
+        + size_of::<RuleStats>()
+        + rule.spec.matches.heap_size()
+        + size_of_val::<[Action]>(&rule.spec.actions)
+        + notes.sum::<usize>()
 }
 
 /// Where the rule stands among those with a timeout, if it has one.

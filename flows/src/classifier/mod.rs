@@ -1,12 +1,44 @@
-//! Classifiers: which rule of a table a packet matches.
+//! Which rule of a table a packet matches.
+//!
+//! [`Classifier`] is a tuple space search. Rules that look at the same bits form a subtable; within it a rule is found
+//! by a hash of those bits, so a lookup costs one hash lookup a subtable, however many rules there are. Three things
+//! spare subtables, and with them bits of the packet's mask:
+//!
+//! - **Priorities.** Subtables are searched by their highest priority. When what is left cannot beat what was found, the
+//!   search ends; what was not looked at does not matter.
+//! - **Stages.** A subtable is looked up stage by stage: ports, metadata and registers, then Ethernet, then IP, then
+//!   transport. When no rule has the packet's bits up to the end of a stage, the later ones are not looked at.
+//! - **Prefixes.** For addresses and transport ports a tree of all prefixes in the table tells which prefix lengths the
+//!   packet can match at all, and the few bits that prove it for the others.
+//!
+//! # The mask
+//! A lookup adds to the mask enough bits to prove its answer: the bits of the winner, and for every subtable that could
+//! hold a better rule a proof that it does not. Any packet that agrees under those bits gets the same answer. It need
+//! not be the smallest such mask, and it may depend on which other rules there are.
+//!
+//! # Sharing
+//! Every part is persistent: a clone shares all of it, and a change copies only the way to what it changes. Nothing is
+//! copied that no clone holds.
+//!
+//! # Limits
+//! A table with very many different masks is slow: a lookup visits each that the three measures above do not spare. The
+//! hash has no secret, so who can choose thousands of matches can make one subtable slow for all who share its table.
 
+mod hash_trie;
 mod linear;
+mod prefix_trie;
+mod prefixes;
+mod subtable;
 
 pub use linear::Linear;
 
+use crate::key::{FlowKey, FlowMask};
 use crate::matching::Match;
 use crate::rule::Rule;
+use prefixes::{Prefixes, Walks};
 use std::cmp::Ordering;
+use std::sync::Arc;
+use subtable::Subtable;
 
 /// Which of two rules wins when a packet matches both: the greater.
 ///
@@ -15,11 +47,182 @@ use std::cmp::Ordering;
 /// with one mask and one priority that match one packet have the same match, so a table holds only one of them: the
 /// winner never depends on the order in which rules were added.
 pub fn precedence(a: &Rule, b: &Rule) -> Ordering {
-    a.spec.priority.cmp(&b.spec.priority).then_with(|| specificity(&a.spec.matches, &b.spec.matches))
+    let bits = |m: &Match| m.words().map(|(_, _, mask)| mask.count_ones()).sum::<u32>();
+    let (a, b) = (&a.spec, &b.spec);
+    let order = a.priority.cmp(&b.priority).then_with(|| bits(&a.matches).cmp(&bits(&b.matches)));
+    order.then_with(|| a.matches.mask().0.cmp(&b.matches.mask().0))
 }
 
-/// The second half of [`precedence`]: the order of two matches of one priority.
-fn specificity(a: &Match, b: &Match) -> Ordering {
-    let bits = |m: &Match| m.words().map(|(_, _, mask)| mask.count_ones()).sum::<u32>();
-    bits(a).cmp(&bits(b)).then_with(|| a.mask().0.cmp(&b.mask().0))
+/// The rules of a table.
+#[derive(Clone, Debug, Default)]
+pub struct Classifier {
+    /// In the order in which they are searched: the highest priority first, of equal ones the more specific first.
+    subtables: Vec<Ranked>,
+    prefixes: Prefixes,
+    len: usize,
 }
+
+/// A subtable, with what is needed to find it and to skip it.
+#[derive(Clone, Debug)]
+struct Ranked {
+    max_priority: u16,
+    /// A hash of its mask.
+    fingerprint: u32,
+    subtable: Arc<Subtable>,
+}
+
+impl Ranked {
+    /// The order of the search: the greater comes first.
+    fn cmp_rank(&self, other: &Self) -> Ordering {
+        let order = self.max_priority.cmp(&other.max_priority);
+        order.then_with(|| self.subtable.cmp_specificity(&other.subtable))
+    }
+
+    /// Whether a rule of this subtable could beat one of priority `priority` in another.
+    #[inline]
+    fn may_beat(&self, priority: u16, other: &Subtable) -> bool {
+        self.max_priority > priority
+            || self.max_priority == priority && self.subtable.cmp_specificity(other) == Ordering::Greater
+    }
+}
+
+impl Classifier {
+    /// The rule that wins among those that match `key`; see [`precedence`]. Adds to `mask` every bit that the answer
+    /// depends on: any key that agrees with `key` under the bits added gets the same answer.
+    pub fn lookup(&self, key: &FlowKey, mask: &mut FlowMask) -> Option<&Arc<Rule>> {
+        let mut walks = Walks::new(&self.prefixes, key);
+        let mut best: Option<(&Arc<Rule>, &Subtable)> = None;
+        for ranked in &self.subtables {
+            if best.is_some_and(|(rule, of)| !ranked.may_beat(rule.spec.priority, of)) {
+                break;
+            }
+            let subtable = &*ranked.subtable;
+            let Some(found) = subtable.lookup(key, &mut walks, mask) else { continue };
+            let better = best.is_none_or(|(rule, of)| {
+                let order = found.spec.priority.cmp(&rule.spec.priority);
+                order.then_with(|| subtable.cmp_specificity(of)) == Ordering::Greater
+            });
+            if better {
+                best = Some((found, subtable));
+            }
+        }
+        best.map(|(rule, _)| rule)
+    }
+
+    /// The rule with this priority and this very match.
+    pub fn get(&self, priority: u16, matches: &Match) -> Option<&Arc<Rule>> {
+        self.subtables.get(self.position(matches)?)?.subtable.get(priority, matches)
+    }
+
+    /// Adds a rule; one with the same priority and match is replaced and returned.
+    pub fn insert(&mut self, rule: Arc<Rule>) -> Option<Arc<Rule>> {
+        let (matches, priority) = (&rule.spec.matches, rule.spec.priority);
+        let at = self.position(matches).unwrap_or_else(|| {
+            let (subtable, fingerprint) = (Arc::new(Subtable::new(matches)), fingerprint(matches));
+            self.subtables.push(Ranked { max_priority: 0, fingerprint, subtable });
+            self.subtables.len() - 1
+        });
+        let ranked = &mut self.subtables[at];
+        let is_new = ranked.subtable.is_empty();
+        let subtable = Arc::make_mut(&mut ranked.subtable);
+        let old = subtable.insert(rule.clone());
+        if old.is_none() {
+            self.len += 1;
+            for (index, len) in subtable.prefixes() {
+                self.prefixes.insert(index, len, &rule.spec.matches);
+            }
+        }
+        if is_new || priority > ranked.max_priority {
+            ranked.max_priority = priority;
+            self.rank(at);
+        }
+        old
+    }
+
+    /// Removes the rule with this priority and this very match.
+    pub fn remove(&mut self, priority: u16, matches: &Match) -> Option<Arc<Rule>> {
+        let at = self.position(matches)?;
+        let ranked = &mut self.subtables[at];
+        // Looked for first, so that nothing is copied for a rule that is not there.
+        ranked.subtable.get(priority, matches)?;
+        let subtable = Arc::make_mut(&mut ranked.subtable);
+        let rule = subtable.remove(priority, matches)?;
+        self.len -= 1;
+        for (index, len) in subtable.prefixes() {
+            self.prefixes.remove(index, len, matches);
+        }
+        match subtable.max_priority() {
+            None => drop(self.subtables.remove(at)),
+            Some(max) if max != ranked.max_priority => {
+                ranked.max_priority = max;
+                self.rank(at);
+            }
+            Some(_) => {}
+        }
+        Some(rule)
+    }
+
+    /// Every rule, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.subtables.iter().flat_map(|r| r.subtable.iter())
+    }
+
+    /// Every rule whose match is `matches` or narrower, in no particular order.
+    pub fn within<'a>(&'a self, matches: &'a Match) -> impl Iterator<Item = &'a Arc<Rule>> {
+        let subtables = self.subtables.iter().filter(|r| r.subtable.may_be_within(matches));
+        subtables.flat_map(|r| r.subtable.iter()).filter(|r| r.spec.matches.is_within(matches))
+    }
+
+    /// A rule of this priority, other than the one with this very match, that some packet could match besides this
+    /// match.
+    pub fn overlapping(&self, priority: u16, matches: &Match) -> Option<&Arc<Rule>> {
+        let subtables = self.subtables.iter().take_while(|r| r.max_priority >= priority);
+        let mut rules = subtables.flat_map(|r| r.subtable.iter());
+        rules.find(|r| r.spec.priority == priority && r.spec.matches != *matches && r.spec.matches.overlaps(matches))
+    }
+
+    /// Number of rules.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no rules.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Number of subtables: of different masks.
+    pub fn subtables(&self) -> usize {
+        self.subtables.len()
+    }
+
+    /// Estimate of the bytes of memory that the index takes, rules not included.
+    pub fn heap_size(&self) -> usize {
+        let subtables: usize = self.subtables.iter().map(|r| size_of::<Subtable>() + r.subtable.heap_size()).sum();
+        self.subtables.capacity() * size_of::<Ranked>() + subtables + self.prefixes.heap_size()
+    }
+
+    /// Where the subtable of matches with this mask is.
+    fn position(&self, matches: &Match) -> Option<usize> {
+        let fingerprint = fingerprint(matches);
+        self.subtables.iter().position(|r| r.fingerprint == fingerprint && r.subtable.fits(matches))
+    }
+
+    /// Moves the subtable at `at`, whose highest priority has changed, to its place.
+    fn rank(&mut self, at: usize) {
+        let moved = self.subtables.remove(at);
+        let to = self.subtables.partition_point(|r| r.cmp_rank(&moved) == Ordering::Greater);
+        self.subtables.insert(to, moved);
+    }
+}
+
+/// A hash of a match's mask.
+fn fingerprint(matches: &Match) -> u32 {
+    let hash = matches.words().fold(0u64, |hash, (index, _, mask)| {
+        (hash.rotate_left(5) ^ mask ^ index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    });
+    (hash >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! The fields whose prefixes are tracked, and what is known of one packet's values of them.
+
+use super::prefix_trie::{PrefixTrie, Walk};
+use crate::key::{FlowKey, FlowMask, Slot, slot};
+use crate::matching::Match;
+
+/// The slots whose prefixes are tracked. Fields that share them (ARP addresses) are tracked with them.
+pub(super) const PREFIX_SLOTS: [Slot; 6] =
+    [slot::IP_SRC, slot::IP_DST, slot::TP_SRC, slot::TP_DST, slot::IPV6_SRC, slot::IPV6_DST];
+
+/// Length of the run of ones at the start of a mask on `slot`. Bits behind the run are no part of the prefix: a rule
+/// with such a mask has the prefix none the less.
+pub(super) fn prefix_len(mask: u128, slot: Slot) -> u8 {
+    align(mask, slot).leading_ones() as u8
+}
+
+/// A value of `slot`, left-aligned.
+fn align(value: u128, slot: Slot) -> u128 {
+    value << (128 - u32::from(slot.bits))
+}
+
+/// The prefixes that the rules of a table look at.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Prefixes {
+    tries: [PrefixTrie; PREFIX_SLOTS.len()],
+}
+
+impl Prefixes {
+    /// Counts the prefix of length `len` in slot number `index` of a match.
+    pub(super) fn insert(&mut self, index: u8, len: u8, matches: &Match) {
+        let (trie, slot) = (&mut self.tries[usize::from(index)], PREFIX_SLOTS[usize::from(index)]);
+        trie.insert(align(matches.get(slot).0, slot), len);
+    }
+
+    /// Takes back one [`insert`](Self::insert).
+    pub(super) fn remove(&mut self, index: u8, len: u8, matches: &Match) {
+        let (trie, slot) = (&mut self.tries[usize::from(index)], PREFIX_SLOTS[usize::from(index)]);
+        trie.remove(align(matches.get(slot).0, slot), len);
+    }
+
+    /// Bytes of heap memory.
+    pub(super) fn heap_size(&self) -> usize {
+        self.tries.iter().map(PrefixTrie::heap_size).sum()
+    }
+}
+
+/// What is known of one packet: each field is followed down its tree at most once in a lookup, and only when asked for.
+pub(super) struct Walks<'a> {
+    prefixes: &'a Prefixes,
+    key: &'a FlowKey,
+    walks: [Option<Walk>; PREFIX_SLOTS.len()],
+}
+
+impl<'a> Walks<'a> {
+    pub(super) fn new(prefixes: &'a Prefixes, key: &'a FlowKey) -> Self {
+        Self { prefixes, key, walks: [None; PREFIX_SLOTS.len()] }
+    }
+
+    /// Whether one of these prefixes (slot number and length) of the packet is in no rule at all. If so, adds to `mask`
+    /// the bits that prove it; of several proofs the one that adds the fewest.
+    #[inline]
+    pub(super) fn refute(&mut self, prefixes: &[(u8, u8)], mask: &mut FlowMask) -> bool {
+        let mut best: Option<(u32, Slot, u128)> = None;
+        for &(index, len) in prefixes {
+            let walk = self.walk(usize::from(index));
+            if !walk.has(len) {
+                let slot = PREFIX_SLOTS[usize::from(index)];
+                let behind = slot.bits - walk.bits_to_refute(len);
+                let proof = if behind >= 128 { 0 } else { slot.max() >> behind << behind };
+                let added = (proof & !mask.get(slot)).count_ones();
+                if best.is_none_or(|(least, ..)| added < least) {
+                    best = Some((added, slot, proof));
+                }
+            }
+        }
+        let Some((_, slot, proof)) = best else { return false };
+        mask.set_masked(slot, u128::MAX, proof);
+        true
+    }
+
+    fn walk(&mut self, index: usize) -> Walk {
+        let (prefixes, key) = (self.prefixes, self.key);
+        *self.walks[index].get_or_insert_with(|| {
+            let slot = PREFIX_SLOTS[index];
+            prefixes.tries[index].walk(align(key.get(slot), slot))
+        })
+    }
+}
