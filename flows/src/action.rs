@@ -19,7 +19,7 @@ pub struct Subfield {
 impl Subfield {
     /// The whole of `field`.
     pub fn whole(field: Field) -> Self {
-        Self { field, ofs: 0, bits: field.slot().bits }
+        Self { field, ofs: 0, bits: field.width() }
     }
 
     /// The field's bits that belong to this subfield.
@@ -55,7 +55,7 @@ pub enum Action {
         field: Field,
         /// Its new value.
         value: u128,
-        /// The bits to set.
+        /// The bits to set; all ones for the whole field.
         mask: u128,
     },
     /// `load:VALUE->SUBFIELD`.

@@ -101,6 +101,23 @@ pub enum ConsistencyError {
     },
 }
 
+impl ConsistencyError {
+    /// Which action does not fit, counted from 1.
+    pub fn action(&self) -> usize {
+        match self {
+            Self::GotoNotLater { action, .. }
+            | Self::GotoNotLast { action }
+            | Self::FieldMissing { action, .. }
+            | Self::NotWritable { action, .. }
+            | Self::NoSuchBits { action, .. }
+            | Self::MoveWidths { action, .. }
+            | Self::TooManyTags { action }
+            | Self::BadTpid { action, .. }
+            | Self::BadPort { action, .. } => *action,
+        }
+    }
+}
+
 /// Checks the actions of a flow in `table` that matches `matches`.
 ///
 /// # Errors
@@ -213,7 +230,7 @@ impl State<'_> {
     }
 
     fn bits(&self, part: Subfield) -> Result<(), ConsistencyError> {
-        let (width, end) = (part.field.slot().bits, u16::from(part.ofs) + u16::from(part.bits));
+        let (width, end) = (part.field.width(), u16::from(part.ofs) + u16::from(part.bits));
         if part.bits == 0 || end > u16::from(width) {
             return Err(ConsistencyError::NoSuchBits {
                 action: self.action,

@@ -206,7 +206,7 @@ fields! {
     #[doc = "Whole outer TCI, tag-present bit included; 0 means untagged."]
     VlanTci: "vlan_tci", "vlan_tci", [], ["NXM_OF_VLAN_TCI"], slot::VLAN_TCI, Hex, Bitwise, true, None, L2;
     #[doc = "Outer VLAN ID with the tag-present bit 0x1000."]
-    VlanVid: "vlan_vid", "vlan_vid", [], ["OXM_OF_VLAN_VID"], Slot::new(2, 0, 13), Hex, Bitwise, true, None, L2;
+    VlanVid: "vlan_vid", "vlan_vid", [], ["OXM_OF_VLAN_VID"], Slot::new(2, 0, 13), Decimal, Bitwise, true, None, L2;
     #[doc = "Outer VLAN priority."]
     VlanPcp: "vlan_pcp", "dl_vlan_pcp", ["dl_vlan_pcp"], ["OXM_OF_VLAN_PCP"], Slot::new(2, 13, 3), Decimal, Exact, true, Vlan, L2;
     #[doc = "Ethernet source."]
@@ -232,7 +232,7 @@ fields! {
     #[doc = "IP protocol, or the last header of IPv6's chain."]
     IpProto: "nw_proto", "nw_proto", ["ip_proto"], ["NXM_OF_IP_PROTO", "OXM_OF_IP_PROTO"], slot::IP_PROTO, Decimal, Exact, false, Ip, L3;
     #[doc = "ARP opcode (low 8 bits)."]
-    ArpOp: "arp_op", "arp_op", ["arp_opcode"], ["NXM_OF_ARP_OP", "OXM_OF_ARP_OP"], slot::IP_PROTO, Decimal, Exact, true, Arp, L3;
+    ArpOp: "arp_op", "arp_op", [], ["NXM_OF_ARP_OP", "OXM_OF_ARP_OP"], slot::IP_PROTO, Decimal, Exact, true, Arp, L3;
     #[doc = "DSCP as the upper six bits of the TOS byte: a multiple of 4."]
     NwTos: "nw_tos", "nw_tos", [], ["NXM_OF_IP_TOS"], slot::IP_TOS, Decimal, Exact, true, Ip, L3;
     #[doc = "DSCP, 0 to 63."]
@@ -240,7 +240,7 @@ fields! {
     #[doc = "ECN bits."]
     IpEcn: "nw_ecn", "nw_ecn", ["ip_ecn"], ["NXM_NX_IP_ECN", "OXM_OF_IP_ECN"], slot::IP_ECN, Decimal, Exact, true, Ip, L3;
     #[doc = "TTL or hop limit."]
-    IpTtl: "nw_ttl", "nw_ttl", ["ip_ttl"], ["NXM_NX_IP_TTL"], slot::IP_TTL, Decimal, Exact, true, Ip, L3;
+    IpTtl: "nw_ttl", "nw_ttl", [], ["NXM_NX_IP_TTL"], slot::IP_TTL, Decimal, Exact, true, Ip, L3;
     #[doc = "Fragment state."]
     IpFrag: "ip_frag", "nw_frag", ["nw_frag"], ["NXM_NX_IP_FRAG"], Slot::new(5, 32, 2), Frag, Bitwise, false, Ip, L3;
     #[doc = "ARP sender hardware address."]
@@ -248,9 +248,9 @@ fields! {
     #[doc = "ARP target hardware address."]
     ArpTha: "arp_tha", "arp_tha", [], ["NXM_NX_ARP_THA", "OXM_OF_ARP_THA"], slot::ARP_THA, Mac, Bitwise, true, Arp, L3;
     #[doc = "TCP source port."]
-    TcpSrc: "tcp_src", "tp_src", [], ["NXM_OF_TCP_SRC", "OXM_OF_TCP_SRC"], slot::TP_SRC, Decimal, Bitwise, true, Tcp, L4;
+    TcpSrc: "tcp_src", "tp_src", ["tp_src"], ["NXM_OF_TCP_SRC", "OXM_OF_TCP_SRC"], slot::TP_SRC, Decimal, Bitwise, true, Tcp, L4;
     #[doc = "TCP destination port."]
-    TcpDst: "tcp_dst", "tp_dst", [], ["NXM_OF_TCP_DST", "OXM_OF_TCP_DST"], slot::TP_DST, Decimal, Bitwise, true, Tcp, L4;
+    TcpDst: "tcp_dst", "tp_dst", ["tp_dst"], ["NXM_OF_TCP_DST", "OXM_OF_TCP_DST"], slot::TP_DST, Decimal, Bitwise, true, Tcp, L4;
     #[doc = "UDP source port."]
     UdpSrc: "udp_src", "tp_src", [], ["NXM_OF_UDP_SRC", "OXM_OF_UDP_SRC"], slot::TP_SRC, Decimal, Bitwise, true, Udp, L4;
     #[doc = "UDP destination port."]
@@ -286,6 +286,18 @@ impl Field {
     /// Where the field lives in the key.
     pub fn slot(self) -> Slot {
         self.info().slot
+    }
+
+    /// Width in the flow language, in bits: what subfields count.
+    ///
+    /// That of its slot but for the two fields whose slot is not what OpenFlow says: `vlan_vid` has its tag-present bit
+    /// beside its 12 bits, and of the ARP opcode's 16 bits the key keeps 8.
+    pub fn width(self) -> u8 {
+        match self {
+            Self::VlanVid => 12,
+            Self::ArpOp => 16,
+            _ => self.slot().bits,
+        }
     }
 
     /// The field that a word of the language names: its name, an alias, or an NXM/OXM name (in any case).

@@ -15,6 +15,7 @@ pub mod packet;
 mod port;
 pub mod rule;
 pub mod table;
+pub mod text;
 pub mod translate;
 mod verdict;
 

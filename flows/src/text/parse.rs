@@ -1,0 +1,48 @@
+//! Reading flow text.
+//!
+//! [`token`] cuts a line into keys and values and remembers where each stood; [`value`] reads values; [`matching`],
+//! [`action`], [`subfield`] and [`flow`] give them meaning. Every step fails with a [`Fault`](error::Fault), which says where and why; the public functions add
+//! the text, and so make a [`ParseError`] of it.
+
+mod action;
+mod error;
+mod flow;
+mod matching;
+mod subfield;
+mod suggest;
+mod token;
+mod value;
+
+pub(crate) use value::{FRAGS, TCP_FLAGS};
+
+pub use error::{ErrorKind, ParseError, Parsed, Warning};
+pub use flow::{parse_filter, parse_flow, parse_flow_file, parse_flow_mod};
+
+use super::Names;
+use crate::action::Action;
+use crate::matching::Match;
+use token::Word;
+
+/// Reads a match, such as `tcp,nw_dst=10.0.0.0/8,tp_dst=80`. The empty text matches every packet.
+///
+/// # Errors
+/// When a word is unknown, or a value is none of its field's.
+pub fn parse_match(text: &str, names: &Names) -> Result<Parsed<Match>, ParseError> {
+    match matching::read_all(Word::whole(text), names) {
+        Ok(built) => Ok(built.in_text(text)),
+        Err(fault) => Err(fault.in_text(text)),
+    }
+}
+
+/// Reads an action list, such as `mod_dl_dst:02:00:00:00:00:01,output:2`. The empty text and `drop` are the empty list.
+///
+/// Whether the actions suit a match is not looked at: [`parse_flow`](super::parse_flow) does that.
+///
+/// # Errors
+/// When a word is unknown, an argument is wrong, or the order is one that no flow can have.
+pub fn parse_actions(text: &str, names: &Names) -> Result<Box<[Action]>, ParseError> {
+    match action::read_list(Word::whole(text), names) {
+        Ok(list) => Ok(list.actions.into()),
+        Err(fault) => Err(fault.in_text(text)),
+    }
+}

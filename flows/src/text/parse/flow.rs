@@ -1,0 +1,380 @@
+//! Reading flows, changes to flow tables, filters, and files of them.
+
+use super::action;
+use super::error::{ErrorKind, Fault, Notice, ParseError, Parsed};
+use super::matching::Builder;
+use super::token::{Pair, Pairs, Word};
+use super::{suggest, value};
+use crate::action::Action;
+use crate::consistency;
+use crate::filter::{FlowFilter, OwnerFilter};
+use crate::flow_mod::FlowMod;
+use crate::matching::Match;
+use crate::owner::Owner;
+use crate::port::PortNo;
+use crate::rule::{DEFAULT_PRIORITY, FlowSpec, TableId};
+use crate::text::Names;
+use std::sync::Arc;
+
+/// What a line asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    Add,
+    Delete,
+    DeleteStrict,
+    Modify,
+    ModifyStrict,
+    /// A dump: which flows to show.
+    Select,
+}
+
+/// Verbs that a line may begin with. As in OVS, any beginning of one will do.
+const VERBS: [(&str, Verb); 5] = [
+    ("add", Verb::Add),
+    ("delete", Verb::Delete),
+    ("delete_strict", Verb::DeleteStrict),
+    ("modify", Verb::Modify),
+    ("modify_strict", Verb::ModifyStrict),
+];
+
+/// Keys of flows that are no part of the match.
+const KEYS: &[&str] = &[
+    "table",
+    "priority",
+    "cookie",
+    "idle_timeout",
+    "hard_timeout",
+    "importance",
+    "send_flow_rem",
+    "check_overlap",
+    "reset_counts",
+    "no_packet_counts",
+    "no_byte_counts",
+    "out_port",
+    "owner",
+    "actions",
+    "duration",
+    "n_packets",
+    "n_bytes",
+    "idle_age",
+    "hard_age",
+];
+
+impl Verb {
+    fn has_actions(self) -> bool {
+        matches!(self, Self::Add | Self::Modify | Self::ModifyStrict)
+    }
+
+    fn is_strict(self) -> bool {
+        matches!(self, Self::DeleteStrict | Self::ModifyStrict)
+    }
+}
+
+/// A line while it is read.
+struct Line<'a> {
+    verb: Verb,
+    names: &'a Names,
+    builder: Builder<'a>,
+    table: Option<TableId>,
+    priority: u16,
+    cookie: Option<u64>,
+    select_cookie: (u64, u64),
+    timeouts: [u16; 3],
+    send_flow_rem: bool,
+    check_overlap: bool,
+    reset_counts: bool,
+    out_port: Option<PortNo>,
+    owner: Option<&'a str>,
+}
+
+/// A line that was read.
+struct Read<'a> {
+    line: Line<'a>,
+    matches: Match,
+    actions: Box<[Action]>,
+    notices: Vec<Notice>,
+}
+
+fn read<'a>(text: Word<'a>, verb: Verb, names: &'a Names) -> Result<Read<'a>, Fault> {
+    let mut line = Line {
+        verb,
+        names,
+        builder: Builder::new(names),
+        table: None,
+        priority: DEFAULT_PRIORITY,
+        cookie: None,
+        select_cookie: (0, 0),
+        timeouts: [0; 3],
+        send_flow_rem: false,
+        check_overlap: false,
+        reset_counts: false,
+        out_port: None,
+        owner: None,
+    };
+    let mut pairs = Pairs::new(text);
+    let mut actions = None;
+    while let Some(pair) = pairs.next() {
+        if let Some(found) = actions_after(&pair, &pairs) {
+            if !verb.has_actions() {
+                return Err(pair.key.fault(ErrorKind::NotAllowed("only flows to add or modify have actions")));
+            }
+            actions = Some(found);
+            break;
+        }
+        line.pair(&pair)?;
+    }
+    let list = match actions {
+        Some(text) => action::read_list(text, names)?,
+        None if verb.has_actions() => return Err(text.end().fault(ErrorKind::MissingActions)),
+        None => action::List::default(),
+    };
+    let built = std::mem::replace(&mut line.builder, Builder::new(names)).finish()?;
+    consistency::check(line.table.unwrap_or_default(), &built.matches, &list.actions).map_err(|error| {
+        let range = error.action().checked_sub(1).and_then(|i| list.ranges.get(i)).cloned();
+        Fault::new(range.unwrap_or(text.range()), error.into())
+    })?;
+    Ok(Read { line, matches: built.matches, actions: list.actions.into(), notices: built.notices })
+}
+
+/// The text of the actions, if `pair` begins them: `actions=` or `action=`, also with blanks before the `=`.
+fn actions_after<'a>(pair: &Pair<'a>, pairs: &Pairs<'a>) -> Option<Word<'a>> {
+    if !matches!(pair.key.text, "actions" | "action") {
+        return None;
+    }
+    match pair.delimiter {
+        Some(b'=') => Some(pairs.from(pair.value)),
+        None => {
+            let rest = pairs.rest().trim();
+            rest.text.starts_with('=').then(|| rest.part(1, rest.text.len()))
+        }
+        Some(_) => None,
+    }
+}
+
+impl<'a> Line<'a> {
+    fn pair(&mut self, pair: &Pair<'a>) -> Result<(), Fault> {
+        if self.builder.read(pair)? {
+            return Ok(());
+        }
+        let (key, value) = (pair.key, pair.value);
+        let numeric =
+            |what| if value.text.is_empty() { Err(value.fault(ErrorKind::MissingValue(what))) } else { Ok(()) };
+        match key.text {
+            "send_flow_rem" | "check_overlap" | "reset_counts" | "no_packet_counts" | "no_byte_counts" => {
+                self.flag(pair)?;
+            }
+            "no_readonly_table" | "allow_hidden_fields" => {}
+            "duration" | "n_packets" | "n_bytes" | "idle_age" | "hard_age" => numeric("a number")?,
+            "table" => {
+                numeric("a table")?;
+                self.table = value::table(value, self.names)?;
+            }
+            "cookie" => self.cookie(pair)?,
+            "priority" => {
+                if !self.verb.has_actions() && !self.verb.is_strict() {
+                    return Err(
+                        key.fault(ErrorKind::NotAllowed("flows are selected by priority only with delete_strict"))
+                    );
+                }
+                self.priority = value::number_u16(value, "priority")?;
+            }
+            "idle_timeout" => self.timeout(0, pair)?,
+            "hard_timeout" => self.timeout(1, pair)?,
+            "importance" => {
+                if self.verb != Verb::Add {
+                    return Err(key.fault(ErrorKind::NotAllowed("only flows to add have an importance")));
+                }
+                self.timeout(2, pair)?;
+            }
+            "out_port" => {
+                if self.verb.has_actions() {
+                    return Err(key.fault(ErrorKind::NotAllowed("only deletions and dumps select flows by out_port")));
+                }
+                self.out_port = Some(value::port(value, self.names)?).filter(|p| *p != PortNo::NONE);
+            }
+            "out_group" => return Err(key.fault(ErrorKind::Unsupported)),
+            "owner" => {
+                numeric("an owner")?;
+                let text = value.text;
+                self.owner = Some(text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text));
+            }
+            "actions" | "action" => return Err(key.end().fault(ErrorKind::MissingActions)),
+            _ => return Err(suggest::unknown_flow_word(key, KEYS)),
+        }
+        Ok(())
+    }
+
+    fn flag(&mut self, pair: &Pair<'_>) -> Result<(), Fault> {
+        if !self.verb.has_actions() {
+            return Err(pair.key.fault(ErrorKind::NotAllowed("only flows to add or modify have flags")));
+        }
+        if pair.has_value() {
+            return Err(pair.value.fault(ErrorKind::UnexpectedValue));
+        }
+        match pair.key.text {
+            "send_flow_rem" => self.send_flow_rem = true,
+            "check_overlap" => self.check_overlap = true,
+            "reset_counts" => self.reset_counts = true,
+            word => self.builder.note(pair.key.range(), format!("{word} has no effect: packets and bytes are counted")),
+        }
+        Ok(())
+    }
+
+    fn timeout(&mut self, which: usize, pair: &Pair<'_>) -> Result<(), Fault> {
+        if !self.verb.has_actions() {
+            return Err(pair.key.fault(ErrorKind::NotAllowed("only flows to add or modify have timeouts")));
+        }
+        self.timeouts[which] = value::number_u16(pair.value, "a 16-bit number")?;
+        Ok(())
+    }
+
+    /// `cookie=V` sets, `cookie=V/M` selects.
+    fn cookie(&mut self, pair: &Pair<'_>) -> Result<(), Fault> {
+        if let Some((value, mask)) = pair.value.split_once("/") {
+            if self.verb == Verb::Add {
+                return Err(pair.value.fault(ErrorKind::NotAllowed("a flow to add has a cookie without a mask")));
+            }
+            self.select_cookie = (value::number_u64(value, "cookie")?, value::number_u64(mask, "cookie mask")?);
+        } else if self.verb.has_actions() {
+            self.cookie = Some(value::number_u64(pair.value, "cookie")?);
+        } else {
+            let advice = "flows are selected by cookie=VALUE/MASK, and VALUE/-1 is exactly VALUE";
+            return Err(pair.value.fault(ErrorKind::NotAllowed(advice)));
+        }
+        Ok(())
+    }
+}
+
+impl Read<'_> {
+    fn spec(&self, default: &Owner) -> FlowSpec {
+        let [idle_timeout, hard_timeout, importance] = self.line.timeouts;
+        FlowSpec {
+            table: self.line.table.unwrap_or_default(),
+            priority: self.line.priority,
+            cookie: self.line.cookie.unwrap_or(0),
+            idle_timeout,
+            hard_timeout,
+            importance,
+            send_flow_rem: self.line.send_flow_rem,
+            ..FlowSpec::new(
+                self.matches.clone(),
+                self.actions.clone(),
+                self.line.owner.map_or_else(|| default.clone(), Owner::new),
+            )
+        }
+    }
+
+    /// What it selects; `owner` counts only where it does not say whose a flow will be.
+    fn filter(&self) -> FlowFilter {
+        let (cookie, cookie_mask) = self.line.select_cookie;
+        FlowFilter {
+            table: self.line.table,
+            matches: self.matches.clone(),
+            strict: self.line.verb.is_strict().then_some(self.line.priority),
+            cookie,
+            cookie_mask,
+            out_port: self.line.out_port,
+            owner: self.line.owner.filter(|_| !self.line.verb.has_actions()).map(OwnerFilter::new),
+            generation_below: None,
+        }
+    }
+
+    fn flow_mod(&self, owner: &Owner) -> FlowMod {
+        let (check_overlap, reset_counts) = (self.line.check_overlap, self.line.reset_counts);
+        match self.line.verb {
+            Verb::Add => FlowMod::Add { spec: self.spec(owner), check_overlap, reset_counts: true },
+            Verb::Modify | Verb::ModifyStrict => FlowMod::Modify {
+                filter: self.filter(),
+                spec: self.spec(owner),
+                set_cookie: self.line.cookie.is_some(),
+                reset_counts,
+            },
+            Verb::Delete | Verb::DeleteStrict | Verb::Select => FlowMod::Delete { filter: self.filter() },
+        }
+    }
+}
+
+/// Reads a flow to add, such as `table=1,priority=100,tcp,tp_dst=80,actions=output:2`. Without `owner=` it is the
+/// operator's.
+///
+/// # Errors
+/// When a word is unknown or a value is wrong, when `actions=` is missing, and when the actions do not suit the match.
+pub fn parse_flow(text: &str, names: &Names) -> Result<Parsed<FlowSpec>, ParseError> {
+    match read(Word::whole(text), Verb::Add, names) {
+        Ok(read) => {
+            let value = read.spec(&Owner::user());
+            Ok(Parsed { value, warnings: Notice::all_in_text(read.notices, text) })
+        }
+        Err(fault) => Err(fault.in_text(text)),
+    }
+}
+
+/// Reads which flows to dump: a match, and `table=`, `cookie=VALUE/MASK`, `out_port=` and `owner=` (`owner=TEXT*` for
+/// every owner that begins so).
+///
+/// # Errors
+/// When a word is unknown or a value is wrong.
+pub fn parse_filter(text: &str, names: &Names) -> Result<Parsed<FlowFilter>, ParseError> {
+    match read(Word::whole(text), Verb::Select, names) {
+        Ok(read) => Ok(Parsed { value: read.filter(), warnings: Notice::all_in_text(read.notices, text) }),
+        Err(fault) => Err(fault.in_text(text)),
+    }
+}
+
+/// Reads a line of a flow file: a flow, or a change behind `add`, `modify`, `modify_strict`, `delete` or
+/// `delete_strict`. Lines that `dump-flows` printed are flows to add.
+///
+/// # Errors
+/// As [`parse_flow`]; and when a word has no place in that kind of change.
+pub fn parse_flow_mod(line: &str, names: &Names) -> Result<Parsed<FlowMod>, ParseError> {
+    read_flow_mod(line, &Owner::user(), names)
+}
+
+fn read_flow_mod(line: &str, owner: &Owner, names: &Names) -> Result<Parsed<FlowMod>, ParseError> {
+    let text = Word::whole(line);
+    let begun = text.trim();
+    let len = begun.text.find([',', ' ', '\t', '\r', '\n']).unwrap_or(begun.text.len());
+    let (verb, rest) = match VERBS.iter().find(|(word, _)| len != 0 && word.starts_with(&begun.text[..len])) {
+        Some((_, verb)) => (*verb, begun.part(len, begun.text.len())),
+        None => (Verb::Add, text),
+    };
+    match read(rest, verb, names) {
+        Ok(read) => {
+            let value = read.flow_mod(owner);
+            Ok(Parsed { value, warnings: Notice::all_in_text(read.notices, line) })
+        }
+        Err(fault) => Err(fault.in_text(line)),
+    }
+}
+
+/// Reads a flow file: one flow or change a line; `#` begins a comment. `path` is what messages and owners call the file:
+/// without `owner=`, the flow of line N belongs to `file:PATH:N`.
+///
+/// # Errors
+/// The first line that [`parse_flow_mod`] refuses, with its number.
+pub fn parse_flow_file(path: &str, text: &str, names: &Names) -> Result<Parsed<Vec<FlowMod>>, ParseError> {
+    let label: Arc<str> = path.into();
+    let mut all = Parsed { value: Vec::new(), warnings: Vec::new() };
+    for (i, line) in text.lines().enumerate() {
+        let line = without_comment(line);
+        if line.trim().is_empty() {
+            continue;
+        }
+        let number = i + 1;
+        let read = read_flow_mod(line, &Owner::file_line(path, number), names);
+        let read = read.map_err(|error| error.at(&label, number))?;
+        all.value.push(read.value);
+        all.warnings.extend(read.warnings.into_iter().map(|warning| warning.at(&label, number)));
+    }
+    Ok(all)
+}
+
+/// `line` up to its comment. A `#` in quotes begins none.
+fn without_comment(line: &str) -> &str {
+    let mut quoted = false;
+    let end = line.bytes().position(|b| {
+        quoted ^= b == b'"';
+        b == b'#' && !quoted
+    });
+    &line[..end.unwrap_or(line.len())]
+}

@@ -1,0 +1,54 @@
+//! Printing flow text as OVS prints it.
+
+mod action;
+mod flow;
+mod matching;
+mod value;
+
+pub use flow::{FlowStats, show_flow};
+
+use super::Names;
+use crate::action::Action;
+use crate::matching::Match;
+use std::fmt;
+
+/// A match as `dump-flows` prints it, in its fixed order; nothing for the match of every packet.
+pub fn show_match<'a>(matches: &'a Match, names: &'a Names) -> impl fmt::Display + 'a {
+    fmt::from_fn(move |f| matching::write(&mut List::new(f), &matches.value(), &matches.mask(), names))
+}
+
+/// An action list as `dump-flows` prints it; `drop` for the empty one.
+pub fn show_actions<'a>(actions: &'a [Action], names: &'a Names) -> impl fmt::Display + 'a {
+    fmt::from_fn(move |f| {
+        if actions.is_empty() {
+            return f.write_str("drop");
+        }
+        let mut list = List::new(f);
+        actions.iter().try_for_each(|a| list.item(format_args!("{}", show_action(a, names))))
+    })
+}
+
+/// One action as `dump-flows` prints it.
+pub fn show_action<'a>(action: &'a Action, names: &'a Names) -> impl fmt::Display + 'a {
+    fmt::from_fn(move |f| action::write(f, action, names))
+}
+
+/// Writes items with commas between them.
+pub(crate) struct List<'a, 'f> {
+    out: &'a mut fmt::Formatter<'f>,
+    begun: bool,
+}
+
+impl<'a, 'f> List<'a, 'f> {
+    pub(crate) fn new(out: &'a mut fmt::Formatter<'f>) -> Self {
+        Self { out, begun: false }
+    }
+
+    /// Writes one item.
+    pub(crate) fn item(&mut self, item: fmt::Arguments<'_>) -> fmt::Result {
+        if std::mem::replace(&mut self.begun, true) {
+            self.out.write_str(",")?;
+        }
+        self.out.write_fmt(item)
+    }
+}

@@ -1,0 +1,226 @@
+//! Printing matches, in OVS's order and with its words.
+
+use super::List;
+use super::value::{frag, hex, ipv4_masked, ipv6_masked, mac_masked, port, tcp_flags};
+use crate::field::{
+    ETH_TYPE_ARP, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ETH_TYPE_RARP, IP_PROTO_ICMP, IP_PROTO_ICMPV6, IP_PROTO_SCTP,
+    IP_PROTO_TCP, IP_PROTO_UDP,
+};
+use crate::key::{FlowKey, FlowMask, Slot, VLAN_PRESENT, slot};
+use crate::port::PortNo;
+use crate::text::Names;
+use std::fmt;
+
+/// What is printed of: values and the bits of them that count.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    key: &'a FlowKey,
+    mask: &'a FlowMask,
+}
+
+impl Source<'_> {
+    fn value(&self, slot: Slot) -> u128 {
+        self.key.get(slot)
+    }
+
+    /// Value and mask of `slot`, if any bit of it counts.
+    fn counts(&self, slot: Slot) -> Option<(u128, u128)> {
+        Some((self.key.get(slot), self.mask.get(slot))).filter(|(_, mask)| *mask != 0)
+    }
+}
+
+/// Writes the bits of `key` in `mask`.
+pub(crate) fn write(list: &mut List<'_, '_>, key: &FlowKey, mask: &FlowMask, names: &Names) -> fmt::Result {
+    write_pkt_mark(list, key, mask)?;
+    write_rest(list, key, mask, names)
+}
+
+/// Writes what comes before the protocol word.
+pub(crate) fn write_pkt_mark(list: &mut List<'_, '_>, key: &FlowKey, mask: &FlowMask) -> fmt::Result {
+    write_hex(list, Source { key, mask }, slot::PKT_MARK, "pkt_mark")
+}
+
+/// Writes the protocol word and what comes after it.
+pub(crate) fn write_rest(list: &mut List<'_, '_>, key: &FlowKey, mask: &FlowMask, names: &Names) -> fmt::Result {
+    let from = Source { key, mask };
+    let (word, with_proto) = protocol(from);
+    if let Some(word) = word {
+        list.item(format_args!("{word}"))?;
+    }
+    for n in 0..16 {
+        if let Some((value, mask)) = from.counts(slot::reg(n)) {
+            write_hex_masked(list, format_args!("reg{n}"), value, mask, slot::reg(n))?;
+        }
+    }
+    write_hex(list, from, slot::METADATA, "metadata")?;
+    if from.counts(slot::IN_PORT).is_some() {
+        let no = PortNo(from.value(slot::IN_PORT) as u16);
+        list.item(format_args!("in_port={}", port(no, names)))?;
+    }
+    if write_vlan(list, from, slot::VLAN_TCI, "")? {
+        write_vlan(list, from, slot::INNER_VLAN_TCI, "1")?;
+    }
+    write_mac(list, from, slot::ETH_SRC, "dl_src")?;
+    write_mac(list, from, slot::ETH_DST, "dl_dst")?;
+    if let (None, Some((eth_type, _))) = (word, from.counts(slot::ETH_TYPE)) {
+        list.item(format_args!("dl_type=0x{eth_type:04x}"))?;
+    }
+    write_network(list, from, with_proto)?;
+    write_transport(list, from)
+}
+
+/// The word for the packet's protocols, if there is one; and whether it says the IP protocol.
+fn protocol(from: Source<'_>) -> (Option<&'static str>, bool) {
+    if from.counts(slot::ETH_TYPE).is_none() {
+        return (None, false);
+    }
+    let proto = from.counts(slot::IP_PROTO).map(|(proto, _)| proto as u8);
+    match (from.value(slot::ETH_TYPE) as u16, proto) {
+        (ETH_TYPE_IPV4, Some(IP_PROTO_ICMP)) => (Some("icmp"), true),
+        (ETH_TYPE_IPV4, Some(IP_PROTO_TCP)) => (Some("tcp"), true),
+        (ETH_TYPE_IPV4, Some(IP_PROTO_UDP)) => (Some("udp"), true),
+        (ETH_TYPE_IPV4, Some(IP_PROTO_SCTP)) => (Some("sctp"), true),
+        (ETH_TYPE_IPV4, _) => (Some("ip"), false),
+        (ETH_TYPE_IPV6, Some(IP_PROTO_ICMPV6)) => (Some("icmp6"), true),
+        (ETH_TYPE_IPV6, Some(IP_PROTO_TCP)) => (Some("tcp6"), true),
+        (ETH_TYPE_IPV6, Some(IP_PROTO_UDP)) => (Some("udp6"), true),
+        (ETH_TYPE_IPV6, Some(IP_PROTO_SCTP)) => (Some("sctp6"), true),
+        (ETH_TYPE_IPV6, _) => (Some("ipv6"), false),
+        (ETH_TYPE_ARP, _) => (Some("arp"), false),
+        (ETH_TYPE_RARP, _) => (Some("rarp"), false),
+        _ => (None, false),
+    }
+}
+
+fn write_hex(list: &mut List<'_, '_>, from: Source<'_>, slot: Slot, name: &str) -> fmt::Result {
+    match from.counts(slot) {
+        Some((value, mask)) => write_hex_masked(list, format_args!("{name}"), value, mask, slot),
+        None => Ok(()),
+    }
+}
+
+fn write_hex_masked(
+    list: &mut List<'_, '_>,
+    name: fmt::Arguments<'_>,
+    value: u128,
+    mask: u128,
+    slot: Slot,
+) -> fmt::Result {
+    if mask == slot.max() {
+        return list.item(format_args!("{name}={}", hex(value)));
+    }
+    list.item(format_args!("{name}={}/{}", hex(value), hex(mask)))
+}
+
+/// Writes a tag's TCI, in the words of VLAN ID and priority where they can say it. Returns whether any bit counts.
+fn write_vlan(list: &mut List<'_, '_>, from: Source<'_>, slot: Slot, n: &str) -> Result<bool, fmt::Error> {
+    const PRESENT: u128 = VLAN_PRESENT as u128;
+    let Some((value, mask)) = from.counts(slot) else {
+        return Ok(false);
+    };
+    let (vid, pcp) = (mask & 0xfff, mask & 0xe000);
+    let whole_or_none = matches!(vid, 0 | 0xfff) && matches!(pcp, 0 | 0xe000);
+    if mask & value & PRESENT != 0 && whole_or_none && (vid, pcp) != (0, 0) {
+        if vid != 0 {
+            list.item(format_args!("dl_vlan{n}={}", value & 0xfff))?;
+        }
+        if pcp != 0 {
+            list.item(format_args!("dl_vlan_pcp{n}={}", value >> 13))?;
+        }
+    } else if mask == 0xffff {
+        list.item(format_args!("vlan_tci{n}=0x{value:04x}"))?;
+    } else {
+        list.item(format_args!("vlan_tci{n}=0x{value:04x}/0x{mask:04x}"))?;
+    }
+    Ok(true)
+}
+
+fn write_mac(list: &mut List<'_, '_>, from: Source<'_>, slot: Slot, name: &str) -> fmt::Result {
+    match from.counts(slot) {
+        Some((value, mask)) => list.item(format_args!("{name}={}", mac_masked(value, mask))),
+        None => Ok(()),
+    }
+}
+
+fn write_ipv4(list: &mut List<'_, '_>, from: Source<'_>, slot: Slot, name: &str) -> fmt::Result {
+    match from.counts(slot) {
+        Some((value, mask)) => list.item(format_args!("{name}={}", ipv4_masked(value, mask))),
+        None => Ok(()),
+    }
+}
+
+fn write_ipv6(list: &mut List<'_, '_>, from: Source<'_>, slot: Slot, name: &str) -> fmt::Result {
+    match from.counts(slot) {
+        Some((value, mask)) => list.item(format_args!("{name}={}", ipv6_masked(value, mask))),
+        None => Ok(()),
+    }
+}
+
+/// Writes the fields of the network layer; the IP protocol too, unless `with_proto` the protocol word said it.
+fn write_network(list: &mut List<'_, '_>, from: Source<'_>, with_proto: bool) -> fmt::Result {
+    let eth_type = from.value(slot::ETH_TYPE) as u16;
+    let arp = matches!(eth_type, ETH_TYPE_ARP | ETH_TYPE_RARP);
+    if eth_type == ETH_TYPE_IPV6 {
+        write_ipv6(list, from, slot::IPV6_SRC, "ipv6_src")?;
+        write_ipv6(list, from, slot::IPV6_DST, "ipv6_dst")?;
+        write_label(list, from)?;
+    } else {
+        write_ipv4(list, from, slot::IP_SRC, if arp { "arp_spa" } else { "nw_src" })?;
+        write_ipv4(list, from, slot::IP_DST, if arp { "arp_tpa" } else { "nw_dst" })?;
+    }
+    if let (false, Some((proto, _))) = (with_proto, from.counts(slot::IP_PROTO)) {
+        list.item(format_args!("{}={proto}", if arp { "arp_op" } else { "nw_proto" }))?;
+    }
+    if arp {
+        write_mac(list, from, slot::ARP_SHA, "arp_sha")?;
+        write_mac(list, from, slot::ARP_THA, "arp_tha")?;
+    }
+    if from.counts(slot::IP_DSCP).is_some() {
+        list.item(format_args!("nw_tos={}", from.value(slot::IP_DSCP) << 2))?;
+    }
+    if from.counts(slot::IP_ECN).is_some() {
+        list.item(format_args!("nw_ecn={}", from.value(slot::IP_ECN)))?;
+    }
+    if from.counts(slot::IP_TTL).is_some() {
+        list.item(format_args!("nw_ttl={}", from.value(slot::IP_TTL)))?;
+    }
+    match from.counts(slot::IP_FRAG) {
+        Some((value, mask)) if mask & 3 != 0 => list.item(format_args!("nw_frag={}", frag(value, mask))),
+        _ => Ok(()),
+    }
+}
+
+fn write_label(list: &mut List<'_, '_>, from: Source<'_>) -> fmt::Result {
+    const WHOLE: u128 = 0xf_ffff;
+    match from.counts(slot::IPV6_LABEL) {
+        Some((value, mask)) if mask & WHOLE == WHOLE => list.item(format_args!("ipv6_label=0x{value:05x}")),
+        Some((value, mask)) => list.item(format_args!("ipv6_label=0x{value:05x}/0x{mask:05x}")),
+        None => Ok(()),
+    }
+}
+
+fn write_transport(list: &mut List<'_, '_>, from: Source<'_>) -> fmt::Result {
+    let (eth_type, proto) = (from.value(slot::ETH_TYPE) as u16, from.value(slot::IP_PROTO) as u8);
+    let icmp6 = (eth_type, proto) == (ETH_TYPE_IPV6, IP_PROTO_ICMPV6);
+    let icmp = icmp6 || (eth_type, proto) == (ETH_TYPE_IPV4, IP_PROTO_ICMP);
+    let whole = if icmp { 0xff } else { 0xffff };
+    let words = if icmp { ["icmp_type", "icmp_code"] } else { ["tp_src", "tp_dst"] };
+    for (slot, name) in [slot::TP_SRC, slot::TP_DST].into_iter().zip(words) {
+        match from.counts(slot) {
+            Some((value, mask)) if mask & whole == whole => list.item(format_args!("{name}={value}"))?,
+            Some((value, mask)) => list.item(format_args!("{name}={value:#x}/{mask:#x}"))?,
+            None => {}
+        }
+    }
+    if icmp6 {
+        write_ipv6(list, from, slot::ND_TARGET, "nd_target")?;
+        write_mac(list, from, slot::ARP_SHA, "nd_sll")?;
+        write_mac(list, from, slot::ARP_THA, "nd_tll")?;
+    }
+    match from.counts(slot::TCP_FLAGS) {
+        Some((value, mask)) if matches!(eth_type, ETH_TYPE_IPV4 | ETH_TYPE_IPV6) && proto == IP_PROTO_TCP => {
+            list.item(format_args!("tcp_flags={}", tcp_flags(value, mask)))
+        }
+        _ => Ok(()),
+    }
+}

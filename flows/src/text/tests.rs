@@ -1,0 +1,4 @@
+//! Tests of flow text as a whole.
+
+mod cases;
+mod errors;
