@@ -4,3 +4,4 @@
 
 pub mod generate;
 pub mod interpreter;
+pub mod netns;

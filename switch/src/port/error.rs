@@ -67,16 +67,14 @@ pub enum PortError {
         name: String,
     },
     /// The MTU is out of the device's range.
-    #[error("port {port}: MTU {mtu} is out of range; this port takes {min} to {max}")]
+    #[error("port {port}: MTU {mtu} is out of range; {range}")]
     Mtu {
         /// The port.
         port: String,
         /// The value asked for.
         mtu: u32,
-        /// Least value.
-        min: u32,
-        /// Greatest value.
-        max: u32,
+        /// What is in range.
+        range: &'static str,
     },
     /// A capture file cannot be read or written.
     #[error("port {port}: cannot {op} {path}: {why}")]

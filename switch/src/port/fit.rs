@@ -2,6 +2,10 @@
 
 use sluice_flows::packet::{Frame, GsoKind, Offload};
 
+/// Greatest MTU of a port without a device: the longest IP packet.
+pub(crate) const MAX_MTU: u32 = 65_535;
+/// The range of such a port's MTU, in words.
+pub(crate) const MTU_RANGE: &str = "this port takes up to 65535";
 const ETH_LEN: usize = 14;
 const TAG_LEN: usize = 4;
 /// Tags that do not count against the MTU: Linux reserves room for as many.

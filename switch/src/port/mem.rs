@@ -16,8 +16,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Least room of a frame made for a ring, so that it can be used again for most frames.
 const ROOM: usize = 2048;
-/// Greatest MTU: a frame has room for no more.
-const MAX_MTU: u32 = 65_535;
 
 /// How to make a memory port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +77,7 @@ impl MemPort {
             Ok(RxRing { ring: ArrayQueue::new(depth), event, signalled: AtomicBool::new(false) })
         };
         let shared = Arc::new(Shared {
-            mtu: AtomicU32::new(options.mtu.min(MAX_MTU)),
+            mtu: AtomicU32::new(options.mtu.min(fit::MAX_MTU)),
             up: AtomicBool::new(true),
             gone: AtomicBool::new(false),
             rx: (0..options.queues.max(1)).map(|_| ring()).collect::<Result<_, PortError>>()?,
@@ -196,8 +194,8 @@ impl Port for MemPort {
     }
 
     fn set_mtu(&self, mtu: u32) -> Result<(), PortError> {
-        if mtu > MAX_MTU {
-            return Err(PortError::Mtu { port: self.name.clone(), mtu, min: 0, max: MAX_MTU });
+        if mtu > fit::MAX_MTU {
+            return Err(PortError::Mtu { port: self.name.clone(), mtu, range: fit::MTU_RANGE });
         }
         self.shared.mtu.store(mtu, Ordering::Relaxed);
         Ok(())

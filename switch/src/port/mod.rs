@@ -17,17 +17,31 @@
 //! What a device does behind our back (renamed, moved to another namespace, a new MTU) is noticed when the control side
 //! asks ([`Port::mtu`], [`Port::link_up`]), not by the queue.
 
+mod af_packet;
+mod device;
 mod error;
+mod finish;
 mod fit;
 pub mod link;
 mod mem;
+mod null;
+mod pcap;
+mod recording;
+mod spec;
 mod sys;
 mod tap;
+mod tap_plain;
 mod vnet;
 
+pub use af_packet::{AfPacket, AfPacketOptions};
 pub use error::PortError;
 pub use mem::{MemHandle, MemOptions, MemPort};
+pub use null::NullPort;
+pub use pcap::{PcapOptions, PcapPort};
+pub use recording::Recording;
+pub use spec::{PortSpec, SpecError};
 pub use tap::{Tap, TapOptions};
+pub use tap_plain::TapPlain;
 
 use sluice_flows::DropReason;
 use sluice_flows::packet::Frame;
@@ -110,8 +124,8 @@ impl PortCaps {
 pub struct RxLoss {
     /// Frames that the kernel dropped because our queue was full.
     pub queue_full: u64,
-    /// Frames longer than the buffer they were to go into.
-    pub too_long: u64,
+    /// Frames that did not fit their buffer, or that the kernel had no form for.
+    pub invalid: u64,
 }
 
 /// What became of one frame given to [`PortQueue::tx_burst`].
@@ -182,6 +196,3 @@ pub trait PortQueue: Send {
     /// counts. The drop reasons are `queue_full`, `mtu_exceeded`, `port_down` and `parse_error`.
     fn tx_burst(&mut self, frames: &[&Frame], outcomes: &mut [TxOutcome]);
 }
-
-#[cfg(test)]
-mod tests;

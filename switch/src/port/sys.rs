@@ -1,6 +1,8 @@
 //! Thin safe wrappers around the system calls that the standard library does not have.
 #![expect(unsafe_code, reason = "ioctl and eventfd have no safe form in the standard library")]
 
+pub(crate) mod packet;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
@@ -117,6 +119,12 @@ pub(crate) fn eventfd() -> io::Result<File> {
     check(fd)?;
     // SAFETY: eventfd returned a new descriptor that nothing else owns.
     Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// The descriptor of a TAP made by the tun-tap crate.
+pub(crate) fn iface_fd(iface: &tun_tap::Iface) -> BorrowedFd<'_> {
+    // SAFETY: the interface owns an open descriptor and is borrowed for as long as what is returned.
+    unsafe { BorrowedFd::borrow_raw(iface.as_raw_fd()) }
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

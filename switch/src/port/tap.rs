@@ -9,6 +9,7 @@
 //! descriptors work from any namespace afterwards. What [`Tap::create`] makes vanishes when the port and its queues are
 //! dropped.
 
+use super::device::{Device, Setup};
 use super::error::{PortError, check_name};
 use super::link::Link;
 use super::sys::{self, IfOp, IfReq, if_ioctl};
@@ -22,10 +23,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Least MTU of a TAP (RFC 791: what every IPv4 link must carry).
-const MIN_MTU: u32 = 68;
-/// Greatest MTU of a TAP: 65,535 less the Ethernet header.
-const MAX_MTU: u32 = 65_521;
+/// RFC 791: what every IPv4 link must carry; and 65,535 less the Ethernet header.
+pub(crate) const MTU_RANGE: &str = "a TAP takes 68 to 65521";
 const TCP_OFFLOADS: libc::c_uint = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
 const UDP_OFFLOADS: libc::c_uint = libc::TUN_F_USO4 | libc::TUN_F_USO6;
 
@@ -53,11 +52,9 @@ impl Default for TapOptions {
 /// A TAP device.
 #[derive(Debug)]
 pub struct Tap {
-    name: String,
     kind: PortKind,
-    link: Link,
+    device: Device,
     files: Vec<Arc<File>>,
-    mtu: Arc<AtomicU32>,
     uso: bool,
 }
 
@@ -118,31 +115,14 @@ impl Tap {
                 sys::tun_set_offload(fd, TCP_OFFLOADS).map_err(failed("ask for offloads"))?;
             }
         }
-        let link = Link::open(name).map_err(failed("find the interface"))?;
-        if let Some(mac) = options.mac {
-            link.set_mac(mac).map_err(failed("set the hardware address"))?;
-        }
-        let tap = Self {
-            name: name.to_owned(),
-            kind: options.kind,
-            link,
-            files: files.into_iter().map(Arc::new).collect(),
-            mtu: Arc::new(AtomicU32::new(0)),
-            uso,
-        };
-        match options.mtu {
-            Some(mtu) => tap.set_mtu(mtu)?,
-            None => _ = tap.mtu(),
-        }
-        if options.up {
-            tap.link.set_up(true).map_err(failed("set the interface up"))?;
-        }
-        Ok(tap)
+        let device = Device::open(name, MTU_RANGE)?;
+        device.set_up(Setup { mac: options.mac, mtu: options.mtu, up: options.up })?;
+        Ok(Self { kind: options.kind, device, files: files.into_iter().map(Arc::new).collect(), uso })
     }
 
     /// The kernel's interface.
     pub fn link(&self) -> &Link {
-        &self.link
+        self.device.link()
     }
 }
 
@@ -152,31 +132,23 @@ impl Port for Tap {
     }
 
     fn name(&self) -> &str {
-        &self.name
+        self.device.name()
     }
 
     fn mac(&self) -> Option<[u8; 6]> {
-        self.link.mac().ok()
+        self.device.mac()
     }
 
     fn mtu(&self) -> u32 {
-        if let Ok(mtu) = self.link.mtu() {
-            self.mtu.store(mtu, Ordering::Relaxed);
-        }
-        self.mtu.load(Ordering::Relaxed)
+        self.device.mtu()
     }
 
     fn set_mtu(&self, mtu: u32) -> Result<(), PortError> {
-        self.link.set_mtu(mtu).map_err(|e| match e.raw_os_error() {
-            Some(libc::EINVAL) => PortError::Mtu { port: self.name.clone(), mtu, min: MIN_MTU, max: MAX_MTU },
-            _ => PortError::from_io(&self.name, "set the MTU", e),
-        })?;
-        self.mtu.store(mtu, Ordering::Relaxed);
-        Ok(())
+        self.device.set_mtu(mtu)
     }
 
     fn link_up(&self) -> bool {
-        self.link.is_running().unwrap_or(false)
+        self.device.link_up()
     }
 
     fn caps(&self) -> PortCaps {
@@ -189,13 +161,13 @@ impl Port for Tap {
             let mut req = IfReq::named("");
             req.set_flags(libc::IFF_DETACH_QUEUE as u16);
             if_ioctl(spare.as_fd(), IfOp::TunSetQueue, &mut req)
-                .map_err(|e| PortError::from_io(&self.name, "detach a queue", e))?;
+                .map_err(|e| PortError::from_io(self.name(), "detach a queue", e))?;
         }
         let usable = self.files.len().min(count.max(1));
         let files = self.files.iter().take(usable).cycle().take(count).enumerate();
         Ok(files
             .map(|(i, file)| {
-                let queue = TapQueue { file: Arc::clone(file), mtu: Arc::clone(&self.mtu), receives: i < usable };
+                let queue = TapQueue { file: Arc::clone(file), mtu: self.device.shared_mtu(), receives: i < usable };
                 Box::new(queue) as Box<dyn PortQueue>
             })
             .collect())
@@ -276,8 +248,13 @@ impl PortQueue for TapQueue {
 
 fn send(mut file: &File, frame: &Frame) -> TxOutcome {
     let header = vnet::encode(&frame.offload, frame.len());
+    tx_outcome(|| file.write_vectored(&[IoSlice::new(&header), IoSlice::new(frame.bytes())]))
+}
+
+/// Writes one frame to a TAP and says what became of it.
+pub(crate) fn tx_outcome(mut write: impl FnMut() -> io::Result<usize>) -> TxOutcome {
     loop {
-        return match file.write_vectored(&[IoSlice::new(&header), IoSlice::new(frame.bytes())]) {
+        return match write() {
             Ok(_) => TxOutcome::Sent,
             Err(e) if e.kind() == ErrorKind::Interrupted => continue,
             Err(e) => TxOutcome::Dropped(match e.raw_os_error() {

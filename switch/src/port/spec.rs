@@ -1,0 +1,370 @@
+//! What a port is to be, as configurations and the API say it: a kind and its options by name.
+
+use super::{
+    AfPacket, AfPacketOptions, MemOptions, MemPort, NullPort, PcapOptions, PcapPort, Port, PortError, PortKind, Tap,
+    TapOptions, TapPlain,
+};
+use std::fmt::{self, Display};
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// What a port is to be. The number of its queues is not in it: that is the number of workers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortSpec {
+    /// A TAP named like the port, or `dev`.
+    Tap {
+        /// The interface, when its name is not the port's.
+        dev: Option<String>,
+        /// Whether the interface exists already, is persistent, and is attached to.
+        attach: bool,
+        /// Hardware address.
+        mac: Option<[u8; 6]>,
+        /// MTU in bytes.
+        mtu: Option<u32>,
+    },
+    /// A TAP without vnet header.
+    TapPlain {
+        /// The interface, when its name is not the port's.
+        dev: Option<String>,
+        /// Hardware address.
+        mac: Option<[u8; 6]>,
+        /// MTU in bytes.
+        mtu: Option<u32>,
+    },
+    /// A packet socket on the interface named like the port, or `dev`.
+    AfPacket {
+        /// The interface, when its name is not the port's.
+        dev: Option<String>,
+        /// MTU in bytes to set on it.
+        mtu: Option<u32>,
+        /// Whether to send past the interface's queueing discipline.
+        qdisc_bypass: bool,
+    },
+    /// A port in memory.
+    Memory {
+        /// MTU in bytes.
+        mtu: Option<u32>,
+    },
+    /// Capture files.
+    Pcap {
+        /// File to replay.
+        rx: Option<PathBuf>,
+        /// File to write.
+        tx: Option<PathBuf>,
+        /// Whether the replay starts anew when it is through.
+        repeat: bool,
+        /// MTU in bytes.
+        mtu: Option<u32>,
+    },
+    /// A port that discards.
+    Null {
+        /// MTU in bytes.
+        mtu: Option<u32>,
+    },
+    /// One end of a pair between bridges.
+    Patch {
+        /// The port at the other end.
+        peer: String,
+    },
+    /// A bridge's own interface: a TAP named like the bridge.
+    Local {
+        /// Hardware address.
+        mac: Option<[u8; 6]>,
+        /// MTU in bytes.
+        mtu: Option<u32>,
+    },
+}
+
+/// What is wrong with a kind or its options. The caller knows where they stand and says so.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum SpecError {
+    /// The kind has no such option.
+    #[error("a port of type {kind} has no option `{option}`; it has {}", known(*.kind))]
+    UnknownOption {
+        /// The kind.
+        kind: PortKind,
+        /// The option given.
+        option: String,
+    },
+    /// The option's value makes no sense.
+    #[error("option `{option}`: `{value}` is not {wanted}")]
+    BadValue {
+        /// The option.
+        option: &'static str,
+        /// The value given.
+        value: String,
+        /// What it should be.
+        wanted: &'static str,
+    },
+    /// The kind cannot do without the option.
+    #[error("a port of type {kind} needs option `{option}`")]
+    Missing {
+        /// The kind.
+        kind: PortKind,
+        /// The option.
+        option: &'static str,
+    },
+}
+
+impl PortSpec {
+    /// Reads the options of a port of this kind. An option given twice counts as given last.
+    ///
+    /// # Errors
+    /// [`SpecError`], for the first option that is wrong.
+    pub fn parse<'a>(kind: PortKind, options: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, SpecError> {
+        let mut read = Read::default();
+        for (name, value) in options {
+            let Some(name) = option_names(kind).iter().copied().find(|known| *known == name) else {
+                return Err(SpecError::UnknownOption { kind, option: name.to_owned() });
+            };
+            read.take(name, value)?;
+        }
+        let Read { dev, attach, mac, mtu, qdisc_bypass, rx, tx, repeat, peer } = read;
+        Ok(match kind {
+            PortKind::Tap => Self::Tap { dev, attach: attach.unwrap_or(false), mac, mtu },
+            PortKind::TapPlain => Self::TapPlain { dev, mac, mtu },
+            PortKind::AfPacket => {
+                let default = AfPacketOptions::default().qdisc_bypass;
+                Self::AfPacket { dev, mtu, qdisc_bypass: qdisc_bypass.unwrap_or(default) }
+            }
+            PortKind::Memory => Self::Memory { mtu },
+            PortKind::Pcap => Self::Pcap { rx, tx, repeat: repeat.unwrap_or(false), mtu },
+            PortKind::Null => Self::Null { mtu },
+            PortKind::Patch => Self::Patch { peer: peer.ok_or(SpecError::Missing { kind, option: "peer" })? },
+            PortKind::Local => Self::Local { mac, mtu },
+        })
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> PortKind {
+        match self {
+            Self::Tap { .. } => PortKind::Tap,
+            Self::TapPlain { .. } => PortKind::TapPlain,
+            Self::AfPacket { .. } => PortKind::AfPacket,
+            Self::Memory { .. } => PortKind::Memory,
+            Self::Pcap { .. } => PortKind::Pcap,
+            Self::Null { .. } => PortKind::Null,
+            Self::Patch { .. } => PortKind::Patch,
+            Self::Local { .. } => PortKind::Local,
+        }
+    }
+
+    /// Opens the port `name` for `workers` workers, in the calling thread's network namespace. `None` for a patch port,
+    /// which has nothing to open.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    pub fn open(&self, name: &str, workers: usize) -> Result<Option<Box<dyn Port>>, PortError> {
+        let queues = workers.max(1);
+        Ok(Some(match self {
+            Self::Tap { dev, attach, mac, mtu } => {
+                let options = TapOptions { mac: *mac, mtu: *mtu, queues, ..TapOptions::default() };
+                let dev = dev.as_deref().unwrap_or(name);
+                Box::new(if *attach { Tap::attach(dev, &options) } else { Tap::create(dev, &options) }?)
+            }
+            Self::TapPlain { dev, mac, mtu } => {
+                let options = TapOptions { mac: *mac, mtu: *mtu, ..TapOptions::default() };
+                Box::new(TapPlain::create(dev.as_deref().unwrap_or(name), &options)?)
+            }
+            Self::AfPacket { dev, mtu, qdisc_bypass } => {
+                let options =
+                    AfPacketOptions { mtu: *mtu, queues, qdisc_bypass: *qdisc_bypass, ..AfPacketOptions::default() };
+                Box::new(AfPacket::open(dev.as_deref().unwrap_or(name), &options)?)
+            }
+            Self::Memory { mtu } => {
+                let default = MemOptions::default();
+                Box::new(MemPort::new(name, &MemOptions { mtu: mtu.unwrap_or(default.mtu), queues, ..default })?.0)
+            }
+            Self::Pcap { rx, tx, repeat, mtu } => {
+                let mtu = mtu.unwrap_or(PcapOptions::default().mtu);
+                let options = PcapOptions { rx: rx.clone(), tx: tx.clone(), repeat: *repeat, mtu };
+                Box::new(PcapPort::open(name, &options)?)
+            }
+            Self::Null { mtu } => Box::new(NullPort::new(name, mtu.unwrap_or(1500))),
+            Self::Patch { .. } => return Ok(None),
+            Self::Local { mac, mtu } => {
+                let options =
+                    TapOptions { mac: *mac, mtu: *mtu, queues, kind: PortKind::Local, ..TapOptions::default() };
+                Box::new(Tap::create(name, &options)?)
+            }
+        }))
+    }
+
+    /// The options that differ from their defaults, as [`Self::parse`] reads them.
+    pub fn options(&self) -> Vec<(&'static str, String)> {
+        let mut out = Vec::new();
+        let mut put = |name, value: Option<String>| out.extend(value.map(|value| (name, value)));
+        let (text, flag) = (|v: &Option<String>| v.clone(), |v: bool| v.then(|| "true".to_owned()));
+        let (number, path) = (
+            |v: &Option<u32>| v.map(|n| n.to_string()),
+            |v: &Option<PathBuf>| v.as_ref().map(|p| p.display().to_string()),
+        );
+        let address = |v: &Option<[u8; 6]>| v.map(|mac| Mac(mac).to_string());
+        match self {
+            Self::Tap { dev, attach, mac, mtu } => {
+                put("dev", text(dev));
+                put("attach", flag(*attach));
+                put("mac", address(mac));
+                put("mtu", number(mtu));
+            }
+            Self::TapPlain { dev, mac, mtu } => {
+                put("dev", text(dev));
+                put("mac", address(mac));
+                put("mtu", number(mtu));
+            }
+            Self::AfPacket { dev, mtu, qdisc_bypass } => {
+                put("dev", text(dev));
+                put("mtu", number(mtu));
+                let differs = *qdisc_bypass != AfPacketOptions::default().qdisc_bypass;
+                put("qdisc_bypass", differs.then(|| qdisc_bypass.to_string()));
+            }
+            Self::Memory { mtu } | Self::Null { mtu } => put("mtu", number(mtu)),
+            Self::Pcap { rx, tx, repeat, mtu } => {
+                put("rx", path(rx));
+                put("tx", path(tx));
+                put("repeat", flag(*repeat));
+                put("mtu", number(mtu));
+            }
+            Self::Patch { peer } => put("peer", Some(peer.clone())),
+            Self::Local { mac, mtu } => {
+                put("mac", address(mac));
+                put("mtu", number(mtu));
+            }
+        }
+        out
+    }
+}
+
+/// The options that a kind has.
+fn option_names(kind: PortKind) -> &'static [&'static str] {
+    match kind {
+        PortKind::Tap => &["dev", "attach", "mac", "mtu"],
+        PortKind::TapPlain => &["dev", "mac", "mtu"],
+        PortKind::AfPacket => &["dev", "mtu", "qdisc_bypass"],
+        PortKind::Memory | PortKind::Null => &["mtu"],
+        PortKind::Pcap => &["rx", "tx", "repeat", "mtu"],
+        PortKind::Patch => &["peer"],
+        PortKind::Local => &["mac", "mtu"],
+    }
+}
+
+fn known(kind: PortKind) -> String {
+    option_names(kind).join(", ")
+}
+
+/// Options as they are read, whatever the kind.
+#[derive(Default)]
+struct Read {
+    dev: Option<String>,
+    attach: Option<bool>,
+    mac: Option<[u8; 6]>,
+    mtu: Option<u32>,
+    qdisc_bypass: Option<bool>,
+    rx: Option<PathBuf>,
+    tx: Option<PathBuf>,
+    repeat: Option<bool>,
+    peer: Option<String>,
+}
+
+impl Read {
+    fn take(&mut self, option: &'static str, value: &str) -> Result<(), SpecError> {
+        let bad = |wanted| SpecError::BadValue { option, value: value.to_owned(), wanted };
+        let flag = || value.parse().map_err(|_| bad("true or false"));
+        let filled = |wanted| if value.is_empty() { Err(bad(wanted)) } else { Ok(value) };
+        match option {
+            "dev" => self.dev = Some(filled("an interface's name")?.to_owned()),
+            "attach" => self.attach = Some(flag()?),
+            "mac" => self.mac = Some(Mac::parse(value).ok_or_else(|| bad("a unicast address like 02:00:00:00:00:01"))?),
+            "mtu" => self.mtu = Some(value.parse().map_err(|_| bad("a number of bytes"))?),
+            "qdisc_bypass" => self.qdisc_bypass = Some(flag()?),
+            "rx" => self.rx = Some(filled("a file's path")?.into()),
+            "tx" => self.tx = Some(filled("a file's path")?.into()),
+            "repeat" => self.repeat = Some(flag()?),
+            _ => self.peer = Some(filled("a port's name")?.to_owned()),
+        }
+        Ok(())
+    }
+}
+
+/// An Ethernet address as text.
+struct Mac([u8; 6]);
+
+impl Mac {
+    /// Six pairs of hexadecimal digits with colons between; `None` for a group address or anything else.
+    fn parse(text: &str) -> Option<[u8; 6]> {
+        let mut mac = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut mac {
+            let part = parts.next().filter(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()))?;
+            *byte = u8::from_str_radix(part, 16).ok()?;
+        }
+        (parts.next().is_none() && mac[0] & 1 == 0 && mac != [0; 6]).then_some(mac)
+    }
+}
+
+impl Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round_trip(kind: PortKind, options: &[(&str, &str)]) {
+        let spec = PortSpec::parse(kind, options.iter().copied()).unwrap();
+        assert_eq!(spec.kind(), kind);
+        let said = spec.options();
+        assert_eq!(said.iter().map(|(k, v)| (*k, v.as_str())).collect::<Vec<_>>(), options);
+    }
+
+    #[test]
+    fn options_read_back_as_they_were_written() {
+        round_trip(PortKind::Tap, &[("dev", "t0"), ("attach", "true"), ("mac", "02:00:00:0a:0b:0c"), ("mtu", "9000")]);
+        round_trip(PortKind::TapPlain, &[("mac", "02:00:00:00:00:01")]);
+        round_trip(PortKind::AfPacket, &[("dev", "eth0"), ("mtu", "1500"), ("qdisc_bypass", "false")]);
+        round_trip(PortKind::Memory, &[("mtu", "1500")]);
+        round_trip(PortKind::Pcap, &[("rx", "in.pcap"), ("tx", "out.pcap"), ("repeat", "true"), ("mtu", "9000")]);
+        round_trip(PortKind::Null, &[]);
+        round_trip(PortKind::Patch, &[("peer", "p1")]);
+        round_trip(PortKind::Local, &[("mac", "02:00:00:00:00:01"), ("mtu", "1400")]);
+    }
+
+    #[test]
+    fn an_option_of_another_kind_is_refused_with_those_there_are() {
+        let error = PortSpec::parse(PortKind::Tap, [("rx", "a.pcap")]).unwrap_err();
+        assert_eq!(error.to_string(), "a port of type tap has no option `rx`; it has dev, attach, mac, mtu");
+    }
+
+    #[test]
+    fn a_patch_port_without_a_peer_is_refused() {
+        let error = PortSpec::parse(PortKind::Patch, []).unwrap_err();
+        assert_eq!(error.to_string(), "a port of type patch needs option `peer`");
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_refused_by_name() {
+        for (option, value) in [
+            ("mtu", "big"),
+            ("mtu", "-1"),
+            ("dev", ""),
+            ("attach", "yes"),
+            ("mac", "02:00:00:00:00"),
+            ("mac", "02:00:00:00:00:01:02"),
+            ("mac", "01:00:5e:00:00:01"),
+            ("mac", "+2:00:00:00:00:01"),
+            ("mac", "00:00:00:00:00:00"),
+        ] {
+            let error = PortSpec::parse(PortKind::Tap, [(option, value)]).unwrap_err();
+            assert!(matches!(error, SpecError::BadValue { option: o, .. } if o == option), "{option}={value}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_patch_port_has_nothing_to_open() {
+        let spec = PortSpec::parse(PortKind::Patch, [("peer", "p1")]).unwrap();
+        assert!(spec.open("p0", 2).unwrap().is_none());
+    }
+}
