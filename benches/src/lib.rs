@@ -1,1 +1,1 @@
-//! Placeholder, filled below.
+//! Benches of Sluice; each is a file under `benches/`.

@@ -174,7 +174,10 @@ pub fn extract(frame: &[u8], in_port: u32, key: &mut PacketKey) -> Layers {
         (eth_type, rest) = tags(eth_type, rest, w, &mut layers);
     }
     if eth_type < 0x600 {
-        (eth_type, rest) = llc(rest, &mut layers);
+        let snap_len;
+        (eth_type, snap_len) = llc(rest);
+        rest = rest.get(snap_len..).unwrap_or_default();
+        layers.l3_ofs += snap_len as u16;
     }
     w[1] |= u64::from(eth_type);
     match eth_type {
@@ -192,7 +195,7 @@ fn is_vlan(eth_type: u16) -> bool {
 }
 
 /// Takes up to two tags off; `rest` starts behind the first TPID. Returns the type behind them and what follows it.
-#[inline]
+#[inline(always)]
 fn tags<'a>(mut tpid: u16, mut rest: &'a [u8], w: &mut Words, layers: &mut Layers) -> (u16, &'a [u8]) {
     for slot in 0..2 {
         if !is_vlan(tpid) {
@@ -216,18 +219,20 @@ fn tags<'a>(mut tpid: u16, mut rest: &'a [u8], w: &mut Words, layers: &mut Layer
     (tpid, rest)
 }
 
-/// The type of an 802.3 frame whose LLC header `rest` starts with, and what follows it.
+/// The type of an 802.3 frame whose LLC header `rest` starts with, and the length of its LLC/SNAP header; 0 when it is
+/// not SNAP with OUI 0.
 #[cold]
-fn llc<'a>(rest: &'a [u8], layers: &mut Layers) -> (u16, &'a [u8]) {
-    if let Some((&[0xaa, 0xaa, 0x03, 0, 0, 0, hi, lo], behind)) = rest.split_first_chunk::<8>() {
-        layers.l3_ofs += 8;
-        let eth_type = u16::from_be_bytes([hi, lo]);
-        return (if eth_type >= 0x600 { eth_type } else { ETH_TYPE_NONE }, behind);
+fn llc(rest: &[u8]) -> (u16, usize) {
+    match rest.first_chunk::<8>() {
+        Some(&[0xaa, 0xaa, 0x03, 0, 0, 0, hi, lo]) => {
+            let eth_type = u16::from_be_bytes([hi, lo]);
+            (if eth_type >= 0x600 { eth_type } else { ETH_TYPE_NONE }, 8)
+        }
+        _ => (ETH_TYPE_NONE, 0),
     }
-    (ETH_TYPE_NONE, rest)
 }
 
-#[inline]
+#[inline(always)]
 fn arp(rest: &[u8], w: &mut Words, layers: &mut Layers) {
     let Some(arp) = rest.first_chunk::<ARP_LEN>() else {
         return;
@@ -246,7 +251,7 @@ fn arp(rest: &[u8], w: &mut Words, layers: &mut Layers) {
     w[14] = mac_word(arp, 18);
 }
 
-#[inline]
+#[inline(always)]
 fn ipv4(rest: &[u8], w: &mut Words, layers: &mut Layers) {
     let Some(ip) = rest.first_chunk::<IPV4_LEN>() else {
         return;
@@ -287,7 +292,7 @@ fn l3_word(proto: u8, tos: u8, ttl: u8, frag: u8) -> u64 {
     u64::from(u32::from_be_bytes([proto, tos, ttl, frag])) << 32
 }
 
-#[inline]
+#[inline(always)]
 fn ipv6(rest: &[u8], w: &mut Words, layers: &mut Layers) {
     let Some((ip, behind)) = rest.split_first_chunk::<IPV6_LEN>() else {
         return;
