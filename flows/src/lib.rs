@@ -1,10 +1,17 @@
-//! The switching model of Sluice.
+//! The switching model of Sluice, pure: no clock, file, socket or thread, and time comes in as an argument.
+//!
+//! From the bottom up: [`packet`] reads and rewrites frames; [`key`] and [`field`] say where each field of a packet
+//! lives and what it is called; [`Match`], [`action`] and [`rule`] are what a flow is; [`classifier`] and [`table`]
+//! find the rule for a packet; [`bridge`] puts tables and ports together into a model; [`translate`] walks the model
+//! with a packet and returns [`datapath`] actions with the mask they hold under; [`explain`] tells that to a person.
+//! [`text`] reads and prints all of it in Open vSwitch's syntax; [`flow_mod`] and [`consistency`] change tables.
 
 pub mod action;
 pub mod bridge;
 pub mod classifier;
 pub mod consistency;
 pub mod datapath;
+pub mod explain;
 pub mod field;
 pub mod filter;
 pub mod flow_mod;

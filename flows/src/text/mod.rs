@@ -17,7 +17,7 @@ pub use parse::{
     ErrorKind, ParseError, Parsed, Warning, parse_actions, parse_filter, parse_flow, parse_flow_file, parse_flow_mod,
     parse_match,
 };
-pub use print::{FlowStats, show_action, show_actions, show_flow, show_match};
+pub use print::{FlowStats, show_action, show_actions, show_flow, show_match, show_value};
 
 #[cfg(test)]
 mod tests;

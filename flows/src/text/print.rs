@@ -9,6 +9,7 @@ pub use flow::{FlowStats, show_flow};
 
 use super::Names;
 use crate::action::Action;
+use crate::field::Field;
 use crate::matching::Match;
 use std::fmt;
 
@@ -51,4 +52,9 @@ impl<'a, 'f> List<'a, 'f> {
         }
         self.out.write_fmt(item)
     }
+}
+
+/// A value of `field`, as matches and `set_field` print it.
+pub fn show_value(field: Field, value: u128) -> impl fmt::Display {
+    value::of_field(field, value, u128::MAX, Names::NONE)
 }
