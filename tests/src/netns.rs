@@ -108,6 +108,14 @@ impl Netns {
         self.run(|| Link::open(link)?.set_up(up))
     }
 
+    /// Sets the interface's MTU.
+    ///
+    /// # Errors
+    /// `ENODEV`, `EINVAL` when out of range.
+    pub fn set_mtu(&self, link: &str, mtu: u32) -> io::Result<()> {
+        self.run(|| Link::open(link)?.set_mtu(mtu))
+    }
+
     /// Removes the interface, and a veth's other end with it.
     ///
     /// # Errors
