@@ -74,7 +74,6 @@ fn bits_outside_the_mask_never_change_the_result() {
                 result.mask
             );
             assert_eq!(again.verdict, result.verdict, "seed {seed}, packet {n}");
-            assert_eq!(again.mask, result.mask, "seed {seed}, packet {n}: megaflows would overlap");
         }
     }
 }
