@@ -8,6 +8,7 @@ mod action;
 mod error;
 mod flow;
 mod matching;
+mod packet;
 mod subfield;
 mod suggest;
 mod token;
@@ -17,6 +18,7 @@ pub(crate) use value::{FRAGS, TCP_FLAGS};
 
 pub use error::{ErrorKind, ParseError, Parsed, Warning};
 pub use flow::{parse_filter, parse_flow, parse_flow_file, parse_flow_mod};
+pub use packet::parse_packet;
 
 use super::Names;
 use crate::action::Action;

@@ -1,11 +1,15 @@
 //! Printing flow text as OVS prints it.
 
 mod action;
+mod datapath;
 mod flow;
 mod matching;
+mod packet;
 mod value;
 
+pub use datapath::show_datapath_actions;
 pub use flow::{FlowStats, show_flow};
+pub use packet::{show_megaflow, show_packet};
 
 use super::Names;
 use crate::action::Action;

@@ -86,6 +86,14 @@ pub enum ErrorKind {
     /// `drop` beside other actions.
     #[error("drop cannot stand beside other actions")]
     DropNotAlone,
+    /// A field of a packet that has not the protocol for it.
+    #[error("{field} is there only in packets that are `{needs}`: say that too")]
+    MissingProtocol {
+        /// The field.
+        field: &'static str,
+        /// What the packet has to be.
+        needs: &'static str,
+    },
     /// Actions that do not fit the match or the table.
     #[error(transparent)]
     Inconsistent(#[from] ConsistencyError),

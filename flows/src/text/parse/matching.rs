@@ -17,7 +17,7 @@ use crate::text::Names;
 use std::ops::Range;
 
 /// Words that stand for an EtherType and an IP protocol.
-const PROTOCOLS: [(&str, u16, u8); 15] = [
+pub(crate) const PROTOCOLS: [(&str, u16, u8); 15] = [
     ("ip", ETH_TYPE_IPV4, 0),
     ("ipv4", ETH_TYPE_IPV4, 0),
     ("ip4", ETH_TYPE_IPV4, 0),
@@ -258,7 +258,7 @@ impl<'a> Builder<'a> {
 }
 
 /// The key may have no value.
-fn no_value(pair: &Pair<'_>) -> Result<(), Fault> {
+pub(crate) fn no_value(pair: &Pair<'_>) -> Result<(), Fault> {
     if pair.has_value() { Err(pair.key.fault(ErrorKind::UnexpectedValue)) } else { Ok(()) }
 }
 
