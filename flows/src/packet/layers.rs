@@ -251,29 +251,50 @@ fn arp(rest: &[u8], w: &mut Words, layers: &mut Layers) {
     w[14] = mac_word(arp, 18);
 }
 
+/// The bits of an IPv4 header's first eight bytes that tell its length and whether it is a fragment, and their value
+/// in the common header: 20 bytes, whole.
+const IPV4_SHAPE: u64 = 0x0f00_0000_0000_3fff;
+const IPV4_PLAIN: u64 = 0x0500_0000_0000_0000;
+
 #[inline(always)]
 fn ipv4(rest: &[u8], w: &mut Words, layers: &mut Layers) {
     let Some(ip) = rest.first_chunk::<IPV4_LEN>() else {
         return;
     };
-    let header_len = usize::from(ip[0] & 0xf) * 4;
-    let total_len = usize::from(be16(ip, 2));
-    if header_len < IPV4_LEN {
-        return;
+    if be64(ip, 0) & IPV4_SHAPE != IPV4_PLAIN {
+        *layers = ipv4_other(rest, ip, w, *layers);
+    } else if let Some(body) = rest.get(IPV4_LEN..usize::from(be16(ip, 2))) {
+        ipv4_sound(ip, body, 0, w, layers);
     }
-    let Some(body) = rest.get(header_len..total_len) else {
-        return;
-    };
+}
+
+/// IPv4 with options, a fragment, or with a header length that is no length.
+#[inline(never)]
+fn ipv4_other(rest: &[u8], ip: &[u8; IPV4_LEN], w: &mut Words, mut layers: Layers) -> Layers {
+    let header_len = usize::from(ip[0] & 0xf) * 4;
+    if header_len < IPV4_LEN {
+        return layers;
+    }
+    if let Some(body) = rest.get(header_len..usize::from(be16(ip, 2))) {
+        let frag = match be16(ip, 6) & 0x3fff {
+            0 => 0,
+            0x2000 => FRAG_ANY,
+            _ => FRAG_ANY | FRAG_LATER,
+        };
+        layers.l4_ofs = (header_len - IPV4_LEN) as u16;
+        ipv4_sound(ip, body, frag, w, &mut layers);
+    }
+    layers
+}
+
+/// A sound IPv4 header with `body` behind it; `layers.l4_ofs` is the length of its options.
+#[inline(always)]
+fn ipv4_sound(ip: &[u8; IPV4_LEN], body: &[u8], frag: u8, w: &mut Words, layers: &mut Layers) {
     layers.l3 = L3::Ipv4;
-    layers.l4_ofs = layers.l3_ofs + header_len as u16;
+    layers.l4_ofs += layers.l3_ofs + IPV4_LEN as u16;
     w[4] = be64(ip, 12);
-    let frag = match be16(ip, 6) & 0x3fff {
-        0 => 0,
-        0x2000 => FRAG_ANY,
-        _ => FRAG_ANY | FRAG_LATER,
-    };
-    let (tos, ttl, proto) = (ip[1], ip[8], ip[9]);
-    w[5] = l3_word(proto, tos, ttl, frag);
+    let proto = ip[9];
+    w[5] = l3_word(proto, ip[1], ip[8], frag);
     if frag & FRAG_LATER != 0 {
         return;
     }
@@ -289,7 +310,7 @@ fn ipv4(rest: &[u8], w: &mut Words, layers: &mut Layers) {
 /// Word 5 of the key, its label still 0.
 #[inline(always)]
 fn l3_word(proto: u8, tos: u8, ttl: u8, frag: u8) -> u64 {
-    u64::from(u32::from_be_bytes([proto, tos, ttl, frag])) << 32
+    u64::from(proto) << 56 | u64::from(tos) << 48 | u64::from(ttl) << 40 | u64::from(frag) << 32
 }
 
 #[inline(always)]
@@ -305,30 +326,49 @@ fn ipv6(rest: &[u8], w: &mut Words, layers: &mut Layers) {
     for (i, word) in w[7..11].iter_mut().enumerate() {
         *word = be64(ip, 8 + i * 8);
     }
+    let proto = ip[6];
+    if is_extension(proto) {
+        *layers = ipv6_extended(ip, body, w, *layers);
+    } else {
+        layers.l4_ofs = layers.l3_ofs + IPV6_LEN as u16;
+        ipv6_sound(ip, proto, body, 0, w, layers);
+    }
+}
+
+/// IPv6 with extension headers, which `body` starts with.
+#[inline(never)]
+fn ipv6_extended(ip: &[u8; IPV6_LEN], body: &[u8], w: &mut Words, mut layers: Layers) -> Layers {
     let mut chain = Chain { proto: ip[6], rest: body, frag: 0, routed: false };
-    if is_extension(chain.proto) && !chain.walk() {
-        return;
+    if !chain.walk() {
+        return layers;
     }
-    let Ok(l4_ofs) = u16::try_from(usize::from(layers.l3_ofs) + IPV6_LEN + body.len() - chain.rest.len()) else {
-        return;
-    };
-    layers.l4_ofs = l4_ofs;
-    layers.routed = chain.routed;
+    let ofs = usize::from(layers.l3_ofs) + IPV6_LEN + body.len() - chain.rest.len();
+    if let Ok(ofs) = u16::try_from(ofs) {
+        layers.l4_ofs = ofs;
+        layers.routed = chain.routed;
+        ipv6_sound(ip, chain.proto, chain.rest, chain.frag, w, &mut layers);
+    }
+    layers
+}
+
+/// A sound IPv6 header whose chain ends with `proto` at the start of `body`.
+#[inline(always)]
+fn ipv6_sound(ip: &[u8; IPV6_LEN], proto: u8, body: &[u8], frag: u8, w: &mut Words, layers: &mut Layers) {
     let first = be32(ip, 0);
-    w[5] = l3_word(chain.proto, (first >> 20) as u8, ip[7], chain.frag) | u64::from(first & 0x000f_ffff);
-    if chain.frag & FRAG_LATER != 0 {
+    w[5] = l3_word(proto, (first >> 20) as u8, ip[7], frag) | u64::from(first & 0x000f_ffff);
+    if frag & FRAG_LATER != 0 {
         return;
     }
-    match chain.proto {
-        IP_PROTO_TCP => tcp(chain.rest, w, layers),
-        IP_PROTO_UDP => ports::<UDP_LEN>(L4::Udp, chain.rest, w, layers),
+    match proto {
+        IP_PROTO_TCP => tcp(body, w, layers),
+        IP_PROTO_UDP => ports::<UDP_LEN>(L4::Udp, body, w, layers),
         IP_PROTO_ICMPV6 => {
-            icmp(L4::Icmpv6, chain.rest, w, layers);
-            if is_nd(chain.rest) {
-                neighbour_discovery(chain.rest, w);
+            icmp(L4::Icmpv6, body, w, layers);
+            if is_nd(body) {
+                neighbour_discovery(body, w);
             }
         }
-        IP_PROTO_SCTP => ports::<SCTP_LEN>(L4::Sctp, chain.rest, w, layers),
+        IP_PROTO_SCTP => ports::<SCTP_LEN>(L4::Sctp, body, w, layers),
         _ => {}
     }
 }

@@ -142,13 +142,13 @@ impl Packet<'_> {
     #[inline(always)]
     fn write<const N: usize>(&mut self, at: usize, value: u128, mask: u128) -> Option<u16> {
         let place = self.bytes.get_mut(at..)?.first_chunk_mut::<N>()?;
-        let old = *place;
-        let (value, mask) = (value.to_be_bytes(), mask.to_be_bytes());
-        let (value, mask) = (value.last_chunk::<N>()?, mask.last_chunk::<N>()?);
-        for ((byte, v), m) in place.iter_mut().zip(value).zip(mask) {
-            *byte = *byte & !m | v & m;
-        }
-        Some(checksum::diff(&old, place))
+        let mut wide = [0; 16];
+        *wide.last_chunk_mut()? = *place;
+        let old = u128::from_be_bytes(wide);
+        let mask = mask & (u128::MAX >> (128 - 8 * N));
+        let new = old & !mask | value & mask;
+        *place = *new.to_be_bytes().last_chunk()?;
+        Some(checksum::diff(old, new))
     }
 
     /// Whether the network header is `l3`.
