@@ -19,7 +19,7 @@
 //! UDP-Lite and DCCP checksums are not known here and go stale when addresses change, as in Open vSwitch.
 
 use super::checksum;
-use super::layers::{ETH_LEN, ND_TARGET_OFS, VLAN_LEN, be16, is_nd, nd_options};
+use super::layers::{ETH_LEN, IPV6_LEN, ND_TARGET_OFS, VLAN_LEN, be16, is_nd, nd_options};
 use super::{Frame, L3, L4, Layers};
 use crate::field::Field;
 use crate::key::VLAN_PRESENT;
@@ -75,15 +75,14 @@ pub fn pop_vlan(frame: &mut Frame, layers: &mut Layers) -> bool {
     true
 }
 
-/// Where the end of the IP datagram at `l3_ofs` is: what follows is padding. Never past the end of `bytes`.
+/// Where the IP datagram at `l3_ofs` ends: what follows is padding. Within the frame when `layers` are the frame's own.
 pub(super) fn datagram_end(bytes: &[u8], layers: &Layers) -> usize {
     let l3 = usize::from(layers.l3_ofs);
-    let end = match layers.l3 {
+    match layers.l3 {
         L3::Ipv4 => l3 + usize::from(be16(bytes, l3 + 2)),
-        L3::Ipv6 => l3 + 40 + usize::from(be16(bytes, l3 + 4)),
+        L3::Ipv6 => l3 + IPV6_LEN + usize::from(be16(bytes, l3 + 4)),
         _ => bytes.len(),
-    };
-    end.min(bytes.len())
+    }
 }
 
 /// A frame's bytes with what is needed to find and fix its fields.

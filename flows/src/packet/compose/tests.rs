@@ -40,6 +40,11 @@ fn an_empty_key_becomes_an_802_3_frame() {
 }
 
 #[test]
+fn an_802_3_length_never_becomes_a_type() {
+    assert_eq!(compose(&FlowKey::ZERO, &[0; 3000])[12..14], [0x05, 0xff]);
+}
+
+#[test]
 fn a_payload_too_long_for_ip_is_cut() {
     let payload = vec![0; 70_000];
     for eth_type in [0x0800, 0x86dd] {

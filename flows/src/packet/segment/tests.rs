@@ -163,6 +163,16 @@ fn a_frame_that_is_no_super_frame_comes_out_once_with_its_checksum() {
 }
 
 #[test]
+fn padding_is_not_summed() {
+    let mut bytes = eth(&[], 0x0800, &ipv4(17, &udp(b"data")));
+    bytes.extend([0xee; 18]);
+    let mut frame = super_frame(&bytes, GsoKind::Udp, 9);
+    assert_eq!(fill_checksum(&mut frame), Ok(()));
+    assert_eq!(check(frame.bytes(), &read(&bytes).1), Ok(()));
+    assert_eq!(frame.len(), bytes.len());
+}
+
+#[test]
 fn a_partial_checksum_outside_the_frame_is_refused() {
     let good = super_frame(&eth(&[], 0x0800, &ipv4(6, &tcp(0x10, &[], b""))), GsoKind::None, 0);
     for (start, offset) in [(34, 19), (34, u16::MAX), (54, 0), (55, 0), (u16::MAX, 0)] {
