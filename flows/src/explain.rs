@@ -2,6 +2,10 @@
 //!
 //! Offline and live traces use the same code, so they say the same about the same tables.
 
+mod report;
+
+pub use report::Report;
+
 use crate::bridge::{Bridge, BridgePort, Model};
 use crate::datapath::{Change, DpAction};
 use crate::field::{FIELDS, Field};

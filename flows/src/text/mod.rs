@@ -14,8 +14,8 @@ mod print;
 
 pub use names::Names;
 pub use parse::{
-    ErrorKind, ParseError, Parsed, Warning, parse_actions, parse_filter, parse_flow, parse_flow_file, parse_flow_mod,
-    parse_match, parse_packet,
+    ErrorKind, ParseError, Parsed, Warning, flow_lines, parse_actions, parse_filter, parse_flow, parse_flow_file,
+    parse_flow_mod, parse_flow_mod_of, parse_match, parse_packet,
 };
 pub use print::{
     FlowStats, show_action, show_actions, show_datapath_actions, show_flow, show_match, show_megaflow, show_packet,

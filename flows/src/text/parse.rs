@@ -17,7 +17,7 @@ mod value;
 pub(crate) use value::{FRAGS, TCP_FLAGS};
 
 pub use error::{ErrorKind, ParseError, Parsed, Warning};
-pub use flow::{parse_filter, parse_flow, parse_flow_file, parse_flow_mod};
+pub use flow::{flow_lines, parse_filter, parse_flow, parse_flow_file, parse_flow_mod, parse_flow_mod_of};
 pub use packet::parse_packet;
 
 use super::Names;

@@ -327,10 +327,14 @@ pub fn parse_filter(text: &str, names: &Names) -> Result<Parsed<FlowFilter>, Par
 /// # Errors
 /// As [`parse_flow`]; and when a word has no place in that kind of change.
 pub fn parse_flow_mod(line: &str, names: &Names) -> Result<Parsed<FlowMod>, ParseError> {
-    read_flow_mod(line, &Owner::user(), names)
+    parse_flow_mod_of(&Owner::user(), line, names)
 }
 
-fn read_flow_mod(line: &str, owner: &Owner, names: &Names) -> Result<Parsed<FlowMod>, ParseError> {
+/// As [`parse_flow_mod`], for a flow that is `owner`'s unless it says `owner=`.
+///
+/// # Errors
+/// As [`parse_flow_mod`].
+pub fn parse_flow_mod_of(owner: &Owner, line: &str, names: &Names) -> Result<Parsed<FlowMod>, ParseError> {
     let text = Word::whole(line);
     let begun = text.trim();
     let len = begun.text.find([',', ' ', '\t', '\r', '\n']).unwrap_or(begun.text.len());
@@ -355,18 +359,18 @@ fn read_flow_mod(line: &str, owner: &Owner, names: &Names) -> Result<Parsed<Flow
 pub fn parse_flow_file(path: &str, text: &str, names: &Names) -> Result<Parsed<Vec<FlowMod>>, ParseError> {
     let label: Arc<str> = path.into();
     let mut all = Parsed { value: Vec::new(), warnings: Vec::new() };
-    for (i, line) in text.lines().enumerate() {
-        let line = without_comment(line);
-        if line.trim().is_empty() {
-            continue;
-        }
-        let number = i + 1;
-        let read = read_flow_mod(line, &Owner::file_line(path, number), names);
+    for (number, line) in flow_lines(text) {
+        let read = parse_flow_mod_of(&Owner::file_line(path, number), line, names);
         let read = read.map_err(|error| error.at(&label, number))?;
         all.value.push(read.value);
         all.warnings.extend(read.warnings.into_iter().map(|warning| warning.at(&label, number)));
     }
     Ok(all)
+}
+
+/// The lines of a flow file that say something, without their comments, each with its number, counted from 1.
+pub fn flow_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    (1..).zip(text.lines().map(without_comment)).filter(|(_, line)| !line.trim().is_empty())
 }
 
 /// `line` up to its comment. A `#` in quotes begins none.
