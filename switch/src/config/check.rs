@@ -6,6 +6,7 @@ use super::{BridgeConfig, Config, FlowLine, LogFormat, PortConfig, read};
 use crate::port::PortKind;
 use sluice_flows::PortNo;
 use sluice_flows::bridge::{VlanId, VlanMode};
+use sluice_flows::text::flow_lines;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
@@ -20,6 +21,8 @@ const MAX_NAME_LEN: usize = 15;
 pub(super) fn config(source: Source<'_>, raw: RawConfig) -> Result<Config, ConfigError> {
     let workers =
         raw.workers.as_ref().map(|w| number(source, w, 1..=MAX_WORKERS, "the number of workers")).transpose()?;
+    let mac_age_s =
+        raw.mac_age.as_ref().map(|a| number(source, a, 1..=1_000_000, "`mac_age`, in seconds,")).transpose()?;
     let mut pin = Vec::new();
     if let Some(cpus) = &raw.pin {
         for cpu in cpus.get_ref() {
@@ -40,6 +43,7 @@ pub(super) fn config(source: Source<'_>, raw: RawConfig) -> Result<Config, Confi
         socket: raw.socket,
         workers: workers.or(Some(pin.len()).filter(|n| *n > 0)),
         pin,
+        mac_age_s,
         log_level: raw.log.level.map(|l| log_level(source, l)).transpose()?,
         log_format: raw.log.format.as_ref().map(|f| log_format(source, f)).transpose()?,
         bridges,
@@ -63,8 +67,6 @@ fn bridge(
     names: &mut Names,
 ) -> Result<BridgeConfig, ConfigError> {
     take_name(source, name, names)?;
-    let mac_age_s =
-        raw.mac_age.as_ref().map(|a| number(source, a, 1..=1_000_000, "`mac_age`, in seconds,")).transpose()?;
     let mut numbers = HashMap::new();
     let mut ports = Vec::new();
     for (name, raw) in in_order(raw.ports) {
@@ -73,7 +75,6 @@ fn bridge(
     }
     Ok(BridgeConfig {
         name: name.get_ref().clone(),
-        mac_age_s,
         local_port: raw.local_port.unwrap_or(true),
         flows: flows(source, raw.flows, raw.flow_files)?,
         ports,
@@ -194,7 +195,7 @@ fn flows(
     for file in files.unwrap_or_default() {
         let path = source.path.parent().unwrap_or(Path::new("")).join(file.get_ref());
         let text = read(&path).map_err(|e| source.complain(&file.span(), e.to_string()))?;
-        let lines = (1..).zip(text.lines()).filter(|(_, l)| !l.trim().is_empty() && !l.trim_start().starts_with('#'));
+        let lines = flow_lines(&text);
         out.extend(lines.map(|(line, l)| FlowLine { text: l.to_owned(), path: path.clone(), line, column: 1 }));
     }
     Ok(Some(out))

@@ -31,6 +31,8 @@ pub struct Config {
     pub workers: Option<usize>,
     /// CPUs of the workers, in order; empty leaves the choice to the scheduler.
     pub pin: Vec<usize>,
+    /// Seconds until a learned MAC address that is no longer seen is forgotten; `None` for the switch's own choice.
+    pub mac_age_s: Option<u32>,
     /// What is logged: a level (`info`) or `tracing` directives (`info,sluice_switch=debug`).
     pub log_level: Option<String>,
     /// How it is written.
@@ -54,8 +56,6 @@ pub enum LogFormat {
 pub struct BridgeConfig {
     /// Its name.
     pub name: String,
-    /// Seconds until a MAC address that is no longer seen is forgotten; `None` for the switch's own choice.
-    pub mac_age_s: Option<u32>,
     /// Whether the host has an interface of the bridge's name.
     pub local_port: bool,
     /// Its flows; `None` for a learning switch's.
@@ -103,6 +103,7 @@ impl Default for Config {
             socket: None,
             workers: None,
             pin: Vec::new(),
+            mac_age_s: None,
             log_level: None,
             log_format: None,
             bridges: vec![BridgeConfig::new("br0")],
@@ -113,7 +114,7 @@ impl Default for Config {
 impl BridgeConfig {
     /// A learning bridge with its own port and no other.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), mac_age_s: None, local_port: true, flows: None, ports: Vec::new() }
+        Self { name: name.to_owned(), local_port: true, flows: None, ports: Vec::new() }
     }
 }
 

@@ -11,6 +11,7 @@ use toml::Spanned;
 pub(super) struct RawConfig {
     pub(super) socket: Option<PathBuf>,
     pub(super) workers: Option<Spanned<i64>>,
+    pub(super) mac_age: Option<Spanned<i64>>,
     pub(super) pin: Option<Spanned<Vec<Spanned<i64>>>>,
     pub(super) log: RawLog,
     pub(super) bridges: BTreeMap<Spanned<String>, RawBridge>,
@@ -26,7 +27,6 @@ pub(super) struct RawLog {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawBridge {
-    pub(super) mac_age: Option<Spanned<i64>>,
     pub(super) local_port: Option<bool>,
     pub(super) flows: Option<Vec<Spanned<String>>>,
     pub(super) flow_files: Option<Vec<Spanned<PathBuf>>>,

@@ -23,11 +23,11 @@ fn everything_that_can_be_said_is_understood() {
 socket = "/tmp/s.sock"
 workers = 2
 pin = [0, 1]
+mac_age = 60
 [log]
 level = "info,sluice_switch=debug"
 format = "json"
 [bridges.br0]
-mac_age = 60
 local_port = false
 flows = [
   "priority=1 actions=NORMAL",
@@ -50,7 +50,7 @@ flood = false
     .unwrap();
     assert_eq!((config.workers, config.pin, config.log_format), (Some(2), vec![0, 1], Some(LogFormat::Json)));
     let bridge = &config.bridges[0];
-    assert_eq!((bridge.mac_age_s, bridge.local_port), (Some(60), false));
+    assert_eq!((config.mac_age_s, bridge.local_port), (Some(60), false));
     let flows = bridge.flows.as_ref().unwrap();
     assert_eq!((flows[0].line, flows[0].column), (12, 4));
     assert_eq!((flows[1].text.as_str(), flows[1].line), ("table=1 actions=drop", 13));
@@ -69,7 +69,7 @@ fn faults_are_told_with_their_place_and_what_is_allowed() {
     let cases = [
         (
             "sokcet = '/x'",
-            "sluiced.toml:1:1: unknown key `sokcet`; did you mean `socket`?\n  allowed here: socket, workers, pin, log, bridges",
+            "sluiced.toml:1:1: unknown key `sokcet`; did you mean `socket`?\n  allowed here: socket, workers, mac_age, pin, log, bridges",
         ),
         ("workers = 0", "sluiced.toml:1:11: 0 is out of range\n  the number of workers is 1 to 64"),
         (
