@@ -1,1 +1,4 @@
-//! Benches of Sluice; each is a file under `benches/`.
+//! Benches of Sluice, each a file under `benches/`, and what they share: inputs and measures.
+
+pub mod acl;
+pub mod alloc;

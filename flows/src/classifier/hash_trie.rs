@@ -302,9 +302,11 @@ mod tests {
             trie.insert(Item(hash(i), 0));
         }
         assert!(trie.heap_size() < 1000 * (size_of::<Item>() + 16));
-        for i in 0..1000 {
+        for i in 0..999 {
             assert!(trie.remove(hash(i), |_| true).is_some());
         }
+        assert_eq!(trie.single(), Some(&Item(hash(999), 0)));
+        assert!(trie.remove(hash(999), |_| true).is_some());
         assert_eq!(trie.heap_size(), 0);
     }
 
