@@ -1,5 +1,20 @@
-//! The switch.
+//! The switch: ports, poll loops, caches, and the control side that changes what they do.
+//!
+//! [`Datapath`] is the way in. It starts the workers, holds bridges, ports and flows, and answers questions; the crate's
+//! gRPC server is one user of it, tests and benches are others.
 
 pub mod api;
+mod clock;
 pub mod config;
+mod control;
+mod datapath;
+pub mod event;
+pub mod mac_table;
 pub mod port;
+pub mod stats;
+
+pub use clock::Clock;
+pub use control::{
+    BundleResult, Config, ControlError, Datapath, FailMode, PortChange, PortDevice, PortInfo, PortRequest,
+};
+pub use datapath::{MegaflowStats, PacketIn};

@@ -1,0 +1,117 @@
+//! Bridges: added, removed, listed.
+
+use super::{ControlError, Datapath, State};
+use crate::event::EventKind;
+use sluice_flows::action::Action;
+use sluice_flows::bridge::{Bridge, BridgeId};
+use sluice_flows::flow_mod::FlowMod;
+use sluice_flows::rule::FlowSpec;
+use sluice_flows::table::Tables;
+use sluice_flows::{Match, Owner, PortNo};
+use std::sync::Arc;
+
+/// Longest name of a bridge or port, in bytes.
+const NAME_MAX: usize = 63;
+
+/// Whether a bridge starts with a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailMode {
+    /// It starts as a learning switch: `priority=0 actions=NORMAL`, owner `builtin:default`.
+    #[default]
+    Standalone,
+    /// It starts with empty tables, which drops everything.
+    Secure,
+}
+
+impl Datapath {
+    /// Makes a bridge without ports.
+    ///
+    /// # Errors
+    /// When the name is taken or cannot be one.
+    pub fn add_bridge(&self, name: &str, fail_mode: FailMode) -> Result<BridgeId, ControlError> {
+        check_name(name)?;
+        let mut state = self.inner.lock_for_change()?;
+        if state.model.bridge_named(name).is_some() {
+            return Err(ControlError::BridgeExists { name: name.to_owned() });
+        }
+        let free = (0..=u16::MAX).map(BridgeId).find(|id| state.model.bridge(*id).is_none());
+        let id = free.ok_or(ControlError::TooManyBridges)?;
+        let mut bridge = Bridge { id, name: name.into(), ports: Default::default(), tables: Tables::default() };
+        if fail_mode == FailMode::Standalone {
+            let applied = bridge.tables.apply(&FlowMod::add(default_flow()), self.clock().now());
+            applied.map_err(|source| ControlError::Flow { bridge: name.to_owned(), number: 1, source })?;
+        }
+        state.model.bridges.insert(id, Arc::new(bridge));
+        self.inner.publish(&mut state);
+        self.inner.shared.events.publish(Some(id), EventKind::BridgeAdded { name: name.into() });
+        Ok(id)
+    }
+
+    /// Removes a bridge with its ports and flows.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn remove_bridge(&self, name: &str) -> Result<(), ControlError> {
+        let mut state = self.inner.lock_for_change()?;
+        let bridge = state.bridge(name)?;
+        for port in bridge.ports.values() {
+            self.inner.remove_from(&mut state, &bridge, port);
+        }
+        state.model.bridges.remove(&bridge.id);
+        self.inner.publish(&mut state);
+        drop(state);
+        self.inner.shared.macs.flush(bridge.id, None);
+        self.inner.shared.events.publish(Some(bridge.id), EventKind::BridgeRemoved { name: Arc::clone(&bridge.name) });
+        Ok(())
+    }
+
+    /// Every bridge, sorted by name.
+    pub fn bridges(&self) -> Vec<Arc<Bridge>> {
+        let mut all: Vec<_> = self.model().bridges.values().cloned().collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// The bridge of this name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn bridge(&self, name: &str) -> Result<Arc<Bridge>, ControlError> {
+        self.inner.lock().bridge(name)
+    }
+}
+
+impl State {
+    pub(super) fn bridge(&self, name: &str) -> Result<Arc<Bridge>, ControlError> {
+        self.model.bridge_named(name).cloned().ok_or_else(|| {
+            let known = self.model.bridges.values().map(|b| &*b.name);
+            ControlError::NoBridge { name: name.to_owned(), known: list(known) }
+        })
+    }
+
+    /// The bridge, to change: the caller publishes.
+    pub(super) fn bridge_mut(&mut self, id: BridgeId) -> Option<&mut Bridge> {
+        self.model.bridges.get_mut(&id).map(Arc::make_mut)
+    }
+}
+
+/// Names for a message.
+pub(super) fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+/// Checks that `name` can be a bridge's or port's.
+pub(super) fn check_name(name: &str) -> Result<(), ControlError> {
+    let bad = |c: char| c.is_whitespace() || c.is_control() || c == '/';
+    if name.is_empty() || name.len() > NAME_MAX || name.chars().any(bad) {
+        return Err(ControlError::BadName { name: name.to_owned() });
+    }
+    Ok(())
+}
+
+/// What makes a bridge a learning switch.
+fn default_flow() -> FlowSpec {
+    let actions = [Action::Output(PortNo::NORMAL)];
+    FlowSpec { priority: 0, ..FlowSpec::new(Match::any(), actions, Owner::new("builtin:default")) }
+}

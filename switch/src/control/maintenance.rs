@@ -1,0 +1,42 @@
+//! What has to be done now and then: flows and MAC addresses expire, devices come and go.
+
+use super::{Datapath, Inner};
+use crate::datapath::Notice;
+use crate::event::EventKind;
+use crossbeam::channel::{Receiver, RecvTimeoutError};
+use std::io;
+use std::sync::Weak;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How often the clock is looked at.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// Starts the maintenance thread. It ends with the data path.
+pub(super) fn spawn(inner: Weak<Inner>, notices: Receiver<Notice>) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("sluice-maint".to_owned()).spawn(move || run(&inner, &notices))
+}
+
+fn run(inner: &Weak<Inner>, notices: &Receiver<Notice>) {
+    loop {
+        let notice = notices.recv_timeout(PERIOD);
+        let Some(inner) = inner.upgrade() else { return };
+        match notice {
+            Ok(Notice::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(Notice::Gone(port)) => inner.port_gone(port),
+            Err(RecvTimeoutError::Timeout) => Datapath { inner }.maintain(),
+        }
+    }
+}
+
+impl Datapath {
+    /// Expires what is due by the clock and looks at the devices. Done by itself twice a second; tests that move the
+    /// clock call it instead of waiting.
+    pub fn maintain(&self) {
+        self.expire_flows();
+        for entry in self.inner.shared.macs.expire(self.clock().now()) {
+            self.inner.shared.events.publish(Some(entry.bridge), EventKind::MacAged { entry });
+        }
+        self.inner.watch_links();
+    }
+}

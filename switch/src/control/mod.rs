@@ -1,0 +1,203 @@
+//! The control side: the one place where the model is changed, and what programs call.
+//!
+//! # How a change reaches the workers
+//! The model is an immutable value. A change is made to a copy (which shares what did not change) under one lock, then
+//! published; workers pick it up between bursts. A bundle of flow changes is one such step, so no packet sees half of
+//! it. Nothing here waits for a packet, and no packet waits for anything here.
+//!
+//! # Threads
+//! [`Datapath`] may be called from any thread. One maintenance thread expires flows and MAC addresses and watches
+//! devices. All of it is plain threads and channels: an async caller runs calls that wait for workers
+//! ([`Datapath::sync_stats`], [`Datapath::remove_port`], dumps) where blocking is allowed.
+
+mod bridges;
+mod error;
+mod flows;
+mod maintenance;
+mod ports;
+mod reading;
+
+pub use bridges::FailMode;
+pub use error::ControlError;
+pub use flows::BundleResult;
+pub use ports::{PortChange, PortDevice, PortInfo, PortRequest};
+
+use crate::clock::Clock;
+use crate::datapath::{Notice, Settings, Shared, WorkerHandle, spawn};
+use crate::event::Events;
+use crate::mac_table::{MacSettings, MacTable};
+use arc_swap::ArcSwap;
+use crossbeam::channel::unbounded;
+use ports::PortState;
+use sluice_flows::DpPort;
+use sluice_flows::bridge::Model;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// How the data path is to run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Number of workers, at least 1.
+    pub workers: usize,
+    /// CPU of each worker; those without one are left to the scheduler.
+    pub pin: Vec<usize>,
+    /// Without caches every packet is translated: slow, and what cached results are compared with in tests.
+    pub caches: bool,
+    /// Slots of each worker's exact cache, 8 bytes each; rounded up to a power of two.
+    pub exact_slots: usize,
+    /// Entries of each worker's megaflow cache, about 500 bytes each.
+    pub megaflow_limit: usize,
+    /// Milliseconds without a packet until a megaflow goes.
+    pub megaflow_idle: u64,
+    /// Packets a second that each worker hands to controllers at most.
+    pub packet_in_rate: u64,
+    /// MAC learning.
+    pub macs: MacSettings,
+    /// The clock for timeouts and ages.
+    pub clock: Clock,
+}
+
+impl Default for Config {
+    /// One worker, 65,536 exact slots, 200,000 megaflows of 10 s (OVS's figures), 1000 packet-ins a second.
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            pin: Vec::new(),
+            caches: true,
+            exact_slots: 1 << 16,
+            megaflow_limit: 200_000,
+            megaflow_idle: 10_000,
+            packet_in_rate: 1000,
+            macs: MacSettings::default(),
+            clock: Clock::monotonic(),
+        }
+    }
+}
+
+/// A running data path. Clones are the same one; it ends with [`Datapath::shutdown`] or with the last of them.
+#[derive(Clone)]
+pub struct Datapath {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    workers: Vec<WorkerHandle>,
+    state: Mutex<State>,
+    maintenance: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the control side alone knows.
+struct State {
+    /// The model to be changed next; the published one is a clone of it.
+    model: Model,
+    ports: BTreeMap<DpPort, PortState>,
+    ended: bool,
+}
+
+impl Datapath {
+    /// Starts the workers, with no bridge yet.
+    ///
+    /// # Errors
+    /// [`ControlError::Worker`].
+    pub fn start(config: Config) -> Result<Self, ControlError> {
+        let count = config.workers.max(1);
+        let (notices, receiver) = unbounded();
+        let shared = Arc::new(Shared {
+            model: ArcSwap::from_pointee(Model::default()),
+            macs: MacTable::new(config.macs),
+            events: Events::default(),
+            punts: Default::default(),
+            clock: config.clock,
+            started: Instant::now(),
+            cells: (0..count).map(|_| Default::default()).collect(),
+            drops: (0..count).map(|_| Default::default()).collect(),
+            notices,
+            settings: Settings {
+                pin: config.pin,
+                caches: config.caches,
+                exact_slots: config.exact_slots,
+                megaflow_limit: config.megaflow_limit,
+                megaflow_idle: config.megaflow_idle,
+                packet_in_rate: config.packet_in_rate,
+            },
+        });
+        let mut workers = Vec::with_capacity(count);
+        for worker in 0..count {
+            match spawn(Arc::clone(&shared), worker) {
+                Ok(handle) => workers.push(handle),
+                Err(source) => {
+                    workers.iter().for_each(WorkerHandle::stop);
+                    return Err(ControlError::Worker { worker, source });
+                }
+            }
+        }
+        let state = Mutex::new(State { model: Model::default(), ports: BTreeMap::new(), ended: false });
+        let inner = Arc::new(Inner { shared, workers, state, maintenance: Mutex::new(None) });
+        let thread = maintenance::spawn(Arc::downgrade(&inner), receiver)
+            .map_err(|source| ControlError::Worker { worker: count, source })?;
+        *inner.maintenance.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(Self { inner })
+    }
+
+    /// Ends workers and threads and closes every port. Later calls fail with [`ControlError::Ending`] or find nothing.
+    pub fn shutdown(&self) {
+        self.inner.shutdown();
+    }
+
+    /// The model as it is now.
+    pub fn model(&self) -> Arc<Model> {
+        self.inner.shared.model.load_full()
+    }
+
+    /// The clock that the switch's times are told by.
+    pub fn clock(&self) -> &Clock {
+        &self.inner.shared.clock
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locks the state for a change.
+    fn lock_for_change(&self) -> Result<MutexGuard<'_, State>, ControlError> {
+        let state = self.lock();
+        if state.ended { Err(ControlError::Ending) } else { Ok(state) }
+    }
+
+    /// Makes the changed model the one in force. Returns its generation.
+    fn publish(&self, state: &mut State) -> u64 {
+        state.model.generation += 1;
+        self.shared.model.store(Arc::new(state.model.clone()));
+        state.model.generation
+    }
+
+    fn shutdown(&self) {
+        let ports = {
+            let mut state = self.lock();
+            state.ended = true;
+            state.model = Model { generation: state.model.generation, ..Model::default() };
+            std::mem::take(&mut state.ports)
+        };
+        self.workers.iter().for_each(WorkerHandle::stop);
+        // The workers have let go of their queues, so this closes the devices.
+        drop(ports);
+        // Without a receiver the thread has ended already.
+        _ = self.shared.notices.send(Notice::Stop);
+        let thread = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread.filter(|t| t.thread().id() != std::thread::current().id()) {
+            // One that panicked has told so on stderr.
+            _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}

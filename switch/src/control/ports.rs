@@ -1,0 +1,386 @@
+//! Ports: added and removed while traffic flows, changed, listed.
+
+use super::bridges::{check_name, list};
+use super::{ControlError, Datapath, Inner, State};
+use crate::datapath::Command;
+use crate::event::EventKind;
+use crate::port::{Port, PortCaps, PortKind, RxLoss};
+use crate::stats::{PortCounters, PortStats};
+use crossbeam::channel::bounded;
+use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, VlanMode};
+use sluice_flows::{DpPort, PortNo};
+use std::sync::Arc;
+
+/// What a port is to be made of.
+pub enum PortDevice {
+    /// An open device.
+    Device(Box<dyn Port>),
+    /// One end of a patch. It is up as soon as the other end is there and names this one as its peer.
+    Patch {
+        /// Name of the port at the other end.
+        peer: String,
+    },
+}
+
+/// A port as it is asked for.
+pub struct PortRequest {
+    /// Its name, unique in the switch.
+    pub name: String,
+    /// Its number in the bridge; `None` takes the lowest free one.
+    pub number: Option<PortNo>,
+    /// What it is made of.
+    pub device: PortDevice,
+    /// Which VLANs it carries under NORMAL.
+    pub vlan: VlanMode,
+    /// Left out of FLOOD and of NORMAL's flooding.
+    pub no_flood: bool,
+    /// Administratively up.
+    pub up: bool,
+}
+
+impl PortRequest {
+    /// A trunk of all VLANs, up, with any number.
+    pub fn new(name: &str, device: PortDevice) -> Self {
+        Self { name: name.to_owned(), number: None, device, vlan: VlanMode::default(), no_flood: false, up: true }
+    }
+}
+
+/// What to change of a port; `None` leaves it as it is.
+#[derive(Clone, Debug, Default)]
+pub struct PortChange {
+    /// Which VLANs it carries under NORMAL.
+    pub vlan: Option<VlanMode>,
+    /// Left out of FLOOD and of NORMAL's flooding.
+    pub no_flood: Option<bool>,
+    /// Administratively up.
+    pub up: Option<bool>,
+    /// MTU in bytes.
+    pub mtu: Option<u32>,
+}
+
+/// A port as it is.
+#[derive(Clone, Debug)]
+pub struct PortInfo {
+    /// Its bridge.
+    pub bridge: BridgeId,
+    /// Its bridge's name.
+    pub bridge_name: Arc<str>,
+    /// Its place in the bridge: number, name, VLANs.
+    pub port: Arc<BridgePort>,
+    /// What it is made of.
+    pub kind: PortKind,
+    /// Name of the port at the other end, for a patch port.
+    pub peer: Option<String>,
+    /// Administratively up.
+    pub admin_up: bool,
+    /// Its device is there and has a carrier; for a patch port, its peer is there.
+    pub link_up: bool,
+    /// Its device is gone for good.
+    pub gone: bool,
+    /// MTU in bytes; 0 when it has none.
+    pub mtu: u32,
+    /// Hardware address.
+    pub mac: Option<[u8; 6]>,
+    /// What the device takes without help from software.
+    pub caps: PortCaps,
+    /// Counters since it was added.
+    pub stats: PortStats,
+    /// Frames lost before a worker saw them.
+    pub rx_loss: RxLoss,
+}
+
+/// What the control side knows of a port.
+pub(super) struct PortState {
+    name: Arc<str>,
+    device: Device,
+    counters: Arc<PortCounters>,
+    admin_up: bool,
+    link_up: bool,
+    gone: bool,
+}
+
+enum Device {
+    Port(Arc<dyn Port>),
+    Patch { peer: String },
+}
+
+impl Datapath {
+    /// Adds a port to a bridge. Frames flow when this returns.
+    ///
+    /// # Errors
+    /// When there is no such bridge, the name or number is taken or cannot be one, or the device refuses.
+    pub fn add_port(&self, bridge: &str, request: PortRequest) -> Result<DpPort, ControlError> {
+        check_name(&request.name)?;
+        let inner = &self.inner;
+        let mut state = inner.lock_for_change()?;
+        let bridge = state.bridge(bridge)?;
+        if let Some(holder) = state.bridge_of_port(&request.name) {
+            return Err(ControlError::PortExists { name: request.name, bridge: holder.name.to_string() });
+        }
+        let no = pick_number(&bridge, &request)?;
+        let dp = state.free_port();
+        let workers = inner.workers.len();
+        let counters = Arc::new(PortCounters::new(workers));
+        let (device, queues) = match request.device {
+            PortDevice::Patch { peer } => (Device::Patch { peer }, (0..workers).map(|_| None).collect::<Vec<_>>()),
+            PortDevice::Device(port) => {
+                let queues = port.queues(workers)?.into_iter().map(Some).collect();
+                (Device::Port(Arc::from(port)), queues)
+            }
+        };
+        let name: Arc<str> = request.name.into();
+        let link_up = matches!(&device, Device::Port(port) if port.link_up());
+        let admin_up = request.up;
+        for (worker, queue) in inner.workers.iter().zip(queues) {
+            worker.send(Command::AddPort { port: dp, queue, counters: Arc::clone(&counters) });
+        }
+        state.ports.insert(dp, PortState { name: Arc::clone(&name), device, counters, admin_up, link_up, gone: false });
+        let port = BridgePort {
+            no,
+            name: Arc::clone(&name),
+            dp,
+            vlan: request.vlan,
+            up: admin_up && link_up,
+            no_flood: request.no_flood,
+            peer: None,
+        };
+        state.model.ports.insert(dp, (bridge.id, no));
+        if let Some(bridge) = state.bridge_mut(bridge.id) {
+            bridge.ports.insert(no, Arc::new(port));
+        }
+        state.link_patches();
+        inner.publish(&mut state);
+        inner.workers.iter().for_each(crate::datapath::WorkerHandle::wake);
+        inner.shared.events.publish(Some(bridge.id), EventKind::PortAdded { name, no, dp });
+        Ok(dp)
+    }
+
+    /// Removes a port. Its device is closed when this returns; frames on their way to it are dropped as `no_port`.
+    ///
+    /// # Errors
+    /// When there is no such bridge or port.
+    pub fn remove_port(&self, bridge: &str, name: &str) -> Result<(), ControlError> {
+        let mut state = self.inner.lock_for_change()?;
+        let bridge = state.bridge(bridge)?;
+        let port = find(&bridge, name)?;
+        self.inner.remove_from(&mut state, &bridge, &port);
+        Ok(())
+    }
+
+    /// Changes a port.
+    ///
+    /// # Errors
+    /// When there is no such bridge or port, or the device refuses the MTU.
+    pub fn set_port(&self, bridge: &str, name: &str, change: &PortChange) -> Result<(), ControlError> {
+        let mut state = self.inner.lock_for_change()?;
+        let bridge = state.bridge(bridge)?;
+        let port = find(&bridge, name)?;
+        if let Some(known) = state.ports.get_mut(&port.dp) {
+            if let (Some(mtu), Device::Port(device)) = (change.mtu, &known.device) {
+                device.set_mtu(mtu)?;
+            }
+            known.admin_up = change.up.unwrap_or(known.admin_up);
+        }
+        let mut next = (*port).clone();
+        next.vlan = change.vlan.clone().unwrap_or(next.vlan);
+        next.no_flood = change.no_flood.unwrap_or(next.no_flood);
+        self.inner.update_port(&mut state, bridge.id, next);
+        Ok(())
+    }
+
+    /// The ports of one bridge, or of all if none is named, sorted by bridge name and number.
+    ///
+    /// # Errors
+    /// When there is no such bridge.
+    pub fn ports(&self, bridge: Option<&str>) -> Result<Vec<PortInfo>, ControlError> {
+        let state = self.inner.lock();
+        let bridges = match bridge {
+            Some(name) => vec![state.bridge(name)?],
+            None => {
+                let mut all: Vec<_> = state.model.bridges.values().cloned().collect();
+                all.sort_by(|a, b| a.name.cmp(&b.name));
+                all
+            }
+        };
+        let ports = bridges.iter().flat_map(|b| b.ports.values().map(move |port| (b, port)));
+        Ok(ports.filter_map(|(bridge, port)| Some(info(bridge, port, state.ports.get(&port.dp)?))).collect())
+    }
+}
+
+impl Inner {
+    /// Takes a port out of model and workers, in this order: no packet is sent to it when the workers let go of it.
+    pub(super) fn remove_from(&self, state: &mut State, bridge: &Bridge, port: &Arc<BridgePort>) {
+        state.model.ports.remove(&port.dp);
+        if let Some(bridge) = state.bridge_mut(bridge.id) {
+            bridge.ports.remove(&port.no);
+        }
+        let closing = state.ports.remove(&port.dp);
+        state.link_patches();
+        self.publish(state);
+        let (done, all_done) = bounded(self.workers.len());
+        for worker in &self.workers {
+            worker.send(Command::RemovePort { port: port.dp, done: done.clone() });
+        }
+        drop(done);
+        // Ends when every worker has answered or ended.
+        while all_done.recv().is_ok() {}
+        drop(closing);
+        self.shared.macs.flush(bridge.id, Some(port.no));
+        let (name, no, dp) = (Arc::clone(&port.name), port.no, port.dp);
+        self.shared.events.publish(Some(bridge.id), EventKind::PortRemoved { name, no, dp });
+    }
+
+    /// Puts `port` in the place of the one with its number, its state as its device has it.
+    fn update_port(&self, state: &mut State, bridge: BridgeId, mut port: BridgePort) {
+        let Some(known) = state.ports.get(&port.dp) else { return };
+        let gone = known.gone;
+        if matches!(known.device, Device::Port(_)) {
+            port.up = known.admin_up && known.link_up && !gone;
+        }
+        let (no, dp) = (port.no, port.dp);
+        if let Some(bridge) = state.bridge_mut(bridge) {
+            bridge.ports.insert(no, Arc::new(port));
+        }
+        state.link_patches();
+        self.publish(state);
+        let Some((_, port)) = state.model.port(dp) else { return };
+        let (name, up) = (Arc::clone(&port.name), port.up);
+        if !up {
+            self.shared.macs.flush(bridge, Some(no));
+        }
+        self.shared.events.publish(Some(bridge), EventKind::PortChanged { name, no, up, gone });
+    }
+
+    /// Notes that a port's device is gone for good.
+    pub(super) fn port_gone(&self, dp: DpPort) {
+        let mut state = self.lock();
+        let Some(known) = state.ports.get_mut(&dp).filter(|p| !p.gone) else { return };
+        known.gone = true;
+        known.link_up = false;
+        self.refresh_port(&mut state, dp);
+    }
+
+    /// Asks every device whether it is up, and makes known what changed.
+    pub(super) fn watch_links(&self) {
+        let devices: Vec<_> = {
+            let state = self.lock();
+            let devices = state.ports.iter().filter(|(_, p)| !p.gone).map(|(dp, p)| (*dp, p.link_up, &p.device));
+            devices
+                .filter_map(|(dp, up, device)| match device {
+                    Device::Port(port) => Some((dp, up, Arc::clone(port))),
+                    Device::Patch { .. } => None,
+                })
+                .collect()
+        };
+        // Asked without the lock: a device may take its time.
+        for (dp, before, device) in devices {
+            let up = device.link_up();
+            if up == before {
+                continue;
+            }
+            let mut state = self.lock();
+            let Some(known) = state.ports.get_mut(&dp).filter(|p| !p.gone) else { continue };
+            // The number may be another port's by now.
+            if matches!(&known.device, Device::Port(port) if Arc::ptr_eq(port, &device)) {
+                known.link_up = up;
+                self.refresh_port(&mut state, dp);
+            }
+        }
+    }
+
+    fn refresh_port(&self, state: &mut State, dp: DpPort) {
+        if let Some((bridge, port)) = state.model.port(dp).map(|(b, p)| (b.id, (**p).clone())) {
+            self.update_port(state, bridge, port);
+        }
+    }
+}
+
+impl State {
+    /// The lowest datapath number that no port has.
+    fn free_port(&self) -> DpPort {
+        let taken = self.ports.keys().zip(0..).take_while(|(dp, i)| dp.0 == *i).count();
+        DpPort(taken as u32)
+    }
+
+    fn bridge_of_port(&self, name: &str) -> Option<&Arc<Bridge>> {
+        let (dp, _) = self.ports.iter().find(|(_, p)| &*p.name == name)?;
+        self.model.port(*dp).map(|(bridge, _)| bridge)
+    }
+
+    /// Connects every patch port with its peer, if each names the other, and takes the others down.
+    fn link_patches(&mut self) {
+        let patches: Vec<_> = self
+            .ports
+            .iter()
+            .filter_map(|(dp, p)| match &p.device {
+                Device::Patch { peer } => Some((*dp, Arc::clone(&p.name), peer.clone(), p.admin_up)),
+                Device::Port(_) => None,
+            })
+            .collect();
+        for (dp, name, peer, admin_up) in &patches {
+            let other = patches.iter().find(|(_, other, back, _)| **other == **peer && **back == **name);
+            let far = other.and_then(|(dp, ..)| self.model.ports.get(dp).copied());
+            let up = *admin_up && far.is_some();
+            if let Some(known) = self.ports.get_mut(dp) {
+                known.link_up = far.is_some();
+            }
+            let Some((bridge, no)) = self.model.ports.get(dp).copied() else { continue };
+            let Some(bridge) = self.bridge_mut(bridge) else { continue };
+            if let Some(port) = bridge.ports.get(&no).filter(|p| p.peer != far || p.up != up) {
+                let port = BridgePort { peer: far, up, ..(**port).clone() };
+                bridge.ports.insert(no, Arc::new(port));
+            }
+        }
+    }
+}
+
+fn find(bridge: &Bridge, name: &str) -> Result<Arc<BridgePort>, ControlError> {
+    bridge.ports.values().find(|p| &*p.name == name).cloned().ok_or_else(|| ControlError::NoPort {
+        bridge: bridge.name.to_string(),
+        name: name.to_owned(),
+        known: list(bridge.ports.values().map(|p| &*p.name)),
+    })
+}
+
+/// The number that the port gets.
+fn pick_number(bridge: &Bridge, request: &PortRequest) -> Result<PortNo, ControlError> {
+    let name = || request.name.clone();
+    match request.number {
+        Some(no) if !no.is_ordinary() && no != PortNo::LOCAL => Err(ControlError::BadNumber { name: name(), no }),
+        Some(no) => match bridge.ports.get(&no) {
+            None => Ok(no),
+            Some(holder) => Err(ControlError::NumberTaken {
+                name: name(),
+                no,
+                bridge: bridge.name.to_string(),
+                holder: holder.name.to_string(),
+            }),
+        },
+        None => (1..=PortNo::MAX.0)
+            .map(PortNo)
+            .find(|no| !bridge.ports.contains_key(no))
+            .ok_or_else(|| ControlError::NoNumberLeft { name: name(), bridge: bridge.name.to_string() }),
+    }
+}
+
+fn info(bridge: &Arc<Bridge>, port: &Arc<BridgePort>, known: &PortState) -> PortInfo {
+    let (device, peer) = match &known.device {
+        Device::Port(device) => (Some(device), None),
+        Device::Patch { peer } => (None, Some(peer.clone())),
+    };
+    PortInfo {
+        bridge: bridge.id,
+        bridge_name: Arc::clone(&bridge.name),
+        port: Arc::clone(port),
+        kind: device.map_or(PortKind::Patch, |d| d.kind()),
+        peer,
+        admin_up: known.admin_up,
+        link_up: known.link_up,
+        gone: known.gone,
+        mtu: device.map_or(0, |d| d.mtu()),
+        mac: device.and_then(|d| d.mac()),
+        caps: device.map_or(PortCaps::ALL, |d| d.caps()),
+        stats: known.counters.total(),
+        rx_loss: device.map_or_else(RxLoss::default, |d| d.rx_loss()),
+    }
+}

@@ -1,0 +1,399 @@
+//! The megaflow cache of one worker: for each translated packet, the bits that its translation looked at and what came
+//! of it. A packet that agrees in those bits gets the same.
+//!
+//! # Layout
+//! Entries live in two arrays by number: [`Hot`], what a hit touches (three cache lines), and [`Flow`], the rest. Per
+//! distinct mask there is a [`Subtable`], a hash table of entry numbers; a lookup tries the subtables in the order of
+//! their recent hits. Entries carry no priorities: translation's masks make them disjoint, and any entry that is up to
+//! date and fits gives the right answer.
+//!
+//! # Up to date
+//! Each entry notes the model's generation and the versions of the MAC table answers that it was made with. A worker
+//! numbers the states of the two that it has seen (its *epoch*); an entry that was checked in this epoch needs no
+//! further look. Otherwise it is compared once, and translated anew by the next packet that hits it if anything
+//! changed. Nothing walks the cache because a rule changed.
+//!
+//! # The union of masks
+//! The cache keeps the union of all its masks. The hash for the [exact cache](super::exact) covers those bits and no
+//! others; when the union changes, old slots of the exact cache are simply not found any more.
+//!
+//! # Limits
+//! [`MegaflowCache::limit`] entries; a full cache evicts the least recently used of a sample. Lookups cost a probe per
+//! distinct mask, so traffic made to provoke many masks slows misses down, not hits of the exact cache.
+
+use super::lens::{Lens, Secret};
+use hashbrown::HashTable;
+use sluice_flows::datapath::{DpAction, MacSighting};
+use sluice_flows::key::{PacketKey, PacketMask};
+use sluice_flows::rule::{Millis, Rule};
+use sluice_flows::{DpPort, DropReason, Verdict};
+use smallvec::SmallVec;
+use std::sync::Arc;
+
+/// Entries looked at to find one to evict.
+const EVICT_SAMPLE: usize = 16;
+
+/// What a hit does, for the cases that need no list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// Send the packet as it is to one port.
+    Output(DpPort),
+    /// Do nothing and count a drop.
+    Drop(DropReason),
+    /// Work through [`Flow::actions`].
+    List,
+}
+
+/// What a hit touches.
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+pub(crate) struct Hot {
+    /// The packet key under the subtable's mask. That of a free entry fits no packet.
+    pub(crate) key: PacketKey,
+    subtable: u32,
+    pub(crate) plan: Plan,
+    /// The worker's epoch in which the entry was last known to be up to date.
+    pub(crate) epoch: u64,
+    /// Packets since they were last credited.
+    pub(crate) packets: u64,
+    /// Bytes since they were last credited.
+    pub(crate) bytes: u64,
+    /// When it was last hit.
+    pub(crate) used: Millis,
+}
+
+/// What a hit of a list, a check or a dump touches.
+#[derive(Clone, Debug)]
+pub(crate) struct Flow {
+    pub(crate) actions: Vec<DpAction>,
+    pub(crate) verdict: Verdict,
+    /// Generation of the model that it was made from.
+    pub(crate) generation: u64,
+    /// MAC table counters that it depends on, with the values they had.
+    pub(crate) macs: SmallVec<[(u16, u32); 2]>,
+    pub(crate) sightings: SmallVec<[MacSighting; 1]>,
+    /// Rules to credit, each as often as it matched.
+    pub(crate) rules: Vec<Arc<Rule>>,
+    pub(crate) patched: SmallVec<[DpPort; 2]>,
+    /// The packet that it was made for.
+    pub(crate) example: PacketKey,
+    /// Packets credited so far.
+    pub(crate) packets: u64,
+    /// Bytes credited so far.
+    pub(crate) bytes: u64,
+}
+
+impl Flow {
+    /// The plan that does the same as the list.
+    pub(crate) fn plan(&self) -> Plan {
+        match (self.actions.as_slice(), self.verdict) {
+            ([], Verdict::Drop(reason)) => Plan::Drop(reason),
+            ([DpAction::Output(port)], Verdict::Forward) => Plan::Output(*port),
+            _ => Plan::List,
+        }
+    }
+}
+
+/// The entries under one mask.
+#[derive(Debug)]
+struct Subtable {
+    mask: PacketMask,
+    lens: Lens,
+    table: HashTable<u32>,
+    /// Lookups answered since the order was last made.
+    hits: u64,
+}
+
+/// The megaflow cache of one worker.
+#[derive(Debug)]
+pub(crate) struct MegaflowCache {
+    hot: Vec<Hot>,
+    flows: Vec<Flow>,
+    free: Vec<u32>,
+    subtables: Vec<Subtable>,
+    /// Numbers of the subtables in use, most hit first.
+    order: Vec<u32>,
+    /// Numbers of those not in use.
+    idle: Vec<u32>,
+    union: PacketMask,
+    lens: Lens,
+    secret: Secret,
+    limit: usize,
+    hand: usize,
+}
+
+impl MegaflowCache {
+    /// An empty cache of at most `limit` entries (at least 1).
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            hot: Vec::new(),
+            flows: Vec::new(),
+            free: Vec::new(),
+            subtables: Vec::new(),
+            order: Vec::new(),
+            idle: Vec::new(),
+            union: PacketMask::ZERO,
+            lens: Lens::new(&PacketMask::ZERO),
+            secret: Secret::random(),
+            limit: limit.clamp(1, u32::MAX as usize),
+            hand: 0,
+        }
+    }
+
+    /// Number of entries.
+    pub(crate) fn len(&self) -> usize {
+        self.hot.len() - self.free.len()
+    }
+
+    /// Whether no entry can be added without evicting one.
+    pub(crate) fn is_full(&self) -> bool {
+        self.len() >= self.limit
+    }
+
+    /// Number of distinct masks.
+    pub(crate) fn masks(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Hash of `key` over every bit that some entry looks at.
+    #[inline]
+    pub(crate) fn hash(&self, key: &PacketKey) -> u64 {
+        self.lens.hash(key, &self.secret)
+    }
+
+    /// The entry `index` if `key` agrees with it.
+    #[inline]
+    pub(crate) fn check(&mut self, index: u32, key: &PacketKey) -> Option<&mut Hot> {
+        let hot = self.hot.get_mut(index as usize)?;
+        let mask = &self.subtables.get(hot.subtable as usize)?.mask;
+        let mut differs = 0;
+        for ((k, m), e) in key.0.iter().zip(&mask.0).zip(&hot.key.0) {
+            differs |= k & m ^ e;
+        }
+        (differs == 0).then_some(hot)
+    }
+
+    /// Number of an entry that `key` agrees with.
+    pub(crate) fn find(&mut self, key: &PacketKey) -> Option<u32> {
+        for &number in &self.order {
+            let subtable = &mut self.subtables[number as usize];
+            let masked = key.masked(&subtable.mask);
+            let hash = subtable.lens.hash(key, &self.secret);
+            if let Some(&index) = subtable.table.find(hash, |&i| self.hot[i as usize].key == masked) {
+                subtable.hits += 1;
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    /// The entry `index`, which is in use.
+    #[inline]
+    pub(crate) fn hot(&mut self, index: u32) -> &mut Hot {
+        &mut self.hot[index as usize]
+    }
+
+    /// The rest of the entry `index`, which is in use.
+    #[inline]
+    pub(crate) fn flow(&self, index: u32) -> &Flow {
+        &self.flows[index as usize]
+    }
+
+    /// Both parts of the entry `index`, which is in use.
+    pub(crate) fn both(&mut self, index: u32) -> (&mut Hot, &mut Flow) {
+        (&mut self.hot[index as usize], &mut self.flows[index as usize])
+    }
+
+    /// Whether the entry `index` has this mask.
+    pub(crate) fn is_for(&self, index: u32, mask: &PacketMask) -> bool {
+        let subtable = self.hot.get(index as usize).and_then(|hot| self.subtables.get(hot.subtable as usize));
+        subtable.is_some_and(|s| s.mask == *mask)
+    }
+
+    /// Adds an entry and returns its number. One with the same mask and key is replaced: `settle` sees it before it
+    /// goes, as it does one that is evicted because the cache is full. Says whether one was evicted.
+    pub(crate) fn install(
+        &mut self,
+        mask: &PacketMask,
+        key: &PacketKey,
+        flow: Flow,
+        epoch: u64,
+        now: Millis,
+        mut settle: impl FnMut(&mut Hot, &mut Flow),
+    ) -> (u32, bool) {
+        let number = self.subtable(mask);
+        let masked = key.masked(mask);
+        let subtable = &self.subtables[number as usize];
+        let hash = subtable.lens.hash(&masked, &self.secret);
+        let old = subtable.table.find(hash, |&i| self.hot[i as usize].key == masked).copied();
+        let plan = flow.plan();
+        let hot = Hot { key: masked, subtable: number, plan, epoch, packets: 0, bytes: 0, used: now };
+        if let Some(index) = old {
+            settle(&mut self.hot[index as usize], &mut self.flows[index as usize]);
+            self.hot[index as usize] = hot;
+            self.flows[index as usize] = flow;
+            return (index, false);
+        }
+        let evicted = self.is_full() && self.evict(&mut settle);
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.hot[index as usize] = hot;
+                self.flows[index as usize] = flow;
+                index
+            }
+            None => {
+                self.hot.push(hot);
+                self.flows.push(flow);
+                (self.hot.len() - 1) as u32
+            }
+        };
+        let subtable = &mut self.subtables[number as usize];
+        let (lens, entries, secret) = (&subtable.lens, &self.hot, &self.secret);
+        subtable.table.insert_unique(hash, index, |&i| lens.hash(&entries[i as usize].key, secret));
+        (index, evicted)
+    }
+
+    /// Removes the entry `index`, which is in use. It was settled before.
+    pub(crate) fn remove(&mut self, index: u32) {
+        let hot = &mut self.hot[index as usize];
+        let subtable = &mut self.subtables[hot.subtable as usize];
+        let hash = subtable.lens.hash(&hot.key, &self.secret);
+        if let Ok(found) = subtable.table.find_entry(hash, |&i| i == index) {
+            found.remove();
+        }
+        // Every mask has the ingress port, and no packet comes in by this one.
+        hot.key = PacketKey([u64::MAX; _]);
+        let flow = &mut self.flows[index as usize];
+        flow.rules = Vec::new();
+        flow.actions = Vec::new();
+        self.free.push(index);
+    }
+
+    /// Forgets everything. It was settled before.
+    pub(crate) fn clear(&mut self) {
+        self.hot.clear();
+        self.flows.clear();
+        self.free.clear();
+        self.subtables.clear();
+        self.order.clear();
+        self.idle.clear();
+        self.set_union(PacketMask::ZERO);
+    }
+
+    /// Whether the entry number `index` is in use.
+    fn in_use(&self, index: usize) -> bool {
+        self.hot[index].key.0[0] != u64::MAX
+    }
+
+    /// Shows `visit` the next `count` entry numbers in use, or fewer when it has been round once; those for which it
+    /// returns false are removed. Returns how many were removed.
+    pub(crate) fn sweep(&mut self, count: usize, mut visit: impl FnMut(&mut Hot, &mut Flow) -> bool) -> usize {
+        let mut removed = 0;
+        for _ in 0..count.min(self.hot.len()) {
+            self.hand = if self.hand + 1 < self.hot.len() { self.hand + 1 } else { 0 };
+            if self.in_use(self.hand) && !visit(&mut self.hot[self.hand], &mut self.flows[self.hand]) {
+                self.remove(self.hand as u32);
+                removed += 1;
+            }
+        }
+        removed
+    }
+
+    /// Shows `visit` every entry with its mask.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Hot, &PacketMask, &Flow)) {
+        for (hot, flow) in self.hot.iter().zip(&self.flows).filter(|(hot, _)| hot.key.0[0] != u64::MAX) {
+            visit(hot, &self.subtables[hot.subtable as usize].mask, flow);
+        }
+    }
+
+    /// Room for entries, those free included: what one round of [`Self::sweep`] visits.
+    pub(crate) fn size(&self) -> usize {
+        self.hot.len()
+    }
+
+    /// Sorts the subtables by their hits since the last time, forgets empty ones, and shrinks the union of masks to
+    /// what is left.
+    pub(crate) fn sort(&mut self) {
+        let (subtables, idle) = (&self.subtables, &mut self.idle);
+        self.order.retain(|&n| {
+            let used = !subtables[n as usize].table.is_empty();
+            if !used {
+                idle.push(n);
+            }
+            used
+        });
+        self.order.sort_by_key(|&n| std::cmp::Reverse(self.subtables[n as usize].hits));
+        let mut union = PacketMask::ZERO;
+        for &number in &self.order {
+            let subtable = &mut self.subtables[number as usize];
+            // Halved and not cleared: a pause does not lose the order.
+            subtable.hits /= 2;
+            widen(&mut union, &subtable.mask);
+        }
+        self.set_union(union);
+    }
+
+    /// Number of the subtable for `mask`; a new one if there is none.
+    fn subtable(&mut self, mask: &PacketMask) -> u32 {
+        if let Some(&number) = self.order.iter().find(|&&n| self.subtables[n as usize].mask == *mask) {
+            return number;
+        }
+        let fresh = Subtable { mask: *mask, lens: Lens::new(mask), table: HashTable::new(), hits: 0 };
+        let number = match self.idle.pop() {
+            Some(number) => {
+                self.subtables[number as usize] = fresh;
+                number
+            }
+            None => {
+                self.subtables.push(fresh);
+                (self.subtables.len() - 1) as u32
+            }
+        };
+        self.order.push(number);
+        let mut union = self.union;
+        widen(&mut union, mask);
+        self.set_union(union);
+        number
+    }
+
+    fn set_union(&mut self, union: PacketMask) {
+        if union != self.union {
+            self.lens = Lens::new(&union);
+            self.union = union;
+        }
+    }
+
+    /// Removes the least recently used of the next few entries.
+    fn evict(&mut self, settle: &mut impl FnMut(&mut Hot, &mut Flow)) -> bool {
+        let mut oldest = None;
+        let mut seen = 0;
+        for _ in 0..self.hot.len() {
+            self.hand = if self.hand + 1 < self.hot.len() { self.hand + 1 } else { 0 };
+            if !self.in_use(self.hand) {
+                continue;
+            }
+            let used = self.hot[self.hand].used;
+            if oldest.is_none_or(|(_, other)| used < other) {
+                oldest = Some((self.hand, used));
+            }
+            seen += 1;
+            if seen == EVICT_SAMPLE {
+                break;
+            }
+        }
+        let Some((index, _)) = oldest else { return false };
+        settle(&mut self.hot[index], &mut self.flows[index]);
+        self.remove(index as u32);
+        true
+    }
+}
+
+/// Adds the bits of `mask` to `union`.
+fn widen(union: &mut PacketMask, mask: &PacketMask) {
+    for (u, m) in union.0.iter_mut().zip(&mask.0) {
+        *u |= m;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,56 @@
+//! Crediting: what a cache entry has counted goes to the rules, the patch ports, the MAC table and the drops.
+
+use super::cache::megaflow::{Flow, Hot};
+use super::execute::Lanes;
+use super::shared::Shared;
+use sluice_flows::key::{PacketKey, slot};
+use sluice_flows::rule::Millis;
+use sluice_flows::{DpPort, Verdict};
+
+/// Where one worker credits to.
+pub(super) struct Ledger<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) lanes: &'a Lanes,
+    pub(super) worker: usize,
+}
+
+impl Ledger<'_> {
+    /// Credits what the entry counted since the last time.
+    pub(super) fn settle(&self, hot: &mut Hot, flow: &mut Flow) {
+        if hot.packets != 0 {
+            let (packets, bytes) = (std::mem::take(&mut hot.packets), std::mem::take(&mut hot.bytes));
+            self.credit(flow, packets, bytes, hot.used);
+        }
+    }
+
+    /// Credits packets that a translation was used for.
+    pub(super) fn credit(&self, flow: &mut Flow, packets: u64, bytes: u64, used: Millis) {
+        flow.packets += packets;
+        flow.bytes += bytes;
+        for rule in &flow.rules {
+            rule.stats.credit(packets, bytes, used);
+        }
+        for pair in flow.patched.chunks_exact(2) {
+            if let Some(left) = self.lanes.cells(pair[0]) {
+                left.tx_packets.add(packets);
+                left.tx_bytes.add(bytes);
+            }
+            if let Some(entered) = self.lanes.cells(pair[1]) {
+                entered.rx_packets.add(packets);
+                entered.rx_bytes.add(bytes);
+            }
+        }
+        for sighting in &flow.sightings {
+            self.shared.macs.refresh(sighting, used);
+        }
+        if let Verdict::Drop(reason) = flow.verdict {
+            let ingress = ingress(&flow.example);
+            self.shared.drops[self.worker].add(reason, ingress, flow.rules.last(), packets, used, Some(&flow.example));
+        }
+    }
+}
+
+/// The datapath port in a key of the caches.
+pub(super) fn ingress(key: &PacketKey) -> DpPort {
+    DpPort(key.get(slot::IN_PORT) as u32)
+}

@@ -1,0 +1,60 @@
+//! The data path: workers, their caches, and what they do with a frame.
+//!
+//! # A frame's way
+//! `rx_burst` -> [`extract`](sluice_flows::packet::extract) -> exact cache -> megaflow cache -> miss:
+//! [`upcall`] translates and installs -> [`execute`] -> one list per output port -> `tx_burst` -> accounting.
+//!
+//! # Rules
+//! - A worker runs each burst to completion: when it polls again, no frame is on its way any more. So frames are
+//!   allocated once, a burst of them and some more for copies, and no frame changes hands between threads.
+//! - On a hit: no lock, no allocation, no system call but the ports' own, no log line. Time is read once per burst.
+//! - What workers share they read: the model, an immutable snapshot picked up between bursts, and the MAC table's
+//!   versions. What they write is theirs alone (see [`stats`](crate::stats)).
+//! - Each frame received is counted exactly once, as forwarded or as dropped for one reason.
+
+mod burst;
+mod cache;
+mod drops;
+mod execute;
+mod ledger;
+mod poll;
+mod punt;
+mod shared;
+mod upcall;
+mod worker;
+
+pub use punt::PacketIn;
+pub(crate) use shared::{Notice, Settings, Shared};
+pub(crate) use worker::{Command, PacketOut, WorkerHandle, spawn};
+
+use sluice_flows::Verdict;
+use sluice_flows::datapath::DpAction;
+use sluice_flows::key::{PacketKey, PacketMask};
+use sluice_flows::rule::{Millis, Rule};
+use std::sync::Arc;
+
+/// Frames received at a time.
+pub(crate) const BURST: usize = 32;
+
+/// A megaflow as dumps show it.
+#[derive(Clone, Debug)]
+pub struct MegaflowStats {
+    /// The worker whose cache holds it.
+    pub worker: usize,
+    /// The packets that it is for, under the mask; `in_port` is the datapath's port number.
+    pub key: PacketKey,
+    /// The bits that count.
+    pub mask: PacketMask,
+    /// What is done with them.
+    pub actions: Vec<DpAction>,
+    /// What becomes of them.
+    pub verdict: Verdict,
+    /// Packets answered.
+    pub packets: u64,
+    /// Bytes of those packets.
+    pub bytes: u64,
+    /// When the last of them was.
+    pub used: Millis,
+    /// The rule that decided; `None` when none matched.
+    pub rule: Option<Arc<Rule>>,
+}

@@ -1,0 +1,54 @@
+//! What all workers and the control side share.
+
+use super::drops::Drops;
+use super::punt::Punts;
+use crate::clock::Clock;
+use crate::event::Events;
+use crate::mac_table::MacTable;
+use crate::stats::WorkerCells;
+use arc_swap::ArcSwap;
+use crossbeam::channel::Sender;
+use crossbeam::utils::CachePadded;
+use sluice_flows::DpPort;
+use sluice_flows::bridge::Model;
+use std::time::Instant;
+
+/// What a worker tells the control side.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Notice {
+    /// A port's device is gone for good.
+    Gone(DpPort),
+    /// The switch is ending.
+    Stop,
+}
+
+/// How workers work; fixed at the start.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// CPU of each worker; empty leaves them to the scheduler.
+    pub(crate) pin: Vec<usize>,
+    /// Without, every packet is translated: the oracle that cached results are compared with.
+    pub(crate) caches: bool,
+    /// Slots of each worker's exact cache.
+    pub(crate) exact_slots: usize,
+    /// Entries of each worker's megaflow cache.
+    pub(crate) megaflow_limit: usize,
+    /// Milliseconds without a packet until a megaflow goes.
+    pub(crate) megaflow_idle: u64,
+    /// Packets a second that each worker hands to controllers.
+    pub(crate) packet_in_rate: u64,
+}
+
+/// What all workers and the control side share.
+pub(crate) struct Shared {
+    pub(crate) model: ArcSwap<Model>,
+    pub(crate) macs: MacTable,
+    pub(crate) events: Events,
+    pub(crate) punts: Punts,
+    pub(crate) clock: Clock,
+    pub(crate) started: Instant,
+    pub(crate) cells: Box<[CachePadded<WorkerCells>]>,
+    pub(crate) drops: Box<[Drops]>,
+    pub(crate) notices: Sender<Notice>,
+    pub(crate) settings: Settings,
+}

@@ -1,0 +1,123 @@
+//! What happens to a packet that no cache has an answer for: it is translated, here and now, by the worker itself.
+
+use super::cache::megaflow::Flow;
+use super::shared::Shared;
+use crate::event::EventKind;
+use crate::mac_table::{MacChange, MacEntry, MacTable};
+use sluice_flows::action::Action;
+use sluice_flows::bridge::{BridgeId, Model};
+use sluice_flows::datapath::{MacQuery, MacSighting, Translation};
+use sluice_flows::key::{PacketKey, PacketMask, slot};
+use sluice_flows::rule::Millis;
+use sluice_flows::translate::{MacLookup, NoTrace, translate, translate_packet_out};
+use sluice_flows::{DpPort, DropReason, PortNo, Verdict};
+use smallvec::SmallVec;
+use std::cell::RefCell;
+
+/// The MAC table, and which of its version counters the answers depended on.
+struct Watched<'a> {
+    macs: &'a MacTable,
+    seen: RefCell<SmallVec<[(u16, u32); 2]>>,
+}
+
+impl<'a> Watched<'a> {
+    fn new(macs: &'a MacTable) -> Self {
+        Self { macs, seen: RefCell::default() }
+    }
+
+    fn note(&self, bridge: BridgeId, vlan: sluice_flows::bridge::VlanId, mac: u64) {
+        let slot = self.macs.slot(bridge, vlan, mac);
+        self.seen.borrow_mut().push((slot, self.macs.version(slot)));
+    }
+}
+
+impl MacLookup for Watched<'_> {
+    fn port_of(&self, query: MacQuery) -> Option<PortNo> {
+        // The version is read first: see the table's module documentation.
+        self.note(query.bridge, query.vlan, query.mac);
+        self.macs.port_of(query)
+    }
+}
+
+/// Translates a packet that came in by `ingress`, and learns where its source is.
+pub(super) fn upcall(
+    shared: &Shared,
+    model: &Model,
+    key: &PacketKey,
+    ingress: DpPort,
+    now: Millis,
+) -> (PacketMask, Flow) {
+    let watched = Watched::new(&shared.macs);
+    let translation = if model.port(ingress).is_some_and(|(_, port)| !port.up) {
+        dropped(DropReason::PortDown)
+    } else {
+        translate(model, &watched, ingress, key, &mut NoTrace)
+    };
+    let mask = translation.mask;
+    (mask, finish(shared, model, key, translation, watched, now))
+}
+
+/// Translates a packet-out. `None` when the bridge is gone.
+pub(super) fn packet_out(
+    shared: &Shared,
+    model: &Model,
+    key: &PacketKey,
+    (bridge, in_port): (BridgeId, PortNo),
+    actions: &[Action],
+    now: Millis,
+) -> Option<Flow> {
+    let watched = Watched::new(&shared.macs);
+    let translation = translate_packet_out(model, &watched, bridge, in_port, key, actions, &mut NoTrace)?;
+    Some(finish(shared, model, key, translation, watched, now))
+}
+
+fn finish(
+    shared: &Shared,
+    model: &Model,
+    key: &PacketKey,
+    translation: Translation,
+    watched: Watched<'_>,
+    now: Millis,
+) -> Flow {
+    for sighting in &translation.sightings {
+        learn(shared, sighting, now);
+        // After learning: the entry is out of date as soon as the address is somewhere else or forgotten.
+        watched.note(sighting.bridge, sighting.vlan, sighting.mac);
+    }
+    Flow {
+        actions: translation.actions,
+        verdict: translation.verdict,
+        generation: model.generation,
+        macs: watched.seen.into_inner(),
+        sightings: translation.sightings,
+        rules: translation.rules,
+        patched: translation.patched,
+        example: *key,
+        packets: 0,
+        bytes: 0,
+    }
+}
+
+fn learn(shared: &Shared, sighting: &MacSighting, now: Millis) {
+    let change = shared.macs.learn(sighting, now);
+    if change != MacChange::None {
+        let MacSighting { bridge, vlan, mac, port } = *sighting;
+        let entry = MacEntry { bridge, vlan, mac, port, seen: now };
+        shared.events.publish(Some(bridge), EventKind::MacLearned { entry, change });
+    }
+}
+
+/// A translation that looked at the ingress port and dropped the packet.
+fn dropped(reason: DropReason) -> Translation {
+    let mut mask = PacketMask::ZERO;
+    mask.set(slot::IN_PORT, u128::MAX);
+    Translation {
+        mask,
+        actions: Vec::new(),
+        verdict: Verdict::Drop(reason),
+        rules: Vec::new(),
+        sightings: SmallVec::new(),
+        mac_queries: SmallVec::new(),
+        patched: SmallVec::new(),
+    }
+}

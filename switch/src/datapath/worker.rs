@@ -1,0 +1,463 @@
+//! A worker: one thread that polls its queues of all ports and runs what it receives to completion.
+//!
+//! # Hot, spinning, parked
+//! A queue that gave frames is *hot*: it is polled directly, without asking the kernel whether it can be read, until it
+//! gives nothing. The other queues are asked about together, by epoll: each time a hot queue gave less than half a
+//! burst (there is time), else every [`ASK_EVERY`] rounds. When no queue is hot the worker asks [`SPIN`] times more, then parks in epoll. A frame, or the
+//! control side by an eventfd, wakes it. A parked worker with cached entries wakes itself every [`SWEEP_MS`] to credit
+//! and expire them; with empty caches it sleeps until it is woken.
+
+use super::burst::Burst;
+use super::cache::exact::ExactCache;
+use super::cache::megaflow::MegaflowCache;
+use super::execute::Egress;
+use super::ledger::Ledger;
+use super::poll::{Poller, Wake};
+use super::punt::Budget;
+use super::shared::{Notice, Shared};
+use super::{BURST, MegaflowStats};
+use crate::port::PortQueue;
+use crate::stats::{PortCounters, WorkerCells};
+use arc_swap::{ArcSwap, Cache};
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use sluice_flows::action::Action;
+use sluice_flows::bridge::{BridgeId, Model};
+use sluice_flows::packet::Frame;
+use sluice_flows::rule::Millis;
+use sluice_flows::{DpPort, PortNo};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Rounds of full bursts after which the queues that are not hot are asked about.
+const ASK_EVERY: u64 = 16;
+/// Times the queues are asked about before the worker parks.
+const SPIN: u32 = 16;
+/// Every entry is credited, and expired if it is time, at least twice in this many milliseconds.
+const SWEEP_MS: u64 = 500;
+/// Milliseconds between two sorts of the subtables.
+const SORT_MS: u64 = 1000;
+/// Times that a queue may be reported as readable and give nothing before it is left alone for a while.
+const EMPTY_WAKES: u32 = 256;
+
+/// What the control side asks of a worker.
+pub(crate) enum Command {
+    /// Take a port, and watch its queue as soon as the model has it.
+    AddPort {
+        /// Its number.
+        port: DpPort,
+        /// This worker's queue; `None` for a patch port.
+        queue: Option<Box<dyn PortQueue>>,
+        /// Its counters.
+        counters: Arc<PortCounters>,
+    },
+    /// Let go of a port; its queue is dropped before `done` is told.
+    RemovePort {
+        /// Its number.
+        port: DpPort,
+        /// Told when done.
+        done: Sender<()>,
+    },
+    /// Credit everything that was counted.
+    Sync {
+        /// Told when done.
+        done: Sender<()>,
+    },
+    /// Send a packet.
+    PacketOut(Box<PacketOut>),
+    /// Tell every megaflow.
+    Megaflows {
+        /// Takes them.
+        reply: Sender<Vec<MegaflowStats>>,
+    },
+    /// Forget the caches.
+    Flush {
+        /// Told when done.
+        done: Sender<()>,
+    },
+    /// End.
+    Stop,
+}
+
+/// A packet to send as a bridge's actions say.
+pub(crate) struct PacketOut {
+    pub(crate) bridge: BridgeId,
+    pub(crate) in_port: PortNo,
+    pub(crate) frame: Frame,
+    pub(crate) actions: Box<[Action]>,
+}
+
+/// How the control side reaches a worker.
+pub(crate) struct WorkerHandle {
+    commands: Sender<Command>,
+    wake: Wake,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl WorkerHandle {
+    /// Gives the worker a command. One that has ended drops it, and with it the channel that it was to answer by.
+    pub(crate) fn send(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            self.wake.wake();
+        }
+    }
+
+    /// Makes the worker look at the model.
+    pub(crate) fn wake(&self) {
+        self.wake.wake();
+    }
+
+    /// Ends the worker and waits for it.
+    pub(crate) fn stop(&self) {
+        self.send(Command::Stop);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // A worker that panicked has told so on stderr.
+            _ = thread.join();
+        }
+    }
+}
+
+/// Starts worker `index`.
+pub(crate) fn spawn(shared: Arc<Shared>, index: usize) -> io::Result<WorkerHandle> {
+    let (commands, receiver) = unbounded();
+    let poller = Poller::new()?;
+    let wake = poller.wake();
+    let cpu = shared.settings.pin.get(index).copied();
+    let body = move || {
+        if let Some(cpu) = cpu {
+            pin(index, cpu);
+        }
+        Worker::new(&shared, index, poller, receiver).run();
+    };
+    let thread = std::thread::Builder::new().name(format!("sluice-w{index}")).spawn(body)?;
+    Ok(WorkerHandle { commands, wake, thread: Mutex::new(Some(thread)) })
+}
+
+/// Binds this thread to `cpu`; where that is not possible it runs anywhere, as if not asked.
+fn pin(worker: usize, cpu: usize) {
+    let mut set = CpuSet::new();
+    if let Err(error) = set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)) {
+        tracing::warn!(worker, cpu, %error, "cannot pin the worker; it runs on any CPU");
+    }
+}
+
+/// What a worker works with. Its parts are borrowed apart.
+pub(super) struct Worker<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) index: usize,
+    pub(super) cells: &'a WorkerCells,
+    latest: Cache<&'a ArcSwap<Model>, Arc<Model>>,
+    /// The model in force until the next round.
+    pub(super) model: Arc<Model>,
+    macs_epoch: u64,
+    /// Numbers the states of model and MAC table that were seen.
+    pub(super) epoch: u64,
+    pub(super) exact: ExactCache,
+    pub(super) megaflows: MegaflowCache,
+    pub(super) egress: Egress,
+    pub(super) burst: Box<Burst>,
+    poller: Poller,
+    commands: Receiver<Command>,
+    hot: Vec<DpPort>,
+    /// Ports that the model does not have yet.
+    pending: Vec<DpPort>,
+    /// Ports left alone until the next sweep because they are reported and give nothing.
+    resting: Vec<DpPort>,
+    /// When the last part of a sweep and the last sort were.
+    swept: Millis,
+    sorted: Millis,
+}
+
+impl<'a> Worker<'a> {
+    fn new(shared: &'a Shared, index: usize, poller: Poller, commands: Receiver<Command>) -> Self {
+        let now = shared.clock.now();
+        let settings = &shared.settings;
+        Self {
+            shared,
+            index,
+            cells: &shared.cells[index],
+            latest: Cache::new(&shared.model),
+            model: shared.model.load_full(),
+            macs_epoch: shared.macs.epoch(),
+            epoch: 1,
+            exact: ExactCache::new(settings.exact_slots),
+            megaflows: MegaflowCache::new(settings.megaflow_limit),
+            egress: Egress::new(index, Budget::new(settings.packet_in_rate, now)),
+            burst: Box::default(),
+            poller,
+            commands,
+            hot: Vec::new(),
+            pending: Vec::new(),
+            resting: Vec::new(),
+            swept: now,
+            sorted: now,
+        }
+    }
+
+    fn run(mut self) {
+        let mut round = 0_u64;
+        let mut idle = 0;
+        let mut busy_since = None;
+        loop {
+            round += 1;
+            self.cells.rounds.add(1);
+            while let Ok(command) = self.commands.try_recv() {
+                if matches!(command, Command::Stop) {
+                    return self.sweep(usize::MAX);
+                }
+                self.obey(command);
+            }
+            self.refresh();
+            let start = Instant::now();
+            if let Some(since) = busy_since.take() {
+                self.cells.busy_us.add(start.duration_since(since).as_micros() as u64);
+            }
+            let now = self.shared.clock.at(start);
+            let (received, most) = self.poll(now);
+            if received > 0 {
+                idle = 0;
+                busy_since = Some(start);
+            }
+            self.tick(now);
+            if self.hot.is_empty() {
+                idle += 1;
+                if idle <= SPIN {
+                    self.ask(Some(Duration::ZERO));
+                } else if self.commands.is_empty() {
+                    self.park();
+                }
+            } else if most < BURST / 2 || round.is_multiple_of(ASK_EVERY) {
+                self.ask(Some(Duration::ZERO));
+            }
+        }
+    }
+
+    /// Polls every hot queue once. Returns how many frames came, and how many from the queue that gave most.
+    fn poll(&mut self, now: Millis) -> (usize, usize) {
+        let (mut total, mut most) = (0, 0);
+        let mut i = 0;
+        while let Some(&port) = self.hot.get(i) {
+            let received = self.receive(port);
+            if received == 0 {
+                self.hot.swap_remove(i);
+                continue;
+            }
+            i += 1;
+            self.process(port, received, now);
+            total += received;
+            most = most.max(received);
+        }
+        (total, most)
+    }
+
+    /// Fills the burst from one queue. A queue that gives nothing is not hot any more.
+    fn receive(&mut self, port: DpPort) -> usize {
+        let Some(lane) = self.egress.lanes.get_mut(port) else { return 0 };
+        let Some(queue) = &mut lane.queue else { return 0 };
+        match queue.rx_burst(&mut self.egress.frames[..BURST]) {
+            Ok(0) => {
+                lane.hot = false;
+                lane.empty_wakes += 1;
+                if lane.empty_wakes > EMPTY_WAKES {
+                    lane.empty_wakes = 0;
+                    lane.armed = false;
+                    self.resting.push(port);
+                    if let Some(fd) = queue.rx_fd() {
+                        self.poller.remove(fd);
+                    }
+                }
+                0
+            }
+            Ok(received) => {
+                lane.empty_wakes = 0;
+                received.min(BURST)
+            }
+            Err(error) => {
+                lane.hot = false;
+                lane.armed = false;
+                if let Some(fd) = queue.rx_fd() {
+                    self.poller.remove(fd);
+                }
+                tracing::warn!(port = port.0, %error, "the port's device is gone");
+                // Without a receiver the switch is ending.
+                _ = self.shared.notices.send(Notice::Gone(port));
+                0
+            }
+        }
+    }
+
+    /// Asks which queues can be read; those become hot. Returns whether anything was reported.
+    fn ask(&mut self, timeout: Option<Duration>) -> bool {
+        let (lanes, hot) = (&mut self.egress.lanes, &mut self.hot);
+        self.poller.wait(timeout, |port| {
+            if let Some(lane) = lanes.get_mut(port)
+                && lane.armed
+                && !lane.hot
+            {
+                lane.hot = true;
+                hot.push(port);
+            }
+        })
+    }
+
+    fn park(&mut self) {
+        self.cells.parks.add(1);
+        let busy = self.megaflows.len() > 0 || !self.resting.is_empty();
+        let timeout = busy.then_some(Duration::from_millis(SWEEP_MS / 2));
+        if !self.ask(timeout) {
+            self.sweep(usize::MAX);
+        }
+    }
+
+    /// Picks up the model and the MAC table's state.
+    fn refresh(&mut self) {
+        let latest = self.latest.load();
+        if latest.generation != self.model.generation {
+            self.model = Arc::clone(latest);
+            self.epoch += 1;
+            self.arm();
+        }
+        self.refresh_macs();
+    }
+
+    /// Notes when cached entries have to be compared with the MAC table again.
+    pub(super) fn refresh_macs(&mut self) {
+        let macs = self.shared.macs.epoch();
+        if macs != self.macs_epoch {
+            self.macs_epoch = macs;
+            self.epoch += 1;
+        }
+    }
+
+    /// Watches the queues of those pending ports that the model now has. So no frame is received before the model says
+    /// what to do with it.
+    fn arm(&mut self) {
+        let mut i = 0;
+        while let Some(&port) = self.pending.get(i) {
+            if self.model.port(port).is_none() {
+                i += 1;
+                continue;
+            }
+            self.pending.swap_remove(i);
+            self.watch(port);
+        }
+    }
+
+    fn watch(&mut self, port: DpPort) {
+        let Some(lane) = self.egress.lanes.get_mut(port) else { return };
+        let Some(fd) = lane.queue.as_ref().and_then(|q| q.rx_fd()) else { return };
+        match self.poller.add(fd, port) {
+            Ok(()) => lane.armed = true,
+            Err(error) => tracing::warn!(port = port.0, %error, "cannot watch the port's queue; it receives nothing"),
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::AddPort { port, queue, counters } => {
+                let watched = queue.is_some();
+                self.egress.lanes.insert(port, queue, counters);
+                self.hot.reserve(1);
+                if watched {
+                    self.pending.push(port);
+                    self.arm();
+                }
+            }
+            Command::RemovePort { port, done } => {
+                self.remove_port(port);
+                _ = done.send(());
+            }
+            Command::Sync { done } => {
+                self.sweep(usize::MAX);
+                _ = done.send(());
+            }
+            Command::PacketOut(packet) => {
+                self.refresh();
+                let now = self.shared.clock.now();
+                self.send_packet_out(&packet, now);
+            }
+            Command::Megaflows { reply } => _ = reply.send(self.megaflow_stats()),
+            Command::Flush { done } => {
+                self.sweep(usize::MAX);
+                self.exact.clear();
+                self.megaflows.clear();
+                self.publish();
+                _ = done.send(());
+            }
+            Command::Stop => {}
+        }
+    }
+
+    fn remove_port(&mut self, port: DpPort) {
+        for list in [&mut self.hot, &mut self.pending, &mut self.resting] {
+            list.retain(|p| *p != port);
+        }
+        // What its entries counted must be credited while its counters are there.
+        self.sweep(usize::MAX);
+        let Some(lane) = self.egress.lanes.remove(port) else { return };
+        if let Some(fd) = lane.queue.as_ref().and_then(|q| q.rx_fd()).filter(|_| lane.armed) {
+            self.poller.remove(fd);
+        }
+        self.shared.drops[self.index].forget(port);
+    }
+
+    /// Does what is due by the clock, a part of it at a time.
+    fn tick(&mut self, now: Millis) {
+        let passed = now.since(self.swept);
+        if passed == 0 {
+            return;
+        }
+        let size = self.megaflows.size() as u64;
+        let part = (size * passed / (SWEEP_MS / 2)).min(size) as usize + 32;
+        self.sweep(part);
+        if now.since(self.sorted) >= SORT_MS {
+            self.sorted = now;
+            self.megaflows.sort();
+            for port in std::mem::take(&mut self.resting) {
+                self.watch(port);
+            }
+        }
+    }
+
+    /// Credits what the next `count` entries counted, and removes those that no packet used for long.
+    fn sweep(&mut self, count: usize) {
+        let now = self.shared.clock.now();
+        self.swept = now;
+        let idle = self.shared.settings.megaflow_idle;
+        let ledger = Ledger { shared: self.shared, lanes: &self.egress.lanes, worker: self.index };
+        let removed = self.megaflows.sweep(count, |hot, flow| {
+            ledger.settle(hot, flow);
+            now.since(hot.used) < idle
+        });
+        self.cells.expired.add(removed as u64);
+        self.publish();
+    }
+
+    fn publish(&self) {
+        self.cells.exact_entries.set(self.exact.len() as u64);
+        self.cells.megaflow_entries.set(self.megaflows.len() as u64);
+        self.cells.megaflow_masks.set(self.megaflows.masks() as u64);
+    }
+
+    fn megaflow_stats(&self) -> Vec<MegaflowStats> {
+        let mut all = Vec::with_capacity(self.megaflows.len());
+        self.megaflows.for_each(|hot, mask, flow| {
+            all.push(MegaflowStats {
+                worker: self.index,
+                key: hot.key,
+                mask: *mask,
+                actions: flow.actions.clone(),
+                verdict: flow.verdict,
+                packets: flow.packets + hot.packets,
+                bytes: flow.bytes + hot.bytes,
+                used: hot.used,
+                rule: flow.rules.last().cloned(),
+            });
+        });
+        all
+    }
+}
