@@ -52,9 +52,15 @@ impl Match {
         })
     }
 
-    /// The value of the word that comes `rank`th (from 0) among those looked at.
-    pub(crate) fn word_value(&self, rank: usize) -> Option<u64> {
-        self.words.get(rank).map(|[value, _]| *value)
+    /// Which words are looked at: bit N stands for word N.
+    pub(crate) fn map(&self) -> u32 {
+        self.map
+    }
+
+    /// Value and mask of the word that comes `rank`th (from 0) among those looked at.
+    #[inline]
+    pub(crate) fn word(&self, rank: usize) -> Option<[u64; 2]> {
+        self.words.get(rank).copied()
     }
 
     /// The values, as a key.

@@ -128,7 +128,7 @@ impl Classifier {
         let old = subtable.insert(rule.clone());
         if old.is_none() {
             self.len += 1;
-            for (index, len) in subtable.prefixes() {
+            for &(index, len) in subtable.prefixes() {
                 self.prefixes.insert(index, len, &rule.spec.matches);
             }
         }
@@ -148,7 +148,7 @@ impl Classifier {
         let subtable = Arc::make_mut(&mut ranked.subtable);
         let rule = subtable.remove(priority, matches)?;
         self.len -= 1;
-        for (index, len) in subtable.prefixes() {
+        for &(index, len) in subtable.prefixes() {
             self.prefixes.remove(index, len, matches);
         }
         match subtable.max_priority() {

@@ -4,9 +4,9 @@ use super::prefix_trie::{PrefixTrie, Walk};
 use crate::key::{FlowKey, FlowMask, Slot, slot};
 use crate::matching::Match;
 
-/// The slots whose prefixes are tracked. Fields that share them (ARP addresses) are tracked with them.
+/// The slots whose prefixes are tracked, by stage. Fields that share them (ARP addresses) are tracked with them.
 pub(super) const PREFIX_SLOTS: [Slot; 6] =
-    [slot::IP_SRC, slot::IP_DST, slot::TP_SRC, slot::TP_DST, slot::IPV6_SRC, slot::IPV6_DST];
+    [slot::IP_SRC, slot::IP_DST, slot::IPV6_SRC, slot::IPV6_DST, slot::TP_SRC, slot::TP_DST];
 
 /// Length of the run of ones at the start of a mask on `slot`. Bits behind the run are no part of the prefix: a rule
 /// with such a mask has the prefix none the less.
@@ -48,41 +48,61 @@ impl Prefixes {
 pub(super) struct Walks<'a> {
     prefixes: &'a Prefixes,
     key: &'a FlowKey,
-    walks: [Option<Walk>; PREFIX_SLOTS.len()],
+    fields: [Option<Known>; PREFIX_SLOTS.len()],
+}
+
+#[derive(Clone, Copy)]
+struct Known {
+    walk: Walk,
+    /// How many bits of the prefix are in the mask for sure.
+    in_mask: u8,
 }
 
 impl<'a> Walks<'a> {
     pub(super) fn new(prefixes: &'a Prefixes, key: &'a FlowKey) -> Self {
-        Self { prefixes, key, walks: [None; PREFIX_SLOTS.len()] }
+        Self { prefixes, key, fields: [None; PREFIX_SLOTS.len()] }
     }
 
     /// Whether one of these prefixes (slot number and length) of the packet is in no rule at all. If so, adds to `mask`
     /// the bits that prove it; of several proofs the one that adds the fewest.
     #[inline]
     pub(super) fn refute(&mut self, prefixes: &[(u8, u8)], mask: &mut FlowMask) -> bool {
-        let mut best: Option<(u32, Slot, u128)> = None;
+        let mut best: Option<(u8, usize, u8)> = None;
         for &(index, len) in prefixes {
-            let walk = self.walk(usize::from(index));
+            let index = usize::from(index);
+            let Known { walk, in_mask } = self.known(index, mask);
             if !walk.has(len) {
-                let slot = PREFIX_SLOTS[usize::from(index)];
-                let behind = slot.bits - walk.bits_to_refute(len);
-                let proof = if behind >= 128 { 0 } else { slot.max() >> behind << behind };
-                let added = (proof & !mask.get(slot)).count_ones();
+                let bits = walk.bits_to_refute(len);
+                let added = bits.saturating_sub(in_mask);
+                if added == 0 {
+                    return true;
+                }
                 if best.is_none_or(|(least, ..)| added < least) {
-                    best = Some((added, slot, proof));
+                    best = Some((added, index, bits));
                 }
             }
         }
-        let Some((_, slot, proof)) = best else { return false };
-        mask.set_masked(slot, u128::MAX, proof);
+        let Some((_, index, bits)) = best else { return false };
+        self.show(index, bits, mask);
         true
     }
 
-    fn walk(&mut self, index: usize) -> Walk {
+    /// Adds the first `bits` bits of a field to `mask`.
+    fn show(&mut self, index: usize, bits: u8, mask: &mut FlowMask) {
+        let slot = PREFIX_SLOTS[index];
+        mask.set_masked(slot, u128::MAX, u128::MAX.unbounded_shl(u32::from(slot.bits - bits)));
+        if let Some(known) = &mut self.fields[index] {
+            known.in_mask = bits;
+        }
+    }
+
+    #[inline]
+    fn known(&mut self, index: usize, mask: &FlowMask) -> Known {
         let (prefixes, key) = (self.prefixes, self.key);
-        *self.walks[index].get_or_insert_with(|| {
+        *self.fields[index].get_or_insert_with(|| {
             let slot = PREFIX_SLOTS[index];
-            prefixes.tries[index].walk(align(key.get(slot), slot))
+            let walk = prefixes.tries[index].walk(align(key.get(slot), slot));
+            Known { walk, in_mask: prefix_len(mask.get(slot), slot) }
         })
     }
 }

@@ -11,30 +11,33 @@ use smallvec::SmallVec;
 use std::cmp::Ordering;
 use std::sync::{Arc, LazyLock};
 
-/// Rules with one mask.
+/// Rules with one mask. What every lookup reads is in one piece, so that a subtable that is passed over costs little.
 #[derive(Clone, Debug)]
 pub(super) struct Subtable {
-    shape: Arc<Shape>,
+    shape: Shape,
     /// For each stage but the last: how many rules have which hash of the words up to its end.
-    stages: SmallVec<[HashTrie<Count>; 2]>,
+    stages: SmallVec<[StageCounts; 2]>,
     rules: HashTrie<Entry>,
     /// How many rules have which priority.
     priorities: OrdMap<u16, u32>,
 }
 
 /// What the mask says, laid out for lookups.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Shape {
-    mask: FlowMask,
+    /// Which words are looked at, as in a match.
+    map: u32,
     /// Number of bits in the mask.
     bits: u32,
     /// The words looked at, by stage.
-    words: Box<[Word]>,
+    words: SmallVec<[Word; 5]>,
+    /// Tracked prefixes, by stage: index in [`PREFIX_SLOTS`], and length.
+    prefixes: SmallVec<[(u8, u8); 4]>,
     /// The stages that have words, in order.
-    stages: SmallVec<[StageEnd; 2]>,
+    stages: SmallVec<[StageEnd; 4]>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Word {
     /// Its index in the key.
     index: u8,
@@ -43,12 +46,12 @@ struct Word {
     mask: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct StageEnd {
     /// Number of words up to the end of this stage.
-    end: usize,
-    /// Fields of this stage whose prefixes are tracked: index in [`PREFIX_SLOTS`], and length of the prefix.
-    prefixes: SmallVec<[(u8, u8); 2]>,
+    words: u8,
+    /// Number of tracked prefixes up to the end of this stage.
+    prefixes: u8,
 }
 
 #[derive(Clone, Debug)]
@@ -59,7 +62,7 @@ struct Entry {
     rule: Arc<Rule>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Count {
     hash: u32,
     rules: u32,
@@ -111,39 +114,48 @@ static STAGE_OF_WORD: LazyLock<[Stage; KEY_WORDS]> = LazyLock::new(|| {
 
 impl Shape {
     fn new(matches: &Match) -> Self {
-        let mut words: Vec<_> = (0..).zip(matches.words()).collect();
-        words.sort_by_key(|(_, (index, ..))| STAGE_OF_WORD[*index]);
+        let mut words: SmallVec<[Word; 5]> = (0..)
+            .zip(matches.words())
+            .map(|(rank, (index, _, mask))| Word { index: index as u8, rank, mask })
+            .collect();
+        words.sort_by_key(|w| w.stage());
         let mask = matches.mask();
-        let mut stages = SmallVec::<[StageEnd; 2]>::new();
-        for (end, (_, (index, ..))) in words.iter().enumerate() {
-            let stage = STAGE_OF_WORD[*index];
-            if end == 0 || STAGE_OF_WORD[words[end - 1].1.0] != stage {
-                let tracked = (0..).zip(PREFIX_SLOTS).filter(|(_, s)| STAGE_OF_WORD[usize::from(s.word)] == stage);
-                let prefixes = tracked.map(|(i, slot)| (i, prefix_len(mask.get(slot), slot)));
-                stages.push(StageEnd { end: 0, prefixes: prefixes.filter(|(_, len)| *len != 0).collect() });
-            }
-            if let Some(stage) = stages.last_mut() {
-                stage.end = end + 1;
-            }
+        let (mut prefixes, mut stages) = (SmallVec::new(), SmallVec::new());
+        for words_of_stage in words.chunk_by(|a, b| a.stage() == b.stage()) {
+            let tracked =
+                (0..).zip(PREFIX_SLOTS).filter(|(_, slot)| words_of_stage[0].stage() == word_stage(slot.word));
+            let tracked = tracked.map(|(i, slot)| (i, prefix_len(mask.get(slot), slot)));
+            prefixes.extend(tracked.filter(|(_, len)| *len != 0));
+            let before = stages.last().map_or(0, |s: &StageEnd| s.words);
+            stages.push(StageEnd { words: before + words_of_stage.len() as u8, prefixes: prefixes.len() as u8 });
         }
-        let word = |(rank, (index, _, mask)): (u8, (usize, u64, u64))| Word { index: index as u8, rank, mask };
-        Self {
-            mask,
-            bits: mask.0.iter().map(|m| m.count_ones()).sum(),
-            words: words.into_iter().map(word).collect(),
-            stages,
-        }
+        let bits = words.iter().map(|w| w.mask.count_ones()).sum();
+        Self { map: matches.map(), bits, words, prefixes, stages }
+    }
+
+    fn mask(&self) -> FlowMask {
+        let mut mask = FlowMask::ZERO;
+        self.unwildcard(self.words.len(), &mut mask);
+        mask
+    }
+
+    /// Each stage's words and prefixes, in order, and the number of words up to the end of the stage.
+    #[inline]
+    fn stages(&self) -> impl Iterator<Item = (&[Word], &[(u8, u8)], usize)> {
+        let (mut words, mut prefixes) = (0, 0);
+        self.stages.iter().map(move |end| {
+            let (word_end, prefix_end) = (usize::from(end.words), usize::from(end.prefixes));
+            let stage = (&self.words[words..word_end], &self.prefixes[prefixes..prefix_end], word_end);
+            (words, prefixes) = (word_end, prefix_end);
+            stage
+        })
     }
 
     /// The hash at the end of each stage, for a key or the values of a match.
     fn hashes(&self, values: &FlowKey) -> SmallVec<[u32; 4]> {
         let mut hash = RunningHash::START;
-        let mut start = 0;
-        let hashes = self.stages.iter().map(|stage| {
-            for word in &self.words[start..stage.end] {
-                hash.add(values.0[usize::from(word.index)] & word.mask);
-            }
-            start = stage.end;
+        let hashes = self.stages().map(|(words, ..)| {
+            words.iter().for_each(|w| hash.add(w.of(values)));
             hash.finish()
         });
         hashes.collect()
@@ -158,28 +170,112 @@ impl Shape {
     }
 }
 
+impl Word {
+    fn stage(self) -> Stage {
+        word_stage(self.index)
+    }
+
+    /// What a key has in this word.
+    #[inline]
+    fn of(self, key: &FlowKey) -> u64 {
+        key.0[usize::from(self.index)] & self.mask
+    }
+}
+
+fn word_stage(index: u8) -> Stage {
+    STAGE_OF_WORD[usize::from(index)]
+}
+
+/// How many rules have which hash at the end of a stage. Most stages but the last have a few hashes (an EtherType or
+/// two), which are kept at hand.
+#[derive(Clone, Debug)]
+enum StageCounts {
+    Few(SmallVec<[Count; 4]>),
+    Many(HashTrie<Count>),
+}
+
+/// Most hashes that are kept at hand.
+const FEW: usize = 4;
+
+impl StageCounts {
+    #[inline]
+    fn has(&self, hash: u32) -> bool {
+        let counts = match self {
+            Self::Few(counts) => counts,
+            Self::Many(counts) => counts.find(hash),
+        };
+        counts.iter().any(|c| c.hash == hash)
+    }
+
+    fn get_mut(&mut self, hash: u32) -> Option<&mut Count> {
+        match self {
+            Self::Few(counts) => counts.iter_mut().find(|c| c.hash == hash),
+            Self::Many(counts) => counts.find_mut(hash, |_| true),
+        }
+    }
+
+    fn add(&mut self, hash: u32) {
+        if let Some(count) = self.get_mut(hash) {
+            count.rules += 1;
+            return;
+        }
+        if let Self::Few(few) = self
+            && few.len() == FEW
+        {
+            let mut many = HashTrie::default();
+            few.drain(..).for_each(|count| many.insert(count));
+            *self = Self::Many(many);
+        }
+        let count = Count { hash, rules: 1 };
+        match self {
+            Self::Few(counts) => counts.push(count),
+            Self::Many(counts) => counts.insert(count),
+        }
+    }
+
+    fn subtract(&mut self, hash: u32) {
+        let Some(count) = self.get_mut(hash) else { return };
+        count.rules -= 1;
+        if count.rules == 0 {
+            match self {
+                Self::Few(counts) => counts.retain(|c| c.hash != hash),
+                Self::Many(counts) => drop(counts.remove(hash, |_| true)),
+            }
+        }
+    }
+
+    fn heap_size(&self) -> usize {
+        match self {
+            Self::Few(_) => 0,
+            Self::Many(counts) => counts.heap_size(),
+        }
+    }
+}
+
 impl Subtable {
     /// A subtable without rules for matches with the mask of this one.
     pub(super) fn new(matches: &Match) -> Self {
         let shape = Shape::new(matches);
-        let stages = shape.stages.iter().skip(1).map(|_| HashTrie::default()).collect();
-        Self { shape: Arc::new(shape), stages, rules: HashTrie::default(), priorities: OrdMap::new() }
+        let stages = shape.stages.iter().skip(1).map(|_| StageCounts::Few(SmallVec::new())).collect();
+        Self { shape, stages, rules: HashTrie::default(), priorities: OrdMap::new() }
     }
 
     /// Whether the match has this subtable's mask.
     pub(super) fn fits(&self, matches: &Match) -> bool {
-        matches.mask() == self.shape.mask
+        let same = |w: &Word| matches.word(w.rank.into()).is_some_and(|[_, mask]| mask == w.mask);
+        matches.map() == self.shape.map && self.shape.words.iter().all(same)
     }
 
     /// Whether matches with this subtable's mask can be within this match.
     pub(super) fn may_be_within(&self, matches: &Match) -> bool {
-        matches.words().all(|(i, _, mask)| self.shape.mask.0[i] & mask == mask)
+        let own = self.shape.mask();
+        matches.words().all(|(i, _, mask)| own.0[i] & mask == mask)
     }
 
     /// The order of [`precedence`](super::precedence) among rules of one priority.
     pub(super) fn cmp_specificity(&self, other: &Self) -> Ordering {
         let order = self.shape.bits.cmp(&other.shape.bits);
-        order.then_with(|| self.shape.mask.0.cmp(&other.shape.mask.0))
+        order.then_with(|| self.shape.mask().0.cmp(&other.shape.mask().0))
     }
 
     /// The highest priority of a rule.
@@ -196,8 +292,8 @@ impl Subtable {
     }
 
     /// The tracked prefixes: index in [`PREFIX_SLOTS`], and length.
-    pub(super) fn prefixes(&self) -> impl Iterator<Item = (u8, u8)> + '_ {
-        self.shape.stages.iter().flat_map(|s| s.prefixes.iter().copied())
+    pub(super) fn prefixes(&self) -> &[(u8, u8)] {
+        &self.shape.prefixes
     }
 
     /// The rule of highest priority that matches `key`. Adds to `mask` bits that prove the answer.
@@ -206,26 +302,19 @@ impl Subtable {
         if let Some(entry) = self.rules.single() {
             return self.lookup_single(&entry.rule, key, walks, mask);
         }
-        let shape = &*self.shape;
         let mut hash = RunningHash::START;
-        let mut start = 0;
-        for (i, stage) in shape.stages.iter().enumerate() {
-            if walks.refute(&stage.prefixes, mask) {
+        let mut counts = self.stages.iter();
+        for (words, prefixes, end) in self.shape.stages() {
+            if walks.refute(prefixes, mask) {
                 return None;
             }
-            for word in &shape.words[start..stage.end] {
-                hash.add(key.0[usize::from(word.index)] & word.mask);
-            }
-            start = stage.end;
-            if let Some(counts) = self.stages.get(i) {
-                let hash = hash.finish();
-                if !counts.find(hash).iter().any(|c| c.hash == hash) {
-                    shape.unwildcard(stage.end, mask);
-                    return None;
-                }
+            words.iter().for_each(|w| hash.add(w.of(key)));
+            if counts.next().is_some_and(|counts| !counts.has(hash.finish())) {
+                self.shape.unwildcard(end, mask);
+                return None;
             }
         }
-        shape.unwildcard(shape.words.len(), mask);
+        self.shape.unwildcard(self.shape.words.len(), mask);
         let hash = hash.finish();
         let found = self.rules.find(hash).iter().filter(|e| e.hash == hash && e.rule.spec.matches.matches(key));
         found.max_by_key(|e| e.priority).map(|e| &e.rule)
@@ -239,22 +328,18 @@ impl Subtable {
         walks: &mut Walks<'_>,
         mask: &mut FlowMask,
     ) -> Option<&'a Arc<Rule>> {
-        let shape = &*self.shape;
-        let mut start = 0;
-        for stage in &shape.stages {
-            if walks.refute(&stage.prefixes, mask) {
+        let matches = &rule.spec.matches;
+        for (words, prefixes, _) in self.shape.stages() {
+            if walks.refute(prefixes, mask) {
                 return None;
             }
-            for word in &shape.words[start..stage.end] {
-                let index = usize::from(word.index);
-                if rule.spec.matches.word_value(word.rank.into()) != Some(key.0[index] & word.mask) {
-                    mask.0[index] |= word.mask;
-                    return None;
-                }
+            let differs = |w: &&Word| matches.word(w.rank.into()).is_none_or(|[value, _]| value != w.of(key));
+            if let Some(word) = words.iter().find(differs) {
+                mask.0[usize::from(word.index)] |= word.mask;
+                return None;
             }
-            start = stage.end;
         }
-        shape.unwildcard(shape.words.len(), mask);
+        self.shape.unwildcard(self.shape.words.len(), mask);
         Some(rule)
     }
 
@@ -275,12 +360,7 @@ impl Subtable {
             return Some(std::mem::replace(&mut entry.rule, rule));
         }
         self.rules.insert(Entry { hash, priority, rule });
-        for (counts, &hash) in self.stages.iter_mut().zip(&hashes) {
-            match counts.find_mut(hash, |_| true) {
-                Some(count) => count.rules += 1,
-                None => counts.insert(Count { hash, rules: 1 }),
-            }
-        }
+        self.stages.iter_mut().zip(&hashes).for_each(|(counts, hash)| counts.add(*hash));
         *self.priorities.entry(priority).or_insert(0) += 1;
         None
     }
@@ -289,14 +369,7 @@ impl Subtable {
     pub(super) fn remove(&mut self, priority: u16, matches: &Match) -> Option<Arc<Rule>> {
         let hashes = self.shape.hashes(&matches.value());
         let entry = self.rules.remove(self.hash(&hashes), |e| is_rule(e, priority, matches))?;
-        for (counts, &hash) in self.stages.iter_mut().zip(&hashes) {
-            if let Some(count) = counts.find_mut(hash, |_| true) {
-                count.rules -= 1;
-                if count.rules == 0 {
-                    counts.remove(hash, |_| true);
-                }
-            }
-        }
+        self.stages.iter_mut().zip(&hashes).for_each(|(counts, hash)| counts.subtract(*hash));
         if let Some(rules) = self.priorities.get_mut(&priority) {
             *rules -= 1;
             if *rules == 0 {
@@ -314,8 +387,8 @@ impl Subtable {
     /// Bytes of heap memory, rules not included.
     pub(super) fn heap_size(&self) -> usize {
         let priorities = self.priorities.len() * (size_of::<(u16, u32)>() + size_of::<(u16, u32)>() / 2);
-        let stages: usize = self.stages.iter().map(HashTrie::heap_size).sum();
-        size_of::<Shape>() + size_of_val::<[Word]>(&self.shape.words) + stages + self.rules.heap_size() + priorities
+        let stages: usize = self.stages.iter().map(StageCounts::heap_size).sum();
+        stages + self.rules.heap_size() + priorities
     }
 }
 
