@@ -266,6 +266,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(50))]
+
         #[test]
         fn behaves_as_a_vector_does(steps in vec((any::<bool>(), hashes(), 0..3u8), 0..400)) {
             let (mut trie, mut list) = (HashTrie::default(), Vec::new());
