@@ -1,6 +1,7 @@
 //! Why a verb failed: what happened, where, why, and what to type next.
 
 use crate::output::Exit;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
 
@@ -11,12 +12,13 @@ use std::io;
 ///   why: its supervisor is process 4711
 ///   next: sluice lab down hello
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Failure {
     exit: Exit,
     what: String,
     why: Option<String>,
     next: Option<String>,
+    #[serde(skip)]
     closed_pipe: bool,
 }
 

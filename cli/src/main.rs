@@ -3,8 +3,6 @@
 //! The command tree is in [`args`]; one file per family of verbs under [`cmd`], and the lab under [`lab`]. A verb takes
 //! its arguments and an [`output::Output`] and returns an exit code or a [`failure::Failure`].
 
-#![expect(dead_code, reason = "some exit codes and tones belong to verbs that are being added")]
-
 mod args;
 mod cmd;
 mod failure;
@@ -18,15 +16,25 @@ use output::{Exit, Output};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    if let Some(result) = lab::run_own(&args) {
+        return end(result);
+    }
     let cli = Cli::parse();
     let mut out = Output::new(cli.global.output, cli.global.color);
     let result = run(cli.command, &mut out).and_then(|exit| out.flush().map(|()| exit).map_err(Failure::from));
+    if result.is_err() {
+        // What was written before the failure belongs in front of it.
+        let _ = out.flush();
+    }
+    end(result)
+}
+
+fn end(result: Result<Exit, Failure>) -> ExitCode {
     match result {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
-            // What was written before the failure belongs in front of it.
-            let _ = out.flush();
             eprintln!("{failure}");
             ExitCode::from(failure.exit_code().code())
         }

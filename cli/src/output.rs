@@ -6,7 +6,7 @@
 
 use crate::failure::Failure;
 use clap::ValueEnum;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
 /// How data is written.
@@ -34,7 +34,7 @@ pub(crate) enum Color {
 }
 
 /// What the command's exit code says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Exit {
     /// It worked, or the answer is yes: 0.
     Yes,
@@ -220,6 +220,12 @@ impl Output {
     pub(crate) fn json(&mut self, data: &impl Serialize) -> io::Result<()> {
         serde_json::to_writer(&mut self.to, &Envelope { v: Self::JSON_VERSION, data }).map_err(io::Error::from)?;
         writeln!(self.to)
+    }
+
+    /// Says something to the person, after the data written so far and not among it: on standard error.
+    pub(crate) fn talk(&mut self, text: impl AsRef<str>) -> io::Result<()> {
+        self.to.flush()?;
+        writeln!(io::stderr(), "{}", text.as_ref())
     }
 
     /// Hands what was written so far to the terminal or pipe.

@@ -1,23 +1,102 @@
 //! `sluice lab`: hosts, switches and links on this machine, made of network namespaces and our own switch.
+//!
+//! # Who does what
+//! `lab up` reads a [`topology`] and [`launch`]es a [`supervisor`], a process in the background that owns everything the
+//! lab is: the hosts' [`namespace`]s and the switch ([`switching`]). Every other verb reads the supervisor's [`state`]
+//! file in the [`runtime`] folder and goes into the lab by itself ([`enter`]).
+//!
+//! # Rules
+//! - All or nothing: a lab that cannot be made whole is not made at all.
+//! - Nothing outlives the supervisor but its folder. No namespace has a name, no process leaves its PID namespace.
+//! - A process is touched only after its identity was compared with the state file's.
 
+mod down;
+mod enter;
+mod exec;
+mod inspect;
+mod launch;
+mod namespace;
+mod netlink;
+mod ping;
+mod runtime;
+mod state;
+mod supervisor;
+mod switching;
 mod topology;
 mod up;
 mod view;
 
 use crate::failure::Failure;
 use crate::output::{Exit, Output};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use state::State;
+use std::ffi::OsString;
 
 /// The lab's verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Bring a lab up
     Up(up::Up),
+    /// Ping between all hosts
+    Ping(ping::Ping),
+    /// Run a command in a host, or in all of them
+    Exec(exec::Exec),
+    /// Open a shell in a host
+    Sh(exec::Sh),
+    /// Show a lab
+    Inspect(inspect::Inspect),
+    /// List labs
+    Ls(inspect::Ls),
+    /// Take a lab down
+    Down(down::Down),
+    /// Clean up after supervisors that were killed
+    Gc(down::Gc),
+}
+
+/// Which lab a verb is about.
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    /// The lab; may be left out when one is running
+    #[arg(long, value_name = "NAME")]
+    pub(crate) lab: Option<String>,
 }
 
 /// Runs a verb.
 pub(crate) fn run(verb: Verb, out: &mut Output) -> Result<Exit, Failure> {
     match verb {
         Verb::Up(args) => up::run(&args, out),
+        Verb::Ping(args) => ping::run(&args, out),
+        Verb::Exec(args) => exec::run(&args),
+        Verb::Sh(args) => exec::shell(&args),
+        Verb::Inspect(args) => inspect::inspect(&args, out),
+        Verb::Ls(args) => inspect::list(&args, out),
+        Verb::Down(args) => down::down(&args, out),
+        Verb::Gc(args) => down::gc(&args, out),
     }
+}
+
+/// Runs what this program starts itself as, if that is what the command line (without the program's name) asks for:
+/// `lab supervise NAME` and `lab inside HOST -- COMMAND...`. They are not in the command tree, because they are nothing
+/// for a person to type.
+pub(crate) fn run_own(args: &[OsString]) -> Option<Result<Exit, Failure>> {
+    let [family, verb, name, rest @ ..] = args else { return None };
+    match (family.to_str()?, verb.to_str()?) {
+        ("lab", supervisor::VERB) => Some(supervisor::run().map(|()| Exit::Yes)),
+        ("lab", enter::VERB) => Some(Err(enter::become_command(name, rest.strip_prefix(&[OsString::from("--")])?))),
+        _ => None,
+    }
+}
+
+/// Makes sure that the lab has this host.
+fn known_host(state: &State, name: &str) -> Result<(), Failure> {
+    let topology = &state.topology;
+    if topology.host(name).is_some() {
+        return Ok(());
+    }
+    let failure = Failure::usage(format!("the lab {} has no host named {name}", topology.name));
+    if topology.switches.iter().any(|s| s.name == name) {
+        return Err(failure.why(format!("{name} is a switch, which has no namespace of its own")));
+    }
+    let names: Vec<_> = topology.hosts.iter().map(|h| h.name.as_str()).collect();
+    Err(failure.next(format!("one of: {}", names.join(", "))))
 }

@@ -1,5 +1,7 @@
 //! `sluice lab up`.
 
+use super::launch;
+use super::state::Attachment;
 use super::topology::preset::Preset;
 use super::topology::{self, Topology};
 use super::view;
@@ -7,6 +9,7 @@ use crate::failure::Failure;
 use crate::output::{Exit, Format, Output};
 use clap::Args;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Arguments of `sluice lab up`.
 #[derive(Debug, Args)]
@@ -24,6 +27,12 @@ pub(crate) struct Up {
     /// Name of the lab, instead of the file's
     #[arg(long)]
     name: Option<String>,
+    /// How hosts are joined to switches; by TAP where /dev/net/tun may be opened, else by veth
+    #[arg(long, value_enum, value_name = "KIND")]
+    attach: Option<Attachment>,
+    /// Threads that forward packets
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    workers: u16,
     /// Only print what would be made
     #[arg(long)]
     dry_run: bool,
@@ -32,8 +41,9 @@ pub(crate) struct Up {
 /// Brings a lab up.
 pub(crate) fn run(args: &Up, out: &mut Output) -> Result<Exit, Failure> {
     let topology = wanted(args)?;
+    let format = out.format(&[Format::Table, Format::Json])?;
     if args.dry_run {
-        match out.format(&[Format::Table, Format::Json])? {
+        match format {
             Format::Json => out.json(&topology)?,
             _ => {
                 out.line(format!("{}: would make {}   seed {}", topology.name, view::size(&topology), topology.seed))?;
@@ -42,7 +52,19 @@ pub(crate) fn run(args: &Up, out: &mut Output) -> Result<Exit, Failure> {
         }
         return Ok(Exit::Yes);
     }
-    Err(Failure::new("this version cannot start a lab yet").next("sluice lab up --dry-run"))
+    let begin = Instant::now();
+    let state = launch::start(&topology, args.attach, args.workers.into())?;
+    if format == Format::Json {
+        out.json(&state)?;
+        return Ok(Exit::Yes);
+    }
+    let mode = if state.rootless { "   rootless" } else { "" };
+    let (seconds, size) = (begin.elapsed().as_secs_f64(), view::size(&topology));
+    out.line(format!("{}: up in {seconds:.2} s   {size}   seed {}{mode}", topology.name, topology.seed))?;
+    out.table(&view::nodes(&topology))?;
+    let first = topology.hosts.first().map_or("HOST", |host| &host.name);
+    out.talk(format!("next: sluice lab ping | sluice lab sh {first} | sluice lab inspect | sluice lab down"))?;
+    Ok(Exit::Yes)
 }
 
 fn wanted(args: &Up) -> Result<Topology, Failure> {

@@ -8,17 +8,25 @@ use super::Problem;
 use super::raw::{Raw, RawEnd, RawHost, nearest};
 use super::resolved::{End, Host, Interface, Link, Mac, Rule, Switch, Topology};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use sluice_flows::text::parse_flow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The seed of a file that names none.
 const SEED: u64 = 1;
 const MTU: u32 = 1500;
+/// Most links of a lab; far more than a machine carries, and port numbers cannot run out.
+const MAX_LINKS: usize = 4096;
 /// Highest OpenFlow port number that can be given to a port (OFPP_MAX less one).
-const PORT_MAX: u32 = 0xfeff;
+const PORT_MAX: u16 = 0xfeff;
 
 /// Resolves a topology; `None` when something in it is wrong, which is then in `problems`.
 pub(super) fn resolve(raw: &Raw, source: &str, problems: &mut Vec<Problem>) -> Option<Topology> {
+    if raw.links.len() > MAX_LINKS {
+        let message = format!("the lab has {} links, the most is {MAX_LINKS}", raw.links.len());
+        problems.push(Problem::new(1, message));
+        return None;
+    }
     let mut nodes = Nodes::find(raw, problems);
     let pins = Pins::collect(raw, &nodes, problems);
     let mut links = Vec::new();
@@ -30,14 +38,32 @@ pub(super) fn resolve(raw: &Raw, source: &str, problems: &mut Vec<Problem>) -> O
         set_macs(raw, &mut nodes, problems);
         set_addresses(raw, &mut nodes, problems);
     }
-    problems.is_empty().then(|| Topology {
+    let topology = Topology {
         name: raw.name.clone(),
         source: source.to_owned(),
         seed: raw.seed.unwrap_or(SEED),
         hosts: nodes.hosts,
         switches: nodes.switches,
         links,
-    })
+    };
+    check_rules(&topology, problems);
+    problems.is_empty().then_some(topology)
+}
+
+/// Reads every rule as the switch will, with the names of the switch's ports. What flow text would only warn of is a
+/// mistake here: a lab does what its file says or does not come up.
+fn check_rules(topology: &Topology, problems: &mut Vec<Problem>) {
+    for switch in &topology.switches {
+        let names = topology.port_names(&switch.name);
+        for rule in &switch.rules {
+            let mistakes = match parse_flow(&rule.flow, &names) {
+                Ok(flow) => flow.warnings.iter().map(|w| w.message.to_string()).collect(),
+                Err(error) => vec![error.to_string()],
+            };
+            let message = |mistake| format!("rule {}: `{}`: {mistake}", rule.name, rule.flow);
+            problems.extend(mistakes.into_iter().map(|mistake| Problem::new(rule.line, message(mistake))));
+        }
+    }
 }
 
 /// The nodes of a lab, and which name is which.
@@ -127,7 +153,7 @@ impl Nodes {
 /// Numbers that the file pins, checked.
 #[derive(Default)]
 struct Pins {
-    taken: BTreeSet<(String, u32)>,
+    taken: BTreeSet<(String, u16)>,
 }
 
 impl Pins {
@@ -165,10 +191,10 @@ impl Pins {
     }
 }
 
-fn pinned(end: &RawEnd, host: bool) -> Option<u32> {
+fn pinned(end: &RawEnd, host: bool) -> Option<u16> {
     let pin = end.pin.as_deref()?;
     let digits = if host { pin.strip_prefix("eth")? } else { pin };
-    let number: u32 = digits.parse().ok()?;
+    let number: u16 = digits.parse().ok()?;
     let canonical = number.to_string() == digits;
     (canonical && if host { number <= 999 } else { (1..=PORT_MAX).contains(&number) }).then_some(number)
 }
@@ -176,8 +202,8 @@ fn pinned(end: &RawEnd, host: bool) -> Option<u32> {
 /// Hands out interface and port numbers.
 struct Numbering<'a> {
     pins: &'a Pins,
-    next: BTreeMap<String, u32>,
-    names: BTreeMap<String, u32>,
+    next: BTreeMap<String, u16>,
+    names: BTreeMap<String, u16>,
 }
 
 impl<'a> Numbering<'a> {
@@ -185,11 +211,11 @@ impl<'a> Numbering<'a> {
         Self { pins, next: BTreeMap::new(), names: BTreeMap::new() }
     }
 
-    fn number(&mut self, end: &RawEnd, host: bool) -> u32 {
+    fn number(&mut self, end: &RawEnd, host: bool) -> u16 {
         if let Some(number) = pinned(end, host) {
             return number;
         }
-        let next = self.next.entry(end.node.clone()).or_insert(u32::from(!host));
+        let next = self.next.entry(end.node.clone()).or_insert(u16::from(!host));
         while self.pins.taken.contains(&(end.node.clone(), *next)) {
             *next += 1;
         }

@@ -2,6 +2,8 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use sluice_flows::PortNo;
+use sluice_flows::text::Names;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -77,6 +79,23 @@ impl Topology {
     pub(crate) fn host(&self, name: &str) -> Option<&Host> {
         self.hosts.iter().find(|h| h.name == name)
     }
+
+    /// The names that a rule of this switch may use.
+    pub(crate) fn port_names(&self, switch: &str) -> Names {
+        let mut names = Names::new();
+        self.ports_of(switch).for_each(|(number, name)| names.add_port(PortNo(number), name));
+        names
+    }
+
+    /// The ports of a switch by number, with their names in the datapath.
+    pub(crate) fn ports_of(&self, switch: &str) -> impl Iterator<Item = (u16, String)> {
+        self.links.iter().flat_map(|link| [(&link.ends[0], &link.ends[1]), (&link.ends[1], &link.ends[0])]).filter_map(
+            move |(end, peer)| match end {
+                End::Switch { switch: name, port } if name == switch => Some((*port, port_name(end, peer))),
+                _ => None,
+            },
+        )
+    }
 }
 
 /// A host: one network namespace.
@@ -104,7 +123,7 @@ pub(crate) struct Interface {
     /// The switch at the other end.
     pub(crate) switch: String,
     /// The OpenFlow port number there.
-    pub(crate) port: u32,
+    pub(crate) port: u16,
 }
 
 /// A switch: one bridge.
@@ -154,7 +173,7 @@ pub(crate) enum End {
         /// The switch.
         switch: String,
         /// The OpenFlow port number.
-        port: u32,
+        port: u16,
     },
 }
 
@@ -174,5 +193,16 @@ impl fmt::Display for End {
             Self::Host { host, interface } => write!(f, "{host}:{interface}"),
             Self::Switch { switch, port } => write!(f, "{switch}:{port}"),
         }
+    }
+}
+
+/// The name of the port at a switch's end of a link. A host's first interface gives the port the host's own name, so
+/// that a rule can say `in_port=h1`; the others are `h1.eth1`. A port to another switch is `s1.s2`. No node has a dot in
+/// its name and no two links join the same switches, so no two ports have the same name.
+pub(crate) fn port_name(end: &End, peer: &End) -> String {
+    match peer {
+        End::Host { host, interface } if interface == "eth0" => host.clone(),
+        End::Host { host, interface } => format!("{host}.{interface}"),
+        End::Switch { switch, .. } => format!("{}.{switch}", end.node()),
     }
 }

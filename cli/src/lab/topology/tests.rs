@@ -84,6 +84,22 @@ fn switch_rules_become_flow_text_with_their_line() {
 }
 
 #[test]
+fn a_rule_that_the_switch_would_not_take_is_refused_with_its_line() {
+    let file = |rule: &str| {
+        format!("lab: a\nhosts: {{h1: {{}}}}\nswitches:\n  s1:\n    rules:\n      - {rule}\nlinks: [[h1, s1]]\n")
+    };
+    good(&file("{name: one, match: in_port=h1, action: drop}"));
+    bad(&file("{name: one, match: 'tcp,tcp_dts=22', action: drop}"), &[(6, "rule one: ")]);
+    bad(&file("{name: one, match: in_port=h2, action: drop}"), &[(6, "h2")]);
+    bad(&file("{name: one, match: tcp_dst=22, action: drop}"), &[(6, "rule one: ")]);
+    bad(&file("{name: one, action: dorp}"), &[(6, "drop")]);
+    bad(
+        &file("{match: tcp, priority: 70000}"),
+        &[(6, "priority: `70000`"), (6, "needs `name:`"), (6, "needs `action:`")],
+    );
+}
+
+#[test]
 fn unknown_words_come_with_their_line_and_the_nearest_known_one() {
     bad("lab: a\nlnks: []\nlinks: [[h1, s1]]\n", &[(2, "unknown key `lnks` in the topology; did you mean `links`?")]);
     bad("lab: a\nhosts: {h1: {ipp: 1}}\nlinks: []\n", &[(2, "unknown key `ipp` in a host; did you mean `ip`?")]);
@@ -175,6 +191,12 @@ fn presets_out_of_range_say_what_is_allowed() {
         let error = text.parse::<Preset>().unwrap_err();
         assert!(error.contains(part), "{text}: {error}");
     }
+}
+
+#[test]
+fn a_lab_that_is_too_large_is_refused() {
+    let links: String = (0..5000).map(|n| format!("[h{n}, s1],")).collect();
+    bad(&format!("lab: a\nlinks: [{links}]\n"), &[(1, "5000 links, the most is 4096")]);
 }
 
 #[test]
