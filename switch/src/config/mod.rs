@@ -10,8 +10,10 @@
 mod check;
 mod error;
 mod raw;
+mod setup;
 
 pub use error::{Complaint, ConfigError};
+pub use setup::{Change, SetupError, add_bridge, add_port, check, reload, start};
 
 use crate::port::PortKind;
 use sluice_flows::PortNo;
@@ -115,6 +117,21 @@ impl BridgeConfig {
     /// A learning bridge with its own port and no other.
     pub fn new(name: &str) -> Self {
         Self { name: name.to_owned(), local_port: true, flows: None, ports: Vec::new() }
+    }
+}
+
+impl PortConfig {
+    /// A port of this kind without options: a trunk of all VLANs, up, with any number.
+    pub fn new(name: &str, kind: PortKind) -> Self {
+        Self {
+            name: name.to_owned(),
+            kind,
+            number: None,
+            vlan: VlanMode::default(),
+            up: true,
+            flood: true,
+            options: BTreeMap::new(),
+        }
     }
 }
 

@@ -1,0 +1,62 @@
+//! How the switch is.
+
+use super::Api;
+use crate::{Datapath, PortInfo};
+use sluice_proto::v1::status_service_server::StatusService;
+use sluice_proto::v1::{GetStatusReply, GetStatusRequest, PartStatus};
+use std::time::Instant;
+use tonic::{Request, Response, Status};
+
+#[tonic::async_trait]
+impl StatusService for Api {
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusReply>, Status> {
+        let started = self.started;
+        self.blocking(move |datapath| Ok(status(datapath, started))).await.map(Response::new)
+    }
+}
+
+fn status(datapath: &Datapath, started: Instant) -> GetStatusReply {
+    let model = datapath.model();
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let ports = datapath.ports(None).unwrap_or_default();
+    let workers_answer = datapath.sync_stats();
+    let mut parts = vec![
+        PartStatus { name: "api".to_owned(), ok: true, detail: "answers".to_owned() },
+        PartStatus {
+            name: "workers".to_owned(),
+            ok: workers_answer,
+            detail: if workers_answer { "all answer" } else { "at least one did not answer in 100 ms" }.to_owned(),
+        },
+        ports_part(&ports),
+    ];
+    parts.sort_by_key(|p| p.ok);
+    GetStatusReply {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        workers: count(datapath.worker_stats().len()),
+        bridges: count(model.bridges.len()),
+        ports: count(ports.len()),
+        flows: model.bridges.values().map(|b| b.tables.len() as u64).sum(),
+        fdb_entries: datapath.fdb_len() as u64,
+        model_generation: model.generation,
+        parts,
+    }
+}
+
+/// Ports whose device is gone are a fault; ports that are down are somebody's will, or a cable.
+fn ports_part(ports: &[PortInfo]) -> PartStatus {
+    let names = |wanted: &dyn Fn(&PortInfo) -> bool| {
+        ports.iter().filter(|p| wanted(p)).map(|p| &*p.port.name).collect::<Vec<_>>().join(", ")
+    };
+    let gone = names(&|p| p.gone);
+    let down = names(&|p| !p.gone && !p.port.up);
+    let up = ports.iter().filter(|p| p.port.up).count();
+    let mut detail = format!("{up} of {} up", ports.len());
+    for (what, names) in [("device gone", &gone), ("down", &down)] {
+        if !names.is_empty() {
+            detail += &format!("; {what}: {names}");
+        }
+    }
+    PartStatus { name: "ports".to_owned(), ok: gone.is_empty(), detail }
+}

@@ -1,0 +1,292 @@
+//! Making a running switch what a configuration says: at the start, and again when the file has changed.
+//!
+//! What has to change is found by comparing two configurations, not by looking at the switch: what others added through
+//! the API is not ours to remove. A bridge or port that is in both but is made differently is removed and made anew;
+//! VLANs, flooding and state are changed in place. A bridge's flows are compared as text and replaced in one step.
+
+use super::{BridgeConfig, Config, FlowLine, PortConfig};
+use crate::port::{PortKind, PortSpec, SpecError};
+use crate::{ControlError, Datapath, FailMode, PortChange, PortDevice, PortRequest};
+use sluice_flows::filter::{FlowFilter, OwnerFilter};
+use sluice_flows::flow_mod::FlowMod;
+use sluice_flows::text::{Names, ParseError, parse_flow_mod_of};
+use sluice_flows::{Owner, PortNo};
+use std::fmt;
+use thiserror::Error;
+
+/// Why the switch cannot be made what was asked for.
+#[derive(Debug, Error)]
+pub enum SetupError {
+    /// The switch or the system refused.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// A port's options are wrong.
+    #[error("port {port}: {source}")]
+    Spec {
+        /// The port.
+        port: String,
+        /// What is wrong.
+        source: SpecError,
+    },
+    /// A flow is wrong. Prints as `FILE:LINE:COLUMN: WHAT`, with the flow below it.
+    #[error("{}:{}:{column}: {error:#}", .line.path.display(), .line.line)]
+    Flow {
+        /// Where the flow stands.
+        line: Box<FlowLine>,
+        /// Column of the fault, from 1.
+        column: usize,
+        /// What is wrong.
+        error: Box<ParseError>,
+    },
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A bridge was made.
+    BridgeAdded(String),
+    /// A bridge was removed.
+    BridgeRemoved(String),
+    /// A port was added.
+    PortAdded(String),
+    /// A port was removed.
+    PortRemoved(String),
+    /// A port was changed in place.
+    PortChanged(String),
+    /// A bridge's flows were replaced.
+    FlowsReplaced(String),
+    /// A setting differs that takes effect only at the next start.
+    NeedsRestart(&'static str),
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BridgeAdded(name) => write!(f, "bridge {name} added"),
+            Self::BridgeRemoved(name) => write!(f, "bridge {name} removed"),
+            Self::PortAdded(name) => write!(f, "port {name} added"),
+            Self::PortRemoved(name) => write!(f, "port {name} removed"),
+            Self::PortChanged(name) => write!(f, "port {name} changed"),
+            Self::FlowsReplaced(name) => write!(f, "flows of bridge {name} replaced"),
+            Self::NeedsRestart(what) => write!(f, "`{what}` takes effect at the next start"),
+        }
+    }
+}
+
+/// Makes everything that `config` names in a switch that has nothing yet.
+///
+/// # Errors
+/// [`SetupError`] for the first thing that cannot be made; what was made before it is there.
+pub fn start(datapath: &Datapath, config: &Config) -> Result<(), SetupError> {
+    config.bridges.iter().try_for_each(|bridge| start_bridge(datapath, bridge))
+}
+
+fn start_bridge(datapath: &Datapath, bridge: &BridgeConfig) -> Result<(), SetupError> {
+    let mode = if bridge.flows.is_some() { FailMode::Secure } else { FailMode::Standalone };
+    add_bridge(datapath, &bridge.name, mode, bridge.local_port)?;
+    for port in &bridge.ports {
+        add_port(datapath, &bridge.name, port)?;
+    }
+    match &bridge.flows {
+        Some(flows) => add_flows(datapath, &bridge.name, flows, Vec::new()),
+        None => Ok(()),
+    }
+}
+
+/// Makes a bridge, with its own port if that is wanted; or neither.
+///
+/// # Errors
+/// [`SetupError::Control`].
+pub fn add_bridge(datapath: &Datapath, name: &str, mode: FailMode, local_port: bool) -> Result<(), SetupError> {
+    datapath.add_bridge(name, mode)?;
+    if local_port {
+        let port = PortConfig { number: Some(PortNo::LOCAL), ..PortConfig::new(name, PortKind::Local) };
+        if let Err(error) = add_port(datapath, name, &port) {
+            datapath.remove_bridge(name)?;
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Opens a port and adds it to a bridge.
+///
+/// # Errors
+/// [`SetupError`]; no port is added then.
+pub fn add_port(datapath: &Datapath, bridge: &str, port: &PortConfig) -> Result<(), SetupError> {
+    let spec = spec(port)?;
+    // The name and the bridge are checked first, so that no device is made in vain.
+    datapath.bridge(bridge)?;
+    let workers = datapath.worker_stats().len();
+    let device = match (spec.open(&port.name, workers).map_err(ControlError::from)?, spec) {
+        (Some(device), _) => PortDevice::Device(device),
+        (None, PortSpec::Patch { peer }) => PortDevice::Patch { peer },
+        (None, _) => unreachable!("only patch ports have nothing to open"),
+    };
+    let request = PortRequest {
+        name: port.name.clone(),
+        number: port.number,
+        device,
+        vlan: port.vlan.clone(),
+        no_flood: !port.flood,
+        up: port.up,
+    };
+    datapath.add_port(bridge, request)?;
+    Ok(())
+}
+
+fn spec(port: &PortConfig) -> Result<PortSpec, SetupError> {
+    let options = port.options.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    PortSpec::parse(port.kind, options).map_err(|source| SetupError::Spec { port: port.name.clone(), source })
+}
+
+/// Reads the flows and puts them into the bridge in one step, after the changes in `before`.
+fn add_flows(datapath: &Datapath, bridge: &str, flows: &[FlowLine], before: Vec<FlowMod>) -> Result<(), SetupError> {
+    let names = Names::of_bridge(&*datapath.bridge(bridge)?);
+    let mut mods = before;
+    for flow in flows {
+        mods.push(read_flow(flow, &names)?);
+    }
+    datapath.apply_bundle(bridge, &mods)?;
+    Ok(())
+}
+
+fn read_flow(flow: &FlowLine, names: &Names) -> Result<FlowMod, SetupError> {
+    let owner = Owner::file_line(&flow.path.display().to_string(), flow.line);
+    match parse_flow_mod_of(&owner, &flow.text, names) {
+        Ok(read) => Ok(read.value),
+        Err(error) => Err(SetupError::Flow {
+            line: Box::new(flow.clone()),
+            column: flow.column + error.columns().start - 1,
+            error: Box::new(error),
+        }),
+    }
+}
+
+/// Checks what can be checked without making anything: port options, and flows against the port names of their bridge.
+///
+/// # Errors
+/// [`SetupError::Spec`] or [`SetupError::Flow`].
+pub fn check(config: &Config) -> Result<(), SetupError> {
+    for bridge in &config.bridges {
+        let mut names = Names::new();
+        names.add_port(PortNo::LOCAL, bridge.name.as_str());
+        for (number, port) in (1..).zip(&bridge.ports) {
+            spec(port)?;
+            // Which number a port gets does not matter here, but that its name is one does.
+            names.add_port(port.number.unwrap_or(PortNo(number)), port.name.as_str());
+        }
+        for flow in bridge.flows.iter().flatten() {
+            read_flow(flow, &names)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes a switch that is as `old` says what `new` says. `new` is [checked](check) first, so that a file with a fault
+/// changes nothing. What the system refuses (a device that is not there) is told, and the rest is done.
+///
+/// # Errors
+/// [`SetupError`] when `new` has a fault: nothing was changed.
+pub fn reload(datapath: &Datapath, old: &Config, new: &Config) -> Result<(Vec<Change>, Vec<SetupError>), SetupError> {
+    check(new)?;
+    let mut work = Reload { datapath, done: Vec::new(), failed: Vec::new() };
+    for (differs, what) in [
+        (old.workers != new.workers, "workers"),
+        (old.pin != new.pin, "pin"),
+        (old.mac_age_s != new.mac_age_s, "mac_age"),
+        (old.socket != new.socket, "socket"),
+        (old.log_format != new.log_format, "log.format"),
+    ] {
+        if differs {
+            work.done.push(Change::NeedsRestart(what));
+        }
+    }
+    for bridge in &old.bridges {
+        if !new.bridges.iter().any(|b| b.name == bridge.name && b.local_port == bridge.local_port) {
+            let result = datapath.remove_bridge(&bridge.name).map_err(SetupError::from);
+            work.note(result, Change::BridgeRemoved(bridge.name.clone()));
+        }
+    }
+    for bridge in &new.bridges {
+        match old.bridges.iter().find(|b| b.name == bridge.name && b.local_port == bridge.local_port) {
+            Some(before) => work.bridge(before, bridge),
+            None => work.note(start_bridge(datapath, bridge), Change::BridgeAdded(bridge.name.clone())),
+        }
+    }
+    Ok((work.done, work.failed))
+}
+
+struct Reload<'a> {
+    datapath: &'a Datapath,
+    done: Vec<Change>,
+    failed: Vec<SetupError>,
+}
+
+impl Reload<'_> {
+    fn note(&mut self, result: Result<(), SetupError>, change: Change) {
+        match result {
+            Ok(()) => self.done.push(change),
+            Err(error) => self.failed.push(error),
+        }
+    }
+
+    fn bridge(&mut self, old: &BridgeConfig, new: &BridgeConfig) {
+        let made_alike = |a: &PortConfig, b: &PortConfig| {
+            (&a.name, a.kind, a.number, &a.options) == (&b.name, b.kind, b.number, &b.options)
+        };
+        for port in &old.ports {
+            if !new.ports.iter().any(|p| made_alike(p, port)) {
+                let result = self.datapath.remove_port(&new.name, &port.name).map_err(SetupError::from);
+                self.note(result, Change::PortRemoved(port.name.clone()));
+            }
+        }
+        for port in &new.ports {
+            match old.ports.iter().find(|p| made_alike(p, port)) {
+                None => {
+                    let result = add_port(self.datapath, &new.name, port);
+                    self.note(result, Change::PortAdded(port.name.clone()));
+                }
+                Some(before) if before != port => {
+                    let change = PortChange {
+                        vlan: Some(port.vlan.clone()),
+                        no_flood: Some(!port.flood),
+                        up: Some(port.up),
+                        ..PortChange::default()
+                    };
+                    let result = self.datapath.set_port(&new.name, &port.name, &change).map_err(SetupError::from);
+                    self.note(result, Change::PortChanged(port.name.clone()));
+                }
+                Some(_) => {}
+            }
+        }
+        if old.flows != new.flows {
+            let result = self.flows(old, new);
+            self.note(result, Change::FlowsReplaced(new.name.clone()));
+        }
+    }
+
+    /// Takes out the old file's flows that the new one does not have, and puts in the new ones. Flows in both, and those
+    /// of others, stay with their counters.
+    fn flows(&self, old: &BridgeConfig, new: &BridgeConfig) -> Result<(), SetupError> {
+        let names = Names::of_bridge(&*self.datapath.bridge(&new.name)?);
+        let (before, after) = (listed(old), listed(new));
+        let mut mods = Vec::new();
+        for flow in before.iter().filter(|flow| !after.contains(flow)) {
+            if let FlowMod::Add { spec, .. } = read_flow(flow, &names)? {
+                let owner = Some(OwnerFilter::Is(spec.owner.clone()));
+                mods.push(FlowMod::delete(FlowFilter { owner, ..FlowFilter::strictly(&spec) }));
+            }
+        }
+        let added: Vec<_> = after.into_iter().filter(|flow| !before.contains(flow)).collect();
+        add_flows(self.datapath, &new.name, &added, mods)
+    }
+}
+
+/// The flows of a bridge; those of a learning switch when the file does not say.
+fn listed(bridge: &BridgeConfig) -> Vec<FlowLine> {
+    bridge.flows.clone().unwrap_or_else(|| {
+        let text = "priority=0,owner=builtin:default actions=NORMAL".to_owned();
+        vec![FlowLine { text, path: "builtin".into(), line: 1, column: 1 }]
+    })
+}
