@@ -7,6 +7,24 @@
 //! Where OVS quietly changes a flow (a field without its prerequisite is dropped, a value is cut to the field's width),
 //! so does this parser, and says so in a [`Warning`]. Errors name the place, the word and the nearest word that would
 //! have done: see [`ParseError`].
+//!
+//! # Where it differs from Open vSwitch 3.1
+//!
+//! Refused, although OVS takes it: an argument where none belongs (`normal:x`, `tcp=1`, `load:5x->reg0`), numbers of an
+//! IPv4 address above 255, an ICMP type above 255 given as `tp_src`, `goto_table` that does not lead to a later table,
+//! and setting `dl_vlan`, which OVS turns into setting `in_port`.
+//!
+//! Taken, although OVS refuses it: IPv6 masks that begin with a decimal digit, `owner=`, and OpenFlow 1.0's setters without
+//! their protocol in the match beside actions of later versions. What is more lenient in packets stands at
+//! [`parse_packet`].
+//!
+//! Printed otherwise: actions print as they were written, where OVS prints what the OpenFlow version of the connection
+//! makes of them (notes are not padded, `goto_table` stays `goto_table`); a set of no bits is `*`, where OVS prints a word
+//! that it does not read.
+//!
+//! Limits: fields and actions that the model does not have are refused as [`ErrorKind::Unsupported`]. Of one-bit matches
+//! on `ip_frag`, those that print as `no` and `later` read back as matches on both bits, as in OVS; packets tell no
+//! difference.
 
 mod names;
 mod parse;

@@ -297,12 +297,14 @@ pub(crate) struct Notice {
 impl Notice {
     /// The warnings that they are in `text`.
     pub(crate) fn all_in_text(notices: Vec<Self>, text: &str) -> Vec<Warning> {
-        notices.into_iter().map(|notice| notice.in_text(text)).collect()
-    }
-
-    /// The warning that it is in `text`.
-    fn in_text(self, text: &str) -> Warning {
-        let column = |byte: usize| text.get(..byte).unwrap_or(text).chars().count() + 1;
-        Warning { columns: column(self.range.start)..column(self.range.end), message: self.message, place: None }
+        // Where characters begin: looked up, not counted, for there may be as many warnings as words.
+        let starts: Vec<usize> =
+            if notices.is_empty() { Vec::new() } else { text.char_indices().map(|(i, _)| i).collect() };
+        let column = |byte: usize| starts.partition_point(|start| *start < byte) + 1;
+        let warning = |n: Self| {
+            let columns = column(n.range.start)..column(n.range.end);
+            Warning { columns, message: n.message, place: None }
+        };
+        notices.into_iter().map(warning).collect()
     }
 }

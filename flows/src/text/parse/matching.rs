@@ -185,11 +185,15 @@ impl<'a> Builder<'a> {
     }
 
     fn dl_vlan(&mut self, pair: &Pair<'_>) -> Result<(), Fault> {
-        if pair.value.text == "*" || pair.value.text.is_empty() {
-            self.any_vlan(PCP, VID);
-            return Ok(());
-        }
-        let vid = value::number_to(pair.value, "dl_vlan", 0xffff)?;
+        let given = if pair.value.text.is_empty() { (0, 0) } else { value::integer(pair.value, "dl_vlan", 0xffff)? };
+        let vid = match given {
+            (vid, u128::MAX) => vid,
+            (_, 0) => {
+                self.any_vlan(PCP, VID);
+                return Ok(());
+            }
+            _ => return Err(pair.value.fault(ErrorKind::BadMask("dl_vlan"))),
+        };
         if vid == NO_VLAN {
             self.put(slot::VLAN_TCI, 0, 0xffff);
             return Ok(());

@@ -1,9 +1,6 @@
-//! Reading packets written as flows: `in_port=1,tcp,nw_src=10.0.0.1,tp_dst=80`.
+//! Reading packets written as flows.
 //!
-//! As in OVS, every field has one value and is given once, what is not given is zero, and a field needs its protocol. More
-//! lenient than OVS: the order of words does not matter, `tp_src` and `tp_dst` do for UDP and SCTP too, `icmp_type` and
-//! `icmp_code` for ICMPv6, and zero may be said of a field that the packet does not have, so that a printed packet reads
-//! back. `dl_vlan1`, `dl_vlan_pcp1` and `vlan_tci1` are the inner tag.
+//! Words are sorted before they take effect, so that a field comes after those that say whether the packet has it.
 
 use super::error::{ErrorKind, Fault, ParseError};
 use super::matching::{PROTOCOLS, needs, no_value};
@@ -65,7 +62,12 @@ struct Packet<'a> {
     given: FlowMask,
 }
 
-/// Reads a packet. Without `in_port` it comes in by no port.
+/// Reads a packet written as a flow: `in_port=1,tcp,nw_src=10.0.0.1,tp_dst=80`.
+///
+/// As in OVS, every field has one value and is given once, what is not given is zero, and a field needs its protocol.
+/// Without `in_port` the packet comes in by no port. More lenient than OVS: the order of words does not matter, `tp_src`
+/// and `tp_dst` do for UDP and SCTP too, `icmp_type` and `icmp_code` for ICMPv6, and zero may be said of a field that the
+/// packet does not have, so that a printed packet reads back. `dl_vlan1`, `dl_vlan_pcp1` and `vlan_tci1` are the inner tag.
 ///
 /// # Errors
 /// When a word is unknown or given twice, a value is wrong or has a mask, or a field's protocol is missing.

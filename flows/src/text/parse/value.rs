@@ -108,7 +108,11 @@ pub(crate) fn field_value(field: Field, word: Word<'_>, names: &Names) -> Result
     Ok((value, mask))
 }
 
-fn integer(word: Word<'_>, what: &'static str, max: u128) -> Result<Masked, Fault> {
+/// Reads a number of at most `max`, with a mask if there is one; `*` is any.
+pub(crate) fn integer(word: Word<'_>, what: &'static str, max: u128) -> Result<Masked, Fault> {
+    if word.text == "*" {
+        return Ok((0, 0));
+    }
     let Some((value, mask)) = word.split_once("/") else {
         return Ok((number_to(word, what, max)?, u128::MAX));
     };

@@ -1,0 +1,394 @@
+//! Random matches, actions, flows, packets and texts, made from the field registry.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+use sluice_flows::action::{Action, ControllerAction, ModAction, PacketInReason, Subfield};
+use sluice_flows::field::{FIELDS, Field, FieldInfo, Maskable};
+use sluice_flows::key::{FlowKey, FlowMask, PacketKey, slot};
+use sluice_flows::rule::{FlowSpec, TableId};
+use sluice_flows::{Match, Owner, PortNo};
+
+/// Which matches on VLAN tags are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tags {
+    /// Any value under any mask.
+    Any,
+    /// Those that OpenFlow 1.2 and later can say: untagged, tagged, a VLAN, a VLAN and a priority.
+    Sayable,
+}
+
+/// EtherType, IP protocol and ICMPv6 type.
+type Protocols = (u16, Option<u8>, Option<u8>);
+
+fn protocols() -> impl Strategy<Value = Option<Protocols>> {
+    select(vec![
+        None,
+        Some((0x1234, None, None)),
+        Some((0x0806, None, None)),
+        Some((0x8035, None, None)),
+        Some((0x0800, None, None)),
+        Some((0x0800, Some(6), None)),
+        Some((0x0800, Some(17), None)),
+        Some((0x0800, Some(132), None)),
+        Some((0x0800, Some(1), None)),
+        Some((0x0800, Some(0), None)),
+        Some((0x0800, Some(89), None)),
+        Some((0x86dd, None, None)),
+        Some((0x86dd, Some(6), None)),
+        Some((0x86dd, Some(17), None)),
+        Some((0x86dd, Some(132), None)),
+        Some((0x86dd, Some(59), None)),
+        Some((0x86dd, Some(58), None)),
+        Some((0x86dd, Some(58), Some(1))),
+        Some((0x86dd, Some(58), Some(135))),
+        Some((0x86dd, Some(58), Some(136))),
+    ])
+}
+
+/// Zero, ones, small or anything.
+fn number() -> impl Strategy<Value = u128> {
+    prop_oneof![Just(0), Just(u128::MAX), 0..256u128, any::<u128>()]
+}
+
+/// The mask that these make of a width of `bits`: whole, a prefix, or anything; of 128 bits, anything that begins with
+/// four ones, because OVS takes an IPv6 mask that begins with a decimal digit for a prefix length.
+fn mask(kind: u8, len: u8, any: u128, bits: u8) -> u128 {
+    let whole = u128::MAX >> (128 - u32::from(bits));
+    match kind % 3 {
+        0 => whole,
+        1 => whole & !(whole.checked_shr(u32::from(len % bits) + 1).unwrap_or(0)),
+        _ if bits == 128 => any | 0xf << 124,
+        _ => any & whole,
+    }
+}
+
+/// What is given for a field: whether it is taken, its value, and its mask.
+type Given = (bool, u128, (u8, u8, u128));
+
+fn given() -> impl Strategy<Value = Vec<Given>> {
+    let one = (prop::bool::weighted(0.25), number(), (any::<u8>(), any::<u8>(), any::<u128>()));
+    vec(one, FIELDS.len())
+}
+
+fn exists(info: &FieldInfo, key: &FlowKey) -> bool {
+    let mut read = FlowMask::ZERO;
+    info.prereq.holds(key, &mut read)
+}
+
+fn start(protocols: Option<Protocols>) -> (FlowKey, FlowMask) {
+    let (mut key, mut mask) = (FlowKey::ZERO, FlowMask::ZERO);
+    let mut set = |slot, value: u128| {
+        key.set(slot, value);
+        mask.set(slot, u128::MAX);
+    };
+    if let Some((eth_type, proto, kind)) = protocols {
+        set(slot::ETH_TYPE, eth_type.into());
+        if let Some(proto) = proto {
+            set(slot::IP_PROTO, proto.into());
+        }
+        if let Some(kind) = kind {
+            set(Field::Icmpv6Type.slot(), kind.into());
+            set(Field::Icmpv6Code.slot(), 0);
+        }
+    }
+    (key, mask)
+}
+
+/// Matches that every switch keeps as they are.
+pub(crate) fn matches(tags: Tags) -> impl Strategy<Value = Match> {
+    (protocols(), given()).prop_map(move |(protocols, given)| {
+        let (mut key, mut mask_of) = start(protocols);
+        for (info, (taken, value, (kind, len, any))) in FIELDS.iter().zip(given) {
+            if !taken || mask_of.get(info.slot) != 0 || !exists(info, &key) {
+                continue;
+            }
+            let bits = info.slot.bits;
+            let (value, mask) = match info.field {
+                Field::EthType | Field::IpProto | Field::VlanVid | Field::VlanPcp | Field::NwTos => continue,
+                Field::VlanTci if tags == Tags::Sayable => sayable_tag(kind, value),
+                // "no" and "later" are also words for one bit of the two, which read back as both bits.
+                Field::IpFrag => [(0, 3), (1, 3), (3, 3), (1, 1), (0, 2)][usize::from(kind % 5)],
+                _ if info.maskable == Maskable::Exact => (value, u128::MAX),
+                _ => (value, mask(kind, len, any, bits)),
+            };
+            key.set(info.slot, value & mask);
+            mask_of.set(info.slot, mask);
+        }
+        Match::new(&key, &mask_of)
+    })
+}
+
+fn sayable_tag(kind: u8, value: u128) -> (u128, u128) {
+    match kind % 4 {
+        0 => (0, 0x1fff),
+        1 => (0x1000, 0x1000),
+        2 => (0x1000 | value & 0xfff, 0x1fff),
+        _ => (0x1000 | value & 0xefff, 0xffff),
+    }
+}
+
+fn writable() -> Vec<Field> {
+    FIELDS.iter().filter(|info| info.writable).map(|info| info.field).collect()
+}
+
+fn port() -> impl Strategy<Value = PortNo> {
+    prop_oneof![
+        (0..=PortNo::MAX.0).prop_map(PortNo),
+        select(vec![PortNo::IN_PORT, PortNo::TABLE, PortNo::NORMAL, PortNo::FLOOD, PortNo::ALL, PortNo::LOCAL]),
+    ]
+}
+
+fn table() -> impl Strategy<Value = TableId> {
+    (0..=254u8).prop_map(|n| TableId::new(n).unwrap_or(TableId::FIRST))
+}
+
+/// Bits of one of `fields`.
+fn subfield(fields: Vec<Field>) -> impl Strategy<Value = Subfield> {
+    (select(fields), any::<bool>(), any::<u8>(), any::<u8>()).prop_map(|(field, whole, ofs, bits)| {
+        let ofs = ofs % field.width();
+        let part = Subfield { field, ofs, bits: bits % (field.width() - ofs) + 1 };
+        if whole { Subfield::whole(field) } else { part }
+    })
+}
+
+fn set_field() -> impl Strategy<Value = Action> {
+    (select(writable()), number(), any::<(u8, u8, u128)>()).prop_map(|(field, value, (kind, len, any))| {
+        let info = field.info();
+        let slot = info.slot;
+        let mask = mask(kind, len, any, slot.bits);
+        let whole = info.maskable == Maskable::Exact || field == Field::VlanVid || mask == slot.max() || mask == 0;
+        let mask = if whole { u128::MAX } else { mask };
+        let value = match field {
+            Field::VlanVid => value | 0x1000,
+            Field::NwTos => value & 0xfc,
+            _ => value,
+        };
+        Action::SetField { field, value: value & mask & slot.max(), mask }
+    })
+}
+
+/// Loads of at most `most` bits.
+fn load(most: u8) -> impl Strategy<Value = Action> {
+    (subfield(writable()), number()).prop_map(move |(part, value)| {
+        let dst = Subfield { bits: part.bits.min(most), ..part };
+        Action::Load { value: value & dst.mask() >> dst.ofs, dst }
+    })
+}
+
+fn move_bits() -> impl Strategy<Value = Action> {
+    let all: Vec<Field> = FIELDS.iter().map(|info| info.field).collect();
+    (subfield(all), subfield(writable())).prop_map(|(mut src, mut dst)| {
+        src.bits = src.bits.min(dst.bits);
+        dst.bits = src.bits;
+        Action::Move { src, dst }
+    })
+}
+
+fn setter() -> impl Strategy<Value = ModAction> {
+    let mac = 0..1u64 << 48;
+    prop_oneof![
+        mac.clone().prop_map(ModAction::DlSrc),
+        mac.prop_map(ModAction::DlDst),
+        any::<u32>().prop_map(ModAction::NwSrc),
+        any::<u32>().prop_map(ModAction::NwDst),
+        any::<u8>().prop_map(|tos| ModAction::NwTos(tos & 0xfc)),
+        any::<u16>().prop_map(ModAction::TpSrc),
+        any::<u16>().prop_map(ModAction::TpDst),
+        (0..4096u16).prop_map(ModAction::VlanVid),
+        (0..8u8).prop_map(ModAction::VlanPcp),
+    ]
+}
+
+fn controller() -> impl Strategy<Value = Action> {
+    let reason = select(vec![PacketInReason::NoMatch, PacketInReason::Action, PacketInReason::InvalidTtl]);
+    (any::<u16>(), reason, prop_oneof![Just(0), any::<u16>()]).prop_map(|(max_len, reason, controller_id)| {
+        let extended = reason != PacketInReason::Action || controller_id != 0;
+        Action::Controller(ControllerAction { max_len, reason, controller_id, extended })
+    })
+}
+
+fn resubmit() -> impl Strategy<Value = Action> {
+    (option::of(port()), table(), any::<bool>()).prop_map(|(port, table, with_table)| {
+        let port = port.filter(|p| *p != PortNo::IN_PORT);
+        let table = Some(table).filter(|_| with_table || port.is_none());
+        Action::Resubmit { port, table, extended: table.is_some() }
+    })
+}
+
+/// Actions that print alike in every version of OpenFlow, if notes have the lengths that fit its messages.
+fn common() -> impl Strategy<Value = Action> {
+    let all: Vec<Field> = FIELDS.iter().map(|info| info.field).collect();
+    prop_oneof![
+        port().prop_map(Action::Output),
+        // OpenFlow cannot say more than 64 bits here.
+        subfield(all).prop_map(|part| Action::OutputField(Subfield { bits: part.bits.min(64), ..part })),
+        controller(),
+        resubmit(),
+        move_bits(),
+        prop_oneof![vec(any::<u8>(), 6), vec(any::<u8>(), 14)].prop_map(|bytes| Action::Note(bytes.into())),
+    ]
+}
+
+/// Actions as OpenFlow 1.0 with Nicira's extensions says them.
+pub(crate) fn old_action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        2 => common(),
+        // OpenFlow loads at most 64 bits at a time.
+        2 => load(64),
+        2 => setter().prop_map(Action::Mod),
+        1 => select(vec![Action::DecTtl, Action::PopVlan { modern: false }]),
+    ]
+}
+
+/// Actions as OpenFlow 1.5 says them, whatever the match.
+pub(crate) fn modern_action() -> impl Strategy<Value = Action> {
+    prop_oneof![2 => common(), 3 => set_field(), 1 => select(vec![0x8100, 0x88a8]).prop_map(Action::PushVlan)]
+}
+
+/// Any action list.
+pub(crate) fn actions() -> impl Strategy<Value = Vec<Action>> {
+    let other = prop_oneof![
+        load(128),
+        any::<u8>().prop_map(|n| Action::Mod(ModAction::NwTtl(n))),
+        (0..4u8).prop_map(|n| Action::Mod(ModAction::NwEcn(n))),
+        Just(Action::PopVlan { modern: true }),
+        vec(any::<u8>(), 0..20).prop_map(|bytes| Action::Note(bytes.into())),
+    ];
+    let one = prop_oneof![3 => old_action(), 3 => modern_action(), 1 => other];
+    (vec(one, 0..6), option::weighted(0.2, table())).prop_map(|(mut actions, goto)| {
+        actions.extend(goto.map(Action::GotoTable));
+        actions
+    })
+}
+
+/// A flow with these parts.
+pub(crate) fn flow(
+    matches: impl Strategy<Value = Match>,
+    actions: impl Strategy<Value = Vec<Action>>,
+    importance: impl Strategy<Value = u16>,
+) -> impl Strategy<Value = FlowSpec> {
+    let zero_or = || prop_oneof![2 => Just(0u16), 1 => any::<u16>()];
+    let priority = prop_oneof![Just(0x8000u16), any::<u16>()];
+    let cookie = prop_oneof![Just(0u64), any::<u64>()];
+    let head = (prop_oneof![Just(TableId::FIRST), table()], priority, cookie, any::<bool>());
+    (matches, actions, head, zero_or(), zero_or(), importance).prop_map(
+        |(matches, actions, (table, priority, cookie, send_flow_rem), idle, hard, importance)| FlowSpec {
+            table,
+            priority,
+            cookie,
+            send_flow_rem,
+            idle_timeout: idle,
+            hard_timeout: hard,
+            importance,
+            ..FlowSpec::new(matches, actions, Owner::user())
+        },
+    )
+}
+
+/// Any flow; its actions need not fit its match.
+pub(crate) fn flows() -> impl Strategy<Value = FlowSpec> {
+    flow(matches(Tags::Any), actions(), any::<u16>())
+}
+
+/// Packets with random fields.
+pub(crate) fn packets() -> impl Strategy<Value = PacketKey> {
+    (protocols(), given(), 0..3u8).prop_map(|(protocols, given, tags)| {
+        let (mut key, fixed) = start(protocols);
+        key.set(slot::IN_PORT, 1);
+        let tag = |n: usize| 0x1000 | given[n].1 & 0xffff;
+        let (outer, inner) = (tag(0), tag(1));
+        for (info, (_, value, _)) in FIELDS.iter().zip(&given) {
+            let free = fixed.get(info.slot) == 0 && info.field.in_packet();
+            let typed = fixed.get(slot::TP_SRC) != 0;
+            let frag = (info.field == Field::IpFrag).then(|| if typed { 0 } else { [0, 1, 3][(*value % 3) as usize] });
+            let tag = matches!(info.field, Field::VlanTci | Field::VlanVid | Field::VlanPcp);
+            let fixed = matches!(info.field, Field::EthType | Field::IpProto | Field::InPort);
+            if free && !tag && !fixed && exists(info, &key) {
+                key.set(info.slot, frag.unwrap_or(*value));
+            }
+        }
+        if tags > 0 {
+            key.set(slot::VLAN_TCI, outer);
+            key.set(slot::VLAN_TPID, if tags == 2 { 0x88a8 } else { 0x8100 });
+        }
+        if tags == 2 {
+            key.set(slot::INNER_VLAN_TCI, inner);
+            key.set(slot::INNER_VLAN_TPID, 0x8100);
+        }
+        key.packet()
+    })
+}
+
+/// Texts of words and marks of the language in any order.
+pub(crate) fn soup() -> impl Strategy<Value = String> {
+    let mut words: Vec<&str> = FIELDS.iter().flat_map(|info| [info.name, info.match_name]).collect();
+    words.extend(FIELDS.iter().filter_map(|info| info.nxm.first().copied()));
+    words.extend([
+        "tcp",
+        "ip",
+        "arp",
+        "icmp6",
+        "mpls",
+        "dl_vlan",
+        "table",
+        "priority",
+        "cookie",
+        "actions",
+        "owner",
+        "output",
+        "load",
+        "set_field",
+        "move",
+        "resubmit",
+        "controller",
+        "note",
+        "goto_table",
+        "drop",
+        "delete",
+        "modify_strict",
+        "LOCAL",
+        "mod_vlan_vid",
+        "push_vlan",
+        "0",
+        "1",
+        "80",
+        "0xffff",
+        "-1",
+        "99999999999999999999",
+        "10.0.0.1",
+        "::1",
+        "02:00:00:00:00:01",
+        "+syn-ack",
+        "later",
+        "8",
+        "[0..7]",
+        "[3]",
+        "[",
+        "]",
+        "=",
+        "=",
+        "=",
+        ":",
+        ":",
+        ",",
+        ",",
+        ",",
+        " ",
+        "/",
+        "->",
+        "->",
+        "(",
+        ")",
+        "\"",
+        "#",
+        "\n",
+        "\t",
+        "*",
+        "é",
+        "\u{1f980}",
+        "\0",
+    ]);
+    vec(select(words), 0..24).prop_map(|words| words.concat())
+}

@@ -1,0 +1,130 @@
+//! Properties of flow text: what is printed reads back, nothing that is read panics, and Open vSwitch agrees.
+
+#![expect(clippy::expect_used, reason = "a panic is a failed test")]
+
+mod generate;
+mod oracle;
+
+use proptest::prelude::*;
+use sluice_flows::consistency;
+use sluice_flows::key::FlowKey;
+use sluice_flows::text::*;
+use std::fmt::Write;
+
+proptest! {
+    #[test]
+    fn a_printed_match_reads_back(matches in generate::matches(generate::Tags::Any)) {
+        let text = show_match(&matches, Names::NONE).to_string();
+        let read = parse_match(&text, Names::NONE).map_err(|e| TestCaseError::fail(format!("{e:#}")))?;
+        prop_assert_eq!(&read.value, &matches, "{}", &text);
+        prop_assert!(read.warnings.is_empty(), "{}: {}", text, read.warnings[0]);
+        prop_assert_eq!(show_match(&read, Names::NONE).to_string(), text);
+    }
+
+    #[test]
+    fn printed_actions_read_back(actions in generate::actions()) {
+        let text = show_actions(&actions, Names::NONE).to_string();
+        let read = parse_actions(&text, Names::NONE).map_err(|e| TestCaseError::fail(format!("{e:#}")))?;
+        prop_assert_eq!(&*read, &*actions, "{}", text);
+    }
+
+    #[test]
+    fn a_printed_flow_reads_back_if_its_actions_fit(spec in generate::flows(), ms in any::<u32>()) {
+        let stats = FlowStats { duration_ms: ms.into(), packets: 1, bytes: 60, idle_age: 3, hard_age: 1 };
+        for stats in [None, Some(stats)] {
+            let text = show_flow(&spec, stats, Names::NONE).to_string();
+            match (parse_flow(&text, Names::NONE), consistency::check(spec.table, &spec.matches, &spec.actions)) {
+                (Ok(read), Ok(())) => prop_assert_eq!(&read.value, &spec, "{}", text),
+                (Err(error), Err(why)) => prop_assert_eq!(error.kind(), &ErrorKind::Inconsistent(why)),
+                (read, check) => return Err(TestCaseError::fail(format!("{text}: {read:?}, {check:?}"))),
+            }
+        }
+    }
+
+    #[test]
+    fn a_printed_packet_reads_back(key in generate::packets()) {
+        let text = show_packet(&FlowKey::from(&key), Names::NONE).to_string();
+        let read = parse_packet(&text, Names::NONE).map_err(|e| TestCaseError::fail(format!("{e:#}")))?;
+        prop_assert_eq!(read, key, "{}", text);
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused_at_a_place_within_it(text in generate::soup()) {
+        read_every_way(&text)?;
+    }
+
+    #[test]
+    fn any_characters_are_read_or_refused(text in "\\PC{0,80}") {
+        read_every_way(&text)?;
+    }
+
+    #[test]
+    fn a_flow_with_one_character_changed_is_read_or_refused(
+        spec in generate::flows(),
+        at in any::<prop::sample::Index>(),
+        with in any::<char>(),
+    ) {
+        let mut text: Vec<char> = show_flow(&spec, None, Names::NONE).to_string().chars().collect();
+        let at = at.index(text.len());
+        text[at] = with;
+        read_every_way(&text.into_iter().collect::<String>())?;
+    }
+}
+
+/// Reads `text` as everything there is, and prints the errors.
+fn read_every_way(text: &str) -> Result<(), TestCaseError> {
+    let errors = [
+        parse_match(text, Names::NONE).err(),
+        parse_actions(text, Names::NONE).err(),
+        parse_flow(text, Names::NONE).err(),
+        parse_flow_mod(text, Names::NONE).err(),
+        parse_filter(text, Names::NONE).err(),
+        parse_packet(text, Names::NONE).err(),
+        parse_flow_file("f", text, Names::NONE).err(),
+    ];
+    for error in errors.into_iter().flatten() {
+        let columns = error.columns();
+        prop_assert!(columns.start <= columns.end && columns.end <= error.text().chars().count() + 1, "{error:?}");
+        let mut shown = String::new();
+        write!(shown, "{error} {error:#}").expect("a String takes everything");
+        prop_assert_eq!(shown.lines().count(), 3);
+    }
+    Ok(())
+}
+
+/// Were any of these read in quadratic time, this test would take minutes instead of seconds.
+#[test]
+fn long_hostile_texts_are_read_in_linear_time() {
+    const LEN: usize = 1 << 17;
+    for piece in [
+        "(",
+        "a=(",
+        "a(",
+        ")",
+        "\"",
+        "a=\"",
+        "a=\",",
+        ",",
+        "a,",
+        "ip,",
+        "reg0=1,",
+        "ip,tp_dst=80,",
+        "1|",
+        "output:1,",
+        "note:00.",
+        "#",
+        "\n",
+        "add ip actions=drop\n",
+        "tcp,tcp_flags=+syn-",
+        "é",
+        "actions=",
+        "dl_vlan=5000,",
+        "->",
+    ] {
+        let text = piece.repeat(LEN / piece.len());
+        let _ = (parse_match(&text, Names::NONE), parse_actions(&text, Names::NONE));
+        let _ = (parse_flow_mod(&text, Names::NONE), parse_flow_file("f", &text, Names::NONE));
+        let _ = parse_packet(&text, Names::NONE);
+        let _ = parse_actions(&format!("set_field:{text}"), Names::NONE);
+    }
+}
