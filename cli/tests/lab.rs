@@ -270,6 +270,31 @@ fn ipv6_and_several_switches_work_at_once() {
 }
 
 #[test]
+fn a_rule_of_the_file_is_in_force() {
+    if !is_root("a_rule_of_the_file_is_in_force") {
+        return;
+    }
+    let user = User::new();
+    let file = "\
+lab: rules
+hosts: {h1: {}, h2: {}}
+switches:
+  s1:
+    rules:
+      - {name: no-ping, match: \"icmp,icmp_type=8,in_port=h1\", action: drop}
+links: [[h1, s1], [h2, s1]]
+";
+    fs::write(user.folder.path().join("rules.yml"), file).unwrap();
+    user.ok("lab up rules.yml");
+    let said = user.run("lab ping -o json");
+    assert_eq!(said.code, 1, "a lost packet is a no: {said:#?}");
+    let ping: Value = serde_json::from_str(&said.out).unwrap();
+    let received: Vec<_> = ping["pairs"].as_array().unwrap().iter().map(|p| (&p["from"], &p["received"])).collect();
+    assert_eq!(received, [(&"h1".into(), &0.into()), (&"h2".into(), &1.into())]);
+    assert!(user.run("lab ping").out.contains("lost"));
+}
+
+#[test]
 fn a_killed_supervisor_leaves_only_a_folder_which_gc_removes() {
     if !is_root("a_killed_supervisor_leaves_only_a_folder_which_gc_removes") {
         return;

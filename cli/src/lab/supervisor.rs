@@ -33,6 +33,8 @@ pub(crate) const VERB: &str = "supervise";
 /// Nobody is there to be told; main writes it to the log.
 pub(crate) fn run() -> Result<(), Failure> {
     let signals = signals()?;
+    // Standard error is the lab's log.
+    tracing_subscriber::fmt().with_ansi(false).with_writer(io::stderr).with_max_level(tracing::Level::INFO).init();
     let mut caller =
         Caller::take().map_err(|error| Failure::new(format!("this verb is for `lab up` alone: {error}")))?;
     let order = caller.order()?;
