@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -212,6 +213,11 @@ h2    eth0  s1:2  10.0.0.2/24  02:00:00:00:00:02  -
     assert_eq!(inspected["topology"]["hosts"][1]["interfaces"][0]["mac"], "02:00:00:00:00:02");
     let listed = user.json("lab ls -o json");
     assert_eq!((&listed["labs"][0]["name"], &listed["labs"][0]["state"]), (&"single".into(), &"running".into()));
+
+    let socket = inspected["socket"].as_str().unwrap();
+    assert_eq!(fs::metadata(socket).unwrap().mode() & 0o777, 0o600);
+    // A client that stays connected does not keep the lab from ending.
+    let _client = UnixStream::connect(socket).unwrap();
 
     let traces = Traces::of(user, "single");
     assert!(!traces.holders().is_empty());

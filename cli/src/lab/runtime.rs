@@ -18,8 +18,9 @@ use std::path::{Path, PathBuf};
 
 /// Names the runtime folder, for tests and for several worlds side by side.
 const ENVIRONMENT: &str = "SLUICE_RUNTIME_DIR";
-/// Longest path of a unix socket (`sockaddr_un`), less the terminating zero.
-const SOCKET_PATH_MAX: usize = 107;
+/// Longest path of the socket: a unix socket's (108 bytes in `sockaddr_un`), less the terminating zero and the `.1` that
+/// its name ends in while it is made.
+const SOCKET_PATH_MAX: usize = 105;
 
 /// The runtime folder.
 #[derive(Debug)]
@@ -85,7 +86,7 @@ impl Runtime {
         if socket.as_os_str().len() > SOCKET_PATH_MAX {
             let length = socket.as_os_str().len();
             return Err(Failure::new(format!("the path {} is too long for a socket", socket.display()))
-                .why(format!("it has {length} bytes, the kernel takes {SOCKET_PATH_MAX}"))
+                .why(format!("it has {length} bytes, the most is {SOCKET_PATH_MAX}"))
                 .next(format!("set {ENVIRONMENT} to a shorter path")));
         }
         DirBuilder::new().recursive(true).mode(0o700).create(self.root.join("labs")).map_err(failed)?;

@@ -62,7 +62,7 @@ pub(crate) fn run() -> Result<(), Failure> {
 struct Running {
     hosts: Vec<Host>,
     namespaces: Vec<OwnedFd>,
-    _switching: Switching,
+    switching: Switching,
 }
 
 impl Running {
@@ -70,6 +70,8 @@ impl Running {
     fn end(self) {
         let hosts: Vec<_> = self.hosts.iter().zip(self.namespaces).collect();
         namespace::unmake(&hosts);
+        // The process ends now; a proper end would wait for clients of the control API.
+        std::mem::forget(self.switching);
     }
 }
 
@@ -145,10 +147,10 @@ fn make(order: Order, folder: &std::path::Path, caller: &mut Caller) -> Result<R
         ports.append(&mut host_ports);
     }
     namespace::wait_for_links(&ports)?;
-    let switching = Switching::start(&state.topology, ports, order.workers)?;
+    let switching = Switching::start(&state.topology, ports, order.workers, &state.socket)?;
     state.phase = Phase::Running;
     state.write(folder).map_err(failed("write the state file"))?;
-    Ok(Running { hosts: state.topology.hosts, namespaces, _switching: switching })
+    Ok(Running { hosts: state.topology.hosts, namespaces, switching })
 }
 
 /// Our process number as our caller sees it: `/proc` is still the caller's.

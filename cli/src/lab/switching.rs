@@ -10,19 +10,28 @@ use crate::failure::Failure;
 use sluice_flows::flow_mod::FlowMod;
 use sluice_flows::text::parse_flow;
 use sluice_flows::{Owner, PortNo};
+use sluice_switch::api::Running;
 use sluice_switch::{Config, ControlError, Datapath, FailMode, PortDevice, PortRequest};
+use std::path::Path;
 
-/// The running switches.
+/// The running switches and their control API.
 pub(crate) struct Switching {
     _datapath: Datapath,
+    _api: Running,
 }
 
 impl Switching {
-    /// Starts the switches of a topology with the hosts' ports. Frames flow when this returns.
+    /// Starts the switches of a topology with the hosts' ports, and serves their control API on `socket`. Frames flow and
+    /// clients can connect when this returns.
     ///
     /// # Errors
     /// What the switch says.
-    pub(crate) fn start(topology: &Topology, hosts: Vec<HostPort>, workers: usize) -> Result<Self, Failure> {
+    pub(crate) fn start(
+        topology: &Topology,
+        hosts: Vec<HostPort>,
+        workers: usize,
+        socket: &Path,
+    ) -> Result<Self, Failure> {
         let datapath = Datapath::start(Config { workers, ..Config::default() }).map_err(failed)?;
         for switch in &topology.switches {
             datapath.add_bridge(&switch.name, FailMode::Standalone).map_err(failed)?;
@@ -41,7 +50,9 @@ impl Switching {
                 add_port(&datapath, end, port_name(end, peer), PortDevice::Patch { peer: port_name(peer, end) })?;
             }
         }
-        Ok(Self { _datapath: datapath })
+        let api =
+            sluice_switch::api::spawn(datapath.clone(), socket).map_err(|error| Failure::new(error.to_string()))?;
+        Ok(Self { _datapath: datapath, _api: api })
     }
 }
 
