@@ -3,7 +3,7 @@
 use super::error::{Complaint, ConfigError, Source, did_you_mean};
 use super::raw::{RawBridge, RawConfig, RawPort};
 use super::{BridgeConfig, Config, FlowLine, LogFormat, PortConfig, read};
-use crate::port::PortKind;
+use crate::port::{PortKind, PortSpec, SpecError};
 use sluice_flows::PortNo;
 use sluice_flows::bridge::{VlanId, VlanMode};
 use sluice_flows::text::flow_lines;
@@ -118,7 +118,7 @@ fn port(
             Some(PortNo(no))
         }
     };
-    let options = raw.options.into_iter().map(|(k, v)| (k.into_inner(), v.into_inner().into_text())).collect();
+    let options = options(source, kind, &raw)?;
     Ok(PortConfig {
         name: name.get_ref().clone(),
         kind,
@@ -128,6 +128,22 @@ fn port(
         flood: raw.flood.unwrap_or(true),
         options,
     })
+}
+
+/// The port's options as text, checked as the port itself will check them.
+fn options(source: Source<'_>, kind: PortKind, raw: &RawPort) -> Result<BTreeMap<String, String>, Complaint> {
+    let text = raw.options.iter().map(|(name, value)| (name.get_ref().clone(), value.get_ref().to_text()));
+    let text: BTreeMap<_, _> = text.collect();
+    let Err(error) = PortSpec::parse(kind, text.iter().map(|(name, value)| (name.as_str(), value.as_str()))) else {
+        return Ok(text);
+    };
+    let entry = |wanted: &str| raw.options.iter().find(|(name, _)| name.get_ref() == wanted);
+    let span = match &error {
+        SpecError::UnknownOption { option, .. } => entry(option).map(|(name, _)| name.span()),
+        SpecError::BadValue { option, .. } => entry(option).map(|(_, value)| value.span()),
+        SpecError::Missing { .. } => None,
+    };
+    Err(source.complain(&span.unwrap_or(raw.r#type.span()), error.to_string()))
 }
 
 fn port_kind(source: Source<'_>, word: &Spanned<String>) -> Result<PortKind, Complaint> {

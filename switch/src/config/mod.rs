@@ -29,7 +29,7 @@ pub const DEFAULT_SOCKET: &str = "/run/sluice/switch.sock";
 pub struct Config {
     /// The socket of the control API; `None` leaves the choice to the command line.
     pub socket: Option<PathBuf>,
-    /// Number of workers, 1 to 64; `None` for one per CPU that the process may use.
+    /// Number of workers, 1 to 64; `None` for one.
     pub workers: Option<usize>,
     /// CPUs of the workers, in order; empty leaves the choice to the scheduler.
     pub pin: Vec<usize>,

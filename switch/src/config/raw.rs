@@ -66,9 +66,9 @@ pub(super) enum RawOption {
 
 impl RawOption {
     /// As the text that the API's options are.
-    pub(super) fn into_text(self) -> String {
+    pub(super) fn to_text(&self) -> String {
         match self {
-            Self::Text(text) => text,
+            Self::Text(text) => text.clone(),
             Self::Number(number) => number.to_string(),
             Self::Flag(flag) => flag.to_string(),
         }

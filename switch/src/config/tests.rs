@@ -120,6 +120,15 @@ fn faults_are_told_with_their_place_and_what_is_allowed() {
             "[bridges.br0]\nflow_files = ['no/such.flows']",
             "sluiced.toml:2:15: cannot read no/such.flows: No such file or directory (os error 2)",
         ),
+        (
+            "[bridges.br0.ports.p1]\ntype = 'tap'\noptions = { mtuu = 1 }",
+            "sluiced.toml:3:13: a port of type tap has no option `mtuu`; it has dev, attach, mac, mtu",
+        ),
+        (
+            "[bridges.br0.ports.p1]\ntype = 'tap'\noptions = { mtu = 'big' }",
+            "sluiced.toml:3:19: option `mtu`: `big` is not a number of bytes",
+        ),
+        ("[bridges.br0.ports.p1]\ntype = 'patch'", "sluiced.toml:2:8: a port of type patch needs option `peer`"),
         ("[bridges.br0.ports.p1]\nnumber = 1", "sluiced.toml:1:1: missing field `type`"),
     ];
     for (text, want) in cases {

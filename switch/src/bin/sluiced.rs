@@ -1,0 +1,302 @@
+//! `sluiced`, the switch as a daemon: reads its configuration, makes bridges and ports, serves the control API, and ends
+//! without leaving anything behind.
+//!
+//! The order at the start is: configuration, socket, data path, bridges and ports, API, "ready" to systemd. So a fault
+//! in the file touches nothing, a second daemon on the same socket finds out before it makes a device, and whoever
+//! connects finds the switch as the file says.
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use sluice_switch::api::{self, Socket};
+use sluice_switch::config::{self, Config, DEFAULT_SOCKET, LogFormat, SetupError};
+use sluice_switch::mac_table::MacSettings;
+use sluice_switch::port::PortError;
+use sluice_switch::{ControlError, Datapath};
+use std::io::{self, IsTerminal};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+
+/// Exit code: something failed.
+const FAILED: u8 = 1;
+/// Exit code: the command line or the configuration is wrong.
+const USAGE: u8 = 2;
+/// Exit code: the kernel does not allow it to this user.
+const NO_PRIVILEGE: u8 = 77;
+
+const AFTER_HELP: &str = "\
+Without a file there is one bridge, br0, that learns addresses as a switch does, with the host's interface of that
+name and no other port. Everything else is done with `sluice`, or said in a file:
+
+  socket = \"/run/sluice/switch.sock\"
+  [bridges.br0.ports.tap1]          # a new TAP interface
+  type = \"tap\"
+  access = 10                       # carries VLAN 10, untagged
+  [bridges.br0.ports.eth1]          # an interface that is there
+  type = \"af-packet\"
+
+Signals: HUP reads the file again and changes what differs (a file with a fault changes nothing), TERM and INT end the
+switch: its TAP interfaces and its socket go with it.
+
+Examples:
+  sudo sluiced                                     bridge br0, socket /run/sluice/switch.sock
+  sudo sluiced --config /etc/sluice/sluiced.toml
+  sluiced --config sluiced.toml --check-config     say what is wrong with a file, and do nothing
+  sudo sluiced --log debug --log-format json
+
+Exit codes: 0 ended as asked, 1 failed, 2 wrong usage or configuration, 77 not allowed to this user.";
+
+/// The Sluice switch: a packet switch in user space with OVS's flow language.
+#[derive(Debug, Parser)]
+#[command(name = "sluiced", version, after_help = AFTER_HELP)]
+struct Args {
+    /// Configuration file (TOML)
+    #[arg(short, long, value_name = "FILE", env = "SLUICED_CONFIG")]
+    config: Option<PathBuf>,
+    /// Socket of the control API, instead of the file's [default: /run/sluice/switch.sock]
+    #[arg(short, long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Number of workers, instead of the file's [default: 1]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    workers: Option<u16>,
+    /// What to log, instead of the file's: a level, or directives such as `info,sluice_switch=debug` [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+    /// How to log, instead of the file's [default: text]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+    /// Only check the configuration
+    #[arg(long, requires = "config")]
+    check_config: bool,
+}
+
+/// Why the daemon could not start, with its exit code.
+struct Failure(u8, String);
+
+impl Failure {
+    fn new(error: impl std::fmt::Display) -> Self {
+        Self(FAILED, error.to_string())
+    }
+
+    fn usage(error: impl std::fmt::Display) -> Self {
+        Self(USAGE, error.to_string())
+    }
+}
+
+impl From<SetupError> for Failure {
+    fn from(error: SetupError) -> Self {
+        let code = match &error {
+            SetupError::Control(ControlError::Port(PortError::NoPrivilege { .. })) => NO_PRIVILEGE,
+            SetupError::Control(_) => FAILED,
+            SetupError::Spec { .. } | SetupError::Flow { .. } => USAGE,
+        };
+        Self(code, error.to_string())
+    }
+}
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are asked for, and go to standard output. A closed pipe is no fault of ours.
+            _ = error.print();
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if asked { ExitCode::SUCCESS } else { ExitCode::from(USAGE) };
+        }
+    };
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(code, what)) => {
+            eprintln!("error: {what}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn load(args: &Args) -> Result<Config, Failure> {
+    let config = match &args.config {
+        Some(path) => Config::load(path).map_err(Failure::usage)?,
+        None => Config::default(),
+    };
+    config::check(&config)?;
+    Ok(config)
+}
+
+fn run(args: &Args) -> Result<(), Failure> {
+    let config = load(args)?;
+    if args.check_config {
+        let ports: usize = config.bridges.iter().map(|b| b.ports.len()).sum();
+        let flows: usize = config.bridges.iter().filter_map(|b| b.flows.as_ref()).map(Vec::len).sum();
+        println!("the configuration is good; bridges: {}, ports: {ports}, flows: {flows}", config.bridges.len());
+        return Ok(());
+    }
+    let log = Log::start(args, &config)?;
+    let socket = args.socket.as_deref().or(config.socket.as_deref()).unwrap_or(Path::new(DEFAULT_SOCKET));
+    let socket = Socket::bind(socket).map_err(Failure::new)?;
+    let datapath = Datapath::start(datapath_config(args, &config)).map_err(Failure::new)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::new)?;
+    // Signals are taken before anything is made that would have to be taken down.
+    let result = runtime.block_on(async {
+        let signals = Signals::take().map_err(Failure::new)?;
+        config::start(&datapath, &config)?;
+        serve(args, config, &datapath, socket, signals, &log).await
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    datapath.shutdown();
+    result
+}
+
+fn datapath_config(args: &Args, config: &Config) -> sluice_switch::Config {
+    let default = sluice_switch::Config::default();
+    let mut macs = MacSettings::default();
+    if let Some(seconds) = config.mac_age_s {
+        macs.ageing = u64::from(seconds) * 1000;
+    }
+    sluice_switch::Config {
+        workers: args.workers.map(usize::from).or(config.workers).unwrap_or(default.workers),
+        pin: config.pin.clone(),
+        macs,
+        ..default
+    }
+}
+
+/// The signals that the daemon listens to.
+struct Signals {
+    hangup: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn take() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+async fn serve(
+    args: &Args,
+    mut config: Config,
+    datapath: &Datapath,
+    socket: Socket,
+    mut signals: Signals,
+    log: &Log,
+) -> Result<(), Failure> {
+    info!(socket = %socket.path().display(), bridges = config.bridges.len(), "ready");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = api::serve(datapath.clone(), socket, async {
+        // An error means that the sender is gone, which is an end as well.
+        _ = stopped.await;
+    });
+    let mut server = std::pin::pin!(server);
+    notify("READY=1");
+    loop {
+        tokio::select! {
+            result = &mut server => return result.map_err(Failure::new),
+            _ = signals.hangup.recv() => config = reload(args, config, datapath, log).await,
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+        }
+    }
+    info!("ending");
+    notify("STOPPING=1");
+    // It fails only when the server has ended already.
+    _ = stop.send(());
+    server.await.map_err(Failure::new)
+}
+
+/// Reads the file again and changes what differs. Returns the configuration that is now in force.
+async fn reload(args: &Args, old: Config, datapath: &Datapath, log: &Log) -> Config {
+    if args.config.is_none() {
+        warn!("nothing to reload: there is no configuration file");
+        return old;
+    }
+    let new = match load(args) {
+        Ok(new) => new,
+        Err(Failure(_, what)) => {
+            error!(%what, "the configuration has a fault and was not loaded; the switch stays as it is");
+            return old;
+        }
+    };
+    log.set_level(args, &new);
+    let (datapath, before, after) = (datapath.clone(), old.clone(), new.clone());
+    let work = tokio::task::spawn_blocking(move || config::reload(&datapath, &before, &after));
+    match work.await {
+        Ok(Ok((changes, failures))) => {
+            changes.iter().for_each(|change| info!("{change}"));
+            failures.iter().for_each(|what| error!(%what, "not done"));
+            info!(changes = changes.len(), failures = failures.len(), "reloaded");
+            new
+        }
+        Ok(Err(what)) => {
+            error!(%what, "the configuration has a fault and was not loaded; the switch stays as it is");
+            old
+        }
+        Err(what) => {
+            error!(%what, "the reload failed inside");
+            old
+        }
+    }
+}
+
+/// The log, whose level can change.
+struct Log(reload::Handle<EnvFilter, Registry>);
+
+impl Log {
+    fn start(args: &Args, config: &Config) -> Result<Self, Failure> {
+        let filter = filter(args, config).map_err(Failure::usage)?;
+        let (filter, handle) = reload::Layer::new(filter);
+        let registry = tracing_subscriber::registry().with(filter);
+        match args.log_format.or(config.log_format).unwrap_or_default() {
+            LogFormat::Text => {
+                let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+                registry.with(fmt::layer().with_ansi(color).with_writer(io::stderr)).init();
+            }
+            LogFormat::Json => registry.with(fmt::layer().json().flatten_event(true).with_writer(io::stderr)).init(),
+        }
+        Ok(Self(handle))
+    }
+
+    fn set_level(&self, args: &Args, config: &Config) {
+        match filter(args, config) {
+            Ok(filter) => {
+                if let Err(what) = self.0.reload(filter) {
+                    warn!(%what, "the log level stays");
+                }
+            }
+            Err(what) => warn!(%what, "the log level stays"),
+        }
+    }
+}
+
+fn filter(args: &Args, config: &Config) -> Result<EnvFilter, String> {
+    let level = args.log.as_deref().or(config.log_level.as_deref()).unwrap_or("info");
+    EnvFilter::builder().parse(level).map_err(|e| format!("`{level}` is no log level: {e}"))
+}
+
+/// Tells systemd, if it started us and asked for it (`sd_notify(3)`).
+fn notify(state: &str) {
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let send = || {
+        let address = match name.as_bytes() {
+            [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+            _ => SocketAddr::from_pathname(&name)?,
+        };
+        UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address)
+    };
+    if let Err(what) = send() {
+        warn!(%what, "systemd was not told {state}");
+    }
+}
