@@ -53,9 +53,9 @@ fn agrees(expected: &[String], lines: &[String]) -> bool {
     match expected.split_first() {
         None => lines.is_empty(),
         Some((dots, rest)) if dots.trim() == "..." => (0..=lines.len()).any(|n| agrees(rest, &lines[n..])),
-        Some((first, rest)) => lines
-            .split_first()
-            .is_some_and(|(line, others)| normal(first) == normal(line) && agrees(rest, others)),
+        Some((first, rest)) => {
+            lines.split_first().is_some_and(|(line, others)| normal(first) == normal(line) && agrees(rest, others))
+        }
     }
 }
 

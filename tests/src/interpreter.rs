@@ -217,7 +217,8 @@ impl Run<'_> {
             return 0;
         }
         let low = if source.bits == 128 { u128::MAX } else { (1 << source.bits) - 1 };
-        self.key.get(source.field.slot()) >> source.ofs & low
+        let ecn = if source.field == Field::NwTos { 3 } else { 0 };
+        (self.key.get(source.field.slot()) & !ecn) >> source.ofs & low
     }
 
     fn set(&mut self, field: Field, value: u128, mask: u128) {

@@ -33,6 +33,11 @@ impl Wire {
 /// The slots that describe the tags.
 const TAG_SLOTS: [Slot; 4] = [slot::VLAN_TCI, slot::VLAN_TPID, slot::INNER_VLAN_TCI, slot::INNER_VLAN_TPID];
 
+/// The bits of its slot that a field means: `nw_tos` means the DSCP bits of the byte that its slot is.
+const fn meant(field: Field) -> u128 {
+    if matches!(field, Field::NwTos) { 0xfc } else { u128::MAX }
+}
+
 fn tags(key: &FlowKey) -> Tags {
     [(slot::VLAN_TPID, slot::VLAN_TCI), (slot::INNER_VLAN_TPID, slot::INNER_VLAN_TCI)]
         .into_iter()
@@ -85,10 +90,11 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
             return 0;
         }
         let slot = source.field.slot();
+        let mask = source.mask() & meant(source.field);
         let mut read = FlowMask::ZERO;
-        read.set(slot, source.mask());
+        read.set(slot, mask);
         self.absorb(&read);
-        (self.flow.key.get(slot) & source.mask()) >> source.ofs
+        (self.flow.key.get(slot) & mask) >> source.ofs
     }
 
     /// Whether the packet is one that has the fields that need `prereq`.
@@ -103,9 +109,7 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
     pub(super) fn set_field(&mut self, field: Field, value: u128, mask: u128) {
         let mask = match field {
             Field::VlanTci | Field::VlanVid | Field::VlanPcp => return self.set_vlan(field.slot(), value, mask),
-            // The word means the DSCP bits of the byte that its slot is.
-            Field::NwTos => mask & 0xfc,
-            _ => mask,
+            _ => mask & meant(field),
         };
         if self.has(field.info().prereq) {
             self.write(field.slot(), value, mask);
@@ -214,7 +218,11 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
 
     /// Emits what makes the wire equal to the packet as the tables see it.
     pub(super) fn commit(&mut self) {
+        self.commit_fields();
         self.commit_tags();
+    }
+
+    fn commit_fields(&mut self) {
         let mut need = FlowMask::ZERO;
         // The first word is the ingress port and the mark, which are not on the wire.
         for i in 1..PACKET_WORDS {
