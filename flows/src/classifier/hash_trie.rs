@@ -15,7 +15,7 @@ pub(super) trait Hashed {
 }
 
 /// Most items in a leaf, as long as their hashes differ.
-const LEAF_MAX: usize = 32;
+const LEAF_MAX: usize = 64;
 /// A branch whose leaves hold this few items in all becomes a leaf again.
 const MERGE_MAX: usize = LEAF_MAX / 4;
 /// Bits of the hash that a branch uses.
