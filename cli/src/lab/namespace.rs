@@ -11,6 +11,7 @@
 use super::enter::enter_network;
 use super::netlink::{LOOPBACK, Netlink, NetlinkError, VethEnd};
 use super::state::Attachment;
+use super::topology;
 use super::topology::resolved::{Host, Interface, Mac};
 use crate::failure::Failure;
 use crate::output::Exit;
@@ -131,8 +132,7 @@ pub(crate) fn make(hosts: &[Host], attachment: Attachment, queues: usize) -> Res
     thread::scope(|scope| {
         let make_share = |(index, hosts): (usize, &[Host])| {
             let hosts = hosts.to_vec();
-            // Numbers of veth names must not meet between threads.
-            let first = u32::try_from(index * share * 1000).unwrap_or(u32::MAX / 2);
+            let first = u32::try_from(index * topology::MAX_LINKS).unwrap_or(0);
             scope.spawn(move || make_some(&hosts, attachment, queues, first))
         };
         let threads: Vec<_> = hosts.chunks(share).enumerate().map(make_share).collect();
@@ -147,7 +147,8 @@ pub(crate) fn make(hosts: &[Host], attachment: Attachment, queues: usize) -> Res
     })
 }
 
-/// Makes hosts one after another on the calling thread, which ends up in the namespace of the last.
+/// Makes hosts one after another on the calling thread, which ends up in the namespace of the last. Veths are numbered
+/// from `first` on, by which they do not meet those of another thread.
 fn make_some(hosts: &[Host], attachment: Attachment, queues: usize, first: u32) -> Result<Vec<Made>, HostError> {
     // Opened before the thread leaves the switch's namespace, and stays there.
     let mut switch_side: Option<Netlink> = None;
@@ -156,6 +157,7 @@ fn make_some(hosts: &[Host], attachment: Attachment, queues: usize, first: u32) 
     }
     let mut number = first;
     let mut made = Vec::new();
+    let (mut insides, mut links) = (Vec::new(), Vec::new());
     for host in hosts {
         let namespace_error = |source| HostError::Namespace { host: host.name.clone(), source };
         unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| namespace_error(errno.into()))?;
@@ -169,19 +171,74 @@ fn make_some(hosts: &[Host], attachment: Attachment, queues: usize, first: u32) 
                 None => SwitchEnd::Tap(tap(host, interface, queues)?),
                 Some(switch_side) => {
                     number += 1;
-                    let name = format!("v{number}");
-                    let here = VethEnd { name: &name, index: VETH_INDEX + number, mac: None };
-                    let there = VethEnd { name: &interface.name, index: 0, mac: Some(interface.mac) };
-                    switch_side.add_veth(here, there, &namespace, interface.mtu).map_err(&failed)?;
-                    SwitchEnd::Veth(name)
+                    SwitchEnd::Veth(veth(switch_side, number, interface, &namespace).map_err(&failed)?)
                 }
             };
-            configure(&mut inside, interface).map_err(failed)?;
+            let index = configure(&mut inside, interface).map_err(failed)?;
+            if switch_side.is_some() {
+                links.push(VethLink { host, interface, near: VETH_INDEX + number, inside: made.len(), far: index });
+            }
             ends.push((interface.clone(), end));
         }
+        insides.push(inside);
         made.push(Made { host: host.name.clone(), namespace: namespace.into(), ends });
     }
+    if let Some(mut switch_side) = switch_side {
+        links.iter().try_for_each(|link| link.wait(&mut switch_side, &mut insides))?;
+    }
     Ok(made)
+}
+
+/// A veth pair that was made.
+struct VethLink<'a> {
+    host: &'a Host,
+    interface: &'a Interface,
+    /// Index of the switch's end.
+    near: u32,
+    /// Which of the namespaces has the far end.
+    inside: usize,
+    /// Index of the far end there.
+    far: u32,
+}
+
+impl VethLink<'_> {
+    fn wait(&self, switch_side: &mut Netlink, insides: &mut [Netlink]) -> Result<(), HostError> {
+        let near = wait_for_link(switch_side, self.near);
+        let both = near.and_then(|up| Ok(up && wait_for_link(&mut insides[self.inside], self.far)?));
+        match both.map_err(interface_error(self.host, &self.interface.name))? {
+            true => Ok(()),
+            false => Err(HostError::Link { host: self.host.name.clone(), interface: self.interface.name.clone() }),
+        }
+    }
+}
+
+/// Waits until the kernel has noticed that a veth's link is up, which it does a moment after both ends are set up. Until
+/// then it drops what the interface sends.
+fn wait_for_link(netlink: &mut Netlink, index: u32) -> Result<bool, NetlinkError> {
+    let begin = Instant::now();
+    while !netlink.is_up(index)? {
+        if begin.elapsed() > LINK_PATIENCE {
+            return Ok(false);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(true)
+}
+
+/// Makes a veth pair with its far end in the host's namespace; returns the name of the near end, which is set up.
+fn veth(
+    switch_side: &mut Netlink,
+    number: u32,
+    interface: &Interface,
+    namespace: &File,
+) -> Result<String, NetlinkError> {
+    let name = format!("v{number}");
+    let here = VethEnd { name: &name, index: VETH_INDEX + number, mac: None };
+    let there = VethEnd { name: &interface.name, index: 0, mac: Some(interface.mac) };
+    switch_side.add_veth(here, there, namespace, interface.mtu)?;
+    switch_side.no_link_local(here.index)?;
+    switch_side.set_up(here.index)?;
+    Ok(name)
 }
 
 fn interface_error(host: &Host, interface: &str) -> impl Fn(NetlinkError) -> HostError {
@@ -200,8 +257,8 @@ fn port_error(host: &str, interface: &str) -> impl Fn(PortError) -> HostError {
     move |source| HostError::Port { host: host.clone(), interface: interface.clone(), source: Box::new(source) }
 }
 
-/// Sets the interface up with its addresses, all usable at once.
-fn configure(netlink: &mut Netlink, interface: &Interface) -> Result<(), NetlinkError> {
+/// Sets the interface up with its addresses, all usable at once; returns its index.
+fn configure(netlink: &mut Netlink, interface: &Interface) -> Result<u32, NetlinkError> {
     let index =
         if_nametoindex(interface.name.as_str()).map_err(|errno| NetlinkError::new("find the interface", errno))?;
     netlink.no_link_local(index)?;
@@ -212,7 +269,7 @@ fn configure(netlink: &mut Netlink, interface: &Interface) -> Result<(), Netlink
     if interface.addresses.iter().any(|a| matches!(a, IpNet::V6(_))) {
         netlink.add_address(index, link_local(interface.mac))?;
     }
-    Ok(())
+    Ok(index)
 }
 
 /// The link-local address that a MAC gives (RFC 4291, appendix A).
@@ -234,7 +291,7 @@ impl Made {
             let port: Box<dyn Port> = match end {
                 SwitchEnd::Tap(tap) => Box::new(tap),
                 SwitchEnd::Veth(name) => {
-                    let options = AfPacketOptions { queues, ..AfPacketOptions::default() };
+                    let options = AfPacketOptions { queues, up: false, ..AfPacketOptions::default() };
                     let opened = AfPacket::open(&name, &options);
                     Box::new(opened.map_err(port_error(&host, &interface.name))?)
                 }
@@ -243,24 +300,6 @@ impl Made {
         }
         Ok((namespace, ports))
     }
-}
-
-/// Waits until the kernel says that every port is up: it does so a moment after the ports are set up, and a switch sends
-/// nothing to a port that is down.
-///
-/// # Errors
-/// The first port that is still down after [`LINK_PATIENCE`].
-pub(crate) fn wait_for_links(ports: &[HostPort]) -> Result<(), HostError> {
-    let begin = Instant::now();
-    for port in ports {
-        while !port.port.link_up() {
-            if begin.elapsed() > LINK_PATIENCE {
-                return Err(HostError::Link { host: port.host.clone(), interface: port.interface.name.clone() });
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-    Ok(())
 }
 
 /// Threads that take devices away at once.

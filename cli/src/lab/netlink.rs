@@ -11,7 +11,7 @@ use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage,
+    LinkMessage, State as LinkState,
 };
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -89,6 +89,18 @@ impl Netlink {
         message.header.flags = LinkFlags::Up;
         message.header.change_mask = LinkFlags::Up;
         self.request(RouteNetlinkMessage::SetLink(message), 0, || format!("set interface {index} up"))
+    }
+
+    /// Whether an interface's link is up for good: the kernel has noticed that it has a carrier and lets frames through.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub(crate) fn is_up(&mut self, index: u32) -> Result<bool> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        let answer = self.ask(RouteNetlinkMessage::GetLink(message), 0, || format!("tell about interface {index}"))?;
+        let Some(RouteNetlinkMessage::NewLink(link)) = answer else { return Ok(false) };
+        Ok(link.attributes.contains(&LinkAttribute::OperState(LinkState::Up)))
     }
 
     /// Turns off the kernel's own IPv6 link-local address on an interface: it would not be usable for a second
@@ -188,10 +200,20 @@ impl Netlink {
     }
 
     fn request(&mut self, message: RouteNetlinkMessage, flags: u16, what: impl Fn() -> String) -> Result<()> {
+        self.ask(message, NLM_F_ACK | flags, what).map(|_| ())
+    }
+
+    /// Sends a request and returns the message that the kernel answers with, if it is not just its consent.
+    fn ask(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        what: impl Fn() -> String,
+    ) -> Result<Option<RouteNetlinkMessage>> {
         self.sequence += 1;
         let mut header = NetlinkHeader::default();
         header.sequence_number = self.sequence;
-        header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        header.flags = NLM_F_REQUEST | flags;
         let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
         request.finalize();
         let mut bytes = vec![0; request.buffer_len()];
@@ -199,7 +221,7 @@ impl Netlink {
         self.exchange(&bytes).map_err(|source| NetlinkError { what: what(), source })
     }
 
-    fn exchange(&mut self, request: &[u8]) -> io::Result<()> {
+    fn exchange(&mut self, request: &[u8]) -> io::Result<Option<RouteNetlinkMessage>> {
         self.socket.send(request, 0)?;
         loop {
             let (answer, _) = self.socket.recv_from_full()?;
@@ -210,7 +232,8 @@ impl Netlink {
             }
             return match message.payload {
                 NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
-                _ => Ok(()),
+                NetlinkPayload::InnerMessage(message) => Ok(Some(message)),
+                _ => Ok(None),
             };
         }
     }

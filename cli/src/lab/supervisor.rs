@@ -146,7 +146,6 @@ fn make(order: Order, folder: &std::path::Path, caller: &mut Caller) -> Result<R
         namespaces.push(namespace);
         ports.append(&mut host_ports);
     }
-    namespace::wait_for_links(&ports)?;
     let switching = Switching::start(&state.topology, ports, order.workers, &state.socket)?;
     state.phase = Phase::Running;
     state.write(folder).map_err(failed("write the state file"))?;

@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const SEED: u64 = 1;
 const MTU: u32 = 1500;
 /// Most links of a lab; far more than a machine carries, and port numbers cannot run out.
-const MAX_LINKS: usize = 4096;
+pub(crate) const MAX_LINKS: usize = 4096;
 /// Highest OpenFlow port number that can be given to a port (OFPP_MAX less one).
 const PORT_MAX: u16 = 0xfeff;
 
