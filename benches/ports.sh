@@ -6,7 +6,7 @@
 #   SWITCH: bridge sluice-tap sluice-af-packet ovs ovs-tso (default: all)
 #
 # Everything happens in network namespaces that the script makes and removes. Needs root and the packages of
-# xtask/setup.sh, and release builds of sluice and sluiced.
+# xtask/setup.sh, and a release build of sluice.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-4}
@@ -18,8 +18,10 @@ export SLUICE_RUNTIME_DIR=$tmp/run
 a=sb$$-a b=sb$$-b s=sb$$-s # host, host, switch
 pids=()
 
+stop() { kill "$@" 2>/dev/null && wait "$@" 2>/dev/null || true; }
 stop_started() {
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null; done
+    local pid
+    for pid in "${pids[@]}"; do stop "$pid"; done
     pids=()
 }
 hosts_down() { for ns in "$a" "$b" "$s"; do ip netns del "$ns" 2>/dev/null || true; done; }
@@ -64,20 +66,18 @@ reachable() {
 
 # measure NAME CLIENT SERVER: appends "NAME tcp1 tcp4 udp p50 p99" to the results.
 measure() {
-    local name=$1 client=$2 server=$3 tcp1 tcp4 udp latency pid
+    local name=$1 client=$2 server=$3 tcp1 tcp4 udp latency
     reachable "$client"
     $server iperf3 --server --port 5201 >/dev/null 2>&1 &
-    pid=$!
-    pids+=("$pid")
+    pids+=($!)
     sleep 0.5
     tcp1=$($client iperf3 -c 10.0.0.2 -t "$seconds" -J | jq '.end.sum_received.bits_per_second / 1e9')
     tcp4=$($client iperf3 -c 10.0.0.2 -t "$seconds" -P 4 -J | jq '.end.sum_received.bits_per_second / 1e9')
     udp=$($client iperf3 -c 10.0.0.2 -u -b 0 -l 64 -t "$seconds" -J |
         jq '(.end.sum.packets - .end.sum.lost_packets) / .end.sum.seconds / 1e3')
-    kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null || true
+    stop_started
     $server sockperf server -i 10.0.0.2 -p 11111 >/dev/null 2>&1 &
-    pid=$!
-    pids+=("$pid")
+    pids+=($!)
     sleep 0.5
     latency=$($client sockperf ping-pong -i 10.0.0.2 -p 11111 -t "$seconds" -m 64 2>/dev/null |
         sed 's/\x1b\[[0-9;]*m//g' |
@@ -100,31 +100,14 @@ run_bridge() {
 in_h1() { "$bin/sluice" lab exec --lab bench h1 -- "$@"; }
 in_h2() { "$bin/sluice" lab exec --lab bench h2 -- "$@"; }
 
-run_sluice-tap() {
-    "$bin/sluice" lab up --topo single,2 --name bench >/dev/null
-    measure sluice-tap in_h1 in_h2
+# lab NAME ATTACH: our switch, joined to the hosts by TAPs or by veth pairs with packet sockets.
+lab() {
+    "$bin/sluice" lab up --topo single,2 --name bench --attach "$2" >/dev/null
+    measure "$1" in_h1 in_h2
     "$bin/sluice" lab down bench >/dev/null
 }
-
-run_sluice-af-packet() {
-    hosts_up
-    cat >"$tmp/sluiced.toml" <<EOF
-socket = "$tmp/switch.sock"
-workers = 1
-[bridges.br0]
-local_port = false
-[bridges.br0.ports.va]
-type = "af-packet"
-[bridges.br0.ports.vb]
-type = "af-packet"
-EOF
-    ip netns exec "$s" "$bin/sluiced" --config "$tmp/sluiced.toml" 2>"$tmp/sluiced.log" &
-    local daemon=$!
-    measure sluice-af-packet in_a in_b
-    kill "$daemon"
-    wait "$daemon" || true
-    hosts_down
-}
+run_sluice-tap() { lab sluice-tap tap; }
+run_sluice-af-packet() { lab sluice-af-packet veth; }
 
 # ovs_bridge NAME [other_config...]: Open vSwitch's user-space datapath, run from a folder of its own.
 ovs_bridge() {
@@ -151,8 +134,7 @@ ovs_bridge() {
         for ns in "$a" "$b"; do ip netns exec "$ns" ethtool -K eth0 tx off tso off gso off >/dev/null; done
     fi
     measure "$name" in_a in_b
-    kill "$switchd" "$db"
-    wait "$switchd" "$db" || true
+    stop "$switchd" "$db"
     hosts_down
 }
 run_ovs() { ovs_bridge ovs; }

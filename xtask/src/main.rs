@@ -52,7 +52,8 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Test => {
             setup()?;
             check()?;
-            test()
+            test()?;
+            hello()
         }
         Chore::Check => check(),
         Chore::Layering => layering::check(),
@@ -62,12 +63,16 @@ fn run(chore: Chore) -> Result<()> {
 }
 
 fn hello() -> Result<()> {
-    cargo(&["build", "--release", "--locked", "--package", "sluice-cli"])?;
+    build_release()?;
     let lab = ["--lab", "hello"];
     sluice(&["lab", "up", "--topo", "single,2", "--name", "hello"])?;
     let pinged = sluice(&[&["lab", "ping"][..], &lab].concat());
     sluice(&[&["lab", "down"][..], &["hello"]].concat())?;
     pinged
+}
+
+fn build_release() -> Result<()> {
+    cargo(&["build", "--release", "--locked", "--package", "sluice-cli", "--package", "sluice-switch"])
 }
 
 fn check() -> Result<()> {
@@ -87,6 +92,6 @@ fn setup() -> Result<()> {
 
 fn bench(seconds: u32) -> Result<()> {
     setup()?;
-    cargo(&["build", "--release", "--locked", "--package", "sluice-switch", "--package", "sluice-cli"])?;
+    build_release()?;
     script("benches/ports.sh", &[&seconds.to_string()])
 }
