@@ -121,7 +121,10 @@ fn output(exit: &Exit, before: &PacketKey) -> TraceOutput {
         field: field.info().match_name.to_owned(),
         value: show_value(field, value).to_string(),
     });
-    let vlans = exit.tags().into_iter().map(|(tpid, tci)| VlanTag {
+    let came_in = Exit { packet: *before, ..exit.clone() }.tags();
+    let tags = exit.tags();
+    let vlans_changed = tags != came_in;
+    let vlans = tags.into_iter().map(|(tpid, tci)| VlanTag {
         tpid: tpid.into(),
         vid: (tci & 0xfff).into(),
         pcp: (tci >> 13).into(),
@@ -132,5 +135,6 @@ fn output(exit: &Exit, before: &PacketKey) -> TraceOutput {
         bridge: exit.bridge.name.to_string(),
         set: set.collect(),
         vlans: vlans.collect(),
+        vlans_changed,
     }
 }

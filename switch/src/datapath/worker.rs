@@ -445,12 +445,12 @@ impl<'a> Worker<'a> {
 
     fn megaflow_stats(&self) -> Vec<MegaflowStats> {
         let mut all = Vec::with_capacity(self.megaflows.len());
-        self.megaflows.for_each(|hot, flow, mask, actions| {
+        self.megaflows.for_each(|hot, mask, flow| {
             all.push(MegaflowStats {
                 worker: self.index,
-                key: flow.example.masked(mask),
+                key: hot.key,
                 mask: *mask,
-                actions,
+                actions: flow.actions.clone(),
                 verdict: flow.verdict,
                 packets: flow.packets + hot.packets,
                 bytes: flow.bytes + hot.bytes,

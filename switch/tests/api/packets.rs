@@ -35,8 +35,8 @@ async fn a_trace_tells_rule_outputs_and_changes_and_counts_nothing() {
     assert_eq!((out.port, out.port_name.as_str(), out.bridge.as_str()), (2, "p2", "br0"));
     assert_eq!((out.set[0].field.as_str(), out.set[0].value.as_str()), ("nw_ttl", "63"));
     assert_eq!((out.vlans[0].vid, out.vlans[0].tpid), (10, 0x8100));
-    assert_eq!(reply.datapath_actions, "push_vlan(vid=10,pcp=0),set(ipv4(ttl=63)),p2");
-    assert_eq!(reply.walk.lines().last(), Some("Datapath actions: push_vlan(vid=10,pcp=0),set(ipv4(ttl=63)),p2"));
+    assert_eq!(reply.datapath_actions, "set(ipv4(ttl=63)),push_vlan(vid=10,pcp=0),p2");
+    assert_eq!(reply.walk.lines().last(), Some("Datapath actions: set(ipv4(ttl=63)),push_vlan(vid=10,pcp=0),p2"));
     assert_eq!(switch.dump().await[0].packets, 0);
     assert!(switch.ends[1].take().is_none());
 }

@@ -2,5 +2,4 @@
 
 pub(crate) mod exact;
 mod lens;
-mod lists;
 pub(crate) mod megaflow;
