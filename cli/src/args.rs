@@ -45,6 +45,25 @@ pub(crate) enum Command {
     /// Labs: hosts, switches and links made of network namespaces
     #[command(subcommand)]
     Lab(lab::Verb),
+    /// The flow tables: dump, add, delete, replace, compare
+    #[command(subcommand)]
+    Flows(cmd::flows::Verb),
+    /// What would happen to a packet, and which rule decides
+    Trace(cmd::trace::Trace),
+    /// The ports with their counters; add, change, remove them
+    Ports(cmd::ports::Ports),
+    /// The bridges; add, remove them
+    Bridges(cmd::bridges::Bridges),
+    /// Which MAC address is behind which port
+    Fdb(cmd::fdb::Fdb),
+    /// What was dropped, why, and by whose rule
+    Drops(cmd::drops::Drops),
+    /// How the switch is; exit 5 when a part is not well
+    Status(cmd::status::StatusArgs),
+    /// What changes in the switch, as it happens
+    Events(cmd::events::Events),
+    /// Send a packet
+    PacketOut(cmd::packet_out::PacketOut),
     /// Print a completion script for a shell
     Completion(cmd::completion::Completion),
     /// Write the manual pages

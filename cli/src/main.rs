@@ -4,6 +4,7 @@
 //! its arguments and an [`output::Output`] and returns an exit code or a [`failure::Failure`].
 
 mod args;
+mod client;
 mod cmd;
 mod failure;
 mod lab;
@@ -44,6 +45,15 @@ fn end(result: Result<Exit, Failure>) -> ExitCode {
 fn run(command: Command, out: &mut Output) -> Result<Exit, Failure> {
     match command {
         Command::Lab(verb) => lab::run(verb, out),
+        Command::Flows(verb) => cmd::flows::run(verb, out),
+        Command::Trace(args) => cmd::trace::run(&args, out),
+        Command::Ports(args) => cmd::ports::run(args, out),
+        Command::Bridges(args) => cmd::bridges::run(args, out),
+        Command::Fdb(args) => cmd::fdb::run(args, out),
+        Command::Drops(args) => cmd::drops::run(args, out),
+        Command::Status(args) => cmd::status::run(&args, out),
+        Command::Events(args) => cmd::events::run(&args, out),
+        Command::PacketOut(args) => cmd::packet_out::run(args, out),
         Command::Completion(args) => cmd::completion::run(&args, out),
         Command::Man(args) => cmd::man::run(&args, out),
     }

@@ -42,6 +42,10 @@ pub(crate) enum Exit {
     No,
     /// The command line, or a file named on it, is wrong: 2.
     Usage,
+    /// A traced packet was dropped: 3.
+    Dropped,
+    /// A part of the switch is not well: 5.
+    Unhealthy,
     /// No switch or lab is running: 69.
     NoDaemon,
     /// The kernel does not allow it to this user: 77.
@@ -57,6 +61,8 @@ impl Exit {
             Self::Yes => 0,
             Self::No => 1,
             Self::Usage => 2,
+            Self::Dropped => 3,
+            Self::Unhealthy => 5,
             Self::NoDaemon => 69,
             Self::NoPrivilege => 77,
             Self::Child(code) => code,

@@ -1,4 +1,13 @@
 //! Verbs besides the lab, one file per family.
 
+pub(crate) mod bridges;
 pub(crate) mod completion;
+pub(crate) mod drops;
+pub(crate) mod events;
+pub(crate) mod fdb;
+pub(crate) mod flows;
 pub(crate) mod man;
+pub(crate) mod packet_out;
+pub(crate) mod ports;
+pub(crate) mod status;
+pub(crate) mod trace;

@@ -29,7 +29,9 @@ mod view;
 use crate::failure::Failure;
 use crate::output::{Exit, Output};
 use clap::{Args, Subcommand};
-use state::State;
+use runtime::Runtime;
+use state::Lab;
+pub(crate) use state::State;
 use std::ffi::OsString;
 
 /// The lab's verbs.
@@ -61,6 +63,14 @@ pub(crate) struct Target {
     pub(crate) lab: Option<String>,
 }
 
+/// The running lab of this user with this name, or the only one there is.
+///
+/// # Errors
+/// [`Exit::NoDaemon`] when there is none, [`Exit::Usage`] when a name is needed.
+pub(crate) fn running(name: Option<&str>) -> Result<(String, State), Failure> {
+    Lab::running(&Runtime::of_user(), name)
+}
+
 /// Runs a verb.
 pub(crate) fn run(verb: Verb, out: &mut Output) -> Result<Exit, Failure> {
     match verb {
@@ -88,7 +98,7 @@ pub(crate) fn run_own(args: &[OsString]) -> Option<Result<Exit, Failure>> {
 }
 
 /// Makes sure that the lab has this host.
-fn known_host(state: &State, name: &str) -> Result<(), Failure> {
+pub(crate) fn known_host(state: &State, name: &str) -> Result<(), Failure> {
     let topology = &state.topology;
     if topology.host(name).is_some() {
         return Ok(());

@@ -1,0 +1,204 @@
+//! The way to a running switch: which socket, and calls over it from code that does not wait otherwise.
+//!
+//! A verb is one or two calls, so there is no more to it than a single-threaded runtime that runs each call to its end.
+
+use crate::failure::Failure;
+use crate::lab;
+use crate::output::Exit;
+use clap::Args;
+use sluice_proto::MAX_MESSAGE_LEN;
+use sluice_proto::v1::bridge_service_client::BridgeServiceClient;
+use sluice_proto::v1::event_service_client::EventServiceClient;
+use sluice_proto::v1::fdb_service_client::FdbServiceClient;
+use sluice_proto::v1::flow_service_client::FlowServiceClient;
+use sluice_proto::v1::packet_service_client::PacketServiceClient;
+use sluice_proto::v1::port_service_client::PortServiceClient;
+use sluice_proto::v1::stats_service_client::StatsServiceClient;
+use sluice_proto::v1::status_service_client::StatusServiceClient;
+use sluice_proto::v1::trace_service_client::TraceServiceClient;
+use std::future::Future;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Response, Status, Streaming};
+
+/// Where a switch is when nothing else is said.
+const DEFAULT_SOCKET: &str = "/run/sluice/switch.sock";
+/// Names the socket in the environment.
+const ENVIRONMENT: &str = "SLUICE_SOCKET";
+
+/// Which switch a verb talks to.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Which switch")]
+pub(crate) struct Target {
+    /// Socket of the switch; else SLUICE_SOCKET, else the only running lab, else /run/sluice/switch.sock
+    #[arg(long, value_name = "PATH", conflicts_with = "lab")]
+    socket: Option<PathBuf>,
+    /// The switch of this running lab
+    #[arg(long, value_name = "NAME")]
+    lab: Option<String>,
+}
+
+/// Which bridge of that switch.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Which switch")]
+pub(crate) struct BridgeArg {
+    /// The bridge; not needed when there is only one
+    #[arg(short, long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub(crate) bridge: String,
+}
+
+/// A connection to a switch.
+pub(crate) struct Client {
+    runtime: tokio::runtime::Runtime,
+    channel: Channel,
+    socket: PathBuf,
+}
+
+macro_rules! services {
+    ($($name:ident: $client:ident, $doc:literal;)+) => {
+        impl Client {
+            $(
+                #[doc = $doc]
+                pub(crate) fn $name(&self) -> $client<Channel> {
+                    $client::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_LEN)
+                }
+            )+
+        }
+    };
+}
+
+services! {
+    bridges: BridgeServiceClient, "Bridges.";
+    ports: PortServiceClient, "Ports.";
+    flows: FlowServiceClient, "Flows.";
+    stats: StatsServiceClient, "Counters and drops.";
+    fdb: FdbServiceClient, "Learned addresses.";
+    trace: TraceServiceClient, "Traces.";
+    packets: PacketServiceClient, "Packet-out.";
+    events: EventServiceClient, "Events.";
+    status: StatusServiceClient, "The state of the switch.";
+}
+
+impl Client {
+    /// Connects to the switch that `target` means.
+    ///
+    /// # Errors
+    /// [`Exit::NoDaemon`] when nothing listens there, [`Exit::NoPrivilege`] when it is not ours to use.
+    pub(crate) fn connect(target: &Target) -> Result<Self, Failure> {
+        let socket = target.socket()?;
+        // Says more about what is wrong than the channel would.
+        UnixStream::connect(&socket).map_err(|e| cannot_connect(&socket, &e))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Failure::new(format!("cannot start: {e}")))?;
+        let channel = runtime.block_on(async {
+            let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?;
+            endpoint.connect().await
+        });
+        let channel = channel.map_err(|e| {
+            Failure::new(format!("what listens on {} is no switch of this kind: {e}", socket.display()))
+                .exit(Exit::NoDaemon)
+        })?;
+        Ok(Self { runtime, channel, socket })
+    }
+
+    /// Runs a call to its end.
+    ///
+    /// # Errors
+    /// What the switch answered.
+    pub(crate) fn call<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Failure> {
+        self.runtime.block_on(call).map(Response::into_inner).map_err(|s| self.failure(&s))
+    }
+
+    /// The next message of a stream; `None` at its end.
+    ///
+    /// # Errors
+    /// The stream broke.
+    pub(crate) fn next<T>(&self, stream: &mut Streaming<T>) -> Result<Option<T>, Failure> {
+        self.runtime.block_on(stream.message()).map_err(|s| self.failure(&s))
+    }
+
+    /// Every message of a stream.
+    ///
+    /// # Errors
+    /// The call failed, or the stream broke.
+    pub(crate) fn collect<T>(
+        &self,
+        call: impl Future<Output = Result<Response<Streaming<T>>, Status>>,
+    ) -> Result<Vec<T>, Failure> {
+        let mut stream = self.call(call)?;
+        let mut all = Vec::new();
+        while let Some(part) = self.next(&mut stream)? {
+            all.push(part);
+        }
+        Ok(all)
+    }
+
+    fn failure(&self, status: &Status) -> Failure {
+        let failure = Failure::new(status.message());
+        match status.code() {
+            Code::InvalidArgument => failure.exit(Exit::Usage),
+            Code::PermissionDenied => failure.exit(Exit::NoPrivilege),
+            Code::Unimplemented => Failure::new("the switch does not know this request")
+                .why("it is of another version")
+                .next("sluice status"),
+            Code::Unavailable | Code::Cancelled => {
+                Failure::new(format!("the switch on {} went away", self.socket.display()))
+                    .why(status.message())
+                    .exit(Exit::NoDaemon)
+            }
+            Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition => failure,
+            code => failure.why(code.description()),
+        }
+    }
+}
+
+impl Target {
+    /// The socket that is meant.
+    fn socket(&self) -> Result<PathBuf, Failure> {
+        if let Some(socket) = &self.socket {
+            return Ok(socket.clone());
+        }
+        if let Some(lab) = &self.lab {
+            return Ok(lab::running(Some(lab))?.1.socket);
+        }
+        if let Some(socket) = std::env::var_os(ENVIRONMENT).filter(|s| !s.is_empty()) {
+            return Ok(socket.into());
+        }
+        match lab::running(None) {
+            Ok((_, state)) => Ok(state.socket),
+            Err(failure) if failure.exit_code() == Exit::NoDaemon => Ok(DEFAULT_SOCKET.into()),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// The lab that is meant.
+    ///
+    /// # Errors
+    /// There is none, or the switch that is meant is not a lab's.
+    pub(crate) fn lab(&self) -> Result<lab::State, Failure> {
+        if self.socket.is_some() {
+            return Err(Failure::usage("names of hosts mean something in a lab only").next("leave out --socket"));
+        }
+        lab::running(self.lab.as_deref()).map(|(_, state)| state)
+    }
+}
+
+fn cannot_connect(socket: &Path, error: &std::io::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+            Failure::new(format!("no switch listens on {}", socket.display()))
+                .next("sluice lab up --topo single,2, or sudo sluiced, or say where with --socket")
+                .exit(Exit::NoDaemon)
+        }
+        ErrorKind::PermissionDenied => {
+            Failure::new(format!("the switch on {} is not open to this user", socket.display()))
+                .next("sudo sluice ...")
+                .exit(Exit::NoPrivilege)
+        }
+        _ => Failure::new(format!("cannot reach the switch on {}: {error}", socket.display())).exit(Exit::NoDaemon),
+    }
+}

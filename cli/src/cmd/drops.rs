@@ -1,0 +1,158 @@
+//! `sluice drops`.
+
+use crate::client::{Client, Target};
+use crate::failure::Failure;
+use crate::output::{Cell, Exit, Format, Output, Table, Tone};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use sluice_proto::v1::{Drop, ListDropsRequest};
+use std::collections::BTreeMap;
+
+/// Arguments of `sluice drops`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sluice drops                    what was dropped, why, on which port and by whose rule
+  sluice drops --by reason        one line for each reason
+  sluice drops --by owner         who drops most
+  sluice trace \"$(sluice drops -o json | jq -r '.drops[0].last_packet')\"")]
+pub(crate) struct Drops {
+    /// Add up by one thing
+    #[arg(long, value_enum, value_name = "WHAT")]
+    by: Option<By>,
+    /// Only drops of this bridge's ports
+    #[arg(short, long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    bridge: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum By {
+    Reason,
+    Owner,
+    Port,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    drops: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Sums {
+    by: &'static str,
+    drops: Vec<Sum>,
+}
+
+#[derive(Serialize)]
+struct Sum {
+    name: String,
+    packets: u64,
+}
+
+#[derive(Serialize)]
+struct Row {
+    reason: String,
+    explanation: String,
+    bridge: String,
+    port: String,
+    owner: String,
+    rule: String,
+    packets: u64,
+    last_ms: Option<u64>,
+    last_packet: String,
+    hint: String,
+}
+
+impl From<Drop> for Row {
+    fn from(d: Drop) -> Self {
+        Self {
+            reason: d.reason,
+            explanation: d.explanation,
+            bridge: d.bridge,
+            port: d.port,
+            owner: d.owner,
+            rule: d.rule,
+            packets: d.packets,
+            last_ms: d.last_ms,
+            last_packet: d.last_packet,
+            hint: d.hint,
+        }
+    }
+}
+
+/// Runs the verb.
+pub(crate) fn run(args: Drops, out: &mut Output) -> Result<Exit, Failure> {
+    let format = out.format(&[Format::Table, Format::Wide, Format::Json])?;
+    let client = Client::connect(&args.target)?;
+    let parts = client.collect(client.stats().list_drops(ListDropsRequest { bridge: args.bridge }))?;
+    let drops: Vec<_> = parts.into_iter().flat_map(|p| p.drops).map(Row::from).collect();
+    if drops.is_empty() {
+        eprintln!("nothing was dropped");
+    }
+    match args.by {
+        Some(by) => sums(by, drops, format, out),
+        None if format == Format::Json => Ok(out.json(&Answer { drops }).map(|()| Exit::Yes)?),
+        None => table(drops, format == Format::Wide, out),
+    }
+}
+
+fn sums(by: By, drops: Vec<Row>, format: Format, out: &mut Output) -> Result<Exit, Failure> {
+    let mut totals = BTreeMap::<String, u64>::new();
+    for d in drops {
+        let name = match by {
+            By::Reason => d.reason,
+            By::Owner => d.owner,
+            By::Port => format!("{}/{}", d.bridge, d.port),
+        };
+        *totals.entry(name).or_default() += d.packets;
+    }
+    let mut drops: Vec<_> = totals.into_iter().map(|(name, packets)| Sum { name, packets }).collect();
+    drops.sort_by_key(|s| std::cmp::Reverse(s.packets));
+    let (name, header) = match by {
+        By::Reason => ("reason", "REASON"),
+        By::Owner => ("owner", "OWNER"),
+        By::Port => ("port", "PORT"),
+    };
+    if format == Format::Json {
+        out.json(&Sums { by: name, drops })?;
+        return Ok(Exit::Yes);
+    }
+    let mut table = Table::new([header.into(), Cell::right("PKTS")]);
+    for s in drops {
+        table.row([dash(s.name).into(), Cell::right(s.packets.to_string())]);
+    }
+    out.table(&table)?;
+    Ok(Exit::Yes)
+}
+
+fn table(drops: Vec<Row>, wide: bool, out: &mut Output) -> Result<Exit, Failure> {
+    let mut header: Vec<Cell> = vec!["REASON".into(), "BRIDGE".into(), "PORT".into(), "BY".into(), Cell::right("PKTS")];
+    header.extend([Cell::right("LAST"), "LAST PACKET".into()]);
+    if wide {
+        header.push("RULE".into());
+    }
+    let mut table = Table::new(header);
+    let mut hints = BTreeMap::new();
+    for d in drops {
+        let last = d.last_ms.map_or("-".to_owned(), |ms| format!("{} s", ms / 1000));
+        let mut row: Vec<Cell> = vec![Cell::from(d.reason.clone()).tone(Tone::Bad)];
+        row.extend([d.bridge, dash(d.port), dash(d.owner)].map(Cell::from));
+        row.extend([Cell::right(d.packets.to_string()), Cell::right(last), dash(d.last_packet).into()]);
+        if wide {
+            row.push(dash(d.rule).into());
+        }
+        table.row(row);
+        let hint = if d.hint.is_empty() { d.explanation } else { format!("{} {}", d.explanation, d.hint) };
+        hints.insert(d.reason, hint);
+    }
+    out.table(&table)?;
+    for (reason, hint) in hints {
+        out.line(format!("{reason}: {hint}"))?;
+    }
+    Ok(Exit::Yes)
+}
+
+fn dash(text: String) -> String {
+    if text.is_empty() { "-".to_owned() } else { text }
+}

@@ -1,0 +1,191 @@
+//! `sluice flows dump`.
+
+use crate::client::{BridgeArg, Client, Target};
+use crate::failure::Failure;
+use crate::output::{Cell, Exit, Format, Output, Table};
+use clap::Args;
+use serde::Serialize;
+use sluice_proto::v1::{DumpFlowsRequest, Flow, FlowFilter};
+use std::fmt::Write;
+
+/// Arguments of `sluice flows dump`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sluice flows dump
+  sluice flows dump table=1,tcp               the flows of table 1 within this match
+  sluice flows dump owner=np:shop/*           the flows of some owners
+  sluice flows dump --nonzero                 only flows that were hit
+  sluice flows dump -o ofctl                  as `ovs-ofctl dump-flows` prints them
+  sluice flows dump -o ofctl --no-stats > backup.flows")]
+pub(crate) struct Dump {
+    /// Which flows, in OVS's syntax; all if not given
+    #[arg(value_name = "MATCH", default_value = "", hide_default_value = true)]
+    matches: String,
+    /// Only flows that a packet has matched
+    #[arg(long)]
+    nonzero: bool,
+    /// Name ports instead of numbering them
+    #[arg(long)]
+    names: bool,
+    /// Without counters and times, with -o ofctl: what can be fed back or compared
+    #[arg(long)]
+    no_stats: bool,
+    #[command(flatten)]
+    bridge: BridgeArg,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    flows: Vec<Row>,
+}
+
+/// A flow in JSON.
+#[derive(Serialize)]
+struct Row {
+    table: u32,
+    priority: u32,
+    r#match: String,
+    actions: String,
+    owner: String,
+    generation: u64,
+    cookie: u64,
+    drop_reason: Option<String>,
+    packets: u64,
+    bytes: u64,
+    duration_ms: u64,
+    idle_ms: u64,
+    idle_timeout_s: u32,
+    hard_timeout_s: u32,
+    importance: u32,
+    send_flow_rem: bool,
+}
+
+impl From<Flow> for Row {
+    fn from(f: Flow) -> Self {
+        Self {
+            table: f.table,
+            priority: f.priority,
+            r#match: f.r#match,
+            actions: f.actions,
+            owner: f.owner,
+            generation: f.generation,
+            cookie: f.cookie,
+            drop_reason: Some(f.drop_reason).filter(|r| !r.is_empty()),
+            packets: f.packets,
+            bytes: f.bytes,
+            duration_ms: f.duration_ms,
+            idle_ms: f.idle_ms,
+            idle_timeout_s: f.idle_timeout_s,
+            hard_timeout_s: f.hard_timeout_s,
+            importance: f.importance,
+            send_flow_rem: f.send_flow_rem,
+        }
+    }
+}
+
+/// Runs the verb.
+pub(super) fn run(args: Dump, out: &mut Output) -> Result<Exit, Failure> {
+    let format = out.format(&[Format::Table, Format::Wide, Format::Json, Format::Ofctl])?;
+    let client = Client::connect(&args.target)?;
+    let mut flows = flows(&client, args.bridge.bridge, args.matches, args.names)?;
+    flows.retain(|f| !args.nonzero || f.packets > 0);
+    if flows.is_empty() {
+        eprintln!("no flow is selected");
+    }
+    match format {
+        Format::Json => out.json(&Answer { flows: flows.into_iter().map(Row::from).collect() })?,
+        Format::Ofctl => {
+            if !args.no_stats {
+                out.line("NXST_FLOW reply (xid=0x4):")?;
+            }
+            for flow in &flows {
+                out.line(ofctl(flow, !args.no_stats))?;
+            }
+        }
+        _ => out.table(&table(&flows, format == Format::Wide))?,
+    }
+    Ok(Exit::Yes)
+}
+
+/// The flows of a bridge that `matches` selects.
+pub(super) fn flows(client: &Client, bridge: String, matches: String, names: bool) -> Result<Vec<Flow>, Failure> {
+    let filter = FlowFilter { r#match: matches, ..FlowFilter::default() };
+    let request = DumpFlowsRequest { bridge, filter: Some(filter), port_names: names };
+    let parts = client.collect(client.flows().dump_flows(request))?;
+    Ok(parts.into_iter().flat_map(|p| p.flows).collect())
+}
+
+fn table(flows: &[Flow], wide: bool) -> Table {
+    let mut header: Vec<Cell> = vec![Cell::right("TABLE"), Cell::right("PRIO"), "MATCH".into(), "ACTIONS".into()];
+    header.extend(["OWNER".into(), Cell::right("PKTS"), Cell::right("BYTES"), Cell::right("LAST")]);
+    if wide {
+        header.extend([Cell::right("COOKIE"), Cell::right("GEN"), Cell::right("AGE"), "TIMEOUTS".into()]);
+    }
+    let mut table = Table::new(header);
+    for f in flows {
+        let last = if f.packets == 0 { "never".to_owned() } else { format!("{} s", f.idle_ms / 1000) };
+        let matches = if f.r#match.is_empty() { "any" } else { &f.r#match };
+        let actions =
+            if f.drop_reason.is_empty() { f.actions.clone() } else { format!("{} ({})", f.actions, f.drop_reason) };
+        let mut row: Vec<Cell> = vec![Cell::right(f.table.to_string()), Cell::right(f.priority.to_string())];
+        row.extend([matches.into(), actions.into(), f.owner.as_str().into()]);
+        row.extend([f.packets.to_string(), f.bytes.to_string(), last].map(Cell::right));
+        if wide {
+            let age = format!("{} s", f.duration_ms / 1000);
+            row.extend([format!("{:#x}", f.cookie), f.generation.to_string(), age].map(Cell::right));
+            row.push(format!("idle {} hard {}", f.idle_timeout_s, f.hard_timeout_s).into());
+        }
+        table.row(row);
+    }
+    table
+}
+
+/// A flow as `ovs-ofctl dump-flows` prints it, with its counters or (`--no-stats`) without.
+pub(super) fn ofctl(f: &Flow, stats: bool) -> String {
+    let mut out = String::from(" ");
+    // Writing to a string cannot fail.
+    let mut put = |part: std::fmt::Arguments<'_>| _ = out.write_fmt(part);
+    if stats || f.cookie != 0 {
+        put(format_args!("cookie={:#x}, ", f.cookie));
+    }
+    if stats {
+        match f.duration_ms % 1000 {
+            0 => put(format_args!("duration={}s, ", f.duration_ms / 1000)),
+            ms => put(format_args!("duration={}.{ms:03}s, ", f.duration_ms / 1000)),
+        }
+    }
+    if stats || f.table != 0 {
+        put(format_args!("table={}, ", f.table));
+    }
+    if stats {
+        put(format_args!("n_packets={}, n_bytes={}, ", f.packets, f.bytes));
+    }
+    for (name, value) in [("idle_timeout", f.idle_timeout_s), ("hard_timeout", f.hard_timeout_s)] {
+        if value != 0 {
+            put(format_args!("{name}={value}, "));
+        }
+    }
+    if f.send_flow_rem {
+        put(format_args!("send_flow_rem "));
+    }
+    if f.importance != 0 {
+        put(format_args!("importance={}, ", f.importance));
+    }
+    if stats {
+        put(format_args!("idle_age={}, ", f.idle_ms / 1000));
+        if f.modified_ms / 1000 != f.duration_ms / 1000 {
+            put(format_args!("hard_age={}, ", f.modified_ms / 1000));
+        }
+    }
+    let default = u32::from(sluice_flows::rule::DEFAULT_PRIORITY);
+    match (f.priority == default, f.r#match.is_empty()) {
+        (true, true) => {}
+        (true, false) => put(format_args!("{} ", f.r#match)),
+        (false, true) => put(format_args!("priority={} ", f.priority)),
+        (false, false) => put(format_args!("priority={},{} ", f.priority, f.r#match)),
+    }
+    put(format_args!("actions={}", f.actions));
+    out
+}
