@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// New bits for one header field of the packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Change {
     /// The field; a field of the packet part.
     pub field: Field,
@@ -23,7 +23,7 @@ pub struct Change {
 }
 
 /// One step of what is done to a packet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum DpAction {
     /// Send the packet as it now is.
     Output(DpPort),
@@ -43,7 +43,7 @@ pub enum DpAction {
 }
 
 /// What goes with a packet to the controllers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PacketIn {
     /// Why.
     pub reason: PacketInReason,

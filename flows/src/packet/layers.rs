@@ -159,19 +159,28 @@ fn mac_word(bytes: &[u8], at: usize) -> u64 {
 /// The packet mark is 0. A frame shorter than 14 bytes has only its port; see the [module](self) for the rest.
 #[inline]
 pub fn extract(frame: &[u8], in_port: u32, key: &mut PacketKey) -> Layers {
+    let mut layers = Layers::NONE;
+    extract_into(frame, in_port, key, &mut layers);
+    layers
+}
+
+/// As [`extract`], for a caller that keeps the layers in an array: the fields are written one by one, and to copy the
+/// whole right after that makes the CPU wait for all of them (4 ns of 30 for a frame on a cache hit).
+#[inline]
+pub fn extract_into(frame: &[u8], in_port: u32, key: &mut PacketKey, layers: &mut Layers) {
     let w = &mut key.0;
     *w = [0; PACKET_WORDS];
     w[0] = u64::from(in_port) << 32;
-    let mut layers = Layers::NONE;
+    *layers = Layers::NONE;
     let Some((eth, mut rest)) = frame.split_first_chunk::<ETH_LEN>() else {
-        return layers;
+        return;
     };
     layers.l3_ofs = ETH_LEN as u16;
     w[1] = be64(eth, 0) & !0xffff;
     w[2] = be64(eth, 6) & !0xffff;
     let mut eth_type = be16(eth, 12);
     if is_vlan(eth_type) {
-        (eth_type, rest) = tags(eth_type, rest, w, &mut layers);
+        (eth_type, rest) = tags(eth_type, rest, w, layers);
     }
     if eth_type < 0x600 {
         let snap_len;
@@ -181,12 +190,11 @@ pub fn extract(frame: &[u8], in_port: u32, key: &mut PacketKey) -> Layers {
     }
     w[1] |= u64::from(eth_type);
     match eth_type {
-        ETH_TYPE_IPV4 => ipv4(rest, w, &mut layers),
-        ETH_TYPE_IPV6 => ipv6(rest, w, &mut layers),
-        ETH_TYPE_ARP | ETH_TYPE_RARP => arp(rest, w, &mut layers),
+        ETH_TYPE_IPV4 => ipv4(rest, w, layers),
+        ETH_TYPE_IPV6 => ipv6(rest, w, layers),
+        ETH_TYPE_ARP | ETH_TYPE_RARP => arp(rest, w, layers),
         _ => {}
     }
-    layers
 }
 
 #[inline(always)]

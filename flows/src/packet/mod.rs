@@ -11,5 +11,5 @@ pub mod segment;
 mod testing;
 
 pub use frame::{Frame, HEADROOM, MAX_FRAME_LEN};
-pub use layers::{L3, L4, Layers, extract};
+pub use layers::{L3, L4, Layers, extract, extract_into};
 pub use offload::{GsoKind, Offload};

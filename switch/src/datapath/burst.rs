@@ -1,9 +1,11 @@
 //! One burst, from the bytes to the verdicts.
 //!
-//! Three passes, so that the memory accesses of one frame overlap with those of the next: keys and hashes of all
-//! frames; the exact cache's answers for all; then, frame by frame and in order, the proof of the answer, the
-//! counters, and the actions. Only the third pass can miss, and then translates on the spot, so the frames behind it
-//! find the new entry.
+//! Three passes, so that the memory accesses of one frame overlap with those of the next: the keys of all frames; the
+//! exact cache's answers for all; then, frame by frame and in order, the proof of the answer, the counters, and the
+//! actions. Only the third pass can miss, and then translates on the spot, so the frames behind it find the new entry.
+//!
+//! Frames of one flow come in runs. While they do, a frame is first compared with the entry of the frame before it,
+//! which costs less than a hash and a look into the exact cache.
 
 use super::BURST;
 use super::cache::megaflow::Plan;
@@ -12,10 +14,12 @@ use super::ledger::Ledger;
 use super::upcall::{packet_out, upcall};
 use super::worker::{PacketOut, Worker};
 use sluice_flows::key::PacketKey;
-use sluice_flows::packet::{Layers, extract};
+use sluice_flows::packet::{Layers, extract, extract_into};
 use sluice_flows::rule::Millis;
 use sluice_flows::{DpPort, DropReason, Verdict};
 
+/// Limit of [`Burst::runs`], either way.
+const RUNS: i32 = 16;
 /// Length of an Ethernet header; a frame shorter than that is no frame.
 const ETH_LEN: usize = 14;
 /// No entry: larger than any entry's number.
@@ -28,17 +32,27 @@ const NO_INGRESS: DpPort = DpPort(u32::MAX - 1);
 pub(super) struct Burst {
     keys: [PacketKey; BURST],
     layers: [Layers; BURST],
-    hashes: [u64; BURST],
+    /// The exact cache's answers, or [`NO_ENTRY`].
     entries: [u32; BURST],
+    /// Bit N is set when frame N was compared with its entry already, and no entry was changed since.
+    proved: u32,
+    /// How much the last frames came in runs: above 0, the next is expected to be like the one before.
+    runs: i32,
+    /// The entry of the last frame.
+    last: u32,
 }
+
+const _: () = assert!(BURST <= 32, "a bit for each frame");
 
 impl Default for Burst {
     fn default() -> Self {
         Self {
             keys: [PacketKey::ZERO; BURST],
             layers: [Layers::NONE; BURST],
-            hashes: [0; BURST],
             entries: [NO_ENTRY; BURST],
+            proved: 0,
+            runs: 0,
+            last: NO_ENTRY,
         }
     }
 }
@@ -56,6 +70,9 @@ impl Worker<'_> {
     /// Runs the first `count` frames, which came in by `port`, to completion.
     pub(super) fn process(&mut self, port: DpPort, count: usize, now: Millis) {
         let bytes = self.read(port, count);
+        if self.shared.settings.caches {
+            self.look_up(count);
+        }
         let mut answers = Answers::default();
         for index in 0..count {
             let len = self.egress.frames[index].len();
@@ -81,59 +98,71 @@ impl Worker<'_> {
         self.cells.stale.add(answers.stale);
     }
 
-    /// Reads the keys of all frames and asks the exact cache about them. Returns the bytes of all frames.
+    /// Reads the keys of all frames. Returns the bytes of all frames.
+    #[inline]
     fn read(&mut self, port: DpPort, count: usize) -> u64 {
         let burst = &mut *self.burst;
         let mut bytes = 0;
-        for (i, frame) in self.egress.frames[..count.min(BURST)].iter().enumerate() {
+        let places = burst.keys.iter_mut().zip(&mut burst.layers);
+        for (frame, (key, layers)) in self.egress.frames.iter().zip(places).take(count) {
             bytes += frame.len() as u64;
-            burst.layers[i] = extract(frame.bytes(), port.0, &mut burst.keys[i]);
-            burst.hashes[i] = self.megaflows.hash(&burst.keys[i]);
-        }
-        for (entry, hash) in burst.entries.iter_mut().zip(&burst.hashes).take(count) {
-            *entry = self.exact.get(*hash).unwrap_or(NO_ENTRY);
+            extract_into(frame.bytes(), port.0, key, layers);
         }
         bytes
+    }
+
+    /// Asks the exact cache about all frames.
+    #[inline]
+    fn look_up(&mut self, count: usize) {
+        let burst = &mut *self.burst;
+        let (mut runs, mut last, mut proved) = (burst.runs, burst.last, 0);
+        for (i, (key, entry)) in burst.keys.iter().zip(&mut burst.entries).take(count).enumerate() {
+            if runs > 0 && self.megaflows.agrees(last, key) {
+                runs = (runs + 1).min(RUNS);
+                proved |= 1 << i;
+            } else {
+                let found = self.exact.get(self.megaflows.hash(key)).unwrap_or(NO_ENTRY);
+                runs = if found == last { runs + 1 } else { (runs - RUNS / 4).max(-RUNS) };
+                last = found;
+            }
+            *entry = last;
+        }
+        (burst.runs, burst.last, burst.proved) = (runs, last, proved);
     }
 
     /// Answers a frame from the caches, filling them where they have no answer.
     #[inline]
     fn cached(&mut self, index: usize, len: u64, now: Millis, answers: &mut Answers) {
-        let key = &self.burst.keys[index];
-        let entry = self.burst.entries[index];
-        if let Some(hot) = self.megaflows.check(entry, key)
-            && hot.epoch == self.epoch
-        {
-            hot.packets += 1;
-            hot.bytes += len;
-            hot.used = now;
+        let burst = &*self.burst;
+        let mut entry = burst.entries[index];
+        let proved = burst.proved & 1 << index != 0 || self.megaflows.agrees(entry, &burst.keys[index]);
+        if proved && self.megaflows.hot(entry).epoch == self.epoch {
             answers.exact += 1;
-            let plan = hot.plan;
-            return self.act(index, entry, plan, now);
+        } else {
+            entry = self.resolve(index, now, answers);
         }
-        let entry = self.resolve(index, now, answers);
         let hot = self.megaflows.hot(entry);
         hot.packets += 1;
         hot.bytes += len;
         hot.used = now;
         let plan = hot.plan;
-        self.act(index, entry, plan, now);
+        self.act(index, plan, now);
     }
 
     /// Does what an entry says.
     #[inline]
-    fn act(&mut self, index: usize, entry: u32, plan: Plan, now: Millis) {
+    fn act(&mut self, index: usize, plan: Plan, now: Millis) {
         match plan {
             Plan::Output(port) => {
                 self.egress.fates[index] = Fate::Waiting;
                 self.egress.output(port, index);
             }
             Plan::Drop(reason) => self.egress.fates[index] = Fate::Dropped(reason),
-            Plan::List => {
-                let flow = self.megaflows.flow(entry);
-                self.egress.fates[index] = first_fate(flow.verdict);
+            Plan::List(number) => {
+                let list = self.megaflows.list(number);
+                self.egress.fates[index] = first_fate(list.verdict);
                 let to = PuntTo { punts: &self.shared.punts, cells: self.cells, now };
-                self.egress.run(&flow.actions, index, self.burst.layers[index], &to);
+                self.egress.run(&list.actions, index, self.burst.layers[index], &to);
             }
         }
     }
@@ -145,7 +174,7 @@ impl Worker<'_> {
         let key = self.burst.keys[index];
         // An earlier frame of the burst may have widened the union of masks, which changes the hash.
         let hash = self.megaflows.hash(&key);
-        let known = self.exact.get(hash).filter(|&entry| self.megaflows.check(entry, &key).is_some());
+        let known = self.exact.get(hash).filter(|&entry| self.megaflows.agrees(entry, &key));
         let exact = known.is_some();
         let found = known.or_else(|| self.megaflows.find(&key));
         let fresh = found.filter(|&entry| self.is_fresh(entry));
@@ -183,7 +212,8 @@ impl Worker<'_> {
     fn install(&mut self, key: &PacketKey, old: Option<u32>, now: Millis) -> u32 {
         // The state before: what changes meanwhile, by this packet's own source too, makes the entry to be checked.
         let epoch = self.epoch;
-        let (mask, mut flow) = upcall(self.shared, &self.model, key, super::ledger::ingress(key), now);
+        self.burst.proved = 0;
+        let (mask, (mut flow, actions)) = upcall(self.shared, &self.model, key, super::ledger::ingress(key), now);
         self.refresh_macs();
         let ledger = Ledger { shared: self.shared, lanes: &self.egress.lanes, worker: self.index };
         if let Some(old) = old {
@@ -196,7 +226,7 @@ impl Worker<'_> {
             }
         }
         let (entry, evicted) =
-            self.megaflows.install(&mask, key, flow, epoch, now, |hot, flow| ledger.settle(hot, flow));
+            self.megaflows.install(&mask, (flow, actions), epoch, now, |hot, flow| ledger.settle(hot, flow));
         self.cells.evictions.add(u64::from(evicted));
         self.exact.insert(self.megaflows.hash(key), entry);
         entry
@@ -204,10 +234,10 @@ impl Worker<'_> {
 
     /// Translates a frame and does what comes of it, leaving no trace in the caches.
     fn uncached(&mut self, port: DpPort, index: usize, len: u64, now: Millis) {
-        let (_, mut flow) = upcall(self.shared, &self.model, &self.burst.keys[index], port, now);
+        let (_, (mut flow, actions)) = upcall(self.shared, &self.model, &self.burst.keys[index], port, now);
         self.egress.fates[index] = first_fate(flow.verdict);
         let to = PuntTo { punts: &self.shared.punts, cells: self.cells, now };
-        self.egress.run(&flow.actions, index, self.burst.layers[index], &to);
+        self.egress.run(&actions, index, self.burst.layers[index], &to);
         let ledger = Ledger { shared: self.shared, lanes: &self.egress.lanes, worker: self.index };
         ledger.credit(&mut flow, 1, len, now);
     }
@@ -219,12 +249,12 @@ impl Worker<'_> {
         let layers = extract(self.egress.frames[0].bytes(), NO_INGRESS.0, key);
         let len = packet.frame.len();
         let place = (packet.bridge, packet.in_port);
-        let flow = packet_out(self.shared, &self.model, key, place, &packet.actions, now).filter(|_| len >= ETH_LEN);
-        match flow {
-            Some(mut flow) => {
+        let answer = packet_out(self.shared, &self.model, key, place, &packet.actions, now).filter(|_| len >= ETH_LEN);
+        match answer {
+            Some((mut flow, actions)) => {
                 self.egress.fates[0] = first_fate(flow.verdict);
                 let to = PuntTo { punts: &self.shared.punts, cells: self.cells, now };
-                self.egress.run(&flow.actions, 0, layers, &to);
+                self.egress.run(&actions, 0, layers, &to);
                 let ledger = Ledger { shared: self.shared, lanes: &self.egress.lanes, worker: self.index };
                 ledger.credit(&mut flow, 1, len as u64, now);
             }

@@ -6,7 +6,7 @@ use crate::event::EventKind;
 use crate::mac_table::{MacChange, MacEntry, MacTable};
 use sluice_flows::action::Action;
 use sluice_flows::bridge::{BridgeId, Model};
-use sluice_flows::datapath::{MacQuery, MacSighting, Translation};
+use sluice_flows::datapath::{DpAction, MacQuery, MacSighting, Translation};
 use sluice_flows::key::{PacketKey, PacketMask, slot};
 use sluice_flows::rule::Millis;
 use sluice_flows::translate::{MacLookup, NoTrace, translate, translate_packet_out};
@@ -39,6 +39,9 @@ impl MacLookup for Watched<'_> {
     }
 }
 
+/// What comes of a packet, and what is done with it.
+pub(super) type Answer = (Flow, Vec<DpAction>);
+
 /// Translates a packet that came in by `ingress`, and learns where its source is.
 pub(super) fn upcall(
     shared: &Shared,
@@ -46,7 +49,7 @@ pub(super) fn upcall(
     key: &PacketKey,
     ingress: DpPort,
     now: Millis,
-) -> (PacketMask, Flow) {
+) -> (PacketMask, Answer) {
     let watched = Watched::new(&shared.macs);
     let translation = if model.port(ingress).is_some_and(|(_, port)| !port.up) {
         dropped(DropReason::PortDown)
@@ -65,7 +68,7 @@ pub(super) fn packet_out(
     (bridge, in_port): (BridgeId, PortNo),
     actions: &[Action],
     now: Millis,
-) -> Option<Flow> {
+) -> Option<Answer> {
     let watched = Watched::new(&shared.macs);
     let translation = translate_packet_out(model, &watched, bridge, in_port, key, actions, &mut NoTrace)?;
     Some(finish(shared, model, key, translation, watched, now))
@@ -78,14 +81,13 @@ fn finish(
     translation: Translation,
     watched: Watched<'_>,
     now: Millis,
-) -> Flow {
+) -> Answer {
     for sighting in &translation.sightings {
         learn(shared, sighting, now);
         // After learning: the entry is out of date as soon as the address is somewhere else or forgotten.
         watched.note(sighting.bridge, sighting.vlan, sighting.mac);
     }
-    Flow {
-        actions: translation.actions,
+    let flow = Flow {
         verdict: translation.verdict,
         generation: model.generation,
         macs: watched.seen.into_inner(),
@@ -95,7 +97,8 @@ fn finish(
         example: *key,
         packets: 0,
         bytes: 0,
-    }
+    };
+    (flow, translation.actions)
 }
 
 fn learn(shared: &Shared, sighting: &MacSighting, now: Millis) {

@@ -445,12 +445,12 @@ impl<'a> Worker<'a> {
 
     fn megaflow_stats(&self) -> Vec<MegaflowStats> {
         let mut all = Vec::with_capacity(self.megaflows.len());
-        self.megaflows.for_each(|hot, mask, flow| {
+        self.megaflows.for_each(|hot, flow, mask, actions| {
             all.push(MegaflowStats {
                 worker: self.index,
-                key: hot.key,
+                key: flow.example.masked(mask),
                 mask: *mask,
-                actions: flow.actions.clone(),
+                actions,
                 verdict: flow.verdict,
                 packets: flow.packets + hot.packets,
                 bytes: flow.bytes + hot.bytes,

@@ -9,7 +9,9 @@ use sluice_flows::key::{PACKET_WORDS, PacketKey, PacketMask};
 use std::hash::{BuildHasher, RandomState};
 
 /// Words in a secret, and the most that a lens holds: the key's, made even.
-const WORDS: usize = PACKET_WORDS.next_multiple_of(2);
+pub(crate) const WORDS: usize = PACKET_WORDS.next_multiple_of(2);
+/// Words of a view that are kept where a hit looks first: enough for IPv4 and most of IPv6.
+pub(crate) const INLINE: usize = 10;
 /// Odd and without pattern: the fractional part of the golden ratio.
 const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -25,10 +27,19 @@ impl Secret {
     }
 }
 
+/// What a lens shows of a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct View {
+    pub(crate) first: [u64; INLINE],
+    pub(crate) rest: [u64; WORDS - INLINE],
+}
+
 /// The words that a mask looks at.
 #[derive(Clone, Debug)]
 pub(crate) struct Lens {
-    /// Number of entries in use: even; a padding entry has an empty mask.
+    /// Number of words looked at.
+    count: u8,
+    /// The same made even: the word more is the first again.
     len: u8,
     index: [u8; WORDS],
     mask: [u64; WORDS],
@@ -36,15 +47,62 @@ pub(crate) struct Lens {
 
 impl Lens {
     pub(crate) fn new(mask: &PacketMask) -> Self {
-        let mut lens = Self { len: 0, index: [0; WORDS], mask: [0; WORDS] };
+        let mut lens = Self { count: 0, len: 0, index: [0; WORDS], mask: [0; WORDS] };
         let mut len = 0;
         for (i, word) in mask.0.iter().enumerate().filter(|(_, word)| **word != 0) {
             lens.index[len] = i as u8;
             lens.mask[len] = *word;
             len += 1;
         }
-        lens.len = len.next_multiple_of(2) as u8;
+        lens.count = len as u8;
+        if len % 2 == 1 {
+            lens.index[len] = lens.index[0];
+            lens.mask[len] = lens.mask[0];
+            len += 1;
+        }
+        lens.len = len as u8;
         lens
+    }
+
+    /// What the lens shows of `key`: a word for each word it looks at, then zeros.
+    pub(crate) fn view(&self, key: &PacketKey) -> View {
+        let mut view = View::default();
+        for (i, (word, mask)) in self.words().enumerate() {
+            let place = match i.checked_sub(INLINE) {
+                None => &mut view.first[i],
+                Some(i) => &mut view.rest[i],
+            };
+            *place = key.0[word] & mask;
+        }
+        view
+    }
+
+    /// Whether the lens shows of `key` the first words of `view`, as many as [`INLINE`].
+    #[inline]
+    pub(crate) fn shows_first(&self, key: &PacketKey, first: &[u64; INLINE]) -> bool {
+        let mut differs = 0;
+        for ((index, mask), word) in self.words().zip(first) {
+            differs |= key.0[index] & mask ^ word;
+        }
+        differs == 0
+    }
+
+    /// Whether the lens looks at more words than [`INLINE`].
+    #[inline]
+    pub(crate) fn is_wide(&self) -> bool {
+        usize::from(self.count) > INLINE
+    }
+
+    /// Whether the lens shows of `key` the words of `view` behind the first.
+    pub(crate) fn shows_rest(&self, key: &PacketKey, rest: &[u64; WORDS - INLINE]) -> bool {
+        self.words().skip(INLINE).zip(rest).all(|((index, mask), word)| key.0[index] & mask == *word)
+    }
+
+    /// Index and mask of each word.
+    #[inline]
+    fn words(&self) -> impl Iterator<Item = (usize, u64)> {
+        let count = usize::from(self.count).min(WORDS);
+        self.index[..count].iter().zip(&self.mask[..count]).map(|(index, mask)| (usize::from(*index), *mask))
     }
 
     /// The hash of what the lens shows of `key`.
@@ -99,6 +157,28 @@ mod tests {
         let (lens, secret) = (Lens::new(&mask), Secret::random());
         let low: HashSet<u64> = (0..4096_u64).map(|i| lens.hash(&key(&[(4, i << 52)]), &secret) & 0xffff).collect();
         assert!(low.len() > 3500, "{} of 4096 distinct", low.len());
+    }
+
+    #[test]
+    fn a_key_is_shown_if_it_agrees_in_every_word() {
+        let every: Vec<usize> = (0..PACKET_WORDS).collect();
+        for words in [&[0, 4, 14][..], &[0, 4], &every] {
+            let mut mask = PacketMask::ZERO;
+            words.iter().for_each(|i| mask.0[*i] = 0xff00);
+            let lens = Lens::new(&mask);
+            let base = key(&[(0, 0x1234), (4, 0x5678), (14, 0x9abc)]);
+            let view = lens.view(&base);
+            let shows = |key: &PacketKey| lens.shows_first(key, &view.first) && lens.shows_rest(key, &view.rest);
+            assert!(shows(&base));
+            assert_eq!(lens.is_wide(), words.len() > INLINE);
+            for i in 0..PACKET_WORDS {
+                let mut other = base;
+                other.0[i] ^= 1;
+                assert!(shows(&other), "a bit outside, word {i}");
+                other.0[i] ^= 1 << 8;
+                assert_eq!(shows(&other), !words.contains(&i), "a bit of word {i}");
+            }
+        }
     }
 
     #[test]

@@ -2,10 +2,10 @@
 //! of it. A packet that agrees in those bits gets the same.
 //!
 //! # Layout
-//! Entries live in two arrays by number: [`Hot`], what a hit touches (three cache lines), and [`Flow`], the rest. Per
-//! distinct mask there is a [`Subtable`], a hash table of entry numbers; a lookup tries the subtables in the order of
-//! their recent hits. Entries carry no priorities: translation's masks make them disjoint, and any entry that is up to
-//! date and fits gives the right answer.
+//! Entries live in two arrays by number: [`Hot`], what a hit touches (two cache lines), and [`Flow`], the rest. Action
+//! lists are kept apart, each once ([`lists`](super::lists)). Per distinct mask there is a [`Subtable`], a hash table of
+//! entry numbers; a lookup tries the subtables in the order of their recent hits. Entries carry no priorities: where two
+//! fit a packet and are up to date, both give the right answer.
 //!
 //! # Up to date
 //! Each entry notes the model's generation and the versions of the MAC table answers that it was made with. A worker
@@ -21,7 +21,8 @@
 //! [`MegaflowCache::limit`] entries; a full cache evicts the least recently used of a sample. Lookups cost a probe per
 //! distinct mask, so traffic made to provoke many masks slows misses down, not hits of the exact cache.
 
-use super::lens::{Lens, Secret};
+use super::lens::{INLINE, Lens, Secret, WORDS};
+use super::lists::{List, Lists};
 use hashbrown::HashTable;
 use sluice_flows::datapath::{DpAction, MacSighting};
 use sluice_flows::key::{PacketKey, PacketMask};
@@ -40,32 +41,37 @@ pub(crate) enum Plan {
     Output(DpPort),
     /// Do nothing and count a drop.
     Drop(DropReason),
-    /// Work through [`Flow::actions`].
-    List,
+    /// Work through the list of this number.
+    List(u32),
 }
 
 /// What a hit touches.
 #[derive(Clone, Debug)]
 #[repr(align(64))]
 pub(crate) struct Hot {
-    /// The packet key under the subtable's mask. That of a free entry fits no packet.
-    pub(crate) key: PacketKey,
-    subtable: u32,
-    pub(crate) plan: Plan,
-    /// The worker's epoch in which the entry was last known to be up to date.
-    pub(crate) epoch: u64,
     /// Packets since they were last credited.
     pub(crate) packets: u64,
     /// Bytes since they were last credited.
     pub(crate) bytes: u64,
     /// When it was last hit.
     pub(crate) used: Millis,
+    /// The worker's epoch in which the entry was last known to be up to date.
+    pub(crate) epoch: u64,
+    pub(crate) plan: Plan,
+    /// [`FREE`] in an entry that is not in use.
+    subtable: u32,
+    /// What the subtable's lens shows of the packet, the first words.
+    words: [u64; INLINE],
 }
 
-/// What a hit of a list, a check or a dump touches.
+const _: () = assert!(size_of::<Hot>() == 128, "a hit touches two cache lines");
+
+/// Stands for no subtable.
+const FREE: u32 = u32::MAX;
+
+/// What crediting, checking and dumping touch.
 #[derive(Clone, Debug)]
 pub(crate) struct Flow {
-    pub(crate) actions: Vec<DpAction>,
     pub(crate) verdict: Verdict,
     /// Generation of the model that it was made from.
     pub(crate) generation: u64,
@@ -83,15 +89,14 @@ pub(crate) struct Flow {
     pub(crate) bytes: u64,
 }
 
-impl Flow {
-    /// The plan that does the same as the list.
-    pub(crate) fn plan(&self) -> Plan {
-        match (self.actions.as_slice(), self.verdict) {
-            ([], Verdict::Drop(reason)) => Plan::Drop(reason),
-            ([DpAction::Output(port)], Verdict::Forward) => Plan::Output(*port),
-            _ => Plan::List,
-        }
-    }
+/// What only the cache itself needs of an entry.
+#[derive(Clone, Debug)]
+struct Rest {
+    /// Hash of the packet under the subtable's mask.
+    hash: u64,
+    /// What the lens shows behind [`Hot::words`].
+    words: [u64; WORDS - INLINE],
+    flow: Flow,
 }
 
 /// The entries under one mask.
@@ -108,7 +113,8 @@ struct Subtable {
 #[derive(Debug)]
 pub(crate) struct MegaflowCache {
     hot: Vec<Hot>,
-    flows: Vec<Flow>,
+    rest: Vec<Rest>,
+    lists: Lists,
     free: Vec<u32>,
     subtables: Vec<Subtable>,
     /// Numbers of the subtables in use, most hit first.
@@ -127,7 +133,8 @@ impl MegaflowCache {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             hot: Vec::new(),
-            flows: Vec::new(),
+            rest: Vec::new(),
+            lists: Lists::default(),
             free: Vec::new(),
             subtables: Vec::new(),
             order: Vec::new(),
@@ -161,26 +168,22 @@ impl MegaflowCache {
         self.lens.hash(key, &self.secret)
     }
 
-    /// The entry `index` if `key` agrees with it.
+    /// Whether `key` agrees with the entry `index`, which need not be in use.
     #[inline]
-    pub(crate) fn check(&mut self, index: u32, key: &PacketKey) -> Option<&mut Hot> {
-        let hot = self.hot.get_mut(index as usize)?;
-        let mask = &self.subtables.get(hot.subtable as usize)?.mask;
-        let mut differs = 0;
-        for ((k, m), e) in key.0.iter().zip(&mask.0).zip(&hot.key.0) {
-            differs |= k & m ^ e;
-        }
-        (differs == 0).then_some(hot)
+    pub(crate) fn agrees(&self, index: u32, key: &PacketKey) -> bool {
+        let Some(hot) = self.hot.get(index as usize) else { return false };
+        let Some(subtable) = self.subtables.get(hot.subtable as usize) else { return false };
+        subtable.lens.shows_first(key, &hot.words)
+            && (!subtable.lens.is_wide() || subtable.lens.shows_rest(key, &self.rest[index as usize].words))
     }
 
     /// Number of an entry that `key` agrees with.
     pub(crate) fn find(&mut self, key: &PacketKey) -> Option<u32> {
         for &number in &self.order {
-            let subtable = &mut self.subtables[number as usize];
-            let masked = key.masked(&subtable.mask);
+            let subtable = &self.subtables[number as usize];
             let hash = subtable.lens.hash(key, &self.secret);
-            if let Some(&index) = subtable.table.find(hash, |&i| self.hot[i as usize].key == masked) {
-                subtable.hits += 1;
+            if let Some(&index) = subtable.table.find(hash, |&i| self.agrees(i, key)) {
+                self.subtables[number as usize].hits += 1;
                 return Some(index);
             }
         }
@@ -193,15 +196,24 @@ impl MegaflowCache {
         &mut self.hot[index as usize]
     }
 
-    /// The rest of the entry `index`, which is in use.
-    #[inline]
-    pub(crate) fn flow(&self, index: u32) -> &Flow {
-        &self.flows[index as usize]
-    }
-
     /// Both parts of the entry `index`, which is in use.
     pub(crate) fn both(&mut self, index: u32) -> (&mut Hot, &mut Flow) {
-        (&mut self.hot[index as usize], &mut self.flows[index as usize])
+        (&mut self.hot[index as usize], &mut self.rest[index as usize].flow)
+    }
+
+    /// The action list `number`, which some entry has.
+    #[inline]
+    pub(crate) fn list(&self, number: u32) -> &List {
+        self.lists.get(number)
+    }
+
+    /// The actions of a plan, for a dump.
+    fn actions(&self, plan: Plan) -> Vec<DpAction> {
+        match plan {
+            Plan::Output(port) => vec![DpAction::Output(port)],
+            Plan::Drop(_) => Vec::new(),
+            Plan::List(number) => self.lists.get(number).actions.to_vec(),
+        }
     }
 
     /// Whether the entry `index` has this mask.
@@ -212,77 +224,88 @@ impl MegaflowCache {
 
     /// Adds an entry and returns its number. One with the same mask and key is replaced: `settle` sees it before it
     /// goes, as it does one that is evicted because the cache is full. Says whether one was evicted.
+    ///
+    /// The entry is for [`Flow::example`] and everything like it under `mask`.
     pub(crate) fn install(
         &mut self,
         mask: &PacketMask,
-        key: &PacketKey,
-        flow: Flow,
+        (flow, actions): (Flow, Vec<DpAction>),
         epoch: u64,
         now: Millis,
         mut settle: impl FnMut(&mut Hot, &mut Flow),
     ) -> (u32, bool) {
         let number = self.subtable(mask);
-        let masked = key.masked(mask);
+        let key = flow.example;
         let subtable = &self.subtables[number as usize];
-        let hash = subtable.lens.hash(&masked, &self.secret);
-        let old = subtable.table.find(hash, |&i| self.hot[i as usize].key == masked).copied();
-        let plan = flow.plan();
-        let hot = Hot { key: masked, subtable: number, plan, epoch, packets: 0, bytes: 0, used: now };
+        let hash = subtable.lens.hash(&key, &self.secret);
+        let view = subtable.lens.view(&key);
+        let old = subtable.table.find(hash, |&i| self.agrees(i, &key)).copied();
+        let plan = self.plan(actions, flow.verdict);
+        let fresh = Hot { packets: 0, bytes: 0, used: now, epoch, plan, subtable: number, words: view.first };
+        let rest = Rest { hash, words: view.rest, flow };
         if let Some(index) = old {
-            settle(&mut self.hot[index as usize], &mut self.flows[index as usize]);
-            self.hot[index as usize] = hot;
-            self.flows[index as usize] = flow;
+            let (hot, flow) = self.both(index);
+            settle(hot, flow);
+            let plan = hot.plan;
+            self.release(plan);
+            self.hot[index as usize] = fresh;
+            self.rest[index as usize] = rest;
             return (index, false);
         }
         let evicted = self.is_full() && self.evict(&mut settle);
         let index = match self.free.pop() {
             Some(index) => {
-                self.hot[index as usize] = hot;
-                self.flows[index as usize] = flow;
+                self.hot[index as usize] = fresh;
+                self.rest[index as usize] = rest;
                 index
             }
             None => {
-                self.hot.push(hot);
-                self.flows.push(flow);
+                self.hot.push(fresh);
+                self.rest.push(rest);
                 (self.hot.len() - 1) as u32
             }
         };
-        let subtable = &mut self.subtables[number as usize];
-        let (lens, entries, secret) = (&subtable.lens, &self.hot, &self.secret);
-        subtable.table.insert_unique(hash, index, |&i| lens.hash(&entries[i as usize].key, secret));
+        let rest = &self.rest;
+        self.subtables[number as usize].table.insert_unique(hash, index, |&i| rest[i as usize].hash);
         (index, evicted)
+    }
+
+    /// The plan that does what the list says.
+    fn plan(&mut self, actions: Vec<DpAction>, verdict: Verdict) -> Plan {
+        match (actions.as_slice(), verdict) {
+            ([], Verdict::Drop(reason)) => Plan::Drop(reason),
+            ([DpAction::Output(port)], Verdict::Forward) => Plan::Output(*port),
+            _ => Plan::List(self.lists.intern(actions, verdict)),
+        }
+    }
+
+    fn release(&mut self, plan: Plan) {
+        if let Plan::List(number) = plan {
+            self.lists.release(number);
+        }
     }
 
     /// Removes the entry `index`, which is in use. It was settled before.
     pub(crate) fn remove(&mut self, index: u32) {
         let hot = &mut self.hot[index as usize];
-        let subtable = &mut self.subtables[hot.subtable as usize];
-        let hash = subtable.lens.hash(&hot.key, &self.secret);
-        if let Ok(found) = subtable.table.find_entry(hash, |&i| i == index) {
+        let (plan, subtable) = (hot.plan, std::mem::replace(&mut hot.subtable, FREE));
+        let rest = &mut self.rest[index as usize];
+        rest.flow.rules = Vec::new();
+        if let Ok(found) = self.subtables[subtable as usize].table.find_entry(rest.hash, |&i| i == index) {
             found.remove();
         }
-        // Every mask has the ingress port, and no packet comes in by this one.
-        hot.key = PacketKey([u64::MAX; _]);
-        let flow = &mut self.flows[index as usize];
-        flow.rules = Vec::new();
-        flow.actions = Vec::new();
+        self.release(plan);
         self.free.push(index);
     }
 
     /// Forgets everything. It was settled before.
     pub(crate) fn clear(&mut self) {
-        self.hot.clear();
-        self.flows.clear();
-        self.free.clear();
-        self.subtables.clear();
-        self.order.clear();
-        self.idle.clear();
-        self.set_union(PacketMask::ZERO);
+        *self = Self::new(self.limit);
     }
 
     /// Whether the entry number `index` is in use.
     fn in_use(&self, index: usize) -> bool {
-        self.hot[index].key.0[0] != u64::MAX
+        self.hot[index].subtable != FREE
     }
 
     /// Shows `visit` the next `count` entry numbers in use, or fewer when it has been round once; those for which it
@@ -291,7 +314,7 @@ impl MegaflowCache {
         let mut removed = 0;
         for _ in 0..count.min(self.hot.len()) {
             self.hand = if self.hand + 1 < self.hot.len() { self.hand + 1 } else { 0 };
-            if self.in_use(self.hand) && !visit(&mut self.hot[self.hand], &mut self.flows[self.hand]) {
+            if self.in_use(self.hand) && !visit(&mut self.hot[self.hand], &mut self.rest[self.hand].flow) {
                 self.remove(self.hand as u32);
                 removed += 1;
             }
@@ -299,10 +322,12 @@ impl MegaflowCache {
         removed
     }
 
-    /// Shows `visit` every entry with its mask.
-    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Hot, &PacketMask, &Flow)) {
-        for (hot, flow) in self.hot.iter().zip(&self.flows).filter(|(hot, _)| hot.key.0[0] != u64::MAX) {
-            visit(hot, &self.subtables[hot.subtable as usize].mask, flow);
+    /// Shows `visit` every entry with its mask and actions.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Hot, &Flow, &PacketMask, Vec<DpAction>)) {
+        for (hot, rest) in self.hot.iter().zip(&self.rest) {
+            if let Some(subtable) = self.subtables.get(hot.subtable as usize) {
+                visit(hot, &rest.flow, &subtable.mask, self.actions(hot.plan));
+            }
         }
     }
 
@@ -382,7 +407,7 @@ impl MegaflowCache {
             }
         }
         let Some((index, _)) = oldest else { return false };
-        settle(&mut self.hot[index], &mut self.flows[index]);
+        settle(&mut self.hot[index], &mut self.rest[index].flow);
         self.remove(index as u32);
         true
     }

@@ -17,23 +17,23 @@ fn key(port: u32, dst: u128, tp: u128) -> PacketKey {
     key
 }
 
-fn flow(out: u32) -> Flow {
-    Flow {
-        actions: vec![DpAction::Output(DpPort(out))],
+fn flow(key: &PacketKey, out: u32) -> (Flow, Vec<DpAction>) {
+    let flow = Flow {
         verdict: Verdict::Forward,
         generation: 1,
         macs: SmallVec::new(),
         sightings: SmallVec::new(),
         rules: Vec::new(),
         patched: SmallVec::new(),
-        example: PacketKey::ZERO,
+        example: *key,
         packets: 0,
         bytes: 0,
-    }
+    };
+    (flow, vec![DpAction::Output(DpPort(out))])
 }
 
 fn add(cache: &mut MegaflowCache, mask: &PacketMask, key: &PacketKey, out: u32, used: u64) -> u32 {
-    cache.install(mask, key, flow(out), 1, Millis(used), |_, _| {}).0
+    cache.install(mask, flow(key, out), 1, Millis(used), |_, _| {}).0
 }
 
 #[test]
@@ -47,8 +47,8 @@ fn a_packet_finds_the_entry_that_it_agrees_with() {
     assert_eq!(cache.find(&key(2, 9, 80)), Some(b));
     assert_eq!(cache.find(&key(2, 9, 81)), None);
     assert_eq!(cache.find(&key(3, 7, 80)), None);
-    assert!(cache.check(a, &key(1, 7, 1)).is_some());
-    assert!(cache.check(a, &key(1, 8, 1)).is_none());
+    assert!(cache.agrees(a, &key(1, 7, 1)));
+    assert!(!cache.agrees(a, &key(1, 8, 1)));
     assert_eq!((cache.len(), cache.masks()), (2, 2));
 }
 
@@ -59,7 +59,7 @@ fn one_with_the_same_mask_and_key_is_replaced_and_settled() {
     let a = add(&mut cache, &by_dst, &key(1, 7, 80), 10, 0);
     cache.hot(a).packets = 5;
     let mut settled = 0;
-    let (b, evicted) = cache.install(&by_dst, &key(1, 7, 443), flow(11), 1, Millis(0), |hot, _| settled = hot.packets);
+    let (b, evicted) = cache.install(&by_dst, flow(&key(1, 7, 443), 11), 1, Millis(0), |hot, _| settled = hot.packets);
     assert_eq!((a, evicted, settled, cache.len()), (b, false, 5, 1));
     assert_eq!(cache.hot(b).plan, Plan::Output(DpPort(11)));
     assert_eq!(cache.hot(b).packets, 0);
@@ -71,7 +71,7 @@ fn a_removed_entry_fits_no_packet_and_its_number_is_used_again() {
     let by_dst = mask(&[slot::ETH_DST]);
     let a = add(&mut cache, &by_dst, &key(1, 7, 80), 10, 0);
     cache.remove(a);
-    assert!(cache.check(a, &key(1, 7, 80)).is_none());
+    assert!(!cache.agrees(a, &key(1, 7, 80)));
     assert_eq!(cache.find(&key(1, 7, 80)), None);
     let b = add(&mut cache, &mask(&[]), &key(1, 7, 80), 10, 0);
     assert_eq!(a, b);
@@ -86,7 +86,7 @@ fn a_full_cache_gives_up_an_entry_that_was_not_used_lately_and_settles_it() {
         cache.hot(index).packets = 1 + i as u64;
     }
     let mut lost = Vec::new();
-    let (_, evicted) = cache.install(&by_dst, &key(1, 99, 0), flow(1), 1, Millis(99), |hot, _| lost.push(hot.packets));
+    let (_, evicted) = cache.install(&by_dst, flow(&key(1, 99, 0), 1), 1, Millis(99), |hot, _| lost.push(hot.packets));
     assert!(evicted);
     assert_eq!(lost, [1], "the oldest of the sample");
     assert_eq!(cache.len(), 8);
@@ -103,8 +103,8 @@ fn a_sweep_visits_every_entry_once_a_round_and_removes_what_it_is_told() {
     }
     let mut seen = Vec::new();
     for _ in 0..5 {
-        let removed = cache.sweep(2, |_, flow| {
-            let DpAction::Output(port) = flow.actions[0] else { unreachable!() };
+        let removed = cache.sweep(2, |hot, _| {
+            let Plan::Output(port) = hot.plan else { unreachable!() };
             seen.push(port.0);
             port.0 % 2 == 0
         });
@@ -129,12 +129,25 @@ fn the_hash_covers_what_some_entry_looks_at_and_nothing_else() {
 }
 
 #[test]
-fn plans_name_the_simple_cases() {
-    let mut one = flow(3);
-    assert_eq!(one.plan(), Plan::Output(DpPort(3)));
-    one.actions.push(DpAction::PopVlan);
-    assert_eq!(one.plan(), Plan::List);
-    one.actions.clear();
-    one.verdict = Verdict::Drop(DropReason::NoRule);
-    assert_eq!(one.plan(), Plan::Drop(DropReason::NoRule));
+fn plans_name_the_simple_cases_and_lists_are_shared() {
+    let mut cache = MegaflowCache::new(100);
+    let plan_of = |cache: &mut MegaflowCache, dst, verdict, actions: &[DpAction]| {
+        let mut flow = flow(&key(1, dst, 0), 0).0;
+        flow.verdict = verdict;
+        let index = cache.install(&mask(&[slot::ETH_DST]), (flow, actions.to_vec()), 1, Millis(0), |_, _| {}).0;
+        (index, cache.hot(index).plan)
+    };
+    let out = DpAction::Output(DpPort(3));
+    let drop = Verdict::Drop(DropReason::NoRule);
+    assert_eq!(plan_of(&mut cache, 1, Verdict::Forward, std::slice::from_ref(&out)).1, Plan::Output(DpPort(3)));
+    assert_eq!(plan_of(&mut cache, 2, drop, &[]).1, Plan::Drop(DropReason::NoRule));
+    let (a, first) = plan_of(&mut cache, 3, Verdict::Forward, &[DpAction::PopVlan, out.clone()]);
+    let (b, second) = plan_of(&mut cache, 4, Verdict::Forward, &[DpAction::PopVlan, out.clone()]);
+    let Plan::List(number) = first else { panic!("{first:?}") };
+    assert_eq!(first, second);
+    cache.remove(a);
+    assert_eq!(*cache.list(number).actions, [DpAction::PopVlan, out.clone()]);
+    cache.remove(b);
+    let (_, third) = plan_of(&mut cache, 5, Verdict::Forward, &[out.clone(), out]);
+    assert_eq!(third, Plan::List(number), "the number of a list without users is free");
 }

@@ -1,0 +1,109 @@
+//! Packets per second of one worker: frames replayed from memory into a null port, through the whole data path.
+//!
+//! A runner of its own and not criterion: what is measured runs in another thread, without end. Each case runs for a
+//! number of windows, and the best is told, because on a shared machine the others tell what the neighbours do. Time is
+//! the worker's own on its CPU.
+
+use sluice_benches::acl;
+use sluice_benches::replay::ReplayPort;
+use sluice_flows::action::Action;
+use sluice_flows::field::Field;
+use sluice_flows::flow_mod::FlowMod;
+use sluice_flows::packet::compose::compose;
+use sluice_flows::rule::{FlowSpec, TableId};
+use sluice_flows::{Match, Owner, PortNo};
+use sluice_switch::port::NullPort;
+use sluice_switch::{Config, Datapath, FailMode, PortDevice, PortRequest};
+use std::error::Error;
+use std::fs;
+use std::time::Duration;
+
+const WINDOWS: usize = 8;
+const WINDOW: Duration = Duration::from_millis(250);
+const WARMUP: Duration = Duration::from_millis(300);
+
+fn main() -> Result<(), Box<dyn Error>> {
+    // `cargo bench` passes flags of criterion's; words that are not flags select cases.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    println!("{:<10} {:>8} {:>8} {:>8} {:>7} {:>7} {:>7}", "rules", "flows", "Mpps", "ns/pkt", "exact", "mega", "miss");
+    for (name, rules) in [("l2", port_to_port()), ("normal", normal()), ("acl", policies())] {
+        for flows in [1, 100, 10_000] {
+            if wanted.is_empty() || wanted.iter().any(|w| w == name) {
+                run(name, &rules, flows)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `in_port=1 actions=output:2`.
+fn port_to_port() -> Vec<FlowSpec> {
+    let mut matches = Match::any();
+    matches.set_field(Field::InPort, 1);
+    vec![FlowSpec::new(matches, [Action::Output(PortNo(2))], Owner::user())]
+}
+
+/// A learning switch.
+fn normal() -> Vec<FlowSpec> {
+    vec![FlowSpec::new(Match::any(), [Action::Output(PortNo::NORMAL)], Owner::user())]
+}
+
+/// Three tables: 1000 policy rules in the middle, a rewrite and an output behind them.
+fn policies() -> Vec<FlowSpec> {
+    let table = |n| TableId::new(n).unwrap_or_default();
+    let mut specs = acl::policy_table(table(1), table(2), 1000);
+    let flow =
+        |n, actions: Vec<Action>| FlowSpec { table: table(n), ..FlowSpec::new(Match::any(), actions, Owner::user()) };
+    let set = Action::SetField { field: Field::EthDst, value: 0x0200_0000_0099, mask: u128::MAX };
+    specs.push(flow(0, vec![Action::GotoTable(table(1))]));
+    specs.push(flow(2, vec![Action::DecTtl, set, Action::GotoTable(table(3))]));
+    specs.push(flow(3, vec![Action::Output(PortNo(2))]));
+    specs
+}
+
+fn run(name: &str, rules: &[FlowSpec], flows: usize) -> Result<(), Box<dyn Error>> {
+    let datapath = Datapath::start(Config { pin: vec![1], ..Config::default() })?;
+    datapath.add_bridge("br0", FailMode::Secure)?;
+    datapath.apply_bundle("br0", &rules.iter().cloned().map(FlowMod::add).collect::<Vec<_>>())?;
+    let frames = acl::packets(flows).iter().map(|key| compose(key, &[b'x'; 18]).into_boxed_slice()).collect();
+    let add = |name: &str, device| datapath.add_port("br0", PortRequest::new(name, PortDevice::Device(device)));
+    add("in", Box::new(ReplayPort::new("in", frames)?))?;
+    add("out", Box::new(NullPort::new("out", 1500)))?;
+    std::thread::sleep(WARMUP);
+    let mut best = 0.0_f64;
+    let before = datapath.worker_stats()[0].clone();
+    for _ in 0..WINDOWS {
+        let (start, from) = (cpu_time()?, datapath.worker_stats()[0].received);
+        std::thread::sleep(WINDOW);
+        let packets = datapath.worker_stats()[0].received - from;
+        best = best.max(packets as f64 / (cpu_time()? - start).as_secs_f64());
+    }
+    let after = datapath.worker_stats()[0].clone();
+    let total = (after.received - before.received) as f64;
+    let share = |of: fn(&sluice_switch::stats::CacheStats) -> u64| {
+        100.0 * (of(&after.cache) - of(&before.cache)) as f64 / total
+    };
+    println!(
+        "{name:<10} {flows:>8} {:>8.2} {:>8.1} {:>6.1}% {:>6.1}% {:>6.1}%",
+        best / 1e6,
+        1e9 / best,
+        share(|c| c.exact_hits),
+        share(|c| c.megaflow_hits),
+        share(|c| c.misses + c.stale)
+    );
+    datapath.shutdown();
+    Ok(())
+}
+
+/// CPU time that the worker has had.
+fn cpu_time() -> Result<Duration, Box<dyn Error>> {
+    for task in fs::read_dir("/proc/self/task")? {
+        let path = task?.path();
+        if fs::read_to_string(path.join("comm"))?.trim() == "sluice-w0" {
+            let stat = fs::read_to_string(path.join("schedstat"))?;
+            let nanos = stat.split_whitespace().next().ok_or("an empty schedstat")?;
+            return Ok(Duration::from_nanos(nanos.parse()?));
+        }
+    }
+    Err("the worker is gone".into())
+}

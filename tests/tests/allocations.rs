@@ -1,0 +1,167 @@
+//! A frame that a cache answers costs no allocation: counted in the worker's thread by the allocator itself.
+#![expect(unsafe_code, reason = "an allocator cannot be written without")]
+#![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+use sluice_flows::action::Action;
+use sluice_flows::field::Field;
+use sluice_flows::flow_mod::FlowMod;
+use sluice_flows::packet::Frame;
+use sluice_flows::rule::FlowSpec;
+use sluice_flows::{Match, Owner, PortNo};
+use sluice_switch::port::{NullPort, Port, PortCaps, PortError, PortKind, PortQueue, TxOutcome};
+use sluice_switch::{Config, Datapath, FailMode, PortDevice, PortRequest};
+use sluice_tests::switch::wait_until;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::{self, PipeReader, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bursts that fill the caches and grow what grows once.
+const WARM: u64 = 2_000;
+/// Bursts that are watched.
+const WATCHED: u64 = 5_000;
+/// Not counted yet.
+const UNKNOWN: u64 = u64::MAX;
+
+thread_local! {
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+fn count() {
+    // A thread on its way out has no counter any more; nobody watches it.
+    _ = COUNT.try_with(|c| c.set(c.get() + 1));
+}
+
+// SAFETY: every call goes to the system's allocator unchanged; the counter has no part in it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `realloc`.
+        unsafe { System.realloc(ptr, layout, new_size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Gives full bursts of a few flows, and notes how often its thread has allocated between two of them.
+struct Source {
+    ready: Arc<PipeReader>,
+    allocated: Arc<AtomicU64>,
+}
+
+impl Port for Source {
+    fn kind(&self) -> PortKind {
+        PortKind::Memory
+    }
+    fn name(&self) -> &str {
+        "source"
+    }
+    fn mac(&self) -> Option<[u8; 6]> {
+        None
+    }
+    fn mtu(&self) -> u32 {
+        1500
+    }
+    fn set_mtu(&self, _: u32) -> Result<(), PortError> {
+        Ok(())
+    }
+    fn link_up(&self) -> bool {
+        true
+    }
+    fn caps(&self) -> PortCaps {
+        PortCaps::ALL
+    }
+    fn queues(&self, count: usize) -> Result<Vec<Box<dyn PortQueue>>, PortError> {
+        let (ready, allocated) = (&self.ready, &self.allocated);
+        let queue = |_| SourceQueue { ready: Arc::clone(ready), allocated: Arc::clone(allocated), bursts: 0, from: 0 };
+        Ok((0..count).map(queue).map(|q| Box::new(q) as Box<dyn PortQueue>).collect())
+    }
+}
+
+struct SourceQueue {
+    ready: Arc<PipeReader>,
+    allocated: Arc<AtomicU64>,
+    bursts: u64,
+    from: u64,
+}
+
+impl PortQueue for SourceQueue {
+    fn rx_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.ready.as_fd())
+    }
+
+    fn rx_burst(&mut self, frames: &mut [Frame]) -> io::Result<usize> {
+        self.bursts += 1;
+        match self.bursts {
+            WARM => self.from = COUNT.get(),
+            n if n == WARM + WATCHED => self.allocated.store(COUNT.get() - self.from, Ordering::Release),
+            n if n > WARM + WATCHED => return Ok(0),
+            _ => {}
+        }
+        for (i, frame) in frames.iter_mut().enumerate() {
+            let mut bytes = [0; 60];
+            (bytes[5], bytes[11], bytes[12]) = (2, 4 + (i % 8) as u8, 0x08);
+            frame.copy_from(&bytes);
+        }
+        Ok(frames.len())
+    }
+
+    fn tx_burst(&mut self, frames: &[&Frame], outcomes: &mut [TxOutcome]) {
+        outcomes[..frames.len()].fill(TxOutcome::Sent);
+    }
+}
+
+/// Allocations of the worker while it does `actions` to [`WATCHED`] bursts.
+fn allocations(actions: Vec<Action>) -> u64 {
+    let datapath = Datapath::start(Config::default()).unwrap();
+    datapath.add_bridge("br0", FailMode::Secure).unwrap();
+    datapath.apply_bundle("br0", &[FlowMod::add(FlowSpec::new(Match::any(), actions, Owner::user()))]).unwrap();
+    for no in 2..5 {
+        let name = format!("out{no}");
+        let device = PortDevice::Device(Box::new(NullPort::new(&name, 1500)));
+        let request = PortRequest { number: Some(PortNo(no)), ..PortRequest::new(&name, device) };
+        datapath.add_port("br0", request).unwrap();
+    }
+    let (reader, mut writer) = io::pipe().unwrap();
+    writer.write_all(&[0]).unwrap();
+    let allocated = Arc::new(AtomicU64::new(UNKNOWN));
+    let source = Source { ready: Arc::new(reader), allocated: Arc::clone(&allocated) };
+    datapath.add_port("br0", PortRequest::new("source", PortDevice::Device(Box::new(source)))).unwrap();
+    wait_until("the bursts are through", || allocated.load(Ordering::Acquire) != UNKNOWN);
+    let stats = &datapath.worker_stats()[0];
+    assert!(stats.cache.exact_hits > (WARM + WATCHED - 1) * 32 - 100, "{stats:?}");
+    datapath.shutdown();
+    allocated.load(Ordering::Acquire)
+}
+
+#[test]
+fn a_frame_on_a_cache_hit_costs_no_allocation() {
+    let out = |no| Action::Output(PortNo(no));
+    let set = |value| Action::SetField { field: Field::EthDst, value, mask: u128::MAX };
+    let cases = [
+        ("output", vec![out(2)]),
+        ("normal", vec![Action::Output(PortNo::NORMAL)]),
+        ("flood", vec![Action::Output(PortNo::FLOOD)]),
+        ("drop", vec![]),
+        ("rewrites between outputs", vec![out(2), set(7), out(3), Action::PushVlan(0x8100), out(4), set(9), out(2)]),
+    ];
+    for (name, actions) in cases {
+        assert_eq!(allocations(actions), 0, "{name}");
+    }
+}
