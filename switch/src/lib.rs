@@ -1,7 +1,7 @@
 //! The switch: ports, poll loops, caches, and the control side that changes what they do.
 //!
-//! [`Datapath`] is the way in. It starts the workers, holds bridges, ports and flows, and answers questions; the crate's
-//! gRPC server is one user of it, tests and benches are others.
+//! [`Datapath`] is the way in. It starts the workers, holds bridges, ports and flows, and answers questions; the
+//! crate's gRPC server is one user of it, tests and benches are others.
 
 pub mod api;
 mod clock;

@@ -1,7 +1,7 @@
 //! Reading: counters, tables, events, traces. And packet-out, which changes nothing either.
 
 use super::{ControlError, Datapath};
-use crate::datapath::{Command, MegaflowStats, PacketIn, PacketOut};
+use crate::datapath::{Command, MegaflowStats, PacketIn, PacketOut, receive};
 use crate::event::Event;
 use crate::mac_table::MacEntry;
 use crate::stats::{DropGroup, WorkerStats};
@@ -12,7 +12,7 @@ use sluice_flows::action::Action;
 use sluice_flows::datapath::Translation;
 use sluice_flows::key::PacketKey;
 use sluice_flows::packet::Frame;
-use sluice_flows::translate::{TraceSink, translate};
+use sluice_flows::translate::TraceSink;
 use sluice_flows::{DpPort, PortNo};
 use std::time::{Duration, Instant};
 
@@ -99,7 +99,7 @@ impl Datapath {
 
     /// What would happen to a packet that comes in by `ingress`. Nothing is sent, counted or learned.
     pub fn trace(&self, ingress: DpPort, key: &PacketKey, sink: &mut impl TraceSink) -> Translation {
-        translate(&self.model(), &self.inner.shared.macs, ingress, key, sink)
+        receive(&self.model(), &self.inner.shared.macs, key, ingress, sink)
     }
 
     /// Sends a packet as if it had come in by `in_port` of the bridge and a rule had these actions

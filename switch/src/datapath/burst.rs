@@ -268,32 +268,41 @@ impl Worker<'_> {
 
     /// Counts each frame of the burst once.
     fn account(&mut self, port: DpPort, count: usize, now: Millis) {
-        let mut forwarded = 0;
+        let forwarded = self.egress.fates[..count].iter().filter(|fate| **fate == Fate::Done).count();
+        self.cells.received.add(count as u64);
+        self.cells.forwarded.add(forwarded as u64);
+        if forwarded < count {
+            self.account_drops(port, count, now);
+        }
+    }
+
+    /// Counts the frames of the burst that were dropped.
+    #[cold]
+    fn account_drops(&mut self, port: DpPort, count: usize, now: Millis) {
+        let mut dropped = 0;
+        // Frames that are told apart here, by reason: how many, and the last of them.
+        let mut here = [(0, 0); DropReason::COUNT];
         for (index, fate) in self.egress.fates[..count].iter().enumerate() {
             let reason = match *fate {
-                Fate::Done => {
-                    forwarded += 1;
-                    continue;
-                }
-                Fate::Dropped(reason) => reason,
+                Fate::Done => continue,
                 // Its actions sent it nowhere although the verdict was to forward it.
                 Fate::Waiting => DropReason::NoPort,
-                Fate::Lost(reason) => reason,
+                Fate::Lost(reason) | Fate::Dropped(reason) => reason,
             };
+            dropped += 1;
             self.cells.dropped[reason as usize].add(1);
-            // Drops by verdict are told apart by rule when their entry is credited; these have no entry or no say in it.
-            let by_entry = matches!(fate, Fate::Dropped(reason) if *reason != DropReason::ParseError);
-            if !by_entry {
-                let example = Some(&self.burst.keys[index]);
-                self.shared.drops[self.index].add(reason, port, None, 1, now, example);
+            // Drops by verdict are told apart by rule when their entry is credited; the others have none.
+            if !matches!(fate, Fate::Dropped(_)) || reason == DropReason::ParseError {
+                let (packets, last) = &mut here[reason as usize];
+                *packets += 1;
+                *last = index;
             }
         }
-        self.cells.received.add(count as u64);
-        self.cells.forwarded.add(forwarded);
-        let dropped = count as u64 - forwarded;
-        if dropped > 0
-            && let Some(cells) = self.egress.lanes.cells(port)
-        {
+        for (reason, (packets, last)) in DropReason::ALL.iter().zip(here).filter(|(_, (packets, _))| *packets > 0) {
+            let example = Some(&self.burst.keys[last]);
+            self.shared.drops[self.index].add(*reason, port, None, packets, now, example);
+        }
+        if let Some(cells) = self.egress.lanes.cells(port) {
             cells.rx_dropped.add(dropped);
         }
     }

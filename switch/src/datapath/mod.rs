@@ -25,6 +25,7 @@ mod worker;
 
 pub use punt::PacketIn;
 pub(crate) use shared::{Notice, Settings, Shared};
+pub(crate) use upcall::receive;
 pub(crate) use worker::{Command, PacketOut, WorkerHandle, spawn};
 
 use sluice_flows::Verdict;

@@ -95,9 +95,9 @@ impl Budget {
 
     /// Takes one token. Returns whether there was one.
     pub(crate) fn take(&mut self, now: Millis) -> bool {
-        let gained = now.since(self.filled).min(1000) * self.rate / 1000;
+        let gained = now.since(self.filled).min(1000).saturating_mul(self.rate) / 1000;
         if gained > 0 {
-            self.left = (self.left + gained).min(self.rate);
+            self.left = self.left.saturating_add(gained).min(self.rate);
             self.filled = now;
         }
         let ok = self.left > 0;

@@ -9,7 +9,7 @@ use sluice_flows::bridge::{BridgeId, Model};
 use sluice_flows::datapath::{DpAction, MacQuery, MacSighting, Translation};
 use sluice_flows::key::{PacketKey, PacketMask, slot};
 use sluice_flows::rule::Millis;
-use sluice_flows::translate::{MacLookup, NoTrace, translate, translate_packet_out};
+use sluice_flows::translate::{MacLookup, NoTrace, TraceEvent, TraceSink, translate, translate_packet_out};
 use sluice_flows::{DpPort, DropReason, PortNo, Verdict};
 use smallvec::SmallVec;
 use std::cell::RefCell;
@@ -51,11 +51,7 @@ pub(super) fn upcall(
     now: Millis,
 ) -> (PacketMask, Answer) {
     let watched = Watched::new(&shared.macs);
-    let translation = if model.port(ingress).is_some_and(|(_, port)| !port.up) {
-        dropped(DropReason::PortDown)
-    } else {
-        translate(model, &watched, ingress, key, &mut NoTrace)
-    };
+    let translation = receive(model, &watched, key, ingress, &mut NoTrace);
     let mask = translation.mask;
     (mask, finish(shared, model, key, translation, watched, now))
 }
@@ -110,14 +106,24 @@ fn learn(shared: &Shared, sighting: &MacSighting, now: Millis) {
     }
 }
 
-/// A translation that looked at the ingress port and dropped the packet.
-fn dropped(reason: DropReason) -> Translation {
+/// Translates a packet that came in by `ingress`; one that came in by a port that is down is dropped.
+pub(crate) fn receive(
+    model: &Model,
+    macs: &impl MacLookup,
+    key: &PacketKey,
+    ingress: DpPort,
+    sink: &mut impl TraceSink,
+) -> Translation {
+    if model.port(ingress).is_none_or(|(_, port)| port.up) {
+        return translate(model, macs, ingress, key, sink);
+    }
+    sink.event(0, TraceEvent::Note("the ingress port is down"));
     let mut mask = PacketMask::ZERO;
     mask.set(slot::IN_PORT, u128::MAX);
     Translation {
         mask,
         actions: Vec::new(),
-        verdict: Verdict::Drop(reason),
+        verdict: Verdict::Drop(DropReason::PortDown),
         rules: Vec::new(),
         sightings: SmallVec::new(),
         mac_queries: SmallVec::new(),

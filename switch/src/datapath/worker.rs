@@ -2,10 +2,10 @@
 //!
 //! # Hot, spinning, parked
 //! A queue that gave frames is *hot*: it is polled directly, without asking the kernel whether it can be read, until it
-//! gives nothing. The other queues are asked about together, by epoll: each time a hot queue gave less than half a
-//! burst (there is time), else every [`ASK_EVERY`] rounds. When no queue is hot the worker asks [`SPIN`] times more, then parks in epoll. A frame, or the
-//! control side by an eventfd, wakes it. A parked worker with cached entries wakes itself every [`SWEEP_MS`] to credit
-//! and expire them; with empty caches it sleeps until it is woken.
+//! gives nothing. The other queues are asked about together, by epoll: whenever no hot queue gave half a burst (there is
+//! time), else every [`ASK_EVERY`] rounds. When no queue is hot the worker asks [`SPIN`] times more, then parks in
+//! epoll. A frame wakes it, or the control side by an eventfd. A parked worker with cached entries wakes itself every
+//! quarter of a second to credit and expire them; with empty caches it sleeps until it is woken.
 
 use super::burst::Burst;
 use super::cache::exact::ExactCache;
@@ -361,7 +361,6 @@ impl<'a> Worker<'a> {
             Command::AddPort { port, queue, counters } => {
                 let watched = queue.is_some();
                 self.egress.lanes.insert(port, queue, counters);
-                self.hot.reserve(1);
                 if watched {
                     self.pending.push(port);
                     self.arm();
@@ -412,7 +411,7 @@ impl<'a> Worker<'a> {
             return;
         }
         let size = self.megaflows.size() as u64;
-        let part = (size * passed / (SWEEP_MS / 2)).min(size) as usize + 32;
+        let part = (size.saturating_mul(passed) / (SWEEP_MS / 2)).min(size) as usize + 32;
         self.sweep(part);
         if now.since(self.sorted) >= SORT_MS {
             self.sorted = now;

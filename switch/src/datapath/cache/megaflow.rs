@@ -2,10 +2,10 @@
 //! of it. A packet that agrees in those bits gets the same.
 //!
 //! # Layout
-//! Entries live in two arrays by number: [`Hot`], what a hit touches (two cache lines), and [`Flow`], the rest. Action
-//! lists are kept apart, each once ([`lists`](super::lists)). Per distinct mask there is a [`Subtable`], a hash table of
-//! entry numbers; a lookup tries the subtables in the order of their recent hits. Entries carry no priorities: where two
-//! fit a packet and are up to date, both give the right answer.
+//! Entries live in two arrays by number: [`Hot`], what a hit touches (two cache lines), and `Rest`. Action lists are
+//! kept apart, each once ([`lists`](super::lists)). Per distinct mask there is a [`Subtable`], a hash table of entry
+//! numbers; a lookup tries the subtables in the order of their recent hits. Entries carry no priorities: where two fit
+//! a packet and are up to date, both give the right answer.
 //!
 //! # Up to date
 //! Each entry notes the model's generation and the versions of the MAC table answers that it was made with. A worker
