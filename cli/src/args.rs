@@ -23,6 +23,9 @@ const EXAMPLES: &str = "\
 Examples:
   sluice lab up --topo single,3     three hosts on one switch
   sluice lab ping                   every host pings every other
+  sluice trace h1 h2:80 tcp         what would happen to a packet, and whose rule decides
+  sluice flows dump                 the flow tables with owners and counters
+  sluice drops                      what was dropped, and why
   sluice lab down                   and nothing is left
 
 Exit codes: 0 yes, 1 no, 2 usage, 3 the traced packet was dropped, 4 partial answer, 5 unhealthy,

@@ -251,6 +251,15 @@ fn a_bad_file_is_refused_with_its_place_and_the_usage_code() {
 }
 
 #[test]
+fn a_socket_that_cannot_be_made_ends_it_before_it_starts() {
+    // Nobody may make a folder in /proc, root included.
+    let out = command(Path::new("/proc/sluice/s.sock"), &[]).output().unwrap();
+    let error = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(error.contains("cannot listen on /proc/sluice/s.sock: "), "{error}");
+    assert_ne!(out.status.code(), Some(0));
+}
+
+#[test]
 fn the_example_configuration_is_good() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/sluiced.toml");
     let out = command(Path::new("/nonexistent"), &["--check-config", "--config", example]).output().unwrap();

@@ -7,7 +7,7 @@
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use sluice_switch::api::{self, Socket};
+use sluice_switch::api::{self, Socket, SocketError};
 use sluice_switch::config::{self, Config, DEFAULT_SOCKET, LogFormat, SetupError};
 use sluice_switch::mac_table::MacSettings;
 use sluice_switch::port::PortError;
@@ -103,6 +103,17 @@ impl From<SetupError> for Failure {
     }
 }
 
+impl From<SocketError> for Failure {
+    fn from(error: SocketError) -> Self {
+        match &error {
+            SocketError::Refused { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Self(NO_PRIVILEGE, format!("{error}; run as root, or give another place with --socket"))
+            }
+            _ => Self::new(error),
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
@@ -141,7 +152,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     }
     let log = Log::start(args, &config)?;
     let socket = args.socket.as_deref().or(config.socket.as_deref()).unwrap_or(Path::new(DEFAULT_SOCKET));
-    let socket = Socket::bind(socket).map_err(Failure::new)?;
+    let socket = Socket::bind(socket)?;
     let datapath = Datapath::start(datapath_config(args, &config)).map_err(Failure::new)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::new)?;
     // Signals are taken before anything is made that would have to be taken down.
