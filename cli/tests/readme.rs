@@ -22,8 +22,8 @@ fn steps(readme: &str) -> Vec<Step> {
             in_block = line == "```console";
         } else if let Some(command) = line.strip_prefix("$ ").filter(|_| in_block) {
             steps.push(Step { line: i + 1, command: command.to_owned(), output: Vec::new() });
-        } else if in_block {
-            steps.last_mut().expect("a block starts with a command").output.push(line.to_owned());
+        } else if in_block && let Some(step) = steps.last_mut() {
+            step.output.push(line.to_owned());
         }
     }
     steps.retain(|s| !s.command.starts_with("cargo ") && !s.command.starts_with("git clone"));

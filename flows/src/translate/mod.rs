@@ -31,6 +31,7 @@ pub use trace::{NoTrace, TraceEvent, TraceLog, TraceSink, TraceStep};
 use crate::action::{Action, ControllerAction, PacketInReason};
 use crate::bridge::{Bridge, BridgeId, Model};
 use crate::datapath::{DpAction, MacQuery, PacketIn, Translation};
+use crate::field::Field;
 use crate::key::{FlowKey, FlowMask, PACKET_WORDS, PacketKey, PacketMask, slot};
 use crate::owner::Owner;
 use crate::port::{DpPort, PortNo};
@@ -111,6 +112,18 @@ fn ingress_mask() -> PacketMask {
     let mut mask = PacketMask::ZERO;
     mask.set(slot::IN_PORT, u128::MAX);
     mask
+}
+
+/// Adds the EtherType, and the IP protocol and fragment bits under any transport bits. A lookup may prove its answer by
+/// bits of an address or a port alone; but a mask that does not say what protocol its bits are of cannot be written as
+/// a flow, and protocols mixed in one entry make for more different masks.
+fn add_protocol(mask: &mut PacketMask) {
+    let l4 = [Field::TcpSrc, Field::NdTarget, Field::ArpSha, Field::ArpTha].map(|f| usize::from(f.slot().word));
+    if l4.into_iter().any(|word| mask.0[word] != 0) || mask.get(slot::ND_TARGET) != 0 {
+        mask.set(slot::IP_PROTO, u128::MAX);
+        mask.set(Field::IpFrag.slot(), u128::MAX);
+    }
+    mask.set(slot::ETH_TYPE, u128::MAX);
 }
 
 /// Something left to do.
@@ -228,6 +241,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         for (out, read) in self.out.mask.0.iter_mut().zip(&self.mask.0) {
             *out |= read;
         }
+        add_protocol(&mut self.out.mask);
         self.out.verdict = if self.forwarded { Verdict::Forward } else { Verdict::Drop(self.reason) };
         self.out
     }
@@ -300,7 +314,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
     }
 
     fn in_port(&self) -> PortNo {
-        PortNo(self.flow.key.get(crate::field::Field::InPort.slot()) as u16)
+        PortNo(self.flow.key.get(Field::InPort.slot()) as u16)
     }
 
     fn note(&mut self, text: &'static str) {

@@ -168,15 +168,16 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
         key.set(slot::INNER_VLAN_TPID, 0);
     }
 
-    /// Makes the outer tag `tci` (0 for none), pushing or popping as needed. Inner tags stay.
+    /// Makes the outer tag `tci` (0 for none), pushing or popping as needed. Inner tags stay. The caller has read the
+    /// outer TCI.
     pub(super) fn put_vlan(&mut self, tci: u16) {
-        self.read_tags();
-        let tagged = self.flow.key.get(slot::VLAN_TCI) as u16 & VLAN_PRESENT != 0;
-        match (tagged, tci & VLAN_PRESENT != 0) {
-            (true, false) => self.shift_tags_out(),
-            (_, true) => self.set_vlan(slot::VLAN_TCI, tci.into(), 0xffff),
-            (false, false) => {}
+        if self.flow.key.get(slot::VLAN_TCI) as u16 == tci {
+            return;
         }
+        if tci & VLAN_PRESENT != 0 {
+            return self.set_vlan(slot::VLAN_TCI, tci.into(), 0xffff);
+        }
+        self.pop_vlan();
     }
 
     pub(super) fn modify(&mut self, change: ModAction) {
