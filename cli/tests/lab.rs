@@ -43,7 +43,9 @@ impl User {
     fn without_privilege() -> Self {
         let mut user = Self::new();
         let program = user.folder.path().join("sluice");
-        fs::copy(&user.program, &program).unwrap();
+        // By another process: a copy made here would be open for writing in whatever child another test starts
+        // meanwhile, and could not be run ("text file busy").
+        assert!(Command::new("cp").arg(&user.program).arg(&program).status().unwrap().success());
         let runtime = user.runtime();
         fs::create_dir(&runtime).unwrap();
         std::os::unix::fs::chown(&runtime, Some(65534), Some(65534)).unwrap();

@@ -159,7 +159,7 @@ fn an_offline_trace_in_json_is_one_line_for_each_packet_on_standard_input() {
                 "set": {"nw_ttl": 63, "vlans": [10]},
                 "tags": [{"tpid": 0x8100, "vid": 10, "pcp": 0}],
             }],
-            "megaflow": "recirc_id=0,eth,tcp,in_port=1,vlan_tci=0x0000,vlan_tci1=0x0000,nw_dst=10.0.0.0/8,nw_ttl=64,tp_dst=80",
+            "megaflow": "recirc_id=0,eth,tcp,in_port=1,vlan_tci=0x0000,vlan_tci1=0x0000,nw_dst=10.0.0.0/8,nw_ttl=64,nw_frag=no,tp_dst=80",
             "datapath_actions": "set(ipv4(ttl=63)),push_vlan(vid=10,pcp=0),2",
         })
     );
