@@ -12,6 +12,10 @@ use sluice_flows::table::Tables;
 use sluice_flows::{DpPort, Match, Owner, PortNo};
 use std::sync::Arc;
 
+mod dialect;
+
+pub use dialect::{Dialect, flow, without};
+
 /// Ports of a generated bridge: 1 to this; the last is down.
 pub const PORTS: u16 = 5;
 /// Tables of a generated bridge: 0 to this, not included.
@@ -33,20 +37,31 @@ fn pick<T: Copy>(rng: &mut StdRng, of: &[T]) -> T {
 }
 
 /// The port of the first bridge that leads to port 1 of the second.
-const PATCH: u16 = 4;
+pub const PATCH: u16 = 4;
+
+/// The datapath number of a port of a generated model.
+pub fn dp_port(bridge: u16, no: u16) -> DpPort {
+    DpPort((bridge * 10 + if no == PortNo::LOCAL.0 { 9 } else { no }).into())
+}
 
 /// A model of two bridges with [`PORTS`] trunk ports each, joined by a patch, with `rules` random rules of distinct
 /// priorities in each. The datapath number of port P of bridge B is 10 x B + P.
 pub fn model(rng: &mut StdRng, rules: usize) -> Model {
+    let flows = [(); 2].map(|()| prioritised(rng, rules, rule));
+    model_of(&flows, false)
+}
+
+/// A model as of [`model`] with these flows; with the bridges' own ports if `local`.
+pub fn model_of(flows: &[Vec<FlowSpec>; 2], local: bool) -> Model {
     let mut model = Model::default();
-    for id in [BridgeId(0), BridgeId(1)] {
-        let ports = (1..=PORTS).map(|no| bridge_port(id, no));
-        let bridge = Bridge {
-            id,
-            name: format!("br{}", id.0).into(),
-            ports: ports.map(|p| (p.no, Arc::new(p))).collect(),
-            tables: tables(rng, rules),
-        };
+    for (id, flows) in [BridgeId(0), BridgeId(1)].into_iter().zip(flows) {
+        let ports = (1..=PORTS).chain(local.then_some(PortNo::LOCAL.0)).map(|no| bridge_port(id, no));
+        let mut tables = Tables::default();
+        for flow in flows {
+            tables.insert(Arc::new(Rule::new(flow.clone(), Millis(0))));
+        }
+        let ports = ports.map(|p| (p.no, Arc::new(p))).collect();
+        let bridge = Bridge { id, name: format!("br{}", id.0).into(), ports, tables };
         model.ports.extend(bridge.ports.values().map(|p| (p.dp, (id, p.no))));
         model.bridges.insert(id, Arc::new(bridge));
     }
@@ -62,7 +77,7 @@ fn bridge_port(bridge: BridgeId, no: u16) -> BridgePort {
     BridgePort {
         no: PortNo(no),
         name: format!("p{no}").into(),
-        dp: DpPort((bridge.0 * 10 + no).into()),
+        dp: dp_port(bridge.0, no),
         vlan: VlanMode::default(),
         up: no != PORTS,
         no_flood: no == 3,
@@ -70,16 +85,11 @@ fn bridge_port(bridge: BridgeId, no: u16) -> BridgePort {
     }
 }
 
-fn tables(rng: &mut StdRng, rules: usize) -> Tables {
-    let mut priorities: Vec<u16> = (1..=rules as u16).collect();
+/// As many flows as `count`, with the priorities 1 to `count` in random order.
+pub fn prioritised(rng: &mut StdRng, count: usize, flow: impl Fn(&mut StdRng) -> FlowSpec) -> Vec<FlowSpec> {
+    let mut priorities: Vec<u16> = (1..=count as u16).collect();
     priorities.shuffle(rng);
-    let mut tables = Tables::default();
-    for priority in priorities {
-        let mut spec = rule(rng);
-        spec.priority = priority;
-        tables.insert(Arc::new(Rule::new(spec, Millis(0))));
-    }
-    tables
+    priorities.into_iter().map(|priority| FlowSpec { priority, ..flow(rng) }).collect()
 }
 
 /// A random rule in one of [`TABLES`] tables.

@@ -179,7 +179,8 @@ impl Run<'_> {
             return Ok(());
         }
         let before = self.key;
-        if self.key.get(slot::VLAN_TCI) & 0xfff == 0 && self.key.get(slot::VLAN_TCI) != 0 {
+        // A tag that says neither a VLAN nor a priority goes.
+        if self.key.get(slot::VLAN_TCI) == VLAN_PRESENT.into() {
             pop(&mut self.key);
         }
         self.send_by_all(|no_flood| !no_flood)?;
@@ -249,12 +250,12 @@ impl Run<'_> {
             ModAction::NwEcn(v) => self.set(Field::IpEcn, v.into(), all),
             ModAction::NwTtl(v) => self.set(Field::IpTtl, v.into(), all),
             ModAction::TpSrc(v) => {
-                for field in [Field::TcpSrc, Field::UdpSrc, Field::SctpSrc] {
+                for field in [Field::TcpSrc, Field::UdpSrc, Field::SctpSrc, Field::IcmpType, Field::Icmpv6Type] {
                     self.set(field, v.into(), all);
                 }
             }
             ModAction::TpDst(v) => {
-                for field in [Field::TcpDst, Field::UdpDst, Field::SctpDst] {
+                for field in [Field::TcpDst, Field::UdpDst, Field::SctpDst, Field::IcmpCode, Field::Icmpv6Code] {
                     self.set(field, v.into(), all);
                 }
             }
@@ -275,9 +276,6 @@ fn pop(key: &mut FlowKey) {
 }
 
 fn push(key: &mut FlowKey, tpid: u16) {
-    if key.get(slot::INNER_VLAN_TCI) != 0 {
-        return;
-    }
     key.set(slot::INNER_VLAN_TCI, key.get(slot::VLAN_TCI));
     key.set(slot::INNER_VLAN_TPID, key.get(slot::VLAN_TPID));
     key.set(slot::VLAN_TCI, VLAN_PRESENT.into());

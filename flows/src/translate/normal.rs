@@ -42,13 +42,19 @@ impl VlanMode {
         }
     }
 
-    /// The VLAN ID (0 for untagged) that a frame of `vlan` leaves with; `None` if the port does not carry it.
-    fn egress(&self, vlan: VlanId) -> Option<VlanId> {
+    /// The TCI (0 for no tag) that a frame of `vlan` with these priority bits leaves with; `None` if the port does not
+    /// carry it. VLAN 0 keeps its tag for the sake of its priority only, as in OVS.
+    fn egress(&self, vlan: VlanId, priority: u16) -> Option<u16> {
+        let tagged = match vlan.get() | priority {
+            0 => 0,
+            tci => tci | VLAN_PRESENT,
+        };
         match self {
-            Self::Access(access) => (vlan == *access).then_some(VlanId::NONE),
-            Self::Native { native, tagged, .. } if vlan == *native => Some(if *tagged { vlan } else { VlanId::NONE }),
+            Self::Access(access) => (vlan == *access).then_some(0),
+            Self::Native { native, tagged: false, .. } if vlan == *native => Some(0),
+            Self::Native { native, .. } if vlan == *native => Some(tagged),
             Self::Trunk { trunks } | Self::Native { trunks, .. } => {
-                (trunks.is_empty() || trunks.contains(&vlan)).then_some(vlan)
+                (trunks.is_empty() || trunks.contains(&vlan)).then_some(tagged)
             }
         }
     }
@@ -108,8 +114,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
 
     /// The port as a target, with the tag that frames of `vlan` leave it with; the priority bits stay.
     fn tagged(&self, port: &'a Arc<BridgePort>, vlan: VlanId, tci: u16) -> Option<Target<'a>> {
-        let vid = port.vlan.egress(vlan)?;
-        let tci = if vid == VlanId::NONE { 0 } else { vid.get() | VLAN_PRESENT | tci & 0xe000 };
+        let tci = port.vlan.egress(vlan, tci & 0xe000)?;
         Some(Target { port, tci: Some(tci) })
     }
 }

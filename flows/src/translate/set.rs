@@ -143,10 +143,7 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
         self.read_tags();
         let key = &mut self.flow.key;
         let (outer_tci, outer_tpid) = (key.get(slot::VLAN_TCI), key.get(slot::VLAN_TPID));
-        if key.get(slot::INNER_VLAN_TCI) != 0 {
-            // A third tag would not fit the key: the packet keeps the two it has, as in OVS.
-            return self.note("the packet has two tags already: nothing is pushed");
-        }
+        // Two tags fit the key: of a packet that has both, the inner one gives way, as in OVS.
         key.set(slot::INNER_VLAN_TCI, outer_tci);
         key.set(slot::INNER_VLAN_TPID, outer_tpid);
         key.set(slot::VLAN_TCI, VLAN_PRESENT.into());
@@ -202,7 +199,9 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
     }
 
     fn modify_port(&mut self, slot: Slot, port: u16) {
-        if self.has(Prereq::Tcp) || self.has(Prereq::Udp) || self.has(Prereq::Sctp) {
+        // OpenFlow 1.0's ports are ICMP's type and code too.
+        let protocols = [Prereq::Tcp, Prereq::Udp, Prereq::Sctp, Prereq::Icmpv4, Prereq::Icmpv6];
+        if protocols.into_iter().any(|protocol| self.has(protocol)) {
             self.write(slot, port.into(), u128::MAX);
         }
     }

@@ -180,6 +180,15 @@ fn setting_a_field_that_the_packet_has_not_is_a_no_op() {
 }
 
 #[test]
+fn the_old_setters_of_ports_set_icmp_type_and_code() {
+    let actions = vec![Action::Mod(ModAction::TpDst(0x103)), Action::Output(PortNo(2))];
+    let mut icmp = tcp();
+    icmp.set(slot::IP_PROTO, 1);
+    let result = run(&model(trunks(2), vec![rule(0, actions)]), &icmp);
+    assert_eq!(result.actions, [set(Field::IcmpCode, 3, 0xff), out(2)]);
+}
+
+#[test]
 fn an_expired_ttl_ends_its_list_but_not_the_outer_one() {
     let inner = rule(1, vec![Action::DecTtl, Action::Output(PortNo(2))]);
     let outer = rule(0, vec![resubmit(1), Action::Output(PortNo(3))]);
@@ -236,6 +245,20 @@ fn normal_learns_floods_and_keeps_to_the_vlan() {
     assert_eq!(run(&model, &tagged).verdict, Verdict::Drop(DropReason::VlanFilter));
     let result = translate(&model, &NoMacs, DpPort(4), &tagged, &mut NoTrace);
     assert_eq!(result.actions, [DpAction::PopVlan, out(1), out(2)]);
+}
+
+#[test]
+fn normal_keeps_the_priority_of_a_frame_without_a_vlan() {
+    let zero = VlanId::NONE;
+    let mode = VlanMode::Native { trunks: Arc::new([]), native: zero, tagged: false };
+    let ports = vec![port(1, VlanMode::default()), port(2, VlanMode::default()), port(3, mode)];
+    let model = model(ports, vec![rule(0, vec![Action::Output(PortNo::NORMAL)])]);
+    let mut packet = tcp();
+    packet.set(slot::VLAN_TPID, 0x8100);
+    packet.set(slot::VLAN_TCI, 0x7000);
+    assert_eq!(run(&model, &packet).actions, [out(2), DpAction::PopVlan, out(3)]);
+    packet.set(slot::VLAN_TCI, 0x1000);
+    assert_eq!(run(&model, &packet).actions, [DpAction::PopVlan, out(2), out(3)]);
 }
 
 #[test]
@@ -315,6 +338,19 @@ fn tags_are_pushed_popped_and_rewritten() {
     let push = |tci| DpAction::PushVlan { tpid: 0x88a8, tci };
     let expected = [push(5), out(2), DpAction::PopVlan, push(0x6005), out(3), DpAction::PopVlan, out(4)];
     assert_eq!(result.actions, expected);
+}
+
+#[test]
+fn a_third_tag_takes_the_place_of_the_inner_one() {
+    let model = model(trunks(2), vec![rule(0, vec![Action::PushVlan(0x88a8), Action::Output(PortNo(2))])]);
+    let mut packet = tcp();
+    packet.set(slot::VLAN_TPID, 0x8100);
+    packet.set(slot::VLAN_TCI, 0x1005);
+    packet.set(slot::INNER_VLAN_TPID, 0x8100);
+    packet.set(slot::INNER_VLAN_TCI, 0x1006);
+    let push = |tpid, tci| DpAction::PushVlan { tpid, tci };
+    let pop = DpAction::PopVlan;
+    assert_eq!(run(&model, &packet).actions, [pop.clone(), pop, push(0x8100, 5), push(0x88a8, 0), out(2)]);
 }
 
 #[test]
