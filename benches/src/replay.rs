@@ -1,7 +1,7 @@
 //! A port that gives the same frames over and over from memory, as fast as they are taken.
 
 use sluice_flows::packet::Frame;
-use sluice_switch::port::{Port, PortCaps, PortError, PortKind, PortQueue, TxOutcome};
+use sluice_switch::port::{Device, Port, PortCaps, PortError, PortKind, PortQueue, TxOutcome};
 use std::io::{self, PipeReader, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// A port that gives the same frames over and over.
 #[derive(Debug)]
 pub struct ReplayPort {
-    name: String,
+    device: Device,
     frames: Arc<[Box<[u8]>]>,
     /// Always readable.
     ready: Arc<PipeReader>,
@@ -23,7 +23,7 @@ impl ReplayPort {
     pub fn new(name: &str, frames: Vec<Box<[u8]>>) -> io::Result<Self> {
         let (reader, mut writer) = io::pipe()?;
         writer.write_all(&[0])?;
-        Ok(Self { name: name.to_owned(), frames: frames.into(), ready: Arc::new(reader) })
+        Ok(Self { device: Device::without_link(name, None, 1500), frames: frames.into(), ready: Arc::new(reader) })
     }
 }
 
@@ -32,24 +32,8 @@ impl Port for ReplayPort {
         PortKind::Memory
     }
 
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn mac(&self) -> Option<[u8; 6]> {
-        None
-    }
-
-    fn mtu(&self) -> u32 {
-        1500
-    }
-
-    fn set_mtu(&self, _: u32) -> Result<(), PortError> {
-        Ok(())
-    }
-
-    fn link_up(&self) -> bool {
-        true
+    fn device(&self) -> &Device {
+        &self.device
     }
 
     fn caps(&self) -> PortCaps {

@@ -8,7 +8,7 @@ use sluice_flows::flow_mod::FlowMod;
 use sluice_flows::packet::Frame;
 use sluice_flows::rule::FlowSpec;
 use sluice_flows::{Match, Owner, PortNo};
-use sluice_switch::port::{NullPort, Port, PortCaps, PortError, PortKind, PortQueue, TxOutcome};
+use sluice_switch::port::{Device, NullPort, Port, PortCaps, PortError, PortKind, PortQueue, TxOutcome};
 use sluice_switch::{Config, Datapath, FailMode, PortDevice, PortRequest};
 use sluice_tests::switch::wait_until;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -61,6 +61,7 @@ static ALLOCATOR: Counting = Counting;
 
 /// Gives full bursts of a few flows, and notes how often its thread has allocated between two of them.
 struct Source {
+    device: Device,
     ready: Arc<PipeReader>,
     allocated: Arc<AtomicU64>,
 }
@@ -69,20 +70,8 @@ impl Port for Source {
     fn kind(&self) -> PortKind {
         PortKind::Memory
     }
-    fn name(&self) -> &str {
-        "source"
-    }
-    fn mac(&self) -> Option<[u8; 6]> {
-        None
-    }
-    fn mtu(&self) -> u32 {
-        1500
-    }
-    fn set_mtu(&self, _: u32) -> Result<(), PortError> {
-        Ok(())
-    }
-    fn link_up(&self) -> bool {
-        true
+    fn device(&self) -> &Device {
+        &self.device
     }
     fn caps(&self) -> PortCaps {
         PortCaps::ALL
@@ -141,7 +130,11 @@ fn allocations(actions: Vec<Action>) -> u64 {
     let (reader, mut writer) = io::pipe().unwrap();
     writer.write_all(&[0]).unwrap();
     let allocated = Arc::new(AtomicU64::new(UNKNOWN));
-    let source = Source { ready: Arc::new(reader), allocated: Arc::clone(&allocated) };
+    let source = Source {
+        device: Device::without_link("source", None, 1500),
+        ready: Arc::new(reader),
+        allocated: Arc::clone(&allocated),
+    };
     datapath.add_port("br0", PortRequest::new("source", PortDevice::Device(Box::new(source)))).unwrap();
     wait_until("the bursts are through", || allocated.load(Ordering::Acquire) != UNKNOWN);
     let stats = &datapath.worker_stats()[0];

@@ -15,9 +15,8 @@
 //! the kernel itself terminates has no form in a vnet header; the kernel then gives an error in place of the frame, and
 //! it is counted in [`RxLoss::invalid`].
 
-use super::device::{Device, Setup};
+use super::device::{Device, Setup, find};
 use super::error::{PortError, check_name};
-use super::link::Link;
 use super::sys::packet::{BURST, Burst, PacketSocket};
 use super::sys::{IfOp, IfReq, if_ioctl};
 use super::{Port, PortCaps, PortKind, PortQueue, RxLoss, TxOutcome, fit, vnet};
@@ -63,6 +62,7 @@ impl Default for AfPacketOptions {
 #[derive(Debug)]
 pub struct AfPacket {
     device: Device,
+    index: i32,
     sockets: Vec<Arc<PacketSocket>>,
     loss: Arc<Loss>,
 }
@@ -81,7 +81,8 @@ impl AfPacket {
     pub fn open(name: &str, options: &AfPacketOptions) -> Result<Self, PortError> {
         check_name(name)?;
         let failed = |op| move |e| PortError::from_io(name, op, e);
-        let device = Device::open(name, MTU_RANGE)?;
+        let link = find(name)?;
+        let index = link.index();
         let mut sockets = Vec::new();
         for _ in 0..options.queues.max(1) {
             let socket = PacketSocket::new().map_err(failed("open a packet socket"))?;
@@ -91,23 +92,19 @@ impl AfPacket {
             set(libc::PACKET_IGNORE_OUTGOING, 1)?;
             set(libc::PACKET_QDISC_BYPASS, i32::from(options.qdisc_bypass))?;
             socket.set_buffer_sizes(BUFFER_SIZE).map_err(failed("size the socket's buffers"))?;
-            socket.set_promiscuous(device.link().index()).map_err(failed("make the interface promiscuous"))?;
+            socket.set_promiscuous(index).map_err(failed("make the interface promiscuous"))?;
             sockets.push(Arc::new(socket));
         }
-        device.set_up(Setup { mac: None, mtu: options.mtu, up: options.up })?;
-        Ok(Self { device, sockets, loss: Arc::default() })
-    }
-
-    /// The kernel's interface.
-    pub fn link(&self) -> &Link {
-        self.device.link()
+        let setup = Setup { mac: None, mtu: options.mtu, up: options.up };
+        let device = Device::on_link(name, link, MTU_RANGE, setup)?;
+        Ok(Self { device, index, sockets, loss: Arc::default() })
     }
 
     /// Binds the first `count` sockets, as a fanout group if they are several.
     fn bind(&self, count: usize) -> io::Result<()> {
         let mut group = None;
         for socket in self.sockets.iter().take(count) {
-            socket.bind(self.link().index())?;
+            socket.bind(self.index)?;
             if count > 1 {
                 // A group has a hook of its own, which has to be told again not to listen to what we send.
                 let flags = (libc::PACKET_FANOUT_HASH | libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING) << 16;
@@ -130,24 +127,8 @@ impl Port for AfPacket {
         PortKind::AfPacket
     }
 
-    fn name(&self) -> &str {
-        self.device.name()
-    }
-
-    fn mac(&self) -> Option<[u8; 6]> {
-        self.device.mac()
-    }
-
-    fn mtu(&self) -> u32 {
-        self.device.mtu()
-    }
-
-    fn set_mtu(&self, mtu: u32) -> Result<(), PortError> {
-        self.device.set_mtu(mtu)
-    }
-
-    fn link_up(&self) -> bool {
-        self.device.link_up()
+    fn device(&self) -> &Device {
+        &self.device
     }
 
     fn caps(&self) -> PortCaps {
@@ -170,7 +151,7 @@ impl Port for AfPacket {
             .map(|(i, socket)| {
                 Box::new(AfPacketQueue {
                     socket: Arc::clone(socket),
-                    index: self.link().index(),
+                    index: self.index,
                     mtu: self.device.shared_mtu(),
                     loss: Arc::clone(&self.loss),
                     burst: Burst::new(),

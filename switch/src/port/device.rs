@@ -1,15 +1,18 @@
-//! What every port on a kernel interface shares: its name, its link, and the MTU that its queues go by.
+//! What every port has: a name, an MTU that its queues go by, and perhaps an interface of the kernel's under it.
 
 use super::error::PortError;
+use super::fit;
 use super::link::Link;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The interface under a port.
+/// Name, MTU and interface of a port.
 #[derive(Debug)]
-pub(crate) struct Device {
+pub struct Device {
     name: String,
-    link: Link,
+    link: Option<Link>,
+    mac: Option<[u8; 6]>,
     mtu: Arc<AtomicU32>,
     mtu_range: &'static str,
 }
@@ -22,55 +25,72 @@ pub(crate) struct Setup {
     pub(crate) up: bool,
 }
 
+/// The interface `name` in the calling thread's network namespace.
+pub(crate) fn find(name: &str) -> Result<Link, PortError> {
+    Link::open(name).map_err(|e| PortError::from_io(name, "find the interface", e))
+}
+
 impl Device {
-    /// The interface `name` in the calling thread's network namespace. `mtu_range` says in words which MTUs it takes.
-    pub(crate) fn open(name: &str, mtu_range: &'static str) -> Result<Self, PortError> {
-        let link = Link::open(name).map_err(|e| PortError::from_io(name, "find the interface", e))?;
-        let device = Self { name: name.to_owned(), link, mtu: Arc::default(), mtu_range };
+    /// For a port without an interface: always up, with an `mtu` in bytes of up to 65,535 (more counts as that).
+    pub fn without_link(name: &str, mac: Option<[u8; 6]>, mtu: u32) -> Self {
+        let mtu = Arc::new(AtomicU32::new(mtu.min(fit::MAX_MTU)));
+        Self { name: name.to_owned(), link: None, mac, mtu, mtu_range: fit::MTU_RANGE }
+    }
+
+    /// For a port on `link`, which is set up as `setup` says. `mtu_range` says in words which MTUs it takes.
+    pub(crate) fn on_link(name: &str, link: Link, mtu_range: &'static str, setup: Setup) -> Result<Self, PortError> {
+        let failed = |op| move |e| PortError::from_io(name, op, e);
+        if let Some(mac) = setup.mac {
+            link.set_mac(mac).map_err(failed("set the hardware address"))?;
+        }
+        let device = Self { name: name.to_owned(), link: Some(link), mac: None, mtu: Arc::default(), mtu_range };
         device.mtu();
+        if let Some(mtu) = setup.mtu {
+            device.set_mtu(mtu)?;
+        }
+        if let Some(link) = device.link.as_ref().filter(|_| setup.up) {
+            link.set_up(true).map_err(failed("set the interface up"))?;
+        }
         Ok(device)
     }
 
-    pub(crate) fn set_up(&self, setup: Setup) -> Result<(), PortError> {
-        let failed = |op| move |e| PortError::from_io(&self.name, op, e);
-        if let Some(mac) = setup.mac {
-            self.link.set_mac(mac).map_err(failed("set the hardware address"))?;
-        }
-        if let Some(mtu) = setup.mtu {
-            self.set_mtu(mtu)?;
-        }
-        if setup.up {
-            self.link.set_up(true).map_err(failed("set the interface up"))?;
-        }
-        Ok(())
-    }
-
-    pub(crate) fn name(&self) -> &str {
+    /// The interface's name when the port was opened, or the name given to a port without one.
+    pub fn name(&self) -> &str {
         &self.name
     }
 
-    pub(crate) fn link(&self) -> &Link {
-        &self.link
+    /// The hardware address, if there is one.
+    pub fn mac(&self) -> Option<[u8; 6]> {
+        match &self.link {
+            Some(link) => link.mac().ok(),
+            None => self.mac,
+        }
     }
 
-    pub(crate) fn mac(&self) -> Option<[u8; 6]> {
-        self.link.mac().ok()
-    }
-
-    /// The MTU for queues to read: as it was when the control side last asked or set it.
-    pub(crate) fn shared_mtu(&self) -> Arc<AtomicU32> {
+    /// The MTU in bytes, for queues to read: as it was when the control side last asked or set it.
+    pub fn shared_mtu(&self) -> Arc<AtomicU32> {
         Arc::clone(&self.mtu)
     }
 
-    pub(crate) fn mtu(&self) -> u32 {
-        if let Ok(mtu) = self.link.mtu() {
+    /// The MTU in bytes, as the interface says now.
+    pub fn mtu(&self) -> u32 {
+        if let Some(Ok(mtu)) = self.link.as_ref().map(Link::mtu) {
             self.mtu.store(mtu, Ordering::Relaxed);
         }
         self.mtu.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_mtu(&self, mtu: u32) -> Result<(), PortError> {
-        self.link.set_mtu(mtu).map_err(|e| match e.raw_os_error() {
+    /// Sets the MTU, of the interface too if there is one.
+    ///
+    /// # Errors
+    /// [`PortError::Mtu`] when the value is out of range.
+    pub fn set_mtu(&self, mtu: u32) -> Result<(), PortError> {
+        let set = match &self.link {
+            Some(link) => link.set_mtu(mtu),
+            None if mtu > fit::MAX_MTU => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+            None => Ok(()),
+        };
+        set.map_err(|e| match e.raw_os_error() {
             Some(libc::EINVAL) => PortError::Mtu { port: self.name.clone(), mtu, range: self.mtu_range },
             _ => PortError::from_io(&self.name, "set the MTU", e),
         })?;
@@ -78,7 +98,8 @@ impl Device {
         Ok(())
     }
 
-    pub(crate) fn link_up(&self) -> bool {
-        self.link.is_running().unwrap_or(false)
+    /// Whether the interface is up and has a carrier. Asks it.
+    pub fn link_up(&self) -> bool {
+        self.link.as_ref().is_none_or(|link| link.is_running().unwrap_or(false))
     }
 }

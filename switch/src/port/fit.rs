@@ -1,6 +1,9 @@
 //! Whether a frame fits an output's MTU.
 
+use super::TxOutcome;
+use sluice_flows::DropReason;
 use sluice_flows::packet::{Frame, GsoKind, Offload};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Greatest MTU of a port without a device: the longest IP packet.
 pub(crate) const MAX_MTU: u32 = 65_535;
@@ -25,6 +28,19 @@ pub(crate) fn too_long(frame: &Frame, mtu: u32) -> bool {
     }
     let header_len = transport_end(frame.bytes(), link_len, &frame.offload);
     header_len.saturating_sub(link_len) + usize::from(frame.offload.gso_size) > mtu
+}
+
+/// Gives every frame that fits `mtu` to `send`, and notes what became of each.
+pub(crate) fn send_each(
+    frames: &[&Frame],
+    outcomes: &mut [TxOutcome],
+    mtu: &AtomicU32,
+    mut send: impl FnMut(&Frame) -> TxOutcome,
+) {
+    let mtu = mtu.load(Ordering::Relaxed);
+    for (frame, outcome) in frames.iter().zip(outcomes) {
+        *outcome = if too_long(frame, mtu) { TxOutcome::Dropped(DropReason::MtuExceeded) } else { send(frame) };
+    }
 }
 
 /// Length of the Ethernet header with its tags.

@@ -4,7 +4,7 @@
 //! other port, so that a parked worker wakes. Both rings are crossbeam's `ArrayQueue`; frames move through them whole,
 //! and emptied ones come back through a third, so that nothing is allocated once it is warm.
 
-use super::{Port, PortCaps, PortError, PortKind, PortQueue, TxOutcome, fit, sys};
+use super::{Device, Port, PortCaps, PortError, PortKind, PortQueue, TxOutcome, fit, sys};
 use crossbeam::queue::ArrayQueue;
 use sluice_flows::DropReason;
 use sluice_flows::packet::Frame;
@@ -38,8 +38,7 @@ impl Default for MemOptions {
 
 /// A port in memory.
 pub struct MemPort {
-    name: String,
-    mac: Option<[u8; 6]>,
+    device: Device,
     shared: Arc<Shared>,
 }
 
@@ -50,7 +49,6 @@ pub struct MemHandle {
 }
 
 struct Shared {
-    mtu: AtomicU32,
     up: AtomicBool,
     gone: AtomicBool,
     rx: Vec<RxRing>,
@@ -77,14 +75,13 @@ impl MemPort {
             Ok(RxRing { ring: ArrayQueue::new(depth), event, signalled: AtomicBool::new(false) })
         };
         let shared = Arc::new(Shared {
-            mtu: AtomicU32::new(options.mtu.min(fit::MAX_MTU)),
             up: AtomicBool::new(true),
             gone: AtomicBool::new(false),
             rx: (0..options.queues.max(1)).map(|_| ring()).collect::<Result<_, PortError>>()?,
             tx: ArrayQueue::new(depth),
             spare: ArrayQueue::new(depth),
         });
-        let port = Self { name: name.to_owned(), mac: options.mac, shared: Arc::clone(&shared) };
+        let port = Self { device: Device::without_link(name, options.mac, options.mtu), shared: Arc::clone(&shared) };
         Ok((port, MemHandle { shared }))
     }
 
@@ -181,24 +178,8 @@ impl Port for MemPort {
         PortKind::Memory
     }
 
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn mac(&self) -> Option<[u8; 6]> {
-        self.mac
-    }
-
-    fn mtu(&self) -> u32 {
-        self.shared.mtu.load(Ordering::Relaxed)
-    }
-
-    fn set_mtu(&self, mtu: u32) -> Result<(), PortError> {
-        if mtu > fit::MAX_MTU {
-            return Err(PortError::Mtu { port: self.name.clone(), mtu, range: fit::MTU_RANGE });
-        }
-        self.shared.mtu.store(mtu, Ordering::Relaxed);
-        Ok(())
+    fn device(&self) -> &Device {
+        &self.device
     }
 
     fn link_up(&self) -> bool {
@@ -210,14 +191,16 @@ impl Port for MemPort {
     }
 
     fn queues(&self, count: usize) -> Result<Vec<Box<dyn PortQueue>>, PortError> {
-        let queue = |index| Box::new(MemQueue { shared: Arc::clone(&self.shared), index }) as Box<dyn PortQueue>;
-        Ok((0..count).map(queue).collect())
+        let (shared, mtu) = (&self.shared, self.device.shared_mtu());
+        let queue = |index| MemQueue { shared: Arc::clone(shared), mtu: Arc::clone(&mtu), index };
+        Ok((0..count).map(|index| Box::new(queue(index)) as Box<dyn PortQueue>).collect())
     }
 }
 
 /// One worker's queue of a [`MemPort`].
 struct MemQueue {
     shared: Arc<Shared>,
+    mtu: Arc<AtomicU32>,
     index: usize,
 }
 
@@ -243,21 +226,16 @@ impl PortQueue for MemQueue {
     }
 
     fn tx_burst(&mut self, frames: &[&Frame], outcomes: &mut [TxOutcome]) {
-        let mtu = self.shared.mtu.load(Ordering::Relaxed);
-        let up = self.shared.up.load(Ordering::Relaxed);
-        for (frame, outcome) in frames.iter().zip(outcomes) {
-            *outcome = if !up {
-                TxOutcome::Dropped(DropReason::PortDown)
-            } else if fit::too_long(frame, mtu) {
-                TxOutcome::Dropped(DropReason::MtuExceeded)
-            } else {
-                let mut copy = self.shared.spare(frame.len());
-                copy.clone_from_frame(frame);
-                match self.shared.tx.push(copy) {
-                    Ok(()) => TxOutcome::Sent,
-                    Err(_) => TxOutcome::Dropped(DropReason::QueueFull),
-                }
-            };
+        if !self.shared.up.load(Ordering::Relaxed) {
+            return outcomes.iter_mut().take(frames.len()).for_each(|o| *o = TxOutcome::Dropped(DropReason::PortDown));
         }
+        fit::send_each(frames, outcomes, &self.mtu, |frame| {
+            let mut copy = self.shared.spare(frame.len());
+            copy.clone_from_frame(frame);
+            match self.shared.tx.push(copy) {
+                Ok(()) => TxOutcome::Sent,
+                Err(_) => TxOutcome::Dropped(DropReason::QueueFull),
+            }
+        });
     }
 }

@@ -34,6 +34,7 @@ mod tap_plain;
 mod vnet;
 
 pub use af_packet::{AfPacket, AfPacketOptions};
+pub use device::Device;
 pub use error::PortError;
 pub use mem::{MemHandle, MemOptions, MemPort};
 pub use null::NullPort;
@@ -142,23 +143,36 @@ pub trait Port: Send + Sync {
     /// What it is made of.
     fn kind(&self) -> PortKind;
 
+    /// Its name, its MTU and its interface, which answer the questions below.
+    fn device(&self) -> &Device;
+
     /// The device's name, or the name given to a port without a device.
-    fn name(&self) -> &str;
+    fn name(&self) -> &str {
+        self.device().name()
+    }
 
     /// The device's hardware address, if it has one.
-    fn mac(&self) -> Option<[u8; 6]>;
+    fn mac(&self) -> Option<[u8; 6]> {
+        self.device().mac()
+    }
 
     /// Longest network-layer packet it sends, in bytes, as the device says now; its queues use the answer from then on.
-    fn mtu(&self) -> u32;
+    fn mtu(&self) -> u32 {
+        self.device().mtu()
+    }
 
     /// Sets the MTU, of the device too if there is one.
     ///
     /// # Errors
     /// [`PortError::Mtu`] when the value is out of the device's range.
-    fn set_mtu(&self, mtu: u32) -> Result<(), PortError>;
+    fn set_mtu(&self, mtu: u32) -> Result<(), PortError> {
+        self.device().set_mtu(mtu)
+    }
 
     /// Whether the device is up and has a carrier. Asks the device.
-    fn link_up(&self) -> bool;
+    fn link_up(&self) -> bool {
+        self.device().link_up()
+    }
 
     /// What the port takes without help from software.
     fn caps(&self) -> PortCaps;

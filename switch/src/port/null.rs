@@ -1,24 +1,22 @@
 //! A port that receives nothing and discards what is sent to it: the far end of a bench.
 
-use super::{Port, PortCaps, PortError, PortKind, PortQueue, TxOutcome, fit};
-use sluice_flows::DropReason;
+use super::{Device, Port, PortCaps, PortError, PortKind, PortQueue, TxOutcome, fit};
 use sluice_flows::packet::Frame;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 
 /// A port that discards what is sent to it.
 #[derive(Debug)]
 pub struct NullPort {
-    name: String,
-    mtu: Arc<AtomicU32>,
+    device: Device,
 }
 
 impl NullPort {
     /// A null port that takes frames up to `mtu` bytes behind their link header.
     pub fn new(name: &str, mtu: u32) -> Self {
-        Self { name: name.to_owned(), mtu: Arc::new(AtomicU32::new(mtu.min(fit::MAX_MTU))) }
+        Self { device: Device::without_link(name, None, mtu) }
     }
 }
 
@@ -27,28 +25,8 @@ impl Port for NullPort {
         PortKind::Null
     }
 
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn mac(&self) -> Option<[u8; 6]> {
-        None
-    }
-
-    fn mtu(&self) -> u32 {
-        self.mtu.load(Ordering::Relaxed)
-    }
-
-    fn set_mtu(&self, mtu: u32) -> Result<(), PortError> {
-        if mtu > fit::MAX_MTU {
-            return Err(PortError::Mtu { port: self.name.clone(), mtu, range: fit::MTU_RANGE });
-        }
-        self.mtu.store(mtu, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn link_up(&self) -> bool {
-        true
+    fn device(&self) -> &Device {
+        &self.device
     }
 
     fn caps(&self) -> PortCaps {
@@ -56,7 +34,7 @@ impl Port for NullPort {
     }
 
     fn queues(&self, count: usize) -> Result<Vec<Box<dyn PortQueue>>, PortError> {
-        let queue = || Box::new(NullQueue { mtu: Arc::clone(&self.mtu) }) as Box<dyn PortQueue>;
+        let queue = || Box::new(NullQueue { mtu: self.device.shared_mtu() }) as Box<dyn PortQueue>;
         Ok((0..count).map(|_| queue()).collect())
     }
 }
@@ -76,10 +54,6 @@ impl PortQueue for NullQueue {
     }
 
     fn tx_burst(&mut self, frames: &[&Frame], outcomes: &mut [TxOutcome]) {
-        let mtu = self.mtu.load(Ordering::Relaxed);
-        for (frame, outcome) in frames.iter().zip(outcomes) {
-            *outcome =
-                if fit::too_long(frame, mtu) { TxOutcome::Dropped(DropReason::MtuExceeded) } else { TxOutcome::Sent };
-        }
+        fit::send_each(frames, outcomes, &self.mtu, |_| TxOutcome::Sent);
     }
 }

@@ -6,7 +6,7 @@
 
 use super::finish::Finisher;
 use super::recording::Recording;
-use super::{Port, PortCaps, PortError, PortKind, PortQueue, TxOutcome, fit, sys};
+use super::{Device, Port, PortCaps, PortError, PortKind, PortQueue, TxOutcome, fit, sys};
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
 use pcap_file::{DataLink, pcap::PcapTsResolution};
 use sluice_flows::DropReason;
@@ -15,7 +15,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -43,8 +43,7 @@ impl Default for PcapOptions {
 
 /// A port on capture files.
 pub struct PcapPort {
-    name: String,
-    mtu: Arc<AtomicU32>,
+    device: Device,
     replay: Option<Replay>,
     writer: Option<Arc<Mutex<Writer>>>,
 }
@@ -92,8 +91,7 @@ impl PcapPort {
                 Some(Arc::new(Mutex::new(writer)))
             }
         };
-        let mtu = Arc::new(AtomicU32::new(options.mtu.min(fit::MAX_MTU)));
-        Ok(Self { name: name.to_owned(), mtu, replay, writer })
+        Ok(Self { device: Device::without_link(name, None, options.mtu), replay, writer })
     }
 }
 
@@ -102,28 +100,8 @@ impl Port for PcapPort {
         PortKind::Pcap
     }
 
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn mac(&self) -> Option<[u8; 6]> {
-        None
-    }
-
-    fn mtu(&self) -> u32 {
-        self.mtu.load(Ordering::Relaxed)
-    }
-
-    fn set_mtu(&self, mtu: u32) -> Result<(), PortError> {
-        if mtu > fit::MAX_MTU {
-            return Err(PortError::Mtu { port: self.name.clone(), mtu, range: fit::MTU_RANGE });
-        }
-        self.mtu.store(mtu, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn link_up(&self) -> bool {
-        true
+    fn device(&self) -> &Device {
+        &self.device
     }
 
     fn caps(&self) -> PortCaps {
@@ -134,7 +112,7 @@ impl Port for PcapPort {
         Ok((0..count)
             .map(|i| {
                 Box::new(PcapQueue {
-                    mtu: Arc::clone(&self.mtu),
+                    mtu: self.device.shared_mtu(),
                     // One worker replays, so that the file's order holds.
                     replay: self.replay.clone().filter(|_| i == 0),
                     next: 0,
@@ -180,19 +158,15 @@ impl PortQueue for PcapQueue {
     }
 
     fn tx_burst(&mut self, frames: &[&Frame], outcomes: &mut [TxOutcome]) {
-        let mtu = self.mtu.load(Ordering::Relaxed);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut writer = self.writer.as_ref().map(|writer| writer.lock().unwrap_or_else(PoisonError::into_inner));
-        for (frame, outcome) in frames.iter().zip(outcomes) {
-            *outcome = if fit::too_long(frame, mtu) {
-                TxOutcome::Dropped(DropReason::MtuExceeded)
-            } else {
-                self.finisher.send(frame, |bytes| match &mut writer {
-                    Some(writer) => write(writer, now, bytes),
-                    None => TxOutcome::Sent,
-                })
-            };
-        }
+        let finisher = &mut self.finisher;
+        fit::send_each(frames, outcomes, &self.mtu, |frame| {
+            finisher.send(frame, |bytes| match &mut writer {
+                Some(writer) => write(writer, now, bytes),
+                None => TxOutcome::Sent,
+            })
+        });
         if let Some(writer) = &mut writer {
             // So that the file can be read while it is written. What is wrong shows at the next frame.
             _ = writer.flush();

@@ -9,7 +9,7 @@
 //! descriptors work from any namespace afterwards. What [`Tap::create`] makes vanishes when the port and its queues are
 //! dropped.
 
-use super::device::{Device, Setup};
+use super::device::{Device, Setup, find};
 use super::error::{PortError, check_name};
 use super::link::Link;
 use super::sys::{self, IfOp, IfReq, if_ioctl};
@@ -21,7 +21,7 @@ use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 
 /// RFC 791: what every IPv4 link must carry; and 65,535 less the Ethernet header.
 pub(crate) const MTU_RANGE: &str = "a TAP takes 68 to 65521";
@@ -83,7 +83,7 @@ impl Tap {
     /// is no TAP, and those of [`Tap::create`].
     pub fn attach(name: &str, options: &TapOptions) -> Result<Self, PortError> {
         check_name(name)?;
-        Link::open(name).map_err(|e| PortError::from_io(name, "find the interface", e))?;
+        find(name)?;
         // Whether it has several queues was decided when it was made, and only the same flag opens it.
         let wrong =
             |e: &PortError| matches!(e, PortError::Io { source, .. } if source.kind() == ErrorKind::InvalidInput);
@@ -115,14 +115,9 @@ impl Tap {
                 sys::tun_set_offload(fd, TCP_OFFLOADS).map_err(failed("ask for offloads"))?;
             }
         }
-        let device = Device::open(name, MTU_RANGE)?;
-        device.set_up(Setup { mac: options.mac, mtu: options.mtu, up: options.up })?;
+        let setup = Setup { mac: options.mac, mtu: options.mtu, up: options.up };
+        let device = Device::on_link(name, find(name)?, MTU_RANGE, setup)?;
         Ok(Self { kind: options.kind, device, files: files.into_iter().map(Arc::new).collect(), uso })
-    }
-
-    /// The kernel's interface.
-    pub fn link(&self) -> &Link {
-        self.device.link()
     }
 }
 
@@ -131,24 +126,8 @@ impl Port for Tap {
         self.kind
     }
 
-    fn name(&self) -> &str {
-        self.device.name()
-    }
-
-    fn mac(&self) -> Option<[u8; 6]> {
-        self.device.mac()
-    }
-
-    fn mtu(&self) -> u32 {
-        self.device.mtu()
-    }
-
-    fn set_mtu(&self, mtu: u32) -> Result<(), PortError> {
-        self.device.set_mtu(mtu)
-    }
-
-    fn link_up(&self) -> bool {
-        self.device.link_up()
+    fn device(&self) -> &Device {
+        &self.device
     }
 
     fn caps(&self) -> PortCaps {
@@ -214,41 +193,40 @@ impl PortQueue for TapQueue {
         if !self.receives {
             return Ok(0);
         }
-        let mut count = 0;
-        while let Some(frame) = frames.get_mut(count) {
+        rx_each(frames, |frame| {
             let mut header = [0; vnet::LEN];
-            let read = (&*self.file).read_vectored(&mut [IoSliceMut::new(&mut header), IoSliceMut::new(frame.room())]);
-            match read {
-                Ok(len) => {
-                    frame.set_len(len.saturating_sub(vnet::LEN));
-                    frame.offload = vnet::decode(&header);
-                    count += 1;
-                }
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                // The frames before this one are good; the next call meets the error again.
-                Err(_) if count > 0 => break,
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(count)
+            let mut room = [IoSliceMut::new(&mut header), IoSliceMut::new(frame.room())];
+            let len = (&*self.file).read_vectored(&mut room)?;
+            frame.set_len(len.saturating_sub(vnet::LEN));
+            frame.offload = vnet::decode(&header);
+            Ok(())
+        })
     }
 
     fn tx_burst(&mut self, frames: &[&Frame], outcomes: &mut [TxOutcome]) {
-        let mtu = self.mtu.load(Ordering::Relaxed);
-        for (frame, outcome) in frames.iter().zip(outcomes) {
-            *outcome = if fit::too_long(frame, mtu) {
-                TxOutcome::Dropped(DropReason::MtuExceeded)
-            } else {
-                send(&self.file, frame)
-            };
-        }
+        fit::send_each(frames, outcomes, &self.mtu, |frame| send(&self.file, frame));
     }
 }
 
 fn send(mut file: &File, frame: &Frame) -> TxOutcome {
     let header = vnet::encode(&frame.offload, frame.len());
     tx_outcome(|| file.write_vectored(&[IoSlice::new(&header), IoSlice::new(frame.bytes())]))
+}
+
+/// Fills one frame after the other by `read`, until that finds nothing more in the TAP. Returns how many.
+pub(crate) fn rx_each(frames: &mut [Frame], mut read: impl FnMut(&mut Frame) -> io::Result<()>) -> io::Result<usize> {
+    let mut count = 0;
+    while let Some(frame) = frames.get_mut(count) {
+        match read(frame) {
+            Ok(()) => count += 1,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+            // The frames before this one are good; the next call meets the error again.
+            Err(_) if count > 0 => break,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(count)
 }
 
 /// Writes one frame to a TAP and says what became of it.

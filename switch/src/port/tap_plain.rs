@@ -3,20 +3,19 @@
 //! The plain form is for kernels and sandboxes whose TAPs refuse the vnet header, and as a second opinion on our own
 //! ioctls. Super-frames are cut and checksums filled in before they are written, which costs TCP a factor of five.
 
-use super::device::{Device, Setup};
+use super::device::{Device, Setup, find};
 use super::error::{PortError, check_name};
 use super::finish::Finisher;
 use super::link::Link;
 use super::sys::iface_fd;
-use super::tap::{MTU_RANGE, tx_outcome};
+use super::tap::{MTU_RANGE, rx_each, tx_outcome};
 use super::{Port, PortCaps, PortKind, PortQueue, TapOptions, TxOutcome, fit};
-use sluice_flows::DropReason;
 use sluice_flows::packet::{Frame, Offload};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use tun_tap::{Iface, Mode};
 
 /// A TAP without vnet header.
@@ -45,14 +44,9 @@ impl TapPlain {
             }
         })?;
         iface.set_non_blocking().map_err(|e| PortError::from_io(name, "make the TAP non-blocking", e))?;
-        let device = Device::open(name, MTU_RANGE)?;
-        device.set_up(Setup { mac: options.mac, mtu: options.mtu, up: options.up })?;
+        let setup = Setup { mac: options.mac, mtu: options.mtu, up: options.up };
+        let device = Device::on_link(name, find(name)?, MTU_RANGE, setup)?;
         Ok(Self { device, iface: Arc::new(iface) })
-    }
-
-    /// The kernel's interface.
-    pub fn link(&self) -> &Link {
-        self.device.link()
     }
 }
 
@@ -61,24 +55,8 @@ impl Port for TapPlain {
         PortKind::TapPlain
     }
 
-    fn name(&self) -> &str {
-        self.device.name()
-    }
-
-    fn mac(&self) -> Option<[u8; 6]> {
-        self.device.mac()
-    }
-
-    fn mtu(&self) -> u32 {
-        self.device.mtu()
-    }
-
-    fn set_mtu(&self, mtu: u32) -> Result<(), PortError> {
-        self.device.set_mtu(mtu)
-    }
-
-    fn link_up(&self) -> bool {
-        self.device.link_up()
+    fn device(&self) -> &Device {
+        &self.device
     }
 
     fn caps(&self) -> PortCaps {
@@ -116,32 +94,18 @@ impl PortQueue for TapPlainQueue {
         if !self.receives {
             return Ok(0);
         }
-        let mut count = 0;
-        while let Some(frame) = frames.get_mut(count) {
-            match self.iface.recv(frame.room()) {
-                Ok(len) => {
-                    frame.set_len(len);
-                    frame.offload = Offload::NONE;
-                    count += 1;
-                }
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                // The frames before this one are good; the next call meets the error again.
-                Err(_) if count > 0 => break,
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(count)
+        rx_each(frames, |frame| {
+            let len = self.iface.recv(frame.room())?;
+            frame.set_len(len);
+            frame.offload = Offload::NONE;
+            Ok(())
+        })
     }
 
     fn tx_burst(&mut self, frames: &[&Frame], outcomes: &mut [TxOutcome]) {
-        let mtu = self.mtu.load(Ordering::Relaxed);
-        for (frame, outcome) in frames.iter().zip(outcomes) {
-            *outcome = if fit::too_long(frame, mtu) {
-                TxOutcome::Dropped(DropReason::MtuExceeded)
-            } else {
-                self.finisher.send(frame, |bytes| tx_outcome(|| self.iface.send(bytes)))
-            };
-        }
+        let Self { iface, finisher, .. } = self;
+        fit::send_each(frames, outcomes, &self.mtu, |frame| {
+            finisher.send(frame, |bytes| tx_outcome(|| iface.send(bytes)))
+        });
     }
 }
