@@ -70,8 +70,7 @@ impl Running {
     fn end(self) {
         let hosts: Vec<_> = self.hosts.iter().zip(self.namespaces).collect();
         namespace::unmake(&hosts);
-        // The process ends now; a proper end would wait for clients of the control API.
-        std::mem::forget(self.switching);
+        self.switching.end();
     }
 }
 

@@ -16,7 +16,7 @@ use std::path::Path;
 
 /// The running switches and their control API.
 pub(crate) struct Switching {
-    _datapath: Datapath,
+    datapath: Datapath,
     _api: Running,
 }
 
@@ -52,7 +52,14 @@ impl Switching {
         }
         let api =
             sluice_switch::api::spawn(datapath.clone(), socket).map_err(|error| Failure::new(error.to_string()))?;
-        Ok(Self { _datapath: datapath, _api: api })
+        Ok(Self { datapath, _api: api })
+    }
+
+    /// Ends the switches and closes their ports, but not the control API, which would wait for its clients: the process
+    /// is to end.
+    pub(crate) fn end(self) {
+        self.datapath.shutdown();
+        std::mem::forget(self);
     }
 }
 

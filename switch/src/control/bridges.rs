@@ -54,9 +54,8 @@ impl Datapath {
     pub fn remove_bridge(&self, name: &str) -> Result<(), ControlError> {
         let mut state = self.inner.lock_for_change()?;
         let bridge = state.bridge(name)?;
-        for port in bridge.ports.values() {
-            self.inner.remove_from(&mut state, &bridge, port);
-        }
+        let ports: Vec<_> = bridge.ports.values().cloned().collect();
+        self.inner.remove_from(&mut state, &bridge, &ports);
         state.model.bridges.remove(&bridge.id);
         self.inner.publish(&mut state);
         drop(state);

@@ -184,8 +184,8 @@ impl Inner {
             std::mem::take(&mut state.ports)
         };
         self.workers.iter().for_each(WorkerHandle::stop);
-        // The workers have let go of their queues, so this closes the devices.
-        drop(ports);
+        // The workers have let go of their queues.
+        ports::close(ports.into_values().collect());
         // Without a receiver the thread has ended already.
         _ = self.shared.notices.send(Notice::Stop);
         let thread = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -6,10 +6,11 @@ use crate::datapath::Command;
 use crate::event::EventKind;
 use crate::port::{Port, PortCaps, PortKind, RxLoss};
 use crate::stats::{PortCounters, PortStats};
-use crossbeam::channel::bounded;
+use crossbeam::channel::unbounded;
 use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, VlanMode};
 use sluice_flows::{DpPort, PortNo};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 /// What a port is to be made of.
 pub enum PortDevice {
@@ -104,6 +105,29 @@ enum Device {
     Patch { peer: String },
 }
 
+/// Most threads that close ports at once.
+const CLOSERS: usize = 32;
+
+/// Closes ports that no worker holds any more, side by side: the close of a packet socket waits some 15 ms until no
+/// processor can still be using it, and those that are closed at the same time share the wait.
+pub(super) fn close(ports: Vec<PortState>) {
+    let threads = ports.len().min(CLOSERS);
+    let ports = Mutex::new(ports);
+    let next = || ports.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let close = || {
+        while let Some(port) = next() {
+            drop(port);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            // What no other thread can be had for is done by this one.
+            _ = thread::Builder::new().name("sluice-close".to_owned()).spawn_scoped(scope, close);
+        }
+        close();
+    });
+}
+
 impl Datapath {
     /// Adds a port to a bridge. Frames flow when this returns.
     ///
@@ -163,7 +187,7 @@ impl Datapath {
         let mut state = self.inner.lock_for_change()?;
         let bridge = state.bridge(bridge)?;
         let port = find(&bridge, name)?;
-        self.inner.remove_from(&mut state, &bridge, &port);
+        self.inner.remove_from(&mut state, &bridge, &[port]);
         Ok(())
     }
 
@@ -208,26 +232,33 @@ impl Datapath {
 }
 
 impl Inner {
-    /// Takes a port out of model and workers, in this order: no packet is sent to it when the workers let go of it.
-    pub(super) fn remove_from(&self, state: &mut State, bridge: &Bridge, port: &Arc<BridgePort>) {
-        state.model.ports.remove(&port.dp);
-        if let Some(bridge) = state.bridge_mut(bridge.id) {
-            bridge.ports.remove(&port.no);
+    /// Takes ports out of model and workers, in this order: no packet is sent to them when the workers let go of them.
+    pub(super) fn remove_from(&self, state: &mut State, bridge: &Bridge, ports: &[Arc<BridgePort>]) {
+        let mut closing = Vec::new();
+        for port in ports {
+            state.model.ports.remove(&port.dp);
+            if let Some(bridge) = state.bridge_mut(bridge.id) {
+                bridge.ports.remove(&port.no);
+            }
+            closing.extend(state.ports.remove(&port.dp));
         }
-        let closing = state.ports.remove(&port.dp);
         state.link_patches();
         self.publish(state);
-        let (done, all_done) = bounded(self.workers.len());
-        for worker in &self.workers {
-            worker.send(Command::RemovePort { port: port.dp, done: done.clone() });
+        let (done, all_done) = unbounded();
+        for port in ports {
+            for worker in &self.workers {
+                worker.send(Command::RemovePort { port: port.dp, done: done.clone() });
+            }
         }
         drop(done);
         // Ends when every worker has answered or ended.
         while all_done.recv().is_ok() {}
-        drop(closing);
-        self.shared.macs.flush(bridge.id, Some(port.no));
-        let (name, no, dp) = (Arc::clone(&port.name), port.no, port.dp);
-        self.shared.events.publish(Some(bridge.id), EventKind::PortRemoved { name, no, dp });
+        close(closing);
+        for port in ports {
+            self.shared.macs.flush(bridge.id, Some(port.no));
+            let (name, no, dp) = (Arc::clone(&port.name), port.no, port.dp);
+            self.shared.events.publish(Some(bridge.id), EventKind::PortRemoved { name, no, dp });
+        }
     }
 
     /// Puts `port` in the place of the one with its number, its state as its device has it.
