@@ -407,12 +407,12 @@ impl<'a> Worker<'a> {
     /// Does what is due by the clock, a part of it at a time.
     fn tick(&mut self, now: Millis) {
         let passed = now.since(self.swept);
-        if passed == 0 {
-            return;
+        if passed > 0 {
+            let size = self.megaflows.size() as u64;
+            let part = (size.saturating_mul(passed) / (SWEEP_MS / 2)).min(size) as usize + 32;
+            self.sweep(part);
         }
-        let size = self.megaflows.size() as u64;
-        let part = (size.saturating_mul(passed) / (SWEEP_MS / 2)).min(size) as usize + 32;
-        self.sweep(part);
+        // Asked on its own: a worker that wakes from parking has just swept, and still has to watch resting ports again.
         if now.since(self.sorted) >= SORT_MS {
             self.sorted = now;
             self.megaflows.sort();

@@ -173,20 +173,21 @@ struct AfPacketQueue {
 }
 
 impl AfPacketQueue {
-    /// What an error of `recvmmsg` means: nothing to receive, or the end.
-    fn rx_error(&self, error: io::Error) -> io::Result<usize> {
+    /// What an error of `recvmmsg` means: true when a frame was lost and the next may be good, false when there is none
+    /// to receive; else the end.
+    fn rx_error(&self, error: io::Error) -> io::Result<bool> {
         match error.raw_os_error() {
-            Some(libc::EAGAIN | libc::EINTR) => Ok(0),
+            Some(libc::EAGAIN | libc::EINTR) => Ok(false),
             Some(libc::EBADF | libc::ENODEV | libc::ENXIO) => Err(error),
             // Said once, when the interface goes down and also when it goes away.
             Some(libc::ENETDOWN) => {
                 let mut req = IfReq::named("");
                 req.set_number(self.index);
-                if_ioctl(self.socket.as_fd(), IfOp::GetName, &mut req).map(|()| 0)
+                if_ioctl(self.socket.as_fd(), IfOp::GetName, &mut req).map(|()| false)
             }
             _ => {
                 self.loss.invalid.fetch_add(1, Ordering::Relaxed);
-                Ok(0)
+                Ok(true)
             }
         }
     }
@@ -227,9 +228,17 @@ impl PortQueue for AfPacketQueue {
         if !self.receives || frames.is_empty() {
             return Ok(0);
         }
-        let messages = match self.burst.receive(&self.socket, frames) {
-            Ok(messages) => messages,
-            Err(e) => return self.rx_error(e),
+        let mut lost = 0;
+        let messages = loop {
+            match self.burst.receive(&self.socket, frames) {
+                Ok(messages) => break messages,
+                Err(e) => {
+                    lost += 1;
+                    if !self.rx_error(e)? || lost == BURST {
+                        return Ok(0);
+                    }
+                }
+            }
         };
         let mut count = 0;
         for i in 0..messages {

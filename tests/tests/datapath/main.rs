@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod caches;
+mod devices;
 mod frames;
 mod learning;
 mod lifecycle;
