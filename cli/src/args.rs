@@ -31,14 +31,46 @@ Examples:
 Exit codes: 0 yes, 1 no, 2 usage, 3 the traced packet was dropped, 4 partial answer, 5 unhealthy,
 69 no switch or lab is running, 77 not allowed to this user; `lab exec` passes its command's code.";
 
+const LAB_EXAMPLES: &str = "\
+Examples:
+  sluice lab up --topo single,3     three hosts on one switch
+  sluice lab up office.lab.yml      what a file says
+  sluice lab ping                   every host pings every other
+  sluice lab exec h1 -- ip route    a command in a host
+  sluice lab down                   and nothing is left";
+
+const FLOWS_EXAMPLES: &str = "\
+Examples:
+  sluice flows dump
+  sluice flows add 'priority=100,tcp,tp_dst=22 actions=drop'
+  sluice flows replace --file firewall.flows
+  sluice flows diff firewall.flows";
+
 /// Options that every verb knows.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// How to write the answer
-    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    /// How to write the answer: table, wide (every column), json (with `"v": 1`), or ofctl (`flows dump` as OVS's)
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t = Format::Table,
+        value_name = "FORMAT",
+        hide_possible_values = true,
+        help_heading = "Output"
+    )]
     pub(crate) output: Format,
-    /// When to use colours; NO_COLOR in the environment means never
-    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    /// When to use colours: always, never, or auto (on a terminal, unless NO_COLOR is set)
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t = Color::Auto,
+        value_name = "WHEN",
+        hide_possible_values = true,
+        help_heading = "Output"
+    )]
     pub(crate) color: Color,
 }
 
@@ -46,10 +78,10 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Labs: hosts, switches and links made of network namespaces
-    #[command(subcommand)]
+    #[command(subcommand, after_help = LAB_EXAMPLES)]
     Lab(lab::Verb),
     /// The flow tables: dump, add, delete, replace, compare
-    #[command(subcommand)]
+    #[command(subcommand, after_help = FLOWS_EXAMPLES)]
     Flows(cmd::flows::Verb),
     /// What would happen to a packet, and which rule decides
     Trace(cmd::trace::Trace),
@@ -91,6 +123,10 @@ mod tests {
             if leaf && !command.is_hide_set() {
                 let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
                 assert!(help.contains("Example"), "{path} has no examples");
+            }
+            // What follows the options is printed as it is, not wrapped at words.
+            for line in command.get_after_help().map(ToString::to_string).unwrap_or_default().lines() {
+                assert!(line.chars().count() <= 100, "{path}: a line of the examples would be broken: {line}");
             }
             command.get_subcommands().for_each(|c| check(c, &path));
         }

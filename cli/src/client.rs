@@ -20,6 +20,7 @@ use std::future::Future;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status, Streaming};
 
@@ -27,6 +28,11 @@ use tonic::{Code, Response, Status, Streaming};
 const DEFAULT_SOCKET: &str = "/run/sluice/switch.sock";
 /// Names the socket in the environment.
 const ENVIRONMENT: &str = "SLUICE_SOCKET";
+
+/// How long a connection is silent before it is asked whether the switch is still there.
+const PING_EVERY: Duration = Duration::from_secs(5);
+/// How long the answer may take.
+const PING_ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Which switch a verb talks to.
 #[derive(Clone, Debug, Default, Args)]
@@ -96,6 +102,11 @@ impl Client {
             .map_err(|e| Failure::new(format!("cannot start: {e}")))?;
         let channel = runtime.block_on(async {
             let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?;
+            // A switch that is stopped or stuck is told from one that has much to do by whether it answers pings.
+            let endpoint = endpoint
+                .http2_keep_alive_interval(PING_EVERY)
+                .keep_alive_timeout(PING_ANSWER_WITHIN)
+                .keep_alive_while_idle(true);
             endpoint.connect().await
         });
         let channel = channel.map_err(|e| {
@@ -138,6 +149,12 @@ impl Client {
     }
 
     fn failure(&self, status: &Status) -> Failure {
+        if let Some(why) = lost_connection(status) {
+            return Failure::new(format!("the switch on {} went away, or does not answer", self.socket.display()))
+                .why(why)
+                .next("sluice status; sluice lab ls shows labs that died")
+                .exit(Exit::NoDaemon);
+        }
         let failure = Failure::new(status.message());
         match status.code() {
             Code::InvalidArgument => failure.exit(Exit::Usage),
@@ -145,11 +162,6 @@ impl Client {
             Code::Unimplemented => Failure::new("the switch does not know this request")
                 .why("it is of another version")
                 .next("sluice status"),
-            Code::Unavailable | Code::Cancelled => {
-                Failure::new(format!("the switch on {} went away", self.socket.display()))
-                    .why(status.message())
-                    .exit(Exit::NoDaemon)
-            }
             Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition => failure,
             code => failure.why(code.description()),
         }
@@ -185,6 +197,18 @@ impl Target {
         }
         lab::running(self.lab.as_deref()).map(|(_, state)| state)
     }
+}
+
+/// Why the connection broke, if that is why a call failed: the switch itself answers with a status and no source.
+fn lost_connection(status: &Status) -> Option<String> {
+    let mut source = std::error::Error::source(status);
+    let broke = source.is_some() || matches!(status.code(), Code::Unavailable | Code::Cancelled);
+    let mut why = status.message().to_owned();
+    while let Some(error) = source {
+        why = error.to_string();
+        source = error.source();
+    }
+    broke.then_some(why)
 }
 
 fn cannot_connect(socket: &Path, error: &std::io::Error) -> Failure {

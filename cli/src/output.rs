@@ -228,6 +228,17 @@ impl Output {
         writeln!(self.to)
     }
 
+    /// Says that a change was made, of which there is nothing else to say: nothing to a person, `data` to a program.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`] for other formats.
+    pub(crate) fn done(&mut self, data: &impl Serialize) -> Result<Exit, Failure> {
+        if self.format(&[Format::Table, Format::Json])? == Format::Json {
+            self.json(data)?;
+        }
+        Ok(Exit::Yes)
+    }
+
     /// Says something to the person, after the data written so far and not among it: on standard error.
     pub(crate) fn talk(&mut self, text: impl AsRef<str>) -> io::Result<()> {
         self.to.flush()?;

@@ -203,6 +203,8 @@ h2    eth0  s1:2  10.0.0.2/24  02:00:00:00:00:02  -
     assert!(pairs.iter().all(|p| p["received"] == 3 && p["rtt_min_ns"].as_u64() > Some(0)), "{pairs:?}");
 
     assert_eq!(user.run("lab exec h1 -- false").code, 1);
+    // Otherwise the terminal's Ctrl-C would not reach the command.
+    assert_eq!(user.ok("lab exec h1 -- grep SigBlk /proc/self/status"), "SigBlk:\t0000000000000000\n");
     assert_eq!(user.run("lab exec h1 -- no-such-command").code, 127);
     assert_eq!(user.ok("lab exec h2 -- cat /proc/sys/kernel/hostname"), "h2\n");
     assert_eq!(user.ok("lab exec h1 -- ls /sys/class/net"), "eth0\nlo\n");

@@ -404,3 +404,64 @@ fn a_packet_out_is_sent() {
     let said = switch.run(&["packet-out", "0g"]);
     assert_eq!((said.code, said.err.as_str()), (Some(2), "error: `g` is no hexadecimal digit, in the frame\n"));
 }
+
+#[test]
+fn what_changes_something_answers_programs_in_json_too() {
+    let switch = Switch::start();
+    switch.write("hits.flows", "priority=7,udp actions=drop\n");
+    for (args, key) in [
+        (&["flows", "add", "priority=7,tcp actions=drop"][..], "added"),
+        (&["flows", "replace", "--file", "hits.flows"], "deleted"),
+        (&["flows", "del", "udp"], "deleted"),
+        (&["fdb", "flush"], "flushed"),
+        (&["ports", "add", "n1", "--type", "null"], "ports"),
+        (&["ports", "set", "n1", "--down"], "changed"),
+        (&["ports", "del", "n1"], "deleted"),
+        (&["bridges", "add", "br1", "--no-local-port"], "added"),
+        (&["bridges", "del", "br1"], "deleted"),
+        (&["packet-out", "--actions", "output:2", "ffffffffffff0200000000010806"], "sent_bytes"),
+    ] {
+        let args: Vec<_> = args.iter().copied().chain(["-o", "json"]).collect();
+        let answer: serde_json::Value = serde_json::from_str(&switch.out(&args)).unwrap();
+        assert_eq!((&answer["v"], answer[key].is_null()), (&1.into(), false), "{args:?}: {answer}");
+    }
+}
+
+#[test]
+fn a_fault_in_a_file_is_shown_in_its_line_by_every_verb_that_reads_it() {
+    let switch = Switch::start();
+    switch.write("bad.flows", "tcp actions=drop\n\nudp actions=dorp\n");
+    for args in [
+        &["flows", "add", "--file", "bad.flows"][..],
+        &["flows", "replace", "--file", "bad.flows"],
+        &["flows", "diff", "bad.flows"],
+        &["trace", "--flows", "bad.flows", "tcp"],
+    ] {
+        let said = switch.run(args);
+        assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{args:?}: {said:?}");
+        assert!(
+            said.err.contains("bad.flows:3:") && said.err.ends_with("            ^^^^\n"),
+            "{args:?}: {}",
+            said.err
+        );
+    }
+    assert_eq!(switch.out(&["flows", "dump", "-o", "ofctl", "--no-stats"]), "");
+}
+
+#[test]
+fn something_else_behind_the_socket_is_told_from_a_switch() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(folder.path().join("s.sock")).unwrap();
+    // Every connection is greeted in another protocol and closed.
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    for args in [&["flows", "dump"][..], &["events", "-f"], &["status"], &["flows", "add", "actions=drop"]] {
+        let args: Vec<_> = args.iter().copied().chain(["--socket", "s.sock"]).collect();
+        let said = run(folder.path(), &args, "");
+        assert_eq!((said.code, said.out.as_str()), (Some(69), ""), "{args:?}: {said:?}");
+        assert!(said.err.starts_with("error: ") && said.err.contains("s.sock"), "{args:?}: {}", said.err);
+    }
+}

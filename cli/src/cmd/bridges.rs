@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use crate::output::{Cell, Exit, Format, Output, Table};
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use serde_json::json;
 use sluice_proto::v1::{AddBridgeRequest, DeleteBridgeRequest, ListBridgesRequest};
 
 /// Arguments of `sluice bridges`.
@@ -69,14 +70,18 @@ pub(crate) fn run(args: Bridges, out: &mut Output) -> Result<Exit, Failure> {
     match args.verb {
         None => list(&args.target, out),
         Some(Verb::Add { name, no_local_port, no_default_flow, target }) => {
+            out.format(&[Format::Table, Format::Json])?;
             let client = Client::connect(&target)?;
+            let added = json!({"added": name});
             client.call(client.bridges().add_bridge(AddBridgeRequest { name, no_default_flow, no_local_port }))?;
-            Ok(Exit::Yes)
+            out.done(&added)
         }
         Some(Verb::Del { name, target }) => {
+            out.format(&[Format::Table, Format::Json])?;
             let client = Client::connect(&target)?;
+            let deleted = json!({"deleted": name});
             client.call(client.bridges().delete_bridge(DeleteBridgeRequest { name }))?;
-            Ok(Exit::Yes)
+            out.done(&deleted)
         }
     }
 }

@@ -57,9 +57,14 @@ pub(crate) fn run(args: Fdb, out: &mut Output) -> Result<Exit, Failure> {
     match args.verb {
         None => list(&args.target, args.bridge.bridge, out),
         Some(Verb::Flush { bridge, target }) => {
+            let format = out.format(&[Format::Table, Format::Json])?;
             let client = Client::connect(&target)?;
             let reply = client.call(client.fdb().flush_fdb(FlushFdbRequest { bridge: bridge.bridge }))?;
-            out.line(format!("{} addresses forgotten", reply.flushed))?;
+            if format == Format::Json {
+                out.json(&serde_json::json!({"flushed": reply.flushed}))?;
+            } else {
+                out.line(format!("{} addresses forgotten", reply.flushed))?;
+            }
             Ok(Exit::Yes)
         }
     }

@@ -37,7 +37,7 @@ pub(crate) enum Verb {
 #[command(after_help = "Examples:
   sluice flows add 'priority=100,tcp,tp_dst=22 actions=drop'
   sluice flows add 'table=1,ip,nw_dst=10.0.0.0/8 actions=output:2' 'table=1 actions=NORMAL'
-  sluice flows add --file pipeline.flows        one flow a line; `delete ...` and `modify ...` lines work too
+  sluice flows add --file pipeline.flows        one a line; `delete ...` and `modify ...` work too
   generate | sluice flows add --file -")]
 pub(crate) struct Add {
     /// Flows in OVS's syntax
@@ -211,11 +211,15 @@ fn bundle(client: &Client, header: BundleHeader, mods: Vec<FlowMod>) -> Result<A
 }
 
 fn del(args: Del, out: &mut Output) -> Result<Exit, Failure> {
-    out.format(&[Format::Table])?;
+    let format = out.format(&[Format::Table, Format::Json])?;
     let client = Client::connect(&args.target)?;
     let filter = FlowFilter { r#match: args.matches.unwrap_or_default(), strict: args.strict, ..FlowFilter::default() };
     let request = DeleteFlowsRequest { bridge: args.bridge.bridge, filter: Some(filter) };
     let reply = client.call(client.flows().delete_flows(request))?;
-    out.line(format!("{} deleted", reply.deleted))?;
+    if format == Format::Json {
+        out.json(&serde_json::json!({"deleted": reply.deleted}))?;
+    } else {
+        out.line(format!("{} deleted", reply.deleted))?;
+    }
     Ok(Exit::Yes)
 }

@@ -2,7 +2,7 @@
 
 use crate::client::{BridgeArg, Client, Target};
 use crate::failure::Failure;
-use crate::output::{Exit, Output};
+use crate::output::{Exit, Format, Output};
 use clap::Args;
 use sluice_proto::v1::PacketOutRequest;
 
@@ -27,8 +27,10 @@ pub(crate) struct PacketOut {
 }
 
 /// Runs the verb.
-pub(crate) fn run(args: PacketOut, _: &mut Output) -> Result<Exit, Failure> {
+pub(crate) fn run(args: PacketOut, out: &mut Output) -> Result<Exit, Failure> {
     let frame = hex(&args.frame)?;
+    out.format(&[Format::Table, Format::Json])?;
+    let sent = serde_json::json!({"sent_bytes": frame.len()});
     let client = Client::connect(&args.target)?;
     client.call(client.packets().packet_out(PacketOutRequest {
         bridge: args.bridge.bridge,
@@ -36,7 +38,7 @@ pub(crate) fn run(args: PacketOut, _: &mut Output) -> Result<Exit, Failure> {
         frame,
         actions: args.actions,
     }))?;
-    Ok(Exit::Yes)
+    out.done(&sent)
 }
 
 fn hex(text: &str) -> Result<Vec<u8>, Failure> {

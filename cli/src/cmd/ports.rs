@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use crate::output::{Cell, Exit, Format, Output, Table, Tone};
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use serde_json::json;
 use sluice_proto::v1::{
     AddPortRequest, DeletePortRequest, ListPortsRequest, Port, PortSpec, PortVlan, SetPortRequest, port_vlan,
 };
@@ -61,7 +62,7 @@ struct Add {
     #[arg(long, value_name = "TYPE", default_value = "tap")]
     r#type: String,
     /// OpenFlow number; the lowest free one if not given
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65279))]
     number: Option<u32>,
     /// An option of its type; may be given again
     #[arg(long = "option", value_name = "NAME=VALUE", value_parser = option)]
@@ -166,11 +167,13 @@ pub(crate) fn run(args: Ports, out: &mut Output) -> Result<Exit, Failure> {
     match args.verb {
         None => list(&args.target, args.bridge.bridge, out),
         Some(Verb::Add(args)) => add(args, out),
-        Some(Verb::Set(args)) => set(&args),
+        Some(Verb::Set(args)) => set(&args, out),
         Some(Verb::Del { name, bridge, target }) => {
+            out.format(&[Format::Table, Format::Json])?;
             let client = Client::connect(&target)?;
+            let deleted = json!({"deleted": name});
             client.call(client.ports().delete_port(DeletePortRequest { bridge: bridge.bridge, name }))?;
-            Ok(Exit::Yes)
+            out.done(&deleted)
         }
     }
 }
@@ -191,7 +194,7 @@ fn add(args: Add, out: &mut Output) -> Result<Exit, Failure> {
     show(reply.port.into_iter().collect(), out)
 }
 
-fn set(args: &Set) -> Result<Exit, Failure> {
+fn set(args: &Set, out: &mut Output) -> Result<Exit, Failure> {
     let admin_down = if args.up { Some(false) } else { args.down.then_some(true) };
     let request = SetPortRequest {
         bridge: args.bridge.bridge.clone(),
@@ -203,9 +206,10 @@ fn set(args: &Set) -> Result<Exit, Failure> {
     if (request.vlan.is_none(), request.no_flood, request.admin_down) == (true, None, None) {
         return Err(Failure::usage("nothing to change was said").next("sluice ports set --help"));
     }
+    out.format(&[Format::Table, Format::Json])?;
     let client = Client::connect(&args.target)?;
     client.call(client.ports().set_port(request))?;
-    Ok(Exit::Yes)
+    out.done(&json!({"changed": args.name}))
 }
 
 fn list(target: &Target, bridge: String, out: &mut Output) -> Result<Exit, Failure> {

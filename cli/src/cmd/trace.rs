@@ -27,8 +27,8 @@ use sluice_proto::v1::{TracePacket, TraceReply, TraceRequest, trace_packet::Pack
   sluice trace --flows acl.flows --ports 1,2 'in_port=1,ip,nw_dst=10.0.0.2'
   generate-packets | sluice trace --flows acl.flows --ports 1,2 -o json -
 
-Nothing is sent, counted or learned. Exit code 3 means that a packet was dropped; between two hosts, 1 means that it
-went elsewhere.")]
+Nothing is sent, counted or learned. Exit code 3 means that a packet was dropped; between two
+hosts, 1 means that it went elsewhere.")]
 pub(crate) struct Trace {
     /// Packets as flows in OVS's syntax, `-` for one a line on standard input; or two hosts of a lab and a protocol
     /// (icmp, tcp, udp)

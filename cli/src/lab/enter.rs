@@ -11,7 +11,7 @@ use crate::output::Exit;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
@@ -92,6 +92,10 @@ pub(crate) fn become_command(host: &OsStr, command: &[OsString]) -> Failure {
     // The command ends with the verb that started it, even if that is killed.
     if let Err(errno) = set_pdeathsig(Signal::SIGKILL) {
         return failed("tie the command to this one", errno.into());
+    }
+    // A mask outlives exec: with the verb's, the keys of the terminal would not reach the command.
+    if let Err(errno) = SigSet::all().thread_unblock() {
+        return failed("give the command a clean signal mask", errno.into());
     }
     if let Err(errno) = unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS) {
         return failed("make a mount namespace", errno.into());

@@ -64,8 +64,7 @@ fn run_one(state: &State, host: &str, command: &[OsString]) -> Result<Exit, Fail
     let namespace = state.open_namespace(host)?;
     let failed = |error: io::Error| Failure::new(format!("cannot run a command in {host}: {error}"));
     Door::open(state)?.enter(namespace).map_err(failed)?;
-    // The terminal's keys go to the command, which shares our process group; we only wait. The command starts with a
-    // clean signal mask.
+    // The terminal's keys go to the command, which shares our process group and clears the mask; we only wait.
     let keys = SigSet::from_iter([Signal::SIGINT, Signal::SIGQUIT]);
     keys.thread_block().map_err(|errno| failed(errno.into()))?;
     let status = enter::inside(state, host, command).status().map_err(failed)?;

@@ -192,8 +192,12 @@ fn enter_user_namespace() -> Result<(), Failure> {
     let (uid, gid) = (geteuid(), getegid());
     unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| no_namespace("a user namespace", errno))?;
     let write = |file: &str, text: String| {
-        std::fs::write(format!("/proc/self/{file}"), text)
-            .map_err(|error| Failure::new(format!("cannot write /proc/self/{file}: {error}")).exit(Exit::NoPrivilege))
+        std::fs::write(format!("/proc/self/{file}"), text).map_err(|error| {
+            Failure::new(format!("cannot write /proc/self/{file}: {error}"))
+                .why("the kernel gave a user namespace but does not let this process fill it")
+                .next("run it as root with CAP_NET_ADMIN and CAP_SYS_ADMIN, or as an ordinary user")
+                .exit(Exit::NoPrivilege)
+        })
     };
     write("uid_map", format!("0 {uid} 1"))?;
     // Without this the kernel allows no group map to a user without privilege.

@@ -10,6 +10,7 @@
 //! The folder belongs to one user and nobody else can look into it.
 
 use crate::failure::Failure;
+use crate::output::Exit;
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -66,7 +67,11 @@ impl Runtime {
         let entries = match std::fs::read_dir(&labs) {
             Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(Failure::new(format!("cannot list {}: {error}", labs.display()))),
+            Err(error) => {
+                return Err(Failure::new(format!("cannot list {}: {error}", labs.display()))
+                    .next(format!("set {ENVIRONMENT} to a folder that you may read"))
+                    .exit(exit_of(&error)));
+            }
         };
         let mut names: Vec<_> = entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
         names.sort();
@@ -81,6 +86,7 @@ impl Runtime {
         let failed = |error: io::Error| {
             Failure::new(format!("cannot make the runtime folder {}: {error}", self.root.display()))
                 .next(format!("set {ENVIRONMENT} to a folder that you may write to"))
+                .exit(exit_of(&error))
         };
         let socket = self.lab(lab).join("switch.sock");
         if socket.as_os_str().len() > SOCKET_PATH_MAX {
@@ -125,4 +131,9 @@ impl Runtime {
             _ => Ok(()),
         }
     }
+}
+
+/// What a fault of the file system leads to.
+fn exit_of(error: &io::Error) -> Exit {
+    if error.kind() == ErrorKind::PermissionDenied { Exit::NoPrivilege } else { Exit::No }
 }

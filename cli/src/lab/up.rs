@@ -14,7 +14,7 @@ use std::time::Instant;
 /// Arguments of `sluice lab up`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  sluice lab up                       the topology file of this folder: *.lab.yml, or the only *.yml with `lab:`
+  sluice lab up                       the file *.lab.yml here, or the only *.yml with the key `lab:`
   sluice lab up office.yml --dry-run  say what would be made
   sluice lab up --topo single,3       three hosts on one switch, no file needed")]
 pub(crate) struct Up {

@@ -34,8 +34,8 @@ const USAGE: u8 = 2;
 const NO_PRIVILEGE: u8 = 77;
 
 const AFTER_HELP: &str = "\
-Without a file there is one bridge, br0, that learns addresses as a switch does, with the host's interface of that
-name and no other port. Everything else is done with `sluice`, or said in a file:
+Without a file there is one bridge, br0, that learns addresses as a switch does, with the host's
+interface of that name and no other port. A file says everything: without [bridges] there is none.
 
   socket = \"/run/sluice/switch.sock\"
   [bridges.br0.ports.tap1]          # a new TAP interface
@@ -44,8 +44,8 @@ name and no other port. Everything else is done with `sluice`, or said in a file
   [bridges.br0.ports.eth1]          # an interface that is there
   type = \"af-packet\"
 
-Signals: HUP reads the file again and changes what differs (a file with a fault changes nothing), TERM and INT end the
-switch: its TAP interfaces and its socket go with it.
+Signals: HUP reads the file again and changes what differs (a file with a fault changes nothing),
+TERM and INT end the switch: its TAP interfaces and its socket go with it.
 
 Examples:
   sudo sluiced                                     bridge br0, socket /run/sluice/switch.sock
@@ -294,7 +294,7 @@ impl Log {
 
 fn filter(args: &Args, config: &Config) -> Result<EnvFilter, String> {
     let level = args.log.as_deref().or(config.log_level.as_deref()).unwrap_or("info");
-    EnvFilter::builder().parse(level).map_err(|e| format!("`{level}` is no log level: {e}"))
+    config::log_filter(level)
 }
 
 /// Tells systemd, if it started us and asked for it (`sd_notify(3)`).

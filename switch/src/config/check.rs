@@ -12,6 +12,7 @@ use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::sync::Arc;
 use toml::Spanned;
+use tracing_subscriber::EnvFilter;
 
 /// Most workers.
 const MAX_WORKERS: i64 = 64;
@@ -107,7 +108,13 @@ fn port(
     numbers: &mut HashMap<u16, String>,
 ) -> Result<PortConfig, ConfigError> {
     let vlan = vlan(source, &raw)?;
-    let kind = port_kind(source, &raw.r#type)?;
+    let Some(word) = &raw.r#type else {
+        return Err(source
+            .complain(&name.span(), format!("port `{}` has no `type`", name.get_ref()))
+            .advice(format!("types: {}", port_types().join(", ")))
+            .into());
+    };
+    let kind = port_kind(source, word)?;
     let number = match &raw.number {
         None => None,
         Some(n) => {
@@ -118,7 +125,7 @@ fn port(
             Some(PortNo(no))
         }
     };
-    let options = options(source, kind, &raw)?;
+    let options = options(source, kind, word.span(), &raw)?;
     Ok(PortConfig {
         name: name.get_ref().clone(),
         kind,
@@ -131,7 +138,12 @@ fn port(
 }
 
 /// The port's options as text, checked as the port itself will check them.
-fn options(source: Source<'_>, kind: PortKind, raw: &RawPort) -> Result<BTreeMap<String, String>, Complaint> {
+fn options(
+    source: Source<'_>,
+    kind: PortKind,
+    kind_span: Range<usize>,
+    raw: &RawPort,
+) -> Result<BTreeMap<String, String>, Complaint> {
     let text = raw.options.iter().map(|(name, value)| (name.get_ref().clone(), value.get_ref().to_text()));
     let text: BTreeMap<_, _> = text.collect();
     let Err(error) = PortSpec::parse(kind, text.iter().map(|(name, value)| (name.as_str(), value.as_str()))) else {
@@ -143,22 +155,25 @@ fn options(source: Source<'_>, kind: PortKind, raw: &RawPort) -> Result<BTreeMap
         SpecError::BadValue { option, .. } => entry(option).map(|(_, value)| value.span()),
         SpecError::Missing { .. } => None,
     };
-    Err(source.complain(&span.unwrap_or(raw.r#type.span()), error.to_string()))
+    Err(source.complain(&span.unwrap_or(kind_span), error.to_string()))
+}
+
+/// The types that a port of the file may have: a bridge has its local port by itself, and exactly one.
+fn port_types() -> Vec<&'static str> {
+    PortKind::ALL.iter().filter(|k| **k != PortKind::Local).map(|k| k.name()).collect()
 }
 
 fn port_kind(source: Source<'_>, word: &Spanned<String>) -> Result<PortKind, Complaint> {
-    // A bridge has its local port by itself, and exactly one.
-    let known = || PortKind::ALL.iter().filter(|k| **k != PortKind::Local).map(|k| k.name());
     match PortKind::from_name(word.get_ref()) {
         Some(PortKind::Local) => Err(source
             .complain(&word.span(), "a bridge has its local port by itself")
             .advice("set `local_port = false` on the bridge to leave it out")),
         Some(kind) => Ok(kind),
         None => {
-            let near = did_you_mean(word.get_ref(), known());
+            let near = did_you_mean(word.get_ref(), port_types());
             Err(source
                 .complain(&word.span(), format!("unknown port type `{}`{near}", word.get_ref()))
-                .advice(format!("types: {}", known().collect::<Vec<_>>().join(", "))))
+                .advice(format!("types: {}", port_types().join(", "))))
         }
     }
 }
@@ -234,11 +249,25 @@ fn number<T: TryFrom<i64>>(
     }
 }
 
+/// The filter that a level or list of directives means.
+///
+/// # Errors
+/// It is none. A bare word that is no level is one such: as a directive it would be the name of a crate to show
+/// everything of, and a slip such as `inof` would silence the rest.
+pub fn log_filter(text: &str) -> Result<EnvFilter, String> {
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_level = |word: &str| levels.iter().any(|l| l.eq_ignore_ascii_case(word));
+    if let Some(word) = text.split(',').map(str::trim).find(|w| !w.contains(['=', '[']) && !is_level(w)) {
+        return Err(format!("`{word}` is no log level{}", did_you_mean(word, levels)));
+    }
+    EnvFilter::builder().parse(text).map_err(|e| format!("`{text}` is no log level: {e}"))
+}
+
 fn log_level(source: Source<'_>, level: Spanned<String>) -> Result<String, Complaint> {
-    match tracing_subscriber::EnvFilter::builder().parse(level.get_ref()) {
+    match log_filter(level.get_ref()) {
         Ok(_) => Ok(level.into_inner()),
         Err(error) => Err(source
-            .complain(&level.span(), format!("`{}` is no log level: {error}", level.get_ref()))
+            .complain(&level.span(), error)
             .advice("error, warn, info, debug, trace, or directives such as `info,sluice_switch=debug`")),
     }
 }

@@ -12,6 +12,7 @@ mod error;
 mod raw;
 mod setup;
 
+pub use check::log_filter;
 pub use error::{Complaint, ConfigError};
 pub use setup::{Change, SetupError, add_bridge, add_port, check, reload, start};
 

@@ -36,7 +36,8 @@ pub(super) struct RawBridge {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawPort {
-    pub(super) r#type: Spanned<String>,
+    #[serde(default)]
+    pub(super) r#type: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) number: Option<Spanned<i64>>,
     #[serde(default)]

@@ -29,7 +29,7 @@ pub enum SetupError {
         source: SpecError,
     },
     /// A flow is wrong. Prints as `FILE:LINE:COLUMN: WHAT`, with the flow below it.
-    #[error("{}:{}:{column}: {error:#}", .line.path.display(), .line.line)]
+    #[error("{}:{}:{column}: {}", .line.path.display(), .line.line, without_column(error))]
     Flow {
         /// Where the flow stands.
         line: Box<FlowLine>,
@@ -141,6 +141,13 @@ fn spec(port: &PortConfig) -> Result<PortSpec, SetupError> {
 }
 
 /// Reads the flows and puts them into the bridge in one step, after the changes in `before`.
+/// The error without its own column, which counts from the start of the flow and not of the file's line.
+fn without_column(error: &ParseError) -> String {
+    let text = format!("{error:#}");
+    let own = format!("column {}: ", error.columns().start);
+    text.strip_prefix(&own).unwrap_or(&text).to_owned()
+}
+
 fn add_flows(datapath: &Datapath, bridge: &str, flows: &[FlowLine], before: Vec<FlowMod>) -> Result<(), SetupError> {
     let names = Names::of_bridge(&*datapath.bridge(bridge)?);
     let mut mods = before;

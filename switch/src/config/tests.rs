@@ -129,7 +129,14 @@ fn faults_are_told_with_their_place_and_what_is_allowed() {
             "sluiced.toml:3:19: option `mtu`: `big` is not a number of bytes",
         ),
         ("[bridges.br0.ports.p1]\ntype = 'patch'", "sluiced.toml:2:8: a port of type patch needs option `peer`"),
-        ("[bridges.br0.ports.p1]\nnumber = 1", "sluiced.toml:1:1: missing field `type`"),
+        (
+            "[bridges.br0.ports.p1]\nnumber = 1",
+            "sluiced.toml:1:20: port `p1` has no `type`\n  types: tap, tap-plain, af-packet, memory, pcap, null, patch",
+        ),
+        (
+            "[log]\nlevel = 'inof'",
+            "sluiced.toml:2:9: `inof` is no log level; did you mean `info`?\n  error, warn, info, debug, trace, or directives such as `info,sluice_switch=debug`",
+        ),
     ];
     for (text, want) in cases {
         assert_eq!(complaint(text), want, "for\n{text}");

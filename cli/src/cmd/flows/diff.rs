@@ -85,7 +85,7 @@ fn port_names(client: &Client, bridge: &str) -> Result<Names, Failure> {
 
 /// The flows that the file's lines make, in the words of a dump.
 fn file_flows(label: &str, text: &str, names: &Names) -> Result<BTreeMap<Place, String>, Failure> {
-    let parsed = parse_flow_file(label, text, names).map_err(|e| Failure::usage(e.to_string()))?;
+    let parsed = parse_flow_file(label, text, names).map_err(|e| Failure::usage(format!("{e:#}")))?;
     let mut flows = BTreeMap::new();
     for change in parsed.value {
         match change {

@@ -89,10 +89,11 @@ impl From<Flow> for Row {
 pub(super) fn run(args: Dump, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Wide, Format::Json, Format::Ofctl])?;
     let client = Client::connect(&args.target)?;
+    let everything = args.matches.is_empty() && !args.nonzero;
     let mut flows = flows(&client, args.bridge.bridge, args.matches, args.names)?;
     flows.retain(|f| !args.nonzero || f.packets > 0);
     if flows.is_empty() {
-        eprintln!("no flow is selected");
+        eprintln!("{}", if everything { "there are no flows: every packet is dropped" } else { "no flow is selected" });
     }
     match format {
         Format::Json => out.json(&Answer { flows: flows.into_iter().map(Row::from).collect() })?,

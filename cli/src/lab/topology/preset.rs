@@ -116,7 +116,7 @@ impl FromStr for Preset {
         let numbers =
             numbers.ok_or_else(|| format!("`{text}` has a part that is no number from 1 up; {}", Self::FORMS))?;
         let most = |what, count: u64, most: u32| match count > u64::from(most) {
-            true => Err(format!("`{text}` makes {count} {what}, the most is {most}")),
+            true => Err(format!("`{text}` makes too many {what}, the most is {most}")),
             false => Ok(()),
         };
         match (kind, numbers.as_slice()) {
