@@ -116,6 +116,17 @@ impl Netns {
         self.run(|| Link::open(link)?.set_mtu(mtu))
     }
 
+    /// Moves the interface to another namespace, where it is down.
+    ///
+    /// # Errors
+    /// `ENODEV`, `EEXIST` when its name is taken there.
+    pub fn move_link(&self, link: &str, other: &Self) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = self.index(link)?;
+        message.attributes = vec![LinkAttribute::NetNsFd(other.file.as_raw_fd())];
+        self.request(RouteNetlinkMessage::SetLink(message), 0)
+    }
+
     /// Removes the interface, and a veth's other end with it.
     ///
     /// # Errors

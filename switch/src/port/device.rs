@@ -98,6 +98,11 @@ impl Device {
         Ok(())
     }
 
+    /// Whether there is no such interface any more in the namespace that it was opened in.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.name().is_err_and(|e| e.raw_os_error() == Some(libc::ENODEV)))
+    }
+
     /// Whether the interface is up and has a carrier. Asks it.
     pub fn link_up(&self) -> bool {
         self.link.as_ref().is_none_or(|link| link.is_running().unwrap_or(false))

@@ -77,6 +77,7 @@ pub(crate) enum IfOp {
     SetMtu,
     GetMac,
     SetMac,
+    TunGetIff,
     TunSetIff,
     TunSetQueue,
 }
@@ -92,6 +93,7 @@ pub(crate) fn if_ioctl(fd: BorrowedFd<'_>, op: IfOp, req: &mut IfReq) -> io::Res
         IfOp::SetMtu => libc::SIOCSIFMTU,
         IfOp::GetMac => libc::SIOCGIFHWADDR,
         IfOp::SetMac => libc::SIOCSIFHWADDR,
+        IfOp::TunGetIff => libc::TUNGETIFF as _,
         IfOp::TunSetIff => libc::TUNSETIFF as _,
         IfOp::TunSetQueue => libc::TUNSETQUEUE as _,
     };

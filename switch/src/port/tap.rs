@@ -6,7 +6,8 @@
 //!
 //! # Rules
 //! The interface belongs to the network namespace that the calling thread is in when it is created or attached; the
-//! descriptors work from any namespace afterwards. What [`Tap::create`] makes vanishes when the port and its queues are
+//! descriptors work from any namespace afterwards, and in any that the interface is moved to; of a moved one, address, MTU
+//! and carrier cannot be asked any more. What [`Tap::create`] makes vanishes when the port and its queues are
 //! dropped.
 
 use super::device::{Device, Setup, find};
@@ -130,6 +131,10 @@ impl Port for Tap {
         &self.device
     }
 
+    fn link_up(&self) -> bool {
+        tap_up(&self.device, self.files.first().map(|file| file.as_fd()))
+    }
+
     fn caps(&self) -> PortCaps {
         PortCaps { uso: self.uso, ..PortCaps::ALL }
     }
@@ -211,6 +216,13 @@ impl PortQueue for TapQueue {
 fn send(mut file: &File, frame: &Frame) -> TxOutcome {
     let header = vnet::encode(&frame.offload, frame.len());
     tx_outcome(|| file.write_vectored(&[IoSlice::new(&header), IoSlice::new(frame.bytes())]))
+}
+
+/// Whether a TAP is up. One that was moved to another namespace cannot be asked there: it counts as up while it exists,
+/// because its descriptor `fd` works on.
+pub(crate) fn tap_up(device: &Device, fd: Option<BorrowedFd<'_>>) -> bool {
+    let exists = |fd| if_ioctl(fd, IfOp::TunGetIff, &mut IfReq::named("")).is_ok();
+    device.link_up() || device.is_missing() && fd.is_some_and(exists)
 }
 
 /// Fills one frame after the other by `read`, until that finds nothing more in the TAP. Returns how many.

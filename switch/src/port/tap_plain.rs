@@ -8,7 +8,7 @@ use super::error::{PortError, check_name};
 use super::finish::Finisher;
 use super::link::Link;
 use super::sys::iface_fd;
-use super::tap::{MTU_RANGE, rx_each, tx_outcome};
+use super::tap::{MTU_RANGE, rx_each, tap_up, tx_outcome};
 use super::{Port, PortCaps, PortKind, PortQueue, TapOptions, TxOutcome, fit};
 use sluice_flows::packet::{Frame, Offload};
 use std::io;
@@ -57,6 +57,10 @@ impl Port for TapPlain {
 
     fn device(&self) -> &Device {
         &self.device
+    }
+
+    fn link_up(&self) -> bool {
+        tap_up(&self.device, Some(iface_fd(&self.iface)))
     }
 
     fn caps(&self) -> PortCaps {

@@ -193,3 +193,25 @@ fn a_tap_is_made_as_asked() {
     netns.run(|| Link::open("tap0").unwrap().set_mtu(1400)).unwrap();
     assert_eq!(tap.mtu(), 1400, "the device's MTU was changed by someone else");
 }
+
+#[test]
+fn a_tap_that_is_moved_to_another_namespace_stays_up_until_it_is_gone() {
+    if skipped("a_tap_that_is_moved_to_another_namespace_stays_up_until_it_is_gone") {
+        return;
+    }
+    let (here, there) = (Netns::without_ipv6().unwrap(), Netns::without_ipv6().unwrap());
+    let options = TapOptions::default();
+    let taps: [Box<dyn Port>; 2] = [
+        Box::new(here.run(|| Tap::create("tap0", &options)).unwrap()),
+        Box::new(here.run(|| TapPlain::create("tap1", &options)).unwrap()),
+    ];
+    for tap in taps {
+        here.move_link(tap.name(), &there).unwrap();
+        there.set_up(tap.name(), true).unwrap();
+        assert!(tap.link_up(), "{}", tap.kind());
+        let mut queue = only_queue(&*tap);
+        assert_eq!(send_one(&mut *queue, &plain(60, 1)), TxOutcome::Sent, "{}", tap.kind());
+        there.remove_link(tap.name()).unwrap();
+        assert!(!tap.link_up(), "{}", tap.kind());
+    }
+}
