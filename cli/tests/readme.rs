@@ -1,13 +1,15 @@
-//! The README's tour is true: every command in it runs, and prints what the README says it prints.
+//! The README and the book are true: every command in a `console` block runs, and prints what the page says it prints.
 //!
-//! Numbers may differ (times, counters, process ids) and runs of blanks count as one; a line of `...` stands for any
+//! The commands of a page run in one shell, one after the other, beside the folder `examples`. Each must end with 0.
+//! Numbers may differ (times, counters, process ids), and so may MAC addresses, and runs of blanks count as one; a line of `...` stands for any
 //! lines. Commands of `cargo` are left out, as they are what runs this test.
 
+use nix::sched::{CloneFlags, unshare};
 use std::fmt::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-/// A command of the tour with what it prints.
+/// A command of a page with what it prints.
 struct Step {
     line: usize,
     command: String,
@@ -30,17 +32,16 @@ fn steps(readme: &str) -> Vec<Step> {
     steps
 }
 
-/// The line with each number, and each run of blanks, made alike.
+/// The line with each number, each MAC address and each run of blanks made alike.
 fn normal(line: &str) -> String {
+    let is_mac = |word: &str| word.len() == 17 && word.split(':').count() == 6;
+    let line = line.split_whitespace().map(|w| if is_mac(w) { "MAC" } else { w }).collect::<Vec<_>>().join(" ");
     let mut out = String::new();
-    let mut chars = line.trim().chars().peekable();
+    let mut chars = line.chars().peekable();
     while let Some(c) = chars.next() {
         if c.is_ascii_digit() {
             while chars.next_if(|c| c.is_ascii_digit() || *c == '.').is_some() {}
             out.push('#');
-        } else if c.is_whitespace() {
-            while chars.next_if(|c| c.is_whitespace()).is_some() {}
-            out.push(' ');
         } else {
             out.push(c);
         }
@@ -59,45 +60,91 @@ fn agrees(expected: &[String], lines: &[String]) -> bool {
     }
 }
 
-#[test]
-fn every_command_of_the_tour_prints_what_the_readme_says() {
+/// What a shell prints between its answers to two steps.
+const MARK: &str = "@@ ended with";
+
+/// Runs the steps in one shell, in a folder of their own with the examples in it and in a network namespace of their
+/// own. Gives the exit code and the lines of each step that was reached.
+fn run(steps: &[Step]) -> Vec<(String, Vec<String>)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(root.join("examples"), folder.path().join("examples")).unwrap();
+    let mut script = "exec 2>&1\n".to_owned();
+    for step in steps {
+        writeln!(script, "{}\necho \"{MARK} $?\"", step.command).unwrap();
+    }
+    // What the steps left behind ends with them.
+    script.push_str("sluice lab down --all\nkill $(jobs -p)\nwait\n");
+    let file = folder.path().join("steps.sh");
+    std::fs::write(&file, script).unwrap();
+    let bin = Path::new(env!("CARGO_BIN_EXE_sluice")).parent().unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let output = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let mut command = Command::new("timeout");
+        command.args(["120", "bash"]).arg(file).current_dir(folder.path()).stdin(Stdio::null());
+        command.env("PATH", path).env("SLUICE_RUNTIME_DIR", folder.path().join("run")).env("NO_COLOR", "1");
+        command.env_remove("SLUICE_SOCKET").output().unwrap()
+    });
+    let output = output.join().unwrap();
+    let mut answers = Vec::new();
+    let mut lines = Vec::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        match line.strip_prefix(MARK) {
+            Some(code) => answers.push((code.trim().to_owned(), std::mem::take(&mut lines))),
+            None => lines.push(line.to_owned()),
+        }
+    }
+    answers
+}
+
+/// Fails with every step of the page that printed something else than the page says.
+fn check(page: &str) {
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: the tour makes network namespaces and TAPs, which needs root here");
+        eprintln!("skipped: {page} makes network namespaces and TAPs, which needs root here");
         return;
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let steps = steps(&std::fs::read_to_string(root.join("README.md")).unwrap());
-    assert!(steps.len() > 5, "the tour has {} commands: is its form still the one this test reads?", steps.len());
-    let runtime = tempfile::tempdir().unwrap();
-    let bin = Path::new(env!("CARGO_BIN_EXE_sluice")).parent().unwrap();
-    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-    let run = |command: &str| {
-        Command::new("bash")
-            .args(["-c", &format!("exec 2>&1; {command}")])
-            .current_dir(root)
-            .env("PATH", &path)
-            .env("SLUICE_RUNTIME_DIR", runtime.path())
-            .env("NO_COLOR", "1")
-            .output()
-            .unwrap()
-    };
+    let steps = steps(&std::fs::read_to_string(root.join(page)).unwrap());
+    assert!(steps.len() > 5, "{page} has {} commands: is its form still the one this test reads?", steps.len());
+    let answers = run(&steps);
     let mut wrong = String::new();
-    for step in &steps {
-        let output = run(&step.command);
-        let lines: Vec<String> = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
-        if !output.status.success() || !agrees(&step.output, &lines) {
+    for (i, step) in steps.iter().enumerate() {
+        let (code, lines) = answers.get(i).cloned().unwrap_or(("nothing: it was not reached".to_owned(), Vec::new()));
+        if code != "0" || !agrees(&step.output, &lines) {
+            let (lines, output) = (lines.join("\n"), step.output.join("\n"));
+            let (line, command) = (step.line, &step.command);
             writeln!(
                 wrong,
-                "README.md:{}: `{}` ended with {} and printed\n{}\ninstead of\n{}\n",
-                step.line,
-                step.command,
-                output.status,
-                lines.join("\n"),
-                step.output.join("\n")
+                "{page}:{line}: `{command}` ended with {code} and printed\n{lines}\ninstead of\n{output}\n"
             )
             .unwrap();
         }
     }
-    run("sluice lab down --all");
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn every_command_of_the_readme_prints_what_it_says() {
+    check("README.md");
+}
+
+#[test]
+fn every_command_of_the_page_on_labs_prints_what_it_says() {
+    check("docs/lab.md");
+}
+
+#[test]
+fn every_command_of_the_page_on_flows_prints_what_it_says() {
+    check("docs/flows.md");
+}
+
+/// Needs `sluiced` beside `sluice`, which building the workspace puts there.
+#[test]
+fn every_command_of_the_page_on_the_switch_prints_what_it_says() {
+    if !Path::new(env!("CARGO_BIN_EXE_sluice")).with_file_name("sluiced").exists() {
+        eprintln!("skipped: sluiced is not built; `cargo build` makes it");
+        return;
+    }
+    check("docs/switch.md");
 }

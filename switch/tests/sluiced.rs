@@ -260,8 +260,12 @@ fn a_socket_that_cannot_be_made_ends_it_before_it_starts() {
 }
 
 #[test]
-fn the_example_configuration_is_good() {
-    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/sluiced.toml");
-    let out = command(Path::new("/nonexistent"), &["--check-config", "--config", example]).output().unwrap();
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+fn the_example_configurations_are_good() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    for name in ["sluiced.toml", "vlan.toml"] {
+        let example = examples.join(name);
+        let args = ["--check-config", "--config", example.to_str().unwrap()];
+        let out = command(Path::new("/nonexistent"), &args).output().unwrap();
+        assert!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
+    }
 }
