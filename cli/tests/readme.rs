@@ -4,6 +4,8 @@
 //! Numbers may differ (times, counters, process ids), and so may MAC addresses, and runs of blanks count as one; a line of `...` stands for any
 //! lines. Commands of `cargo` are left out, as they are what runs this test.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use nix::sched::{CloneFlags, unshare};
 use std::fmt::Write;
 use std::path::Path;
