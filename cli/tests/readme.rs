@@ -1,8 +1,8 @@
 //! The README and the book are true: every command in a `console` block runs, and prints what the page says it prints.
 //!
 //! The commands of a page run in one shell, one after the other, beside the folder `examples`. Each must end with 0.
-//! Numbers may differ (times, counters, process ids), and so may MAC addresses, and runs of blanks count as one; a line of `...` stands for any
-//! lines. Commands of `cargo` are left out, as they are what runs this test.
+//! Numbers may differ (times, counters, process ids), and so may MAC addresses; runs of blanks count as one, and a line of
+//! `...` stands for any lines. Commands of `cargo` are left out, as they are what runs this test.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 

@@ -56,6 +56,9 @@ pub(super) fn trace(file: &str, ports: &[PortArg], packets: &[String]) -> Result
         let key = parse_packet(packet, &names)
             .map_err(|e| Failure::usage(format!("packet {} of {}: {e:#}", index + 1, packets.len())))?;
         let no = PortNo(u16::try_from(key.get(slot::IN_PORT)).unwrap_or(PortNo::NONE.0));
+        if no.0 == 0 {
+            eprintln!("note: packet {} of {} has no in_port, so no bridge takes it in", index + 1, packets.len());
+        }
         numbers.insert(no);
         keys.push((key, no));
     }
