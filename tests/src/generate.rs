@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 mod dialect;
 
-pub use dialect::{Dialect, flow, without};
+pub use dialect::{Dialect, flow, packet_like, without};
 
 /// Ports of a generated bridge: 1 to this; the last is down.
 pub const PORTS: u16 = 5;

@@ -20,10 +20,17 @@ const MAX_DEPTH: u32 = 64;
 /// What the tables of the model's first bridge, and of those behind it, do with the packet; `None` if it goes round in
 /// circles.
 pub fn interpret(model: &Model, packet: &PacketKey) -> Option<Vec<Sent>> {
-    let bridge = model.bridges.values().next().expect("the model has a bridge");
-    let mut run = Run { model, bridge, key: FlowKey::from(packet), sent: Vec::new(), jumps: 0, depth: 0 };
+    let mut run = Run::new(model, packet);
     run.table(0, None, true).ok()?;
     Some(run.sent)
+}
+
+/// The packet as it is each time that something other than `pop_vlan` may take a tag off: NORMAL, and a write that clears
+/// the tag-present bit of the TCI.
+pub fn at_implied_pops(model: &Model, packet: &PacketKey) -> Vec<FlowKey> {
+    let mut run = Run::new(model, packet);
+    let _ = run.table(0, None, true);
+    run.implied_pops
 }
 
 /// Applies datapath actions to the packet and returns what left, in the form of [`interpret`].
@@ -62,11 +69,18 @@ struct Run<'a> {
     bridge: &'a Bridge,
     key: FlowKey,
     sent: Vec<Sent>,
+    implied_pops: Vec<FlowKey>,
     jumps: u32,
     depth: u32,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(model: &'a Model, packet: &PacketKey) -> Self {
+        let bridge = model.bridges.values().next().expect("the model has a bridge");
+        let key = FlowKey::from(packet);
+        Self { model, bridge, key, sent: Vec::new(), implied_pops: Vec::new(), jumps: 0, depth: 0 }
+    }
+
     fn table(&mut self, table: u8, in_port: Option<PortNo>, deepens: bool) -> Result<(), TooFar> {
         if self.depth >= MAX_DEPTH || self.jumps >= MAX_JUMPS {
             return Err(TooFar);
@@ -174,6 +188,7 @@ impl Run<'_> {
 
     /// A learning switch that has learned nothing, with trunk ports only.
     fn normal(&mut self) -> Result<(), TooFar> {
+        self.implied_pops.push(self.key);
         let reserved = self.key.get(slot::ETH_DST) >> 4 == 0x0180_c200_0000 >> 4;
         if reserved || !self.bridge.ports.contains_key(&self.in_port()) {
             return Ok(());
@@ -228,6 +243,7 @@ impl Run<'_> {
                 self.key.set_masked(field.slot(), value, mask);
                 let key = &mut self.key;
                 if key.get(slot::VLAN_TCI) as u16 & VLAN_PRESENT == 0 {
+                    self.implied_pops.push(*key);
                     pop(key);
                 } else if key.get(slot::VLAN_TPID) == 0 {
                     key.set(slot::VLAN_TPID, 0x8100);

@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use sluice_flows::action::{Action, ModAction, Subfield};
 use sluice_flows::consistency;
 use sluice_flows::field::{FIELDS, Field, Format, Maskable, Prereq};
-use sluice_flows::key::{FlowKey, Slot, VLAN_PRESENT, slot};
+use sluice_flows::key::{FlowKey, PacketKey, Slot, VLAN_PRESENT, slot};
 use sluice_flows::rule::{FlowSpec, TableId};
 use sluice_flows::text::{Names, parse_match, show_match};
 use sluice_flows::{Match, Owner, PortNo};
@@ -20,10 +20,23 @@ pub enum Dialect {
     OpenFlow14,
 }
 
-/// A random flow that both OVS, in this dialect, and we take, as the text of flows can say it.
-pub fn flow(rng: &mut StdRng, dialect: Dialect) -> FlowSpec {
+/// A random packet, more often than not one of `few` come in by some port: where flows match the same few, packets go on
+/// through several tables.
+pub fn packet_like(rng: &mut StdRng, few: &[PacketKey]) -> PacketKey {
+    let mut key = packet(rng);
+    if rng.random_bool(0.6) {
+        let in_port = key.get(slot::IN_PORT);
+        key = pick(rng, few);
+        key.set(slot::IN_PORT, in_port);
+    }
+    key
+}
+
+/// A random flow that both OVS, in this dialect, and we take, as the text of flows can say it. It matches packets as of
+/// [`packet_like`].
+pub fn flow(rng: &mut StdRng, dialect: Dialect, few: &[PacketKey]) -> FlowSpec {
     let table = if rng.random_bool(0.4) { 0 } else { rng.random_range(0..TABLES) };
-    let template = FlowKey::from(&packet(rng));
+    let template = FlowKey::from(&packet_like(rng, few));
     let mut matches = Match::any();
     if rng.random_bool(0.6) {
         protocol(rng, &template, &mut matches);
