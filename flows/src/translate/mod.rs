@@ -75,7 +75,8 @@ pub fn translate(
     key: &PacketKey,
     sink: &mut impl TraceSink,
 ) -> Translation {
-    let Some((bridge, port)) = model.port(ingress) else {
+    let entry = model.ports.get(&ingress).and_then(|(bridge, no)| Some((model.bridge(*bridge)?, *no)));
+    let Some((bridge, in_port)) = entry else {
         return Translation {
             mask: ingress_mask(),
             actions: Vec::new(),
@@ -86,7 +87,7 @@ pub fn translate(
             patched: SmallVec::new(),
         };
     };
-    let mut walk = Walk::new(model, macs, bridge, key, port.no, sink);
+    let mut walk = Walk::new(model, macs, bridge, key, in_port, sink);
     walk.enter_bridge();
     walk.run()
 }

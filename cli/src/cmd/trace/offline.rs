@@ -42,6 +42,9 @@ impl FromStr for PortArg {
     }
 }
 
+/// The bridge that the flows are in.
+const BRIDGE: BridgeId = BridgeId(0);
+
 /// Traces each packet through the flows of `file`.
 pub(super) fn trace(file: &str, ports: &[PortArg], packets: &[String]) -> Result<Vec<Traced>, Failure> {
     let mut names = Names::new();
@@ -56,9 +59,6 @@ pub(super) fn trace(file: &str, ports: &[PortArg], packets: &[String]) -> Result
         let key = parse_packet(packet, &names)
             .map_err(|e| Failure::usage(format!("packet {} of {}: {e:#}", index + 1, packets.len())))?;
         let no = PortNo(u16::try_from(key.get(slot::IN_PORT)).unwrap_or(PortNo::NONE.0));
-        if no.0 == 0 {
-            eprintln!("note: packet {} of {} has no in_port, so no bridge takes it in", index + 1, packets.len());
-        }
         numbers.insert(no);
         keys.push((key, no));
     }
@@ -67,7 +67,11 @@ pub(super) fn trace(file: &str, ports: &[PortArg], packets: &[String]) -> Result
     }
     numbers.retain(|no| no.is_ordinary());
     numbers.insert(PortNo::LOCAL);
-    let model = model(tables, &numbers, &names);
+    let mut model = model(tables, &numbers, &names);
+    // As in OVS, a packet without a port, or by one that the bridge does not have, meets the tables all the same.
+    for (_, no) in &keys {
+        model.ports.insert(DpPort(no.0.into()), (BRIDGE, *no));
+    }
     let traced = keys.iter().zip(packets).map(|((key, no), packet)| {
         Traced::offline(packet, &Report::trace(&model, &NoMacs, DpPort(no.0.into()), key, !ports_are_numbers(ports)))
     });
@@ -113,7 +117,7 @@ fn named_ports(spec: &FlowSpec, numbers: &mut BTreeSet<PortNo>) {
 
 /// A bridge with these tables and ports; datapath numbers are port numbers, as in OVS's own tests.
 fn model(tables: Tables, numbers: &BTreeSet<PortNo>, names: &Names) -> Model {
-    let id = BridgeId(0);
+    let id = BRIDGE;
     let mut model = Model::default();
     let mut bridge = Bridge { id, name: "br0".into(), ports: Default::default(), tables };
     for &no in numbers {
