@@ -52,10 +52,11 @@ impl Report {
         log: &TraceLog,
         names: bool,
     ) -> Self {
-        let port = model.port(ingress);
+        let entry = model.ports.get(&ingress);
         let mut packet = *key;
-        packet.set(slot::IN_PORT, port.map_or(0, |(_, port)| port.no.0.into()));
-        let words = port.filter(|_| names).map(|(bridge, _)| Names::of_bridge(bridge)).unwrap_or_default();
+        packet.set(slot::IN_PORT, entry.map_or(0, |(_, no)| no.0.into()));
+        let bridge = entry.filter(|_| names).and_then(|(bridge, _)| model.bridge(*bridge));
+        let words = bridge.map(|bridge| Names::of_bridge(bridge)).unwrap_or_default();
         let actions = effective(&translation.actions, &packet);
         let name = |dp| model.port(dp).filter(|_| names).map(|(_, port)| &*port.name);
         let mut report = Self {
