@@ -3,6 +3,10 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "this crate is test code: a panic is a failed test")]
 
 pub mod generate;
+pub mod host;
 pub mod interpreter;
+pub mod lan;
 pub mod netns;
 pub mod switch;
+pub mod traffic;
+mod watched;

@@ -9,8 +9,9 @@
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -87,7 +88,7 @@ impl Netns {
         self.request(RouteNetlinkMessage::NewLink(near), NLM_F_CREATE | NLM_F_EXCL)
     }
 
-    /// Gives the interface an address.
+    /// Gives the interface an address, usable at once.
     ///
     /// # Errors
     /// `ENODEV`, `EEXIST`.
@@ -96,8 +97,30 @@ impl Netns {
         message.header.index = self.index(link)?;
         message.header.prefix_len = prefix_len;
         message.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        if address.is_ipv6() {
+            // Otherwise it cannot be a source until the kernel has looked for duplicates, however short that is.
+            message.header.flags = AddressHeaderFlags::Nodad;
+        }
         message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
         self.request(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Makes the neighbour's hardware address known for good.
+    ///
+    /// # Errors
+    /// `ENODEV`, `EEXIST`.
+    pub fn add_neighbour(&self, link: &str, address: IpAddr, mac: [u8; 6]) -> io::Result<()> {
+        let mut message = NeighbourMessage::default();
+        message.header.ifindex = self.index(link)?;
+        message.header.state = NeighbourState::Permanent;
+        let (family, address) = match address {
+            IpAddr::V4(v4) => (AddressFamily::Inet, NeighbourAddress::Inet(v4)),
+            IpAddr::V6(v6) => (AddressFamily::Inet6, NeighbourAddress::Inet6(v6)),
+        };
+        message.header.family = family;
+        message.attributes =
+            vec![NeighbourAttribute::Destination(address), NeighbourAttribute::LinkLayerAddress(mac.to_vec())];
+        self.request(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
     /// Sets the interface up or down.

@@ -4,72 +4,21 @@
 //! The wire passes frames and looks at nothing, so what arrives shows what the ports did: super-frames that crossed
 //! whole or were cut, checksums that were filled in or left to the far end.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is a failed test")]
+#![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
-use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 use sluice_flows::DropReason;
 use sluice_flows::packet::{Frame, GsoKind, MAX_FRAME_LEN};
-use sluice_switch::port::{AfPacket, AfPacketOptions, Port, PortQueue, Tap, TapOptions, TapPlain, TxOutcome};
-use sluice_tests::netns::{Netns, skipped};
-use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
+use sluice_switch::port::{Port, PortQueue, TxOutcome};
+use sluice_tests::host::{Host, Kind, LINK};
+use sluice_tests::netns::skipped;
+use sluice_tests::traffic::{a_batch_of_datagrams, a_closed_port_is_told, datagrams, stream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// What is behind an address.
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    Tap,
-    TapPlain,
-    /// A packet socket on one end of a veth pair; the host has the other.
-    AfPacket,
-}
-
-/// How long a socket waits before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(5);
-const LINK: &str = "eth0";
-
-struct Host {
-    netns: Netns,
-    v4: IpAddr,
-    v6: IpAddr,
-    /// Where the packet socket is, to keep it.
-    _switch: Netns,
-}
-
-impl Host {
-    /// Host number `n`, 1 or 2, and the port that leads to it.
-    fn new(n: u8, kind: Kind, mtu: u32) -> (Self, Box<dyn Port>) {
-        let (netns, switch) = (Netns::new().unwrap(), Netns::without_ipv6().unwrap());
-        // Addresses are there at once, without looking for duplicates first.
-        netns.run(|| std::fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0")).unwrap();
-        let tap = TapOptions { mtu: Some(mtu), up: false, ..TapOptions::default() };
-        let port: Box<dyn Port> = match kind {
-            Kind::Tap => Box::new(netns.run(|| Tap::create(LINK, &tap)).unwrap()),
-            Kind::TapPlain => Box::new(netns.run(|| TapPlain::create(LINK, &tap)).unwrap()),
-            Kind::AfPacket => {
-                netns.add_veth(LINK, &switch, "port").unwrap();
-                netns.set_mtu(LINK, mtu).unwrap();
-                let options = AfPacketOptions { mtu: Some(mtu), ..AfPacketOptions::default() };
-                Box::new(switch.run(|| AfPacket::open("port", &options)).unwrap())
-            }
-        };
-        let v4 = IpAddr::V4(Ipv4Addr::new(10, 99, 0, n));
-        let v6 = IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, n.into()));
-        netns.add_address(LINK, v4, 24).unwrap();
-        netns.set_up(LINK, true).unwrap();
-        netns.add_address(LINK, v6, 64).unwrap();
-        (Self { netns, v4, v6, _switch: switch }, port)
-    }
-
-    fn udp(&self) -> UdpSocket {
-        let socket = self.netns.run(|| UdpSocket::bind((self.v4, 0))).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket
-    }
-}
+/// Bytes of a stream, each way.
+const STREAM: usize = 2 << 20;
 
 /// What crossed a wire.
 #[derive(Debug, Default)]
@@ -147,64 +96,9 @@ fn pass(from: &mut dyn PortQueue, to: &mut dyn PortQueue, frames: &mut [Frame], 
     count
 }
 
-fn arp_and_icmp_cross(a: &Host, b: &Host) {
-    let socket = a.udp();
-    // Nobody listens: the answer is an ICMP message, which the kernel gives as an error.
-    socket.connect((b.v4, 9)).unwrap();
-    socket.send(b"anyone?").unwrap();
-    assert_eq!(socket.recv(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionRefused);
-}
-
+/// Up to the MTU in one packet, then in fragments.
 fn datagrams_of_every_size_cross(a: &Host, b: &Host, mtu: usize) {
-    let (near, far) = (a.udp(), b.udp());
-    near.connect(far.local_addr().unwrap()).unwrap();
-    let mut buffer = vec![0; 65_535];
-    // Up to the MTU in one packet, then in fragments.
-    for len in [0, 1, mtu - 28, mtu - 27, 20_000, 60_000] {
-        let sent: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
-        assert_eq!(near.send(&sent).unwrap(), len);
-        let (got, from) = far.recv_from(&mut buffer).unwrap_or_else(|e| panic!("{len} bytes: {e}"));
-        assert_eq!(&buffer[..got], sent);
-        far.send_to(&sent, from).unwrap();
-        assert_eq!(near.recv(&mut buffer).unwrap(), len);
-    }
-}
-
-fn a_stream_crosses_both_ways(a: &Host, b: &Host, to: IpAddr) {
-    const LEN: usize = 2 << 20;
-    let pattern = |from: u8| (0..LEN).map(move |i| (i % 241) as u8 ^ from).collect::<Vec<u8>>();
-    let listener = b.netns.run(|| TcpListener::bind((to, 0))).unwrap();
-    let address = listener.local_addr().unwrap();
-    let exchange = move |stream: TcpStream, ours: u8, theirs: u8| {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        let mut writer = stream.try_clone().unwrap();
-        let sender = thread::spawn(move || writer.write_all(&pattern(ours)).unwrap());
-        let mut got = vec![0; LEN];
-        (&stream).read_exact(&mut got).unwrap();
-        assert!(got == pattern(theirs), "the stream's bytes changed on their way");
-        sender.join().unwrap();
-    };
-    let far = thread::spawn(move || exchange(listener.accept().unwrap().0, 1, 2));
-    let near = a.netns.run(|| TcpStream::connect_timeout(&address, PATIENCE)).unwrap();
-    exchange(near, 2, 1);
-    far.join().unwrap();
-}
-
-fn a_batch_of_datagrams_crosses(a: &Host, b: &Host) {
-    let (near, far) = (a.udp(), b.udp());
-    near.connect(far.local_addr().unwrap()).unwrap();
-    // The first one finds the neighbour, so that the batch is not held back.
-    near.send(b"hello").unwrap();
-    far.recv(&mut [0; 8]).unwrap();
-    setsockopt(&near, UdpGsoSegment, &1000).unwrap();
-    let sent: Vec<u8> = (0..9500).map(|i| (i / 1000) as u8).collect();
-    near.send(&sent).unwrap();
-    let mut buffer = [0; 2000];
-    for datagram in sent.chunks(1000) {
-        let len = far.recv(&mut buffer).unwrap();
-        assert_eq!(&buffer[..len], datagram);
-    }
+    datagrams(a, b, b.v4, [0, 1, mtu - 28, mtu - 27, 20_000, 60_000]);
 }
 
 fn traffic(test: &str, kinds: [Kind; 2]) {
@@ -213,18 +107,17 @@ fn traffic(test: &str, kinds: [Kind; 2]) {
     }
     let [(a, near), (b, far)] = [Host::new(1, kinds[0], 1500), Host::new(2, kinds[1], 1500)];
     let wire = Wire::new(&*near, &*far);
-    arp_and_icmp_cross(&a, &b);
-    arp_and_icmp_cross(&b, &a);
+    a_closed_port_is_told(&a, b.v4);
+    a_closed_port_is_told(&b, a.v4);
     datagrams_of_every_size_cross(&a, &b, 1500);
-    a_stream_crosses_both_ways(&a, &b, b.v4);
-    a_stream_crosses_both_ways(&a, &b, b.v6);
-    a_batch_of_datagrams_crosses(&a, &b);
+    stream(&a, &b, b.v4, STREAM);
+    stream(&a, &b, b.v6, STREAM);
+    a_batch_of_datagrams(&a, &b);
     let crossed = wire.cut();
     assert_eq!((crossed.lost, crossed.port_down), (0, 0), "{crossed:?}");
     // The batch comes from the first host: it is the first port that shows it whole.
-    let whole = |kind| kind != Kind::TapPlain;
-    assert_eq!(crossed.udp_super_frames > 0, whole(kinds[0]) && near.caps().uso, "{crossed:?}");
-    let some = kinds.into_iter().any(whole);
+    assert_eq!(crossed.udp_super_frames > 0, kinds[0].offloads() && near.caps().uso, "{crossed:?}");
+    let some = kinds.into_iter().any(Kind::offloads);
     assert_eq!(crossed.tcp_super_frames > 0, some, "{crossed:?}");
     assert_eq!(crossed.partial_checksums > 0, some, "{crossed:?}");
     assert_eq!(crossed.longest > 1514, some, "{crossed:?}");
@@ -265,7 +158,7 @@ fn jumbo_frames_cross_every_kind() {
     if skipped("jumbo_frames_cross_every_kind") {
         return;
     }
-    for kind in [Kind::Tap, Kind::TapPlain, Kind::AfPacket] {
+    for kind in Kind::ALL {
         let [(a, near), (b, far)] = [Host::new(1, kind, 9000), Host::new(2, kind, 9000)];
         let wire = Wire::new(&*near, &*far);
         datagrams_of_every_size_cross(&a, &b, 9000);
@@ -278,10 +171,10 @@ fn a_smaller_mtu_at_the_far_port_drops_what_does_not_fit() {
     if skipped("a_smaller_mtu_at_the_far_port_drops_what_does_not_fit") {
         return;
     }
-    for kind in [Kind::Tap, Kind::TapPlain, Kind::AfPacket] {
+    for kind in Kind::ALL {
         let [(a, near), (b, far)] = [Host::new(1, kind, 9000), Host::new(2, kind, 1500)];
         let wire = Wire::new(&*near, &*far);
-        let (sender, receiver) = (a.udp(), b.udp());
+        let (sender, receiver) = (a.udp(a.v4), b.udp(b.v4));
         sender.connect(receiver.local_addr().unwrap()).unwrap();
         sender.send(&[1; 1473]).unwrap();
         sender.send(&[2; 1472]).unwrap();
@@ -296,11 +189,11 @@ fn a_port_removed_under_traffic_ends_only_its_own_traffic() {
     if skipped("a_port_removed_under_traffic_ends_only_its_own_traffic") {
         return;
     }
-    for kind in [Kind::Tap, Kind::TapPlain, Kind::AfPacket] {
+    for kind in Kind::ALL {
         let [(a, near), (b, far)] = [Host::new(1, kind, 1500), Host::new(2, kind, 1500)];
         let wire = Wire::new(&*near, &*far);
-        let receiver = b.udp();
-        let sender = a.udp();
+        let receiver = b.udp(b.v4);
+        let sender = a.udp(a.v4);
         sender.connect(receiver.local_addr().unwrap()).unwrap();
         sender.send(&[1; 100]).unwrap();
         receiver.recv(&mut [0; 100]).unwrap();
