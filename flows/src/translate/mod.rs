@@ -119,8 +119,8 @@ fn ingress_mask() -> PacketMask {
 /// bits of an address or a port alone; but a mask that does not say what protocol its bits are of cannot be written as
 /// a flow, and protocols mixed in one entry make for more different masks.
 fn add_protocol(mask: &mut PacketMask) {
-    let l4 = [Field::TcpSrc, Field::NdTarget, Field::ArpSha, Field::ArpTha].map(|f| usize::from(f.slot().word));
-    if l4.into_iter().any(|word| mask.0[word] != 0) || mask.get(slot::ND_TARGET) != 0 {
+    let words = [slot::TP_SRC, slot::ARP_SHA, slot::ARP_THA].map(|s| mask.0[usize::from(s.word)]);
+    if words != [0; 3] || mask.get(slot::ND_TARGET) != 0 {
         mask.set(slot::IP_PROTO, u128::MAX);
         mask.set(Field::IpFrag.slot(), u128::MAX);
     }
@@ -219,7 +219,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
                             *next += 1;
                             self.act(action, rule, table);
                         }
-                        None => self.end_list(),
+                        None => _ = self.pop_list(),
                     }
                 }
                 Work::Outputs(targets) => match targets.pop() {
@@ -262,10 +262,6 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         let deepens = matches!(self.stack.pop(), Some(Work::Actions { deepens: true, .. }));
         self.depth -= u32::from(deepens);
         deepens
-    }
-
-    fn end_list(&mut self) {
-        self.pop_list();
     }
 
     /// Starts at the first table of the current bridge.
