@@ -56,7 +56,7 @@ fn policies() -> Vec<FlowSpec> {
         |n, actions: Vec<Action>| FlowSpec { table: table(n), ..FlowSpec::new(Match::any(), actions, Owner::user()) };
     let set = Action::SetField { field: Field::EthDst, value: 0x0200_0000_0099, mask: u128::MAX };
     specs.push(flow(0, vec![Action::GotoTable(table(1))]));
-    specs.push(flow(2, vec![Action::DecTtl, set, Action::GotoTable(table(3))]));
+    specs.push(flow(2, vec![Action::DecTtl(Box::default()), set, Action::GotoTable(table(3))]));
     specs.push(flow(3, vec![Action::Output(PortNo(2))]));
     specs
 }

@@ -1,6 +1,10 @@
 //! Bridges and their ports as translation sees them: plain data, changed by copying.
 
+use crate::action::{GroupId, MeterId};
+use crate::group::Group;
+use crate::meter::Meter;
 use crate::port::{DpPort, PortNo};
+use crate::rule::TableId;
 use crate::table::Tables;
 use imbl::{HashMap, OrdMap};
 use std::sync::Arc;
@@ -90,6 +94,67 @@ pub struct Bridge {
     pub ports: OrdMap<PortNo, Arc<BridgePort>>,
     /// Its flow tables.
     pub tables: Tables,
+    /// What is said of a table beside its flows, for the tables of which anything is said.
+    pub table_configs: OrdMap<TableId, TableConfig>,
+    /// Its groups by number.
+    pub groups: OrdMap<GroupId, Arc<Group>>,
+    /// Its meters by number.
+    pub meters: OrdMap<MeterId, Arc<Meter>>,
+}
+
+/// What is said of a table beside its flows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableConfig {
+    /// Its name.
+    pub name: Option<Arc<str>>,
+    /// What happens to a packet that no rule matches.
+    pub miss: TableMiss,
+    /// How many flows it may hold; any number if none.
+    pub max_flows: Option<u32>,
+    /// A full table removes a flow to make room, rather than refusing the new one.
+    pub evict: bool,
+}
+
+/// What happens to a packet that no rule of a table matches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TableMiss {
+    /// It is dropped.
+    #[default]
+    Drop,
+    /// It is handed to the controller.
+    Controller,
+    /// It goes on in the next table.
+    Continue,
+}
+
+/// One change to what is said of tables beside their flows; what is none stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableMod {
+    /// The table; all of them if none.
+    pub table: Option<TableId>,
+    /// Its name; empty takes it away.
+    pub name: Option<Arc<str>>,
+    /// What happens to a packet that no rule matches.
+    pub miss: Option<TableMiss>,
+    /// How many flows it may hold; 0 for any number.
+    pub max_flows: Option<u32>,
+    /// Whether a full table removes a flow to make room.
+    pub evict: Option<bool>,
+}
+
+impl Bridge {
+    /// A bridge without ports and flows.
+    pub fn new(id: BridgeId, name: impl Into<Arc<str>>) -> Self {
+        Self {
+            id,
+            name: name.into(),
+            ports: OrdMap::new(),
+            tables: Tables::new(),
+            table_configs: OrdMap::new(),
+            groups: OrdMap::new(),
+            meters: OrdMap::new(),
+        }
+    }
 }
 
 /// Everything that translation reads, immutable. A change makes a new model that shares what did not change.

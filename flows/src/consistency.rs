@@ -172,9 +172,7 @@ impl State<'_> {
                 self.key().set(slot::INNER_VLAN_TCI, 0);
                 Ok(())
             }
-            Action::Controller(_) | Action::Resubmit { .. } | Action::Mod(_) | Action::DecTtl | Action::Note(_) => {
-                Ok(())
-            }
+            _ => Ok(()),
         }
     }
 
@@ -286,6 +284,11 @@ fn describe(prereq: Prereq) -> (&'static str, &'static str) {
         Prereq::Nd => ("neighbour discovery packets", "add icmp6,icmp_type=135 or icmp6,icmp_type=136 to the match"),
         Prereq::NdSolicit => ("neighbour solicitations", "add icmp6,icmp_type=135 to the match"),
         Prereq::NdAdvert => ("neighbour advertisements", "add icmp6,icmp_type=136 to the match"),
+        Prereq::Mpls => ("MPLS packets", "add mpls or mplsm to the match"),
+        Prereq::Nsh => ("NSH packets", "add dl_type=0x894f to the match"),
+        Prereq::CtIpv4 => ("tracked IPv4 packets", "add ct_state=+trk,ip to the match"),
+        Prereq::CtIpv6 => ("tracked IPv6 packets", "add ct_state=+trk,ipv6 to the match"),
+        Prereq::CtIp => ("tracked IPv4 and IPv6 packets", "add ct_state=+trk and ip or ipv6 to the match"),
     }
 }
 

@@ -9,7 +9,7 @@ pub use report::Report;
 use crate::bridge::{Bridge, BridgePort, Model};
 use crate::datapath::{Change, DpAction};
 use crate::field::{FIELDS, Field};
-use crate::key::{FlowKey, FlowMask, PacketKey, VLAN_PRESENT, slot};
+use crate::key::{FlowKey, FlowMask, VLAN_PRESENT, slot};
 use crate::text::{Names, show_action, show_match};
 use crate::translate::{TraceLog, TraceStep};
 use std::fmt::{self, Write};
@@ -23,11 +23,11 @@ pub struct Exit {
     /// The port.
     pub port: Arc<BridgePort>,
     /// The packet as it is there.
-    pub packet: PacketKey,
+    pub packet: FlowKey,
 }
 
 /// What leaves when `actions` are done to `packet`, in order. Ports that the model does not have any more are left out.
-pub fn exits(model: &Model, actions: &[DpAction], packet: &PacketKey) -> Vec<Exit> {
+pub fn exits(model: &Model, actions: &[DpAction], packet: &FlowKey) -> Vec<Exit> {
     let mut packet = *packet;
     let mut exits = Vec::new();
     for action in actions {
@@ -47,7 +47,7 @@ pub fn exits(model: &Model, actions: &[DpAction], packet: &PacketKey) -> Vec<Exi
 
 /// The actions without the changes that change nothing in this very packet. A translation is made for every packet
 /// under its mask, so it sets fields that some of them have already.
-pub fn effective(actions: &[DpAction], packet: &PacketKey) -> Vec<DpAction> {
+pub fn effective(actions: &[DpAction], packet: &FlowKey) -> Vec<DpAction> {
     let mut packet = *packet;
     let mut kept = Vec::with_capacity(actions.len());
     for action in actions {
@@ -67,7 +67,7 @@ pub fn effective(actions: &[DpAction], packet: &PacketKey) -> Vec<DpAction> {
 }
 
 /// Does to a key what a datapath action does to a packet.
-fn apply(action: &DpAction, packet: &mut PacketKey) {
+fn apply(action: &DpAction, packet: &mut FlowKey) {
     let outer = (slot::VLAN_TPID, slot::VLAN_TCI);
     let inner = (slot::INNER_VLAN_TPID, slot::INNER_VLAN_TCI);
     match action {
@@ -88,15 +88,15 @@ fn apply(action: &DpAction, packet: &mut PacketKey) {
             packet.set(inner.0, 0);
             packet.set(inner.1, 0);
         }
-        DpAction::Output(_) | DpAction::Controller(_) => {}
+        _ => {}
     }
 }
 
 impl Exit {
     /// Header fields that differ from `before`, with their values here. VLAN tags are not among them: see
     /// [`Exit::tags`].
-    pub fn changes(&self, before: &PacketKey) -> Vec<(Field, u128)> {
-        let key = FlowKey::from(&self.packet);
+    pub fn changes(&self, before: &FlowKey) -> Vec<(Field, u128)> {
+        let key = self.packet;
         let mut unread = FlowMask::ZERO;
         FIELDS
             .iter()
@@ -187,8 +187,8 @@ mod tests {
         DpAction::Set(smallvec![Change { field, value, mask: field.slot().max() }])
     }
 
-    fn tcp() -> PacketKey {
-        let mut key = PacketKey::ZERO;
+    fn tcp() -> FlowKey {
+        let mut key = FlowKey::ZERO;
         key.set(slot::ETH_TYPE, 0x0800);
         key.set(slot::IP_PROTO, 6);
         key.set(slot::IP_TTL, 64);
@@ -196,7 +196,7 @@ mod tests {
         key
     }
 
-    fn exit(packet: PacketKey) -> Exit {
+    fn exit(packet: FlowKey) -> Exit {
         let port = BridgePort {
             no: PortNo(1),
             name: "p1".into(),
@@ -206,12 +206,7 @@ mod tests {
             no_flood: false,
             peer: None,
         };
-        let bridge = Bridge {
-            id: crate::bridge::BridgeId(0),
-            name: "br0".into(),
-            ports: Default::default(),
-            tables: Default::default(),
-        };
+        let bridge = Bridge::new(crate::bridge::BridgeId(0), "br0");
         Exit { bridge: Arc::new(bridge), port: Arc::new(port), packet }
     }
 

@@ -4,7 +4,7 @@
 //! in the key, how its values are written, which masks it takes, whether actions may set it, what a packet must be for
 //! it to exist, and the lookup stage it belongs to. Parsing, printing, matching and setting all read this table.
 
-use crate::key::{FlowKey, FlowMask, Slot, VLAN_PRESENT, slot};
+use crate::key::{CT_INV, CT_TRK, FlowKey, FlowMask, Slot, VLAN_PRESENT, slot};
 
 /// How a field's values are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,12 @@ pub enum Format {
     Frag,
     /// `+syn-ack` or a number.
     TcpFlags,
+    /// `+new-est`, or `new|trk` in a packet, or a number.
+    CtState,
+    /// `+oam` or a number.
+    TunFlags,
+    /// `(NS,TYPE)`.
+    PacketType,
 }
 
 /// Which masks a match on a field may carry.
@@ -67,6 +73,16 @@ pub enum Prereq {
     NdSolicit,
     /// Neighbour advertisement.
     NdAdvert,
+    /// MPLS, unicast or multicast.
+    Mpls,
+    /// NSH.
+    Nsh,
+    /// A tracked IPv4 packet: one whose connection's first packet is known.
+    CtIpv4,
+    /// A tracked IPv6 packet.
+    CtIpv6,
+    /// A tracked packet of IPv4 or IPv6.
+    CtIp,
 }
 
 /// The part of a key that a staged lookup reads before it goes on to the next.
@@ -94,6 +110,12 @@ pub const ETH_TYPE_IPV6: u16 = 0x86dd;
 pub const ETH_TYPE_VLAN: u16 = 0x8100;
 /// TPID of a service VLAN tag (IEEE 802.1ad).
 pub const ETH_TYPE_QINQ: u16 = 0x88a8;
+/// EtherType of MPLS unicast.
+pub const ETH_TYPE_MPLS: u16 = 0x8847;
+/// EtherType of MPLS multicast.
+pub const ETH_TYPE_MPLS_MCAST: u16 = 0x8848;
+/// EtherType of NSH (RFC 8300).
+pub const ETH_TYPE_NSH: u16 = 0x894f;
 /// The `eth_type` of an 802.3 frame that carries no EtherType.
 pub const ETH_TYPE_NONE: u16 = 0x05ff;
 /// IP protocol number of ICMP.
@@ -275,6 +297,140 @@ fields! {
     NdSll: "nd_sll", "nd_sll", [], ["NXM_NX_ND_SLL", "OXM_OF_IPV6_ND_SLL"], slot::ARP_SHA, Mac, Bitwise, true, NdSolicit, L4;
     #[doc = "Neighbour discovery target link-layer address option."]
     NdTll: "nd_tll", "nd_tll", [], ["NXM_NX_ND_TLL", "OXM_OF_IPV6_ND_TLL"], slot::ARP_THA, Mac, Bitwise, true, NdAdvert, L4;
+    #[doc = "Registers 0 and 1 as one, the former the more significant half."]
+    Xreg0: "xreg0", "xreg0", [], ["OXM_OF_PKT_REG0"], Slot::new(slot::reg(0).word, 0, 64), Hex, Bitwise, true, None, Metadata;
+    #[doc = "Registers 2 and 3 as one, the former the more significant half."]
+    Xreg1: "xreg1", "xreg1", [], ["OXM_OF_PKT_REG1"], Slot::new(slot::reg(2).word, 0, 64), Hex, Bitwise, true, None, Metadata;
+    #[doc = "Registers 4 and 5 as one, the former the more significant half."]
+    Xreg2: "xreg2", "xreg2", [], ["OXM_OF_PKT_REG2"], Slot::new(slot::reg(4).word, 0, 64), Hex, Bitwise, true, None, Metadata;
+    #[doc = "Registers 6 and 7 as one, the former the more significant half."]
+    Xreg3: "xreg3", "xreg3", [], ["OXM_OF_PKT_REG3"], Slot::new(slot::reg(6).word, 0, 64), Hex, Bitwise, true, None, Metadata;
+    #[doc = "Registers 8 and 9 as one, the former the more significant half."]
+    Xreg4: "xreg4", "xreg4", [], ["OXM_OF_PKT_REG4"], Slot::new(slot::reg(8).word, 0, 64), Hex, Bitwise, true, None, Metadata;
+    #[doc = "Registers 10 and 11 as one, the former the more significant half."]
+    Xreg5: "xreg5", "xreg5", [], ["OXM_OF_PKT_REG5"], Slot::new(slot::reg(10).word, 0, 64), Hex, Bitwise, true, None, Metadata;
+    #[doc = "Registers 12 and 13 as one, the former the more significant half."]
+    Xreg6: "xreg6", "xreg6", [], ["OXM_OF_PKT_REG6"], Slot::new(slot::reg(12).word, 0, 64), Hex, Bitwise, true, None, Metadata;
+    #[doc = "Registers 14 and 15 as one, the former the more significant half."]
+    Xreg7: "xreg7", "xreg7", [], ["OXM_OF_PKT_REG7"], Slot::new(slot::reg(14).word, 0, 64), Hex, Bitwise, true, None, Metadata;
+    #[doc = "Registers 0 to 3 as one, the first the most significant part."]
+    Xxreg0: "xxreg0", "xxreg0", [], ["NXM_NX_XXREG0"], Slot::new(slot::reg(0).word, 0, 128), Hex, Bitwise, true, None, Metadata;
+    #[doc = "Registers 4 to 7 as one, the first the most significant part."]
+    Xxreg1: "xxreg1", "xxreg1", [], ["NXM_NX_XXREG1"], Slot::new(slot::reg(4).word, 0, 128), Hex, Bitwise, true, None, Metadata;
+    #[doc = "Registers 8 to 11 as one, the first the most significant part."]
+    Xxreg2: "xxreg2", "xxreg2", [], ["NXM_NX_XXREG2"], Slot::new(slot::reg(8).word, 0, 128), Hex, Bitwise, true, None, Metadata;
+    #[doc = "Registers 12 to 15 as one, the first the most significant part."]
+    Xxreg3: "xxreg3", "xxreg3", [], ["NXM_NX_XXREG3"], Slot::new(slot::reg(12).word, 0, 128), Hex, Bitwise, true, None, Metadata;
+    #[doc = "Tunnel key."]
+    TunId: "tun_id", "tun_id", ["tunnel_id"], ["NXM_NX_TUN_ID", "OXM_OF_TUNNEL_ID"], slot::TUN_ID, Hex, Bitwise, true, None, Metadata;
+    #[doc = "Outer IPv4 source."]
+    TunSrc: "tun_src", "tun_src", [], ["NXM_NX_TUN_IPV4_SRC"], slot::TUN_SRC, Ipv4, Bitwise, true, None, Metadata;
+    #[doc = "Outer IPv4 destination."]
+    TunDst: "tun_dst", "tun_dst", [], ["NXM_NX_TUN_IPV4_DST"], slot::TUN_DST, Ipv4, Bitwise, true, None, Metadata;
+    #[doc = "Outer IPv6 source."]
+    TunIpv6Src: "tun_ipv6_src", "tun_ipv6_src", [], ["NXM_NX_TUN_IPV6_SRC"], slot::TUN_IPV6_SRC, Ipv6, Bitwise, true, None, Metadata;
+    #[doc = "Outer IPv6 destination."]
+    TunIpv6Dst: "tun_ipv6_dst", "tun_ipv6_dst", [], ["NXM_NX_TUN_IPV6_DST"], slot::TUN_IPV6_DST, Ipv6, Bitwise, true, None, Metadata;
+    #[doc = "Tunnel flags."]
+    TunFlags: "tun_flags", "tun_flags", [], ["NXM_NX_TUN_FLAGS"], Slot::new(slot::TUN_FLAGS.word, 48, 1), TunFlags, Bitwise, true, None, Metadata;
+    #[doc = "VXLAN group policy identifier."]
+    TunGbpId: "tun_gbp_id", "tun_gbp_id", [], ["NXM_NX_TUN_GBP_ID"], slot::TUN_GBP_ID, Decimal, Bitwise, true, None, Metadata;
+    #[doc = "VXLAN group policy flags."]
+    TunGbpFlags: "tun_gbp_flags", "tun_gbp_flags", [], ["NXM_NX_TUN_GBP_FLAGS"], slot::TUN_GBP_FLAGS, Hex, Bitwise, true, None, Metadata;
+    #[doc = "ERSPAN index, 20 bits."]
+    TunErspanIdx: "tun_erspan_idx", "tun_erspan_idx", [], ["NXOXM_ET_ERSPAN_IDX"], Slot::new(slot::TUN_ERSPAN_IDX.word, 32, 20), Hex, Bitwise, true, None, Metadata;
+    #[doc = "ERSPAN version."]
+    TunErspanVer: "tun_erspan_ver", "tun_erspan_ver", [], ["NXOXM_ET_ERSPAN_VER"], Slot::new(slot::TUN_ERSPAN_VER.word, 0, 4), Decimal, Bitwise, true, None, Metadata;
+    #[doc = "ERSPAN direction."]
+    TunErspanDir: "tun_erspan_dir", "tun_erspan_dir", [], ["NXOXM_ET_ERSPAN_DIR"], Slot::new(slot::TUN_ERSPAN_DIR.word, 24, 1), Decimal, Bitwise, true, None, Metadata;
+    #[doc = "ERSPAN hardware identifier."]
+    TunErspanHwid: "tun_erspan_hwid", "tun_erspan_hwid", [], ["NXOXM_ET_ERSPAN_HWID"], Slot::new(slot::TUN_ERSPAN_HWID.word, 16, 6), Hex, Bitwise, true, None, Metadata;
+    #[doc = "GTP-U flags."]
+    TunGtpuFlags: "tun_gtpu_flags", "tun_gtpu_flags", [], ["NXOXM_ET_GTPU_FLAGS"], slot::TUN_GTPU_FLAGS, Hex, Bitwise, false, None, Metadata;
+    #[doc = "GTP-U message type."]
+    TunGtpuMsgtype: "tun_gtpu_msgtype", "tun_gtpu_msgtype", [], ["NXOXM_ET_GTPU_MSGTYPE"], slot::TUN_GTPU_MSGTYPE, Decimal, Bitwise, false, None, Metadata;
+    #[doc = "Geneve option 0."]
+    TunMetadata0: "tun_metadata0", "tun_metadata0", [], ["NXM_NX_TUN_METADATA0"], slot::tun_metadata(0), Hex, Bitwise, true, None, Metadata;
+    #[doc = "Geneve option 1."]
+    TunMetadata1: "tun_metadata1", "tun_metadata1", [], ["NXM_NX_TUN_METADATA1"], slot::tun_metadata(1), Hex, Bitwise, true, None, Metadata;
+    #[doc = "Geneve option 2."]
+    TunMetadata2: "tun_metadata2", "tun_metadata2", [], ["NXM_NX_TUN_METADATA2"], slot::tun_metadata(2), Hex, Bitwise, true, None, Metadata;
+    #[doc = "Geneve option 3."]
+    TunMetadata3: "tun_metadata3", "tun_metadata3", [], ["NXM_NX_TUN_METADATA3"], slot::tun_metadata(3), Hex, Bitwise, true, None, Metadata;
+    #[doc = "Geneve option 4."]
+    TunMetadata4: "tun_metadata4", "tun_metadata4", [], ["NXM_NX_TUN_METADATA4"], slot::tun_metadata(4), Hex, Bitwise, true, None, Metadata;
+    #[doc = "Geneve option 5."]
+    TunMetadata5: "tun_metadata5", "tun_metadata5", [], ["NXM_NX_TUN_METADATA5"], slot::tun_metadata(5), Hex, Bitwise, true, None, Metadata;
+    #[doc = "Geneve option 6."]
+    TunMetadata6: "tun_metadata6", "tun_metadata6", [], ["NXM_NX_TUN_METADATA6"], slot::tun_metadata(6), Hex, Bitwise, true, None, Metadata;
+    #[doc = "Geneve option 7."]
+    TunMetadata7: "tun_metadata7", "tun_metadata7", [], ["NXM_NX_TUN_METADATA7"], slot::tun_metadata(7), Hex, Bitwise, true, None, Metadata;
+    #[doc = "Connection state."]
+    CtState: "ct_state", "ct_state", [], ["NXM_NX_CT_STATE"], slot::CT_STATE, CtState, Bitwise, false, None, Metadata;
+    #[doc = "Connection tracking zone."]
+    CtZone: "ct_zone", "ct_zone", [], ["NXM_NX_CT_ZONE"], slot::CT_ZONE, Decimal, Exact, false, None, Metadata;
+    #[doc = "Connection mark."]
+    CtMark: "ct_mark", "ct_mark", [], ["NXM_NX_CT_MARK"], slot::CT_MARK, Hex, Bitwise, true, None, Metadata;
+    #[doc = "Connection label."]
+    CtLabel: "ct_label", "ct_label", [], ["NXM_NX_CT_LABEL"], slot::CT_LABEL, Hex, Bitwise, true, None, Metadata;
+    #[doc = "IP protocol of the connection's first packet."]
+    CtNwProto: "ct_nw_proto", "ct_nw_proto", [], ["NXM_NX_CT_NW_PROTO"], slot::CT_NW_PROTO, Decimal, Exact, false, CtIp, Metadata;
+    #[doc = "IPv4 source of the connection's first packet."]
+    CtNwSrc: "ct_nw_src", "ct_nw_src", [], ["NXM_NX_CT_NW_SRC"], slot::CT_NW_SRC, Ipv4, Bitwise, false, CtIpv4, Metadata;
+    #[doc = "IPv4 destination of the connection's first packet."]
+    CtNwDst: "ct_nw_dst", "ct_nw_dst", [], ["NXM_NX_CT_NW_DST"], slot::CT_NW_DST, Ipv4, Bitwise, false, CtIpv4, Metadata;
+    #[doc = "IPv6 source of the connection's first packet."]
+    CtIpv6Src: "ct_ipv6_src", "ct_ipv6_src", [], ["NXM_NX_CT_IPV6_SRC"], slot::CT_IPV6_SRC, Ipv6, Bitwise, false, CtIpv6, Metadata;
+    #[doc = "IPv6 destination of the connection's first packet."]
+    CtIpv6Dst: "ct_ipv6_dst", "ct_ipv6_dst", [], ["NXM_NX_CT_IPV6_DST"], slot::CT_IPV6_DST, Ipv6, Bitwise, false, CtIpv6, Metadata;
+    #[doc = "Transport source port of the connection's first packet."]
+    CtTpSrc: "ct_tp_src", "ct_tp_src", [], ["NXM_NX_CT_TP_SRC"], slot::CT_TP_SRC, Decimal, Bitwise, false, CtIp, Metadata;
+    #[doc = "Transport destination port of the connection's first packet."]
+    CtTpDst: "ct_tp_dst", "ct_tp_dst", [], ["NXM_NX_CT_TP_DST"], slot::CT_TP_DST, Decimal, Bitwise, false, CtIp, Metadata;
+    #[doc = "Hash that the datapath computed."]
+    DpHash: "dp_hash", "dp_hash", [], ["NXM_NX_DP_HASH"], slot::DP_HASH, Hex, Bitwise, false, None, Metadata;
+    #[doc = "Recirculation identifier."]
+    RecircId: "recirc_id", "recirc_id", [], ["NXM_NX_RECIRC_ID"], slot::RECIRC_ID, Hex, Exact, false, None, Metadata;
+    #[doc = "Identifier of the conjunction that matched."]
+    ConjId: "conj_id", "conj_id", [], ["NXM_NX_CONJ_ID"], slot::CONJ_ID, Decimal, Exact, false, None, Metadata;
+    #[doc = "Priority for quality of service."]
+    SkbPriority: "skb_priority", "skb_priority", [], [], slot::SKB_PRIORITY, Hex, Exact, false, None, Metadata;
+    #[doc = "Output port in the action set."]
+    ActsetOutput: "actset_output", "actset_output", [], ["ONFOXM_ET_ACTSET_OUTPUT", "OXM_OF_ACTSET_OUTPUT"], Slot::new(slot::ACTSET_OUTPUT.word, 0, 16), Port, Exact, false, None, Metadata;
+    #[doc = "Packet type: name space and type within it."]
+    PacketType: "packet_type", "packet_type", [], ["OXM_OF_PACKET_TYPE"], slot::PACKET_TYPE, PacketType, Exact, false, None, Metadata;
+    #[doc = "Label of the outermost MPLS entry."]
+    MplsLabel: "mpls_label", "mpls_label", [], ["OXM_OF_MPLS_LABEL"], Slot::new(4, 44, 20), Decimal, Exact, true, Mpls, L3;
+    #[doc = "Traffic class of the outermost MPLS entry."]
+    MplsTc: "mpls_tc", "mpls_tc", [], ["OXM_OF_MPLS_TC"], Slot::new(4, 41, 3), Decimal, Exact, true, Mpls, L3;
+    #[doc = "Bottom-of-stack bit of the outermost MPLS entry."]
+    MplsBos: "mpls_bos", "mpls_bos", [], ["OXM_OF_MPLS_BOS"], Slot::new(4, 40, 1), Decimal, Exact, false, Mpls, L3;
+    #[doc = "TTL of the outermost MPLS entry."]
+    MplsTtl: "mpls_ttl", "mpls_ttl", [], ["NXM_NX_MPLS_TTL"], Slot::new(4, 32, 8), Decimal, Exact, true, Mpls, L3;
+    #[doc = "NSH flags."]
+    NshFlags: "nsh_flags", "nsh_flags", [], ["NXOXM_NSH_FLAGS"], slot::NSH_FLAGS, Decimal, Bitwise, true, Nsh, L3;
+    #[doc = "NSH TTL."]
+    NshTtl: "nsh_ttl", "nsh_ttl", [], ["NXOXM_NSH_TTL"], slot::NSH_TTL, Decimal, Exact, true, Nsh, L3;
+    #[doc = "NSH metadata type."]
+    NshMdtype: "nsh_mdtype", "nsh_mdtype", [], ["NXOXM_NSH_MDTYPE"], slot::NSH_MDTYPE, Decimal, Exact, false, Nsh, L3;
+    #[doc = "NSH next protocol."]
+    NshNp: "nsh_np", "nsh_np", [], ["NXOXM_NSH_NP"], slot::NSH_NP, Decimal, Exact, false, Nsh, L3;
+    #[doc = "NSH service path identifier."]
+    NshSpi: "nsh_spi", "nsh_spi", ["nsp"], ["NXOXM_NSH_SPI"], Slot::new(4, 40, 24), Hex, Exact, true, Nsh, L3;
+    #[doc = "NSH service index."]
+    NshSi: "nsh_si", "nsh_si", ["nsi"], ["NXOXM_NSH_SI"], Slot::new(4, 32, 8), Decimal, Exact, true, Nsh, L3;
+    #[doc = "NSH context word 1."]
+    NshC1: "nsh_c1", "nsh_c1", ["nshc1"], ["NXOXM_NSH_C1"], Slot::new(7, 32, 32), Hex, Bitwise, true, Nsh, L3;
+    #[doc = "NSH context word 2."]
+    NshC2: "nsh_c2", "nsh_c2", ["nshc2"], ["NXOXM_NSH_C2"], Slot::new(7, 0, 32), Hex, Bitwise, true, Nsh, L3;
+    #[doc = "NSH context word 3."]
+    NshC3: "nsh_c3", "nsh_c3", ["nshc3"], ["NXOXM_NSH_C3"], Slot::new(8, 32, 32), Hex, Bitwise, true, Nsh, L3;
+    #[doc = "NSH context word 4."]
+    NshC4: "nsh_c4", "nsh_c4", ["nshc4"], ["NXOXM_NSH_C4"], Slot::new(8, 0, 32), Hex, Bitwise, true, Nsh, L3;
+    #[doc = "Reserved field of a neighbour solicitation or advertisement."]
+    NdReserved: "nd_reserved", "nd_reserved", [], ["ERICOXM_OF_ICMPV6_ND_RESERVED"], slot::ND_RESERVED, Decimal, Exact, true, Nd, L4;
+    #[doc = "Type of the first option of a neighbour solicitation or advertisement."]
+    NdOptionsType: "nd_options_type", "nd_options_type", [], ["ERICOXM_OF_ICMPV6_ND_OPTIONS_TYPE"], slot::ND_OPTIONS_TYPE, Decimal, Exact, true, Nd, L4;
 }
 
 impl Field {
@@ -344,6 +500,11 @@ impl Prereq {
             }
             Self::Icmpv4 => Self::Ipv4.holds(key, mask) && l4_is(key, mask, IP_PROTO_ICMP),
             Self::Icmpv6 => Self::Ipv6.holds(key, mask) && l4_is(key, mask, IP_PROTO_ICMPV6),
+            Self::Mpls => matches!(read(slot::ETH_TYPE) as u16, ETH_TYPE_MPLS | ETH_TYPE_MPLS_MCAST),
+            Self::Nsh => read(slot::ETH_TYPE) as u16 == ETH_TYPE_NSH,
+            Self::CtIpv4 => read(slot::ETH_TYPE) as u16 == ETH_TYPE_IPV4 && original_tuple_is_known(key, mask),
+            Self::CtIpv6 => read(slot::ETH_TYPE) as u16 == ETH_TYPE_IPV6 && original_tuple_is_known(key, mask),
+            Self::CtIp => Self::Ip.holds(key, mask) && original_tuple_is_known(key, mask),
             Self::Nd | Self::NdSolicit | Self::NdAdvert => {
                 if !Self::Icmpv6.holds(key, mask) {
                     return false;
@@ -368,6 +529,12 @@ fn l4_is(key: &FlowKey, mask: &mut FlowMask, proto: u8) -> bool {
     mask.add(slot::IP_PROTO);
     mask.add(slot::IP_FRAG);
     key.get(slot::IP_PROTO) == u128::from(proto) && key.get(slot::IP_FRAG) as u8 & crate::key::FRAG_LATER == 0
+}
+
+/// Whether the tracker says what the first packet of the connection was: the packet is tracked and not invalid.
+fn original_tuple_is_known(key: &FlowKey, mask: &mut FlowMask) -> bool {
+    mask.set_masked(slot::CT_STATE, u128::MAX, u128::from(CT_TRK | CT_INV));
+    key.get(slot::CT_STATE) as u8 & (CT_TRK | CT_INV) == CT_TRK
 }
 
 /// The tag-present bit as a match on `vlan_tci`: value and mask.

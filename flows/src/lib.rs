@@ -4,7 +4,8 @@
 //! lives and what it is called; [`Match`], [`action`] and [`rule`] are what a flow is; [`classifier`] and [`table`]
 //! find the rule for a packet; [`bridge`] puts tables and ports together into a model; [`translate`] walks the model
 //! with a packet and returns [`datapath`] actions with the mask they hold under; [`explain`] tells that to a person.
-//! [`text`] reads and prints all of it in Open vSwitch's syntax; [`flow_mod`] and [`consistency`] change tables.
+//! [`group`] and [`meter`] are what flows share. [`text`] reads and prints all of it in Open vSwitch's syntax;
+//! [`flow_mod`] and [`consistency`] change tables.
 
 pub mod action;
 pub mod bridge;
@@ -15,8 +16,10 @@ pub mod explain;
 pub mod field;
 pub mod filter;
 pub mod flow_mod;
+pub mod group;
 pub mod key;
 mod matching;
+pub mod meter;
 mod owner;
 pub mod packet;
 mod port;

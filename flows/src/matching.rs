@@ -11,12 +11,12 @@ use std::fmt;
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Match {
     /// Bit N is set when word N is looked at.
-    map: u32,
+    map: u64,
     /// Value and mask of each such word, in order.
     words: Box<[[u64; 2]]>,
 }
 
-const _: () = assert!(KEY_WORDS <= 32, "the map of a match has 32 bits");
+const _: () = assert!(KEY_WORDS <= 64, "the map of a match has 64 bits");
 
 impl Match {
     /// The match that every packet satisfies.
@@ -26,7 +26,7 @@ impl Match {
 
     /// The match on `value` under `mask`; value bits outside the mask are ignored.
     pub fn new(value: &FlowKey, mask: &FlowMask) -> Self {
-        let mut map = 0;
+        let mut map = 0u64;
         let words = (0..KEY_WORDS)
             .filter(|&i| mask.0[i] != 0)
             .map(|i| {
@@ -53,7 +53,7 @@ impl Match {
     }
 
     /// Which words are looked at: bit N stands for word N.
-    pub(crate) fn map(&self) -> u32 {
+    pub(crate) fn map(&self) -> u64 {
         self.map
     }
 

@@ -68,8 +68,12 @@ pub struct FlowSpec {
     pub send_flow_rem: bool,
     /// What it matches.
     pub matches: Match,
-    /// What it does; empty drops.
-    pub actions: Box<[Action]>,
+    /// Its packets are not counted.
+    pub no_packet_counts: bool,
+    /// Its bytes are not counted.
+    pub no_byte_counts: bool,
+    /// What it does; empty drops. Flows with the same actions may share them.
+    pub actions: Arc<[Action]>,
     /// Who asked for it.
     pub owner: Owner,
     /// The round of its owner's programming that it belongs to: an owner that starts anew installs under a higher
@@ -81,7 +85,7 @@ pub struct FlowSpec {
 
 impl FlowSpec {
     /// A flow of table 0 with default priority that matches `matches` and does `actions`.
-    pub fn new(matches: Match, actions: impl Into<Box<[Action]>>, owner: Owner) -> Self {
+    pub fn new(matches: Match, actions: impl Into<Arc<[Action]>>, owner: Owner) -> Self {
         Self {
             table: TableId::FIRST,
             priority: DEFAULT_PRIORITY,
@@ -90,6 +94,8 @@ impl FlowSpec {
             hard_timeout: 0,
             importance: 0,
             send_flow_rem: false,
+            no_packet_counts: false,
+            no_byte_counts: false,
             matches,
             actions: actions.into(),
             owner,
@@ -119,9 +125,20 @@ pub struct RuleStats {
     packets: AtomicU64,
     bytes: AtomicU64,
     used: AtomicU64,
+    refreshed: AtomicU64,
 }
 
 impl RuleStats {
+    /// Starts the hard timeout anew at `now`: a packet would have made the rule again.
+    pub fn refresh(&self, now: Millis) {
+        self.refreshed.fetch_max(now.0, Ordering::Relaxed);
+    }
+
+    /// When the hard timeout was last started anew; zero if it never was.
+    pub fn refreshed(&self) -> Millis {
+        Millis(self.refreshed.load(Ordering::Relaxed))
+    }
+
     /// Counts `packets` of `bytes` in all, the last of them at `used`.
     pub fn credit(&self, packets: u64, bytes: u64, used: Millis) {
         self.packets.fetch_add(packets, Ordering::Relaxed);

@@ -3,10 +3,10 @@
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, RngExt, SeedableRng};
-use sluice_flows::action::{Action, ControllerAction, ModAction, PacketInReason, Subfield};
+use sluice_flows::action::{Action, ControllerAction, ModAction, Subfield};
 use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, Model, VlanMode};
 use sluice_flows::field::{FIELDS, Field, Format, Maskable};
-use sluice_flows::key::{FRAG_ANY, FRAG_LATER, FlowKey, PacketKey, VLAN_PRESENT, slot};
+use sluice_flows::key::{FRAG_ANY, FRAG_LATER, FlowKey, VLAN_PRESENT, slot};
 use sluice_flows::rule::{FlowSpec, Millis, Rule, TableId};
 use sluice_flows::table::Tables;
 use sluice_flows::{DpPort, Match, Owner, PortNo};
@@ -61,7 +61,7 @@ pub fn model_of(flows: &[Vec<FlowSpec>; 2], local: bool) -> Model {
             tables.insert(Arc::new(Rule::new(flow.clone(), Millis(0))));
         }
         let ports = ports.map(|p| (p.no, Arc::new(p))).collect();
-        let bridge = Bridge { id, name: format!("br{}", id.0).into(), ports, tables };
+        let bridge = Bridge { ports, tables, ..Bridge::new(id, format!("br{}", id.0)) };
         model.ports.extend(bridge.ports.values().map(|p| (p.dp, (id, p.no))));
         model.bridges.insert(id, Arc::new(bridge));
     }
@@ -95,7 +95,7 @@ pub fn prioritised(rng: &mut StdRng, count: usize, flow: impl Fn(&mut StdRng) ->
 /// A random rule in one of [`TABLES`] tables.
 pub fn rule(rng: &mut StdRng) -> FlowSpec {
     let table = if rng.random_bool(0.4) { 0 } else { rng.random_range(0..TABLES) };
-    let template = FlowKey::from(&packet(rng));
+    let template = packet(rng);
     let mut matches = Match::any();
     for _ in 0..rng.random_range(0..3) {
         match_something(rng, &template, &mut matches);
@@ -155,6 +155,7 @@ fn action(rng: &mut StdRng, table: u8) -> Action {
         7..=9 => Action::Resubmit {
             port: rng.random_bool(0.3).then(|| PortNo(rng.random_range(1..=PORTS))),
             table: Some(tables(rng.random_range(0..TABLES))),
+            ct: false,
             extended: true,
         },
         10 | 11 => set_field(rng),
@@ -171,14 +172,13 @@ fn action(rng: &mut StdRng, table: u8) -> Action {
         15 => Action::Mod(modification(rng)),
         16 => Action::PushVlan(pick(rng, &[0x8100, 0x88a8])),
         17 => Action::PopVlan { modern: true },
-        18 => Action::DecTtl,
+        18 => Action::DecTtl(Box::default()),
         _ if rng.random_bool(0.5) => Action::Note([1, 2, 3].into()),
-        _ => Action::Controller(ControllerAction {
+        _ => Action::Controller(Box::new(ControllerAction {
             max_len: 128,
-            reason: PacketInReason::Action,
-            controller_id: 0,
             extended: true,
-        }),
+            ..ControllerAction::default()
+        })),
     }
 }
 
@@ -238,8 +238,8 @@ fn random_value(rng: &mut StdRng, field: Field) -> u128 {
 }
 
 /// A random packet that some frame could have, come in by one of the first bridge's ports that are up.
-pub fn packet(rng: &mut StdRng) -> PacketKey {
-    let mut key = PacketKey::ZERO;
+pub fn packet(rng: &mut StdRng) -> FlowKey {
+    let mut key = FlowKey::ZERO;
     key.set(slot::IN_PORT, rng.random_range(1..PATCH).into());
     key.set(slot::ETH_SRC, pick(rng, &MACS[..3]));
     key.set(slot::ETH_DST, pick(rng, &MACS));
@@ -264,7 +264,7 @@ pub fn packet(rng: &mut StdRng) -> PacketKey {
     key
 }
 
-fn tag(rng: &mut StdRng, key: &mut PacketKey) {
+fn tag(rng: &mut StdRng, key: &mut FlowKey) {
     let tags = pick(rng, &[0, 0, 0, 1, 1, 2]);
     let slots = [(slot::VLAN_TPID, slot::VLAN_TCI), (slot::INNER_VLAN_TPID, slot::INNER_VLAN_TCI)];
     for (tpid, tci) in slots.into_iter().take(tags) {
@@ -274,7 +274,7 @@ fn tag(rng: &mut StdRng, key: &mut PacketKey) {
     }
 }
 
-fn arp(rng: &mut StdRng, key: &mut PacketKey) {
+fn arp(rng: &mut StdRng, key: &mut FlowKey) {
     key.set(slot::ETH_TYPE, 0x0806);
     key.set(slot::IP_PROTO, rng.random_range(1..3));
     key.set(slot::IP_SRC, pick(rng, &IPV4));
@@ -283,7 +283,7 @@ fn arp(rng: &mut StdRng, key: &mut PacketKey) {
     key.set(slot::ARP_THA, pick(rng, &MACS));
 }
 
-fn ip(rng: &mut StdRng, key: &mut PacketKey, icmp: u128) {
+fn ip(rng: &mut StdRng, key: &mut FlowKey, icmp: u128) {
     key.set(slot::IP_TOS, rng.random::<u8>().into());
     key.set(slot::IP_TTL, pick(rng, &[0, 1, 2, 64, 255]));
     let frag = pick(rng, &[0, 0, 0, 0, FRAG_ANY, FRAG_ANY | FRAG_LATER]);

@@ -5,13 +5,13 @@ use sluice_flows::action::{Action, ModAction, Subfield};
 use sluice_flows::bridge::{Bridge, Model};
 use sluice_flows::datapath::DpAction;
 use sluice_flows::field::{Field, Prereq};
-use sluice_flows::key::{FRAG_LATER, FlowKey, PacketKey, VLAN_PRESENT, slot};
+use sluice_flows::key::{FRAG_LATER, FRAME_WORDS, FlowKey, VLAN_PRESENT, slot};
 use sluice_flows::rule::TableId;
 use sluice_flows::{DpPort, PortNo};
 
 /// What left: the port, and the packet as it was then (without its ingress port). Packets to the controller have
 /// port 0.
-pub type Sent = (DpPort, PacketKey);
+pub type Sent = (DpPort, FlowKey);
 
 /// Jumps and nesting that a packet may make before it is dropped whole.
 const MAX_JUMPS: u32 = 4096;
@@ -19,7 +19,7 @@ const MAX_DEPTH: u32 = 64;
 
 /// What the tables of the model's first bridge, and of those behind it, do with the packet; `None` if it goes round in
 /// circles.
-pub fn interpret(model: &Model, packet: &PacketKey) -> Option<Vec<Sent>> {
+pub fn interpret(model: &Model, packet: &FlowKey) -> Option<Vec<Sent>> {
     let mut run = Run::new(model, packet);
     run.table(0, None, true).ok()?;
     Some(run.sent)
@@ -27,15 +27,15 @@ pub fn interpret(model: &Model, packet: &PacketKey) -> Option<Vec<Sent>> {
 
 /// The packet as it is each time that something other than `pop_vlan` may take a tag off: NORMAL, and a write that clears
 /// the tag-present bit of the TCI.
-pub fn at_implied_pops(model: &Model, packet: &PacketKey) -> Vec<FlowKey> {
+pub fn at_implied_pops(model: &Model, packet: &FlowKey) -> Vec<FlowKey> {
     let mut run = Run::new(model, packet);
     let _ = run.table(0, None, true);
     run.implied_pops
 }
 
 /// Applies datapath actions to the packet and returns what left, in the form of [`interpret`].
-pub fn apply(actions: &[DpAction], packet: &PacketKey) -> Vec<Sent> {
-    let mut key = FlowKey::from(packet);
+pub fn apply(actions: &[DpAction], packet: &FlowKey) -> Vec<Sent> {
+    let mut key = *packet;
     let mut sent = Vec::new();
     for action in actions {
         match action {
@@ -51,14 +51,16 @@ pub fn apply(actions: &[DpAction], packet: &PacketKey) -> Vec<Sent> {
                 push(&mut key, *tpid);
                 key.set(slot::VLAN_TCI, (tci | VLAN_PRESENT).into());
             }
+            other => panic!("{other:?} is not interpreted"),
         }
     }
     sent
 }
 
-fn on_the_wire(key: &FlowKey) -> PacketKey {
-    let mut packet = key.packet();
+fn on_the_wire(key: &FlowKey) -> FlowKey {
+    let mut packet = *key;
     packet.0[0] = 0;
+    packet.0[FRAME_WORDS..].fill(0);
     packet
 }
 
@@ -75,9 +77,9 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(model: &'a Model, packet: &PacketKey) -> Self {
+    fn new(model: &'a Model, packet: &FlowKey) -> Self {
         let bridge = model.bridges.values().next().expect("the model has a bridge");
-        let key = FlowKey::from(packet);
+        let key = *packet;
         Self { model, bridge, key, sent: Vec::new(), implied_pops: Vec::new(), jumps: 0, depth: 0 }
     }
 
@@ -126,14 +128,14 @@ impl<'a> Run<'a> {
                 Action::Mod(change) => self.modify(*change),
                 Action::PushVlan(tpid) => push(&mut self.key, *tpid),
                 Action::PopVlan { .. } => pop(&mut self.key),
-                Action::DecTtl if self.has(Prereq::Ip) => match self.key.get(slot::IP_TTL) {
+                Action::DecTtl(_) if self.has(Prereq::Ip) => match self.key.get(slot::IP_TTL) {
                     0 | 1 => {
                         self.send(DpPort(0));
                         return Ok(());
                     }
                     ttl => self.key.set(slot::IP_TTL, ttl - 1),
                 },
-                Action::DecTtl | Action::Note(_) => {}
+                _ => {}
             }
         }
         Ok(())
@@ -210,6 +212,7 @@ impl<'a> Run<'a> {
         let first = self.key.get(slot::IP_FRAG) as u8 & FRAG_LATER == 0;
         let icmp6 = v6 && first && proto == 58;
         let (kind, code) = (self.key.get(slot::TP_SRC), self.key.get(slot::TP_DST));
+        let tracked = self.key.get(slot::CT_STATE) & 0x30 == 0x20;
         match prereq {
             Prereq::None => true,
             Prereq::Vlan => self.key.get(slot::VLAN_TCI) as u16 & VLAN_PRESENT != 0,
@@ -225,6 +228,11 @@ impl<'a> Run<'a> {
             Prereq::Nd => icmp6 && code == 0 && (kind == 135 || kind == 136),
             Prereq::NdSolicit => icmp6 && code == 0 && kind == 135,
             Prereq::NdAdvert => icmp6 && code == 0 && kind == 136,
+            Prereq::Mpls => matches!(eth_type, 0x8847 | 0x8848),
+            Prereq::Nsh => eth_type == 0x894f,
+            Prereq::CtIpv4 => v4 && tracked,
+            Prereq::CtIpv6 => v6 && tracked,
+            Prereq::CtIp => (v4 || v6) && tracked,
         }
     }
 
@@ -275,8 +283,11 @@ impl<'a> Run<'a> {
                     self.set(field, v.into(), all);
                 }
             }
-            ModAction::VlanVid(v) => self.set(Field::VlanVid, (v | VLAN_PRESENT).into(), all),
-            ModAction::VlanPcp(v) => {
+            ModAction::SetVlanVid(_) | ModAction::SetVlanPcp(_) if !self.has(Prereq::Vlan) => {}
+            ModAction::VlanVid(v) | ModAction::SetVlanVid(v) => {
+                self.set(Field::VlanVid, (v | VLAN_PRESENT).into(), all)
+            }
+            ModAction::VlanPcp(v) | ModAction::SetVlanPcp(v) => {
                 let tci = u16::from(v) << 13 | VLAN_PRESENT;
                 self.set(Field::VlanTci, tci.into(), 0xf000);
             }

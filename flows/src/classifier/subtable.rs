@@ -26,7 +26,7 @@ pub(super) struct Subtable {
 #[derive(Clone, Debug)]
 struct Shape {
     /// Which words are looked at, as in a match.
-    map: u32,
+    map: u64,
     /// Number of bits in the mask.
     bits: u32,
     /// The words looked at, by stage.

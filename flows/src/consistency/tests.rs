@@ -85,7 +85,7 @@ fn openflow_1_0_actions_are_accepted_under_any_match() {
         Action::Mod(ModAction::TpSrc(5)),
         Action::Mod(ModAction::VlanVid(5)),
         Action::Mod(ModAction::VlanPcp(5)),
-        Action::DecTtl,
+        Action::DecTtl(Box::default()),
         Action::PopVlan { modern: true },
         Action::PopVlan { modern: false },
     ];
@@ -163,7 +163,7 @@ fn goto_table_leads_forward_and_comes_last() {
         check_in(0, &Match::any(), &[Action::GotoTable(table(4)), output]),
         Err(ConsistencyError::GotoNotLast { action: 1 })
     );
-    let resubmit = Action::Resubmit { port: None, table: Some(table(3)), extended: true };
+    let resubmit = Action::Resubmit { port: None, table: Some(table(3)), ct: false, extended: true };
     assert!(check_in(3, &Match::any(), &[resubmit]).is_ok());
 }
 

@@ -3,7 +3,7 @@
 use super::{Exit, effective, exits, show_walk};
 use crate::bridge::Model;
 use crate::datapath::Translation;
-use crate::key::{FlowKey, PacketKey, slot};
+use crate::key::{FlowKey, slot};
 use crate::port::DpPort;
 use crate::rule::Rule;
 use crate::text::{Names, show_datapath_actions, show_megaflow, show_packet};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The packet as it came in; its `in_port` is the OpenFlow number.
-    pub packet: PacketKey,
+    pub packet: FlowKey,
     /// The packet as a flow.
     pub flow: String,
     /// The walk through the tables, one step a line. Its last line starts with `Datapath actions: `.
@@ -37,7 +37,7 @@ pub struct Report {
 impl Report {
     /// Traces the packet `key` that comes in by `ingress`. Nothing is learned, counted or sent. Ports are written by
     /// name where `names` is true, else by number, and in the datapath actions by the datapath's number.
-    pub fn trace(model: &Model, macs: &impl MacLookup, ingress: DpPort, key: &PacketKey, names: bool) -> Self {
+    pub fn trace(model: &Model, macs: &impl MacLookup, ingress: DpPort, key: &FlowKey, names: bool) -> Self {
         let mut log = TraceLog::default();
         let translation = translate(model, macs, ingress, key, &mut log);
         Self::new(model, ingress, key, &translation, &log, names)
@@ -47,7 +47,7 @@ impl Report {
     pub fn new(
         model: &Model,
         ingress: DpPort,
-        key: &PacketKey,
+        key: &FlowKey,
         translation: &Translation,
         log: &TraceLog,
         names: bool,
@@ -61,7 +61,7 @@ impl Report {
         let name = |dp| model.port(dp).filter(|_| names).map(|(_, port)| &*port.name);
         let mut report = Self {
             packet,
-            flow: show_packet(&FlowKey::from(&packet), &words).to_string(),
+            flow: show_packet(&packet, &words).to_string(),
             walk: String::new(),
             verdict: translation.verdict,
             rule: translation.decider().cloned(),
@@ -104,7 +104,7 @@ mod tests {
             tables.apply(&change, Millis(0)).unwrap();
         }
         let mut model = Model::default();
-        let mut bridge = Bridge { id, name: "br0".into(), ports: Default::default(), tables };
+        let mut bridge = Bridge { tables, ..Bridge::new(id, "br0") };
         for no in 1..=3 {
             let (no, dp) = (PortNo(no), DpPort(no.into()));
             let name = format!("p{no}").into();

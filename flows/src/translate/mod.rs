@@ -32,13 +32,12 @@ use crate::action::{Action, ControllerAction, PacketInReason};
 use crate::bridge::{Bridge, BridgeId, Model};
 use crate::datapath::{DpAction, MacQuery, PacketIn, Translation};
 use crate::field::Field;
-use crate::key::{FlowKey, FlowMask, PACKET_WORDS, PacketKey, PacketMask, slot};
+use crate::key::{FlowKey, FlowMask, slot};
 use crate::owner::Owner;
 use crate::port::{DpPort, PortNo};
 use crate::rule::{Rule, TableId};
 use crate::verdict::{DropReason, Verdict};
 use set::Wire;
-use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// Nested jumps to the same or an earlier table.
@@ -72,20 +71,12 @@ pub fn translate(
     model: &Model,
     macs: &impl MacLookup,
     ingress: DpPort,
-    key: &PacketKey,
+    key: &FlowKey,
     sink: &mut impl TraceSink,
 ) -> Translation {
     let entry = model.ports.get(&ingress).and_then(|(bridge, no)| Some((model.bridge(*bridge)?, *no)));
     let Some((bridge, in_port)) = entry else {
-        return Translation {
-            mask: ingress_mask(),
-            actions: Vec::new(),
-            verdict: Verdict::Drop(DropReason::NoPort),
-            rules: Vec::new(),
-            sightings: SmallVec::new(),
-            mac_queries: SmallVec::new(),
-            patched: SmallVec::new(),
-        };
+        return Translation::dropped(DropReason::NoPort);
     };
     let mut walk = Walk::new(model, macs, bridge, key, in_port, sink);
     walk.enter_bridge();
@@ -99,7 +90,7 @@ pub fn translate_packet_out(
     macs: &impl MacLookup,
     bridge: BridgeId,
     in_port: PortNo,
-    key: &PacketKey,
+    key: &FlowKey,
     actions: &[Action],
     sink: &mut impl TraceSink,
 ) -> Option<Translation> {
@@ -108,17 +99,10 @@ pub fn translate_packet_out(
     Some(walk.run())
 }
 
-/// The ingress port alone: the least that any result depends on.
-fn ingress_mask() -> PacketMask {
-    let mut mask = PacketMask::ZERO;
-    mask.set(slot::IN_PORT, u128::MAX);
-    mask
-}
-
 /// Adds the EtherType, and the IP protocol and fragment bits under any transport bits. A lookup may prove its answer by
 /// bits of an address or a port alone; but a mask that does not say what protocol its bits are of cannot be written as
 /// a flow, and protocols mixed in one entry make for more different masks.
-fn add_protocol(mask: &mut PacketMask) {
+fn add_protocol(mask: &mut FlowMask) {
     let words = [slot::TP_SRC, slot::ARP_SHA, slot::ARP_THA].map(|s| mask.0[usize::from(s.word)]);
     if words != [0; 3] || mask.get(slot::ND_TARGET) != 0 {
         mask.set(slot::IP_PROTO, u128::MAX);
@@ -172,15 +156,8 @@ struct Walk<'a, M, S> {
 }
 
 impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
-    fn new(
-        model: &'a Model,
-        macs: &'a M,
-        bridge: &'a Bridge,
-        key: &PacketKey,
-        in_port: PortNo,
-        sink: &'a mut S,
-    ) -> Self {
-        let mut flow = Flow { key: FlowKey::from(key), written: FlowMask::ZERO };
+    fn new(model: &'a Model, macs: &'a M, bridge: &'a Bridge, key: &FlowKey, in_port: PortNo, sink: &'a mut S) -> Self {
+        let mut flow = Flow { key: *key, written: FlowMask::ZERO };
         flow.key.set(slot::IN_PORT, in_port.0.into());
         Self {
             model,
@@ -196,15 +173,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             looped: false,
             forwarded: false,
             reason: DropReason::NoRule,
-            out: Translation {
-                mask: ingress_mask(),
-                actions: Vec::new(),
-                verdict: Verdict::Drop(DropReason::NoRule),
-                rules: Vec::new(),
-                sightings: SmallVec::new(),
-                mac_queries: SmallVec::new(),
-                patched: SmallVec::new(),
-            },
+            out: Translation::dropped(DropReason::NoRule),
         }
     }
 
@@ -239,9 +208,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
     }
 
     fn finish(mut self) -> Translation {
-        for (out, read) in self.out.mask.0.iter_mut().zip(&self.mask.0) {
-            *out |= read;
-        }
+        self.out.mask.union(&self.mask.without_pipeline());
         add_protocol(&mut self.out.mask);
         self.out.verdict = if self.forwarded { Verdict::Forward } else { Verdict::Drop(self.reason) };
         self.out
@@ -305,8 +272,8 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
 
     /// Puts the original bits among `read` into the mask.
     fn absorb(&mut self, read: &FlowMask) {
-        for i in 0..PACKET_WORDS {
-            self.mask.0[i] |= read.0[i] & !self.flow.written.0[i];
+        for ((mask, read), written) in self.mask.0.iter_mut().zip(&read.0).zip(&self.flow.written.0) {
+            *mask |= read & !written;
         }
     }
 
@@ -353,8 +320,8 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             Action::Mod(change) => self.modify(*change),
             Action::PushVlan(tpid) => self.push_vlan(*tpid),
             Action::PopVlan { .. } => self.pop_vlan(),
-            Action::DecTtl => self.dec_ttl(rule, table),
-            Action::Note(_) => {}
+            Action::DecTtl(_) => self.dec_ttl(rule, table),
+            _ => {}
         }
     }
 
@@ -377,18 +344,17 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             table,
             cookie: rule.map_or(0, |r| r.spec.cookie),
             owner: rule.map_or_else(Owner::user, |r| r.spec.owner.clone()),
+            userdata: options.userdata.clone(),
+            metadata: Box::default(),
+            meter: None,
+            resume: None,
         })));
     }
 
     /// The TTL ran out: the controller is told, and the list that was being worked on ends.
     fn ttl_expired(&mut self, rule: Option<&Arc<Rule>>, table: TableId) {
         self.note("the TTL ran out: this list of actions ends here");
-        let options = ControllerAction {
-            max_len: u16::MAX,
-            reason: PacketInReason::InvalidTtl,
-            controller_id: 0,
-            extended: false,
-        };
+        let options = ControllerAction { reason: PacketInReason::InvalidTtl, ..ControllerAction::default() };
         self.send_to_controller(&options, rule, table);
         self.reason = DropReason::TtlExpired;
         self.pop_list();

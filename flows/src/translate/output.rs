@@ -1,11 +1,11 @@
 //! Sending: ordinary ports, reserved ports, and patch ports, behind which another bridge goes on.
 
 use super::{Flow, MacLookup, TraceEvent, TraceSink, Walk, Work};
-use crate::action::{ControllerAction, PacketInReason};
+use crate::action::ControllerAction;
 use crate::bridge::{BridgeId, BridgePort};
 use crate::datapath::DpAction;
 use crate::field::Field;
-use crate::key::PACKET_WORDS;
+use crate::key::PIPELINE_WORD;
 use crate::port::PortNo;
 use crate::rule::{Rule, TableId};
 use crate::verdict::DropReason;
@@ -30,13 +30,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             }
             PortNo::TABLE => self.jump(TableId::FIRST, None, true),
             PortNo::CONTROLLER => {
-                let options = ControllerAction {
-                    max_len: u16::MAX,
-                    reason: PacketInReason::Action,
-                    controller_id: 0,
-                    extended: false,
-                };
-                self.send_to_controller(&options, rule, table);
+                self.send_to_controller(&ControllerAction::default(), rule, table);
                 self.forwarded = true;
             }
             PortNo::NONE => {}
@@ -116,9 +110,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         self.out.patched.extend([port.dp, peer.dp]);
         self.stack.push(Work::Return { bridge: self.bridge, flow: Box::new(before) });
         self.bridge = next;
-        for word in PACKET_WORDS..self.flow.key.0.len() {
-            self.flow.key.0[word] = 0;
-        }
+        self.flow.key.0[PIPELINE_WORD..].fill(0);
         self.flow.key.set(Field::InPort.slot(), no.0.into());
         self.enter_bridge();
     }

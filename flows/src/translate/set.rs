@@ -7,16 +7,16 @@ use crate::field::{
     ETH_TYPE_ARP, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ETH_TYPE_RARP, ETH_TYPE_VLAN, Field, IP_PROTO_ICMP, IP_PROTO_ICMPV6,
     IP_PROTO_SCTP, IP_PROTO_TCP, IP_PROTO_UDP, ND_ADVERT, ND_SOLICIT, Prereq,
 };
-use crate::key::{FlowKey, FlowMask, PACKET_WORDS, PacketKey, PacketMask, Slot, VLAN_PRESENT, slot};
+use crate::key::{FRAME_WORDS, FlowKey, FlowMask, Slot, VLAN_PRESENT, slot};
 use crate::rule::{Rule, TableId};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// The packet as the actions emitted so far leave it.
 pub(super) struct Wire {
-    key: PacketKey,
+    key: FlowKey,
     /// Bits of `key` that emitted actions have set.
-    written: PacketMask,
+    written: FlowMask,
     /// Tags on the wire, outermost first.
     tags: Tags,
 }
@@ -26,7 +26,7 @@ type Tags = SmallVec<[(u16, u16); 2]>;
 
 impl Wire {
     pub(super) fn new(key: &FlowKey) -> Self {
-        Self { key: key.packet(), written: PacketMask::ZERO, tags: tags(key) }
+        Self { key: *key, written: FlowMask::ZERO, tags: tags(key) }
     }
 }
 
@@ -191,6 +191,13 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
             ModAction::VlanVid(vid) => {
                 self.set_vlan(Field::VlanVid.slot(), u128::from(vid | VLAN_PRESENT), u128::MAX);
             }
+            ModAction::SetVlanVid(vid) if self.has(Prereq::Vlan) => {
+                self.set_vlan(Field::VlanVid.slot(), u128::from(vid | VLAN_PRESENT), u128::MAX);
+            }
+            ModAction::SetVlanPcp(pcp) if self.has(Prereq::Vlan) => {
+                self.set_vlan(Field::VlanPcp.slot(), pcp.into(), u128::MAX);
+            }
+            ModAction::SetVlanVid(_) | ModAction::SetVlanPcp(_) => {}
             ModAction::VlanPcp(pcp) => {
                 let value = u128::from(u16::from(pcp) << 13 | VLAN_PRESENT);
                 self.set_vlan(slot::VLAN_TCI, value, 0xf000);
@@ -225,7 +232,7 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
     fn commit_fields(&mut self) {
         let mut need = FlowMask::ZERO;
         // The first word is the ingress port and the mark, which are not on the wire.
-        for i in 1..PACKET_WORDS {
+        for i in 1..FRAME_WORDS {
             let (written, sent) = (self.flow.written.0[i], self.wire.written.0[i]);
             // Original again, but changed on the wire: the original bits have to be put back, so they matter.
             let back = sent & !written;
@@ -249,7 +256,7 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
                 self.out.actions.push(DpAction::Set(changes));
             }
         }
-        for i in 1..PACKET_WORDS {
+        for i in 1..FRAME_WORDS {
             self.wire.key.0[i] = self.wire.key.0[i] & !need.0[i] | self.flow.key.0[i] & need.0[i];
             self.wire.written.0[i] |= need.0[i];
         }

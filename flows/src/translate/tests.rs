@@ -40,7 +40,7 @@ fn add_bridge(model: &mut Model, id: u16, ports: Vec<BridgePort>, rules: Vec<Flo
         model.ports.insert(port.dp, (id, port.no));
     }
     let ports: OrdMap<_, _> = ports.into_iter().map(|p| (p.no, Arc::new(p))).collect();
-    model.bridges.insert(id, Arc::new(Bridge { id, name: format!("br{}", id.0).into(), ports, tables }));
+    model.bridges.insert(id, Arc::new(Bridge { ports, tables, ..Bridge::new(id, format!("br{}", id.0)) }));
 }
 
 fn trunks(n: u16) -> Vec<BridgePort> {
@@ -58,12 +58,12 @@ fn table(n: u8) -> TableId {
 }
 
 fn resubmit(n: u8) -> Action {
-    Action::Resubmit { port: None, table: Some(table(n)), extended: true }
+    Action::Resubmit { port: None, table: Some(table(n)), ct: false, extended: true }
 }
 
 /// A TCP packet from H1 to H2 that came in by port 1.
-fn tcp() -> PacketKey {
-    let mut key = PacketKey::ZERO;
+fn tcp() -> FlowKey {
+    let mut key = FlowKey::ZERO;
     key.set(slot::IN_PORT, 1);
     key.set(slot::ETH_SRC, H1);
     key.set(slot::ETH_DST, H2);
@@ -77,7 +77,7 @@ fn tcp() -> PacketKey {
     key
 }
 
-fn run(model: &Model, key: &PacketKey) -> Translation {
+fn run(model: &Model, key: &FlowKey) -> Translation {
     translate(model, &NoMacs, DpPort(1), key, &mut NoTrace)
 }
 
@@ -136,7 +136,7 @@ fn changes_are_emitted_before_each_output_and_only_once() {
         Action::SetField { field: Field::EthDst, value: 5, mask: u128::MAX },
         Action::Output(PortNo(2)),
         Action::Output(PortNo(3)),
-        Action::DecTtl,
+        Action::DecTtl(Box::default()),
         Action::Output(PortNo(4)),
     ];
     let result = run(&model(trunks(4), vec![rule(0, actions)]), &tcp());
@@ -190,14 +190,15 @@ fn the_old_setters_of_ports_set_icmp_type_and_code() {
 
 #[test]
 fn an_expired_ttl_ends_its_list_but_not_the_outer_one() {
-    let inner = rule(1, vec![Action::DecTtl, Action::Output(PortNo(2))]);
+    let inner = rule(1, vec![Action::DecTtl(Box::default()), Action::Output(PortNo(2))]);
     let outer = rule(0, vec![resubmit(1), Action::Output(PortNo(3))]);
     let mut key = tcp();
     key.set(slot::IP_TTL, 1);
     let result = run(&model(trunks(3), vec![outer, inner]), &key);
     assert_eq!(result.actions.last(), Some(&out(3)));
     assert!(matches!(&result.actions[0], DpAction::Controller(p) if p.reason == PacketInReason::InvalidTtl));
-    let result = run(&model(trunks(3), vec![rule(0, vec![Action::DecTtl, Action::Output(PortNo(2))])]), &key);
+    let result =
+        run(&model(trunks(3), vec![rule(0, vec![Action::DecTtl(Box::default()), Action::Output(PortNo(2))])]), &key);
     assert_eq!(result.verdict, Verdict::Drop(DropReason::TtlExpired));
 }
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use sluice_flows::action::{Action, ControllerAction, ModAction, PacketInReason, Subfield};
 use sluice_flows::field::{FIELDS, Field, FieldInfo, Maskable};
-use sluice_flows::key::{FlowKey, FlowMask, PacketKey, slot};
+use sluice_flows::key::{FlowKey, FlowMask, slot};
 use sluice_flows::rule::{FlowSpec, TableId};
 use sluice_flows::{Match, Owner, PortNo};
 
@@ -205,7 +205,13 @@ fn controller() -> impl Strategy<Value = Action> {
     let reason = select(vec![PacketInReason::NoMatch, PacketInReason::Action, PacketInReason::InvalidTtl]);
     (any::<u16>(), reason, prop_oneof![Just(0), any::<u16>()]).prop_map(|(max_len, reason, controller_id)| {
         let extended = reason != PacketInReason::Action || controller_id != 0;
-        Action::Controller(ControllerAction { max_len, reason, controller_id, extended })
+        Action::Controller(Box::new(ControllerAction {
+            max_len,
+            reason,
+            controller_id,
+            extended,
+            ..ControllerAction::default()
+        }))
     })
 }
 
@@ -213,7 +219,7 @@ fn resubmit() -> impl Strategy<Value = Action> {
     (option::of(port()), table(), any::<bool>()).prop_map(|(port, table, with_table)| {
         let port = port.filter(|p| *p != PortNo::IN_PORT);
         let table = Some(table).filter(|_| with_table || port.is_none());
-        Action::Resubmit { port, table, extended: table.is_some() }
+        Action::Resubmit { port, table, ct: false, extended: table.is_some() }
     })
 }
 
@@ -238,7 +244,7 @@ pub(crate) fn old_action() -> impl Strategy<Value = Action> {
         // OpenFlow loads at most 64 bits at a time.
         2 => load(64),
         2 => setter().prop_map(Action::Mod),
-        1 => select(vec![Action::DecTtl, Action::PopVlan { modern: false }]),
+        1 => select(vec![Action::DecTtl(Box::default()), Action::PopVlan { modern: false }]),
     ]
 }
 
@@ -293,7 +299,7 @@ pub(crate) fn flows() -> impl Strategy<Value = FlowSpec> {
 }
 
 /// Packets with random fields.
-pub(crate) fn packets() -> impl Strategy<Value = PacketKey> {
+pub(crate) fn packets() -> impl Strategy<Value = FlowKey> {
     (protocols(), given(), 0..3u8).prop_map(|(protocols, given, tags)| {
         let (mut key, fixed) = start(protocols);
         key.set(slot::IN_PORT, 1);
@@ -317,7 +323,7 @@ pub(crate) fn packets() -> impl Strategy<Value = PacketKey> {
             key.set(slot::INNER_VLAN_TCI, inner);
             key.set(slot::INNER_VLAN_TPID, 0x8100);
         }
-        key.packet()
+        key
     })
 }
 

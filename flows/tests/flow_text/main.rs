@@ -7,7 +7,6 @@ mod oracle;
 
 use proptest::prelude::*;
 use sluice_flows::consistency;
-use sluice_flows::key::FlowKey;
 use sluice_flows::text::*;
 use std::fmt::Write;
 
@@ -43,7 +42,7 @@ proptest! {
 
     #[test]
     fn a_printed_packet_reads_back(key in generate::packets()) {
-        let text = show_packet(&FlowKey::from(&key), Names::NONE).to_string();
+        let text = show_packet(&key, Names::NONE).to_string();
         let read = parse_packet(&text, Names::NONE).map_err(|e| TestCaseError::fail(format!("{e:#}")))?;
         prop_assert_eq!(read, key, "{}", text);
     }

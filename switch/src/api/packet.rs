@@ -78,6 +78,9 @@ fn packet_in(datapath: &Datapath, packet: crate::PacketIn) -> PacketIn {
             PacketInReason::NoMatch => "no_match",
             PacketInReason::Action => "action",
             PacketInReason::InvalidTtl => "invalid_ttl",
+            PacketInReason::ActionSet => "action_set",
+            PacketInReason::Group => "group",
+            PacketInReason::PacketOut => "packet_out",
         }
         .to_owned(),
         table: about.table.get().into(),

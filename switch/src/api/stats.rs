@@ -94,8 +94,8 @@ fn worker_stats(w: &WorkerStats) -> proto::WorkerStats {
 }
 
 /// The key with its ingress port's OpenFlow number in the place of the datapath's.
-fn in_bridge(model: &Model, key: &PacketKey) -> PacketKey {
-    let mut key = *key;
+fn in_bridge(model: &Model, key: &PacketKey) -> FlowKey {
+    let mut key = FlowKey::from(key);
     let dp = DpPort(u32::try_from(key.get(slot::IN_PORT)).unwrap_or(u32::MAX));
     key.set(slot::IN_PORT, model.port(dp).map_or(0, |(_, port)| port.no.0.into()));
     key
@@ -111,9 +111,9 @@ fn drop_group(model: &Model, group: DropGroup, now: Millis) -> Drop {
         port: port.map_or_else(String::new, |(_, port)| port.name.to_string()),
         owner: rule.map_or_else(String::new, |spec| spec.owner.to_string()),
         packets: group.packets,
-        last_packet: group.example.map_or_else(String::new, |key| {
-            show_packet(&FlowKey::from(&in_bridge(model, &key)), &Names::new()).to_string()
-        }),
+        last_packet: group
+            .example
+            .map_or_else(String::new, |key| show_packet(&in_bridge(model, &key), &Names::new()).to_string()),
         last_ms: Some(now.since(group.last)),
         hint: hint(group.reason).to_owned(),
         rule: rule.map_or_else(String::new, |spec| {
@@ -146,7 +146,7 @@ fn megaflow(model: &Model, m: &MegaflowStats, now: Millis) -> Megaflow {
     let name = |dp| model.port(dp).map(|(_, port)| &*port.name);
     Megaflow {
         worker: u32::try_from(m.worker).unwrap_or(u32::MAX),
-        r#match: show_megaflow(&key, &m.mask, &Names::new()).to_string(),
+        r#match: show_megaflow(&key, &(&m.mask).into(), &Names::new()).to_string(),
         actions: show_datapath_actions(&m.actions, &key, name).to_string(),
         packets: m.packets,
         bytes: m.bytes,

@@ -4,7 +4,7 @@ use super::{Api, Parts, find_bridge};
 use crate::Datapath;
 use sluice_flows::bridge::{Bridge, BridgePort, Model};
 use sluice_flows::explain::{Exit, Report};
-use sluice_flows::key::{PacketKey, slot};
+use sluice_flows::key::{FlowKey, PacketKey, slot};
 use sluice_flows::packet::extract;
 use sluice_flows::text::{Names, parse_packet, show_actions, show_match, show_value};
 use sluice_flows::translate::TraceLog;
@@ -51,7 +51,7 @@ fn trace(datapath: &Datapath, bridge: &Bridge, packet: &TracePacket) -> Result<T
             let port = find_port(bridge, &names, port_number(&packet.in_port, &names)?)?;
             let mut key = PacketKey::ZERO;
             extract(frame, port.no.0.into(), &mut key);
-            (key, port)
+            (FlowKey::from(&key), port)
         }
         None => return Err(Status::invalid_argument("a packet to trace is missing")),
     };
@@ -116,7 +116,7 @@ fn reply(report: &Report, model: &Model) -> TraceReply {
     }
 }
 
-fn output(exit: &Exit, before: &PacketKey) -> TraceOutput {
+fn output(exit: &Exit, before: &FlowKey) -> TraceOutput {
     let set = exit.changes(before).into_iter().map(|(field, value)| FieldValue {
         field: field.info().match_name.to_owned(),
         value: show_value(field, value).to_string(),

@@ -6,7 +6,6 @@ use sluice_flows::action::Action;
 use sluice_flows::bridge::{Bridge, BridgeId};
 use sluice_flows::flow_mod::FlowMod;
 use sluice_flows::rule::FlowSpec;
-use sluice_flows::table::Tables;
 use sluice_flows::{Match, Owner, PortNo};
 use std::sync::Arc;
 
@@ -36,7 +35,7 @@ impl Datapath {
         }
         let free = (0..=u16::MAX).map(BridgeId).find(|id| state.model.bridge(*id).is_none());
         let id = free.ok_or(ControlError::TooManyBridges)?;
-        let mut bridge = Bridge { id, name: name.into(), ports: Default::default(), tables: Tables::default() };
+        let mut bridge = Bridge::new(id, name);
         if fail_mode == FailMode::Standalone {
             let applied = bridge.tables.apply(&FlowMod::add(default_flow()), self.clock().now());
             applied.map_err(|source| ControlError::Flow { bridge: name.to_owned(), number: 1, source })?;

@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use sluice_flows::action::Action;
 use sluice_flows::datapath::Translation;
-use sluice_flows::key::PacketKey;
+use sluice_flows::key::FlowKey;
 use sluice_flows::packet::Frame;
 use sluice_flows::translate::TraceSink;
 use sluice_flows::{DpPort, PortNo};
@@ -98,7 +98,7 @@ impl Datapath {
     }
 
     /// What would happen to a packet that comes in by `ingress`. Nothing is sent, counted or learned.
-    pub fn trace(&self, ingress: DpPort, key: &PacketKey, sink: &mut impl TraceSink) -> Translation {
+    pub fn trace(&self, ingress: DpPort, key: &FlowKey, sink: &mut impl TraceSink) -> Translation {
         receive(&self.model(), &self.inner.shared.macs, key, ingress, sink)
     }
 

@@ -279,6 +279,6 @@ fn change(action: &DpAction, frame: &mut Frame, layers: &mut Layers) {
         }
         DpAction::PushVlan { tpid, tci } => _ = rewrite::push_vlan(frame, layers, *tpid, *tci),
         DpAction::PopVlan => _ = rewrite::pop_vlan(frame, layers),
-        DpAction::Output(_) | DpAction::Controller(_) => {}
+        _ => {}
     }
 }

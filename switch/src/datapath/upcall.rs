@@ -7,10 +7,10 @@ use crate::mac_table::{MacChange, MacEntry, MacTable};
 use sluice_flows::action::Action;
 use sluice_flows::bridge::{BridgeId, Model};
 use sluice_flows::datapath::{DpAction, MacQuery, MacSighting, Translation};
-use sluice_flows::key::{PacketKey, PacketMask, slot};
+use sluice_flows::key::{FlowKey, PacketKey, PacketMask};
 use sluice_flows::rule::Millis;
 use sluice_flows::translate::{MacLookup, NoTrace, TraceEvent, TraceSink, translate, translate_packet_out};
-use sluice_flows::{DpPort, DropReason, PortNo, Verdict};
+use sluice_flows::{DpPort, DropReason, PortNo};
 use smallvec::SmallVec;
 use std::cell::RefCell;
 
@@ -51,8 +51,8 @@ pub(super) fn upcall(
     now: Millis,
 ) -> (PacketMask, Answer) {
     let watched = Watched::new(&shared.macs);
-    let translation = receive(model, &watched, key, ingress, &mut NoTrace);
-    let mask = translation.mask;
+    let translation = receive(model, &watched, &key.into(), ingress, &mut NoTrace);
+    let mask = translation.mask.packet();
     (mask, finish(shared, model, key, translation, watched, now))
 }
 
@@ -66,7 +66,7 @@ pub(super) fn packet_out(
     now: Millis,
 ) -> Option<Answer> {
     let watched = Watched::new(&shared.macs);
-    let translation = translate_packet_out(model, &watched, bridge, in_port, key, actions, &mut NoTrace)?;
+    let translation = translate_packet_out(model, &watched, bridge, in_port, &key.into(), actions, &mut NoTrace)?;
     Some(finish(shared, model, key, translation, watched, now))
 }
 
@@ -110,7 +110,7 @@ fn learn(shared: &Shared, sighting: &MacSighting, now: Millis) {
 pub(crate) fn receive(
     model: &Model,
     macs: &impl MacLookup,
-    key: &PacketKey,
+    key: &FlowKey,
     ingress: DpPort,
     sink: &mut impl TraceSink,
 ) -> Translation {
@@ -118,15 +118,5 @@ pub(crate) fn receive(
         return translate(model, macs, ingress, key, sink);
     }
     sink.event(0, TraceEvent::Note("the ingress port is down"));
-    let mut mask = PacketMask::ZERO;
-    mask.set(slot::IN_PORT, u128::MAX);
-    Translation {
-        mask,
-        actions: Vec::new(),
-        verdict: Verdict::Drop(DropReason::PortDown),
-        rules: Vec::new(),
-        sightings: SmallVec::new(),
-        mac_queries: SmallVec::new(),
-        patched: SmallVec::new(),
-    }
+    Translation::dropped(DropReason::PortDown)
 }

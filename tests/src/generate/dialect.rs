@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use sluice_flows::action::{Action, ModAction, Subfield};
 use sluice_flows::consistency;
 use sluice_flows::field::{FIELDS, Field, Format, Maskable, Prereq};
-use sluice_flows::key::{FlowKey, PacketKey, Slot, VLAN_PRESENT, slot};
+use sluice_flows::key::{FlowKey, Slot, VLAN_PRESENT, slot};
 use sluice_flows::rule::{FlowSpec, TableId};
 use sluice_flows::text::{Names, parse_match, show_match};
 use sluice_flows::{Match, Owner, PortNo};
@@ -22,7 +22,7 @@ pub enum Dialect {
 
 /// A random packet, more often than not one of `few` come in by some port: where flows match the same few, packets go on
 /// through several tables.
-pub fn packet_like(rng: &mut StdRng, few: &[PacketKey]) -> PacketKey {
+pub fn packet_like(rng: &mut StdRng, few: &[FlowKey]) -> FlowKey {
     let mut key = packet(rng);
     if rng.random_bool(0.6) {
         let in_port = key.get(slot::IN_PORT);
@@ -34,9 +34,9 @@ pub fn packet_like(rng: &mut StdRng, few: &[PacketKey]) -> PacketKey {
 
 /// A random flow that both OVS, in this dialect, and we take, as the text of flows can say it. It matches packets as of
 /// [`packet_like`].
-pub fn flow(rng: &mut StdRng, dialect: Dialect, few: &[PacketKey]) -> FlowSpec {
+pub fn flow(rng: &mut StdRng, dialect: Dialect, few: &[FlowKey]) -> FlowSpec {
     let table = if rng.random_bool(0.4) { 0 } else { rng.random_range(0..TABLES) };
-    let template = FlowKey::from(&packet_like(rng, few));
+    let template = packet_like(rng, few);
     let mut matches = Match::any();
     if rng.random_bool(0.6) {
         protocol(rng, &template, &mut matches);
@@ -131,9 +131,9 @@ fn protocol(rng: &mut StdRng, template: &FlowKey, matches: &mut Match) {
 /// A random action that seldom goes back to an earlier table: round trips of thousands of jumps are slow to trace.
 fn less_loops(rng: &mut StdRng, table: u8) -> Action {
     match action(rng, table) {
-        Action::Resubmit { port, table: Some(to), extended } if to.get() <= table && rng.random_bool(0.7) => {
+        Action::Resubmit { port, table: Some(to), ct, extended } if to.get() <= table && rng.random_bool(0.7) => {
             let to = rng.random_range(table.min(TABLES - 2) + 1..TABLES);
-            Action::Resubmit { port, table: TableId::new(to), extended }
+            Action::Resubmit { port, table: TableId::new(to), ct, extended }
         }
         other => other,
     }
@@ -193,14 +193,16 @@ impl Dialect {
         match last {
             Action::PushVlan(_) => modern && tags(actions) <= 2,
             Action::PopVlan { .. } => !modern || tags(before) > 0,
-            Action::DecTtl => !modern || has(Prereq::Ip),
+            Action::DecTtl(_) => !modern || has(Prereq::Ip),
             Action::Mod(change) => match change {
                 _ if !modern => !matches!(change, ModAction::NwEcn(_) | ModAction::NwTtl(_)),
                 ModAction::DlSrc(_) | ModAction::DlDst(_) => true,
                 ModAction::NwSrc(_) | ModAction::NwDst(_) => has(Prereq::Ipv4),
                 ModAction::NwTos(_) | ModAction::NwEcn(_) | ModAction::NwTtl(_) => has(Prereq::Ip),
                 ModAction::TpSrc(_) | ModAction::TpDst(_) => has(Prereq::Tcp) || has(Prereq::Udp) || has(Prereq::Sctp),
-                ModAction::VlanVid(_) | ModAction::VlanPcp(_) => tags(before) > 0,
+                ModAction::VlanVid(_) | ModAction::VlanPcp(_) | ModAction::SetVlanVid(_) | ModAction::SetVlanPcp(_) => {
+                    tags(before) > 0
+                }
             },
             Action::SetField { field: Field::VlanVid, mask, .. } => known(Field::VlanVid) && *mask & 0xfff == 0xfff,
             Action::SetField { field, mask, .. } => {

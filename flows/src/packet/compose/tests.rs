@@ -76,7 +76,7 @@ fn fragments_of_both_ip_versions_read_back() {
 proptest! {
     #[test]
     fn reading_a_composed_frame_gives_the_key_back(key in canonical_key(), payload in canonical_payload()) {
-        let mut read = PacketKey([u64::MAX; 15]);
+        let mut read = PacketKey([u64::MAX; crate::key::PACKET_WORDS]);
         extract(&compose(&key, &payload), key.get(slot::IN_PORT) as u32, &mut read);
         prop_assert_eq!(read, key.packet());
     }

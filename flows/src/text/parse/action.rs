@@ -145,7 +145,7 @@ fn read(pair: &Pair<'_>, names: &Names) -> Result<Action, Fault> {
             no_argument(pair)?;
             Action::PopVlan { modern: word == "pop_vlan" }
         }
-        "dec_ttl" if arg.text.is_empty() => Action::DecTtl,
+        "dec_ttl" if arg.text.is_empty() => Action::DecTtl(Box::default()),
         "dec_ttl" => return Err(arg.fault(ErrorKind::Unsupported)),
         "note" => Action::Note(note(arg)?),
         _ => match set_old(&word, arg)? {
@@ -228,9 +228,9 @@ fn output(arg: Word<'_>, names: &Names) -> Result<Action, Fault> {
     }
 }
 
-fn to_controller(max_len: u16, reason: PacketInReason, controller_id: u16) -> ControllerAction {
+fn to_controller(max_len: u16, reason: PacketInReason, controller_id: u16) -> Box<ControllerAction> {
     let extended = reason != PacketInReason::Action || controller_id != 0;
-    ControllerAction { max_len, reason, controller_id, extended }
+    Box::new(ControllerAction { max_len, reason, controller_id, extended, ..ControllerAction::default() })
 }
 
 fn controller(arg: Word<'_>) -> Result<Action, Fault> {
@@ -356,7 +356,7 @@ fn resubmit(key: Word<'_>, arg: Word<'_>, names: &Names) -> Result<Action, Fault
         let word = if arg.text.is_empty() { key } else { arg };
         return Err(word.fault(ErrorKind::BadValue { what: "resubmit", want: "a port, a table or both" }));
     }
-    Ok(Action::Resubmit { port, table, extended: table.is_some() })
+    Ok(Action::Resubmit { port, table, ct: false, extended: table.is_some() })
 }
 
 /// Bytes in hexadecimal; dots and blanks may stand between them.

@@ -58,6 +58,11 @@ pub(crate) fn needs(prereq: Prereq) -> &'static str {
         Prereq::Nd => "icmp6,icmp_type=135` or `icmp6,icmp_type=136",
         Prereq::NdSolicit => "icmp6,icmp_type=135",
         Prereq::NdAdvert => "icmp6,icmp_type=136",
+        Prereq::Mpls => "mpls` or `mplsm",
+        Prereq::Nsh => "dl_type=0x894f",
+        Prereq::CtIpv4 => "ct_state=+trk,ip",
+        Prereq::CtIpv6 => "ct_state=+trk,ipv6",
+        Prereq::CtIp => "ct_state=+trk,ip` or `ct_state=+trk,ipv6",
     }
 }
 

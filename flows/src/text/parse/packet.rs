@@ -7,7 +7,7 @@ use super::matching::{PROTOCOLS, needs, no_value};
 use super::token::{Pair, Pairs, Word};
 use super::{subfield, suggest, value};
 use crate::field::{ETH_TYPE_QINQ, ETH_TYPE_VLAN, Field, Prereq};
-use crate::key::{FlowKey, FlowMask, PacketKey, Slot, VLAN_PRESENT, slot};
+use crate::key::{FlowKey, FlowMask, Slot, VLAN_PRESENT, slot};
 use crate::port::PortNo;
 use crate::text::Names;
 
@@ -71,11 +71,11 @@ struct Packet<'a> {
 ///
 /// # Errors
 /// When a word is unknown or given twice, a value is wrong or has a mask, or a field's protocol is missing.
-pub fn parse_packet(text: &str, names: &Names) -> Result<PacketKey, ParseError> {
+pub fn parse_packet(text: &str, names: &Names) -> Result<FlowKey, ParseError> {
     read(Word::whole(text), names).map_err(|fault| fault.in_text(text))
 }
 
-fn read(text: Word<'_>, names: &Names) -> Result<PacketKey, Fault> {
+fn read(text: Word<'_>, names: &Names) -> Result<FlowKey, Fault> {
     let mut words = Vec::new();
     for pair in Pairs::new(text) {
         match Given::of(&pair) {
@@ -93,7 +93,7 @@ fn read(text: Word<'_>, names: &Names) -> Result<PacketKey, Fault> {
     if packet.key.get(slot::IN_PORT) == 0 {
         packet.key.set(slot::IN_PORT, PortNo::NONE.0.into());
     }
-    Ok(packet.key.packet())
+    Ok(packet.key)
 }
 
 impl Packet<'_> {

@@ -94,7 +94,9 @@ pub(crate) fn field_value(field: Field, word: Word<'_>, names: &Names) -> Result
         return Ok((0, 0));
     }
     let (value, mask) = match info.format {
-        Format::Decimal | Format::Hex => integer(word, info.name, written_max(field))?,
+        Format::Decimal | Format::Hex | Format::CtState | Format::TunFlags | Format::PacketType => {
+            integer(word, info.name, written_max(field))?
+        }
         Format::Port => (port(word, names)?.0.into(), u128::MAX),
         Format::Mac => mac_masked(word, info.name)?,
         Format::Ipv4 => ipv4_masked(word, info.name)?,

@@ -27,8 +27,9 @@ pub(crate) fn write(f: &mut fmt::Formatter<'_>, action: &Action, names: &Names) 
         Action::Mod(setter) => write_setter(f, setter),
         Action::PushVlan(tpid) => write!(f, "push_vlan:{tpid:#x}"),
         Action::PopVlan { modern } => f.write_str(if *modern { "pop_vlan" } else { "strip_vlan" }),
-        Action::DecTtl => f.write_str("dec_ttl"),
+        Action::DecTtl(_) => f.write_str("dec_ttl"),
         Action::Note(bytes) => write_note(f, bytes),
+        _ => Ok(()),
     }
 }
 
@@ -64,7 +65,7 @@ fn write_controller(f: &mut fmt::Formatter<'_>, to: &ControllerAction) -> fmt::R
     match to.reason {
         PacketInReason::NoMatch => list.item(format_args!("reason=no_match"))?,
         PacketInReason::InvalidTtl => list.item(format_args!("reason=invalid_ttl"))?,
-        PacketInReason::Action => {}
+        _ => {}
     }
     if to.max_len != u16::MAX {
         list.item(format_args!("max_len={}", to.max_len))?;
@@ -100,6 +101,8 @@ fn write_setter(f: &mut fmt::Formatter<'_>, setter: &ModAction) -> fmt::Result {
         ModAction::TpDst(port) => write!(f, "mod_tp_dst:{port}"),
         ModAction::VlanVid(vid) => write!(f, "mod_vlan_vid:{vid}"),
         ModAction::VlanPcp(pcp) => write!(f, "mod_vlan_pcp:{pcp}"),
+        ModAction::SetVlanVid(vid) => write!(f, "set_vlan_vid:{vid}"),
+        ModAction::SetVlanPcp(pcp) => write!(f, "set_vlan_pcp:{pcp}"),
     }
 }
 

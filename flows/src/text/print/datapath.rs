@@ -5,7 +5,7 @@ use super::value::{hex, ipv6, mac_masked};
 use crate::action::PacketInReason;
 use crate::datapath::{Change, DpAction, PacketIn};
 use crate::field::{ETH_TYPE_IPV6, ETH_TYPE_VLAN, Field};
-use crate::key::{PacketKey, slot};
+use crate::key::{FlowKey, slot};
 use crate::port::DpPort;
 use std::fmt::{self, Display};
 use std::net::Ipv4Addr;
@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 /// Datapath actions for the packet `key` as OVS's trace prints them behind `Datapath actions: `; `drop` for none.
 ///
 /// `name` gives the names of ports; a port without one is its number.
-pub fn show_datapath_actions<'a, N>(actions: &'a [DpAction], key: &PacketKey, name: N) -> impl Display + 'a
+pub fn show_datapath_actions<'a, N>(actions: &'a [DpAction], key: &FlowKey, name: N) -> impl Display + 'a
 where
     N: Fn(DpPort) -> Option<&'a str> + 'a,
 {
@@ -37,6 +37,7 @@ where
             }
             DpAction::PopVlan => list.item(format_args!("pop_vlan")),
             DpAction::Controller(packet_in) => list.item(format_args!("{}", controller(packet_in))),
+            _ => Ok(()),
         })
     })
 }
@@ -134,6 +135,9 @@ fn controller(packet_in: &PacketIn) -> impl Display + '_ {
         PacketInReason::NoMatch => 0,
         PacketInReason::Action => 1,
         PacketInReason::InvalidTtl => 2,
+        PacketInReason::ActionSet => 3,
+        PacketInReason::Group => 4,
+        PacketInReason::PacketOut => 5,
     };
     fmt::from_fn(move |f| {
         write!(

@@ -5,7 +5,7 @@ use crate::field::{
     ETH_TYPE_ARP, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ETH_TYPE_RARP, IP_PROTO_ICMP, IP_PROTO_ICMPV6, IP_PROTO_SCTP,
     IP_PROTO_TCP, IP_PROTO_UDP, Prereq,
 };
-use crate::key::{FRAG_LATER, FlowKey, FlowMask, PacketKey, PacketMask, slot};
+use crate::key::{FRAG_LATER, FlowKey, FlowMask, slot};
 use crate::text::Names;
 use std::fmt;
 
@@ -17,15 +17,13 @@ pub fn show_packet<'a>(key: &'a FlowKey, names: &'a Names) -> impl fmt::Display 
 }
 
 /// The bits of `key` under `mask` as OVS's trace prints them behind `Megaflow: `.
-pub fn show_megaflow<'a>(key: &'a PacketKey, mask: &'a PacketMask, names: &'a Names) -> impl fmt::Display + 'a {
+pub fn show_megaflow<'a>(key: &'a FlowKey, mask: &'a FlowMask, names: &'a Names) -> impl fmt::Display + 'a {
     fmt::from_fn(move |f| {
-        let key = FlowKey::from(&key.masked(mask));
-        let mut whole = FlowMask::ZERO;
-        whole.0[..mask.0.len()].copy_from_slice(&mask.0);
+        let key = key.masked(mask);
         let mut list = List::new(f);
-        matching::write_pkt_mark(&mut list, &key, &whole)?;
+        matching::write_pkt_mark(&mut list, &key, mask)?;
         list.item(format_args!("recirc_id=0,eth"))?;
-        matching::write_rest(&mut list, &key, &whole, names)
+        matching::write_rest(&mut list, &key, mask, names)
     })
 }
 

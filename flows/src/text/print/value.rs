@@ -117,7 +117,7 @@ pub(crate) fn of_field<'a>(field: Field, value: u128, mask: u128, names: &'a Nam
         Format::Ipv6 => ipv6_masked(value, mask).fmt(f),
         Format::Frag => frag(value, mask).fmt(f),
         Format::TcpFlags => tcp_flags(value, mask).fmt(f),
-        Format::Hex | Format::Decimal | Format::Port => {
+        _ => {
             if field.info().format == Format::Hex {
                 hex(value).fmt(f)?;
             } else {

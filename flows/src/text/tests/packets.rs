@@ -4,19 +4,19 @@ use crate::action::PacketInReason;
 use crate::bridge::BridgeId;
 use crate::datapath::{Change, DpAction, PacketIn};
 use crate::field::Field;
-use crate::key::{FlowKey, PacketKey, PacketMask, slot};
+use crate::key::{FlowKey, FlowMask, slot};
 use crate::owner::Owner;
 use crate::port::{DpPort, PortNo};
 use crate::rule::TableId;
 use crate::text::*;
 use smallvec::smallvec;
 
-fn packet(text: &str) -> PacketKey {
+fn packet(text: &str) -> FlowKey {
     parse_packet(text, Names::NONE).unwrap_or_else(|error| panic!("{text}: {error:#}"))
 }
 
 fn shown(text: &str) -> String {
-    show_packet(&FlowKey::from(&packet(text)), Names::NONE).to_string()
+    show_packet(&packet(text), Names::NONE).to_string()
 }
 
 const NO_MACS: &str = "dl_src=00:00:00:00:00:00,dl_dst=00:00:00:00:00:00";
@@ -134,7 +134,7 @@ fn errors_in_packets_name_the_word() {
 #[test]
 fn megaflows_print_the_bits_that_count() {
     let key = packet("in_port=1,tcp,nw_dst=10.1.1.1,tp_dst=80,nw_ttl=9");
-    let mut mask = PacketMask::ZERO;
+    let mut mask = FlowMask::ZERO;
     for slot in [slot::IN_PORT, slot::ETH_TYPE, slot::IP_PROTO, slot::IP_FRAG, slot::TP_DST, slot::ETH_DST] {
         mask.set(slot, u128::MAX);
     }
@@ -143,7 +143,7 @@ fn megaflows_print_the_bits_that_count() {
         show_megaflow(&key, &mask, Names::NONE).to_string(),
         "recirc_id=0,eth,tcp,in_port=1,dl_dst=00:00:00:00:00:00,nw_dst=10.0.0.0/8,nw_frag=no,tp_dst=80"
     );
-    let mut port = PacketMask::ZERO;
+    let mut port = FlowMask::ZERO;
     port.set(slot::IN_PORT, u128::MAX);
     port.set(slot::PKT_MARK, u128::MAX);
     assert_eq!(show_megaflow(&key, &port, Names::NONE).to_string(), "pkt_mark=0,recirc_id=0,eth,in_port=1");
@@ -212,6 +212,10 @@ fn controllers_and_port_names_print() {
         table: TableId::FIRST,
         cookie: 0x1f,
         owner: Owner::user(),
+        userdata: Box::default(),
+        metadata: Box::default(),
+        meter: None,
+        resume: None,
     };
     let actions = [DpAction::Controller(Box::new(packet_in)), DpAction::Output(DpPort(1)), DpAction::Output(DpPort(9))];
     let name = |port: DpPort| (port == DpPort(1)).then_some("p1");
