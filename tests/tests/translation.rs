@@ -3,7 +3,7 @@
 use rand::{Rng, RngExt};
 use sluice_flows::bridge::Model;
 use sluice_flows::datapath::Translation;
-use sluice_flows::key::{PacketKey, slot};
+use sluice_flows::key::{FlowKey, slot};
 use sluice_flows::translate::{NoMacs, NoTrace, translate};
 use sluice_flows::{DpPort, DropReason, Verdict};
 use sluice_tests::generate::{model, packet, seeded};
@@ -12,7 +12,7 @@ use sluice_tests::interpreter::{apply, interpret};
 const TABLES: u64 = 1_000;
 const PACKETS: usize = 50;
 
-fn run(model: &Model, packet: &PacketKey) -> Translation {
+fn run(model: &Model, packet: &FlowKey) -> Translation {
     translate(model, &NoMacs, DpPort(packet.get(slot::IN_PORT) as u32), packet, &mut NoTrace)
 }
 
@@ -57,7 +57,7 @@ fn bits_outside_the_mask_never_change_the_result() {
             // Some other packet's bits, or random ones, or a single flipped bit: wherever the mask does not look.
             let mut other = match n % 3 {
                 0 => sluice_tests::generate::packet(&mut rng),
-                1 => PacketKey(std::array::from_fn(|_| rng.next_u64())),
+                1 => FlowKey(std::array::from_fn(|_| rng.next_u64())),
                 _ => {
                     let mut flipped = packet;
                     flipped.0[rng.random_range(1..packet.0.len())] ^= 1 << rng.random_range(0..64);

@@ -43,7 +43,7 @@ fn sound_frames_cut_at_every_byte_are_counted_once() {
     let mut switch = random_switch(3, true);
     let mut rng = seeded(4);
     for _ in 0..40 {
-        let bytes = compose(&FlowKey::from(&packet(&mut rng)), &[0xaa; 40]);
+        let bytes = compose(&packet(&mut rng), &[0xaa; 40]);
         for len in 0..=bytes.len() {
             switch.send(rng.random_range(1..4), &bytes[..len]);
         }
@@ -58,7 +58,7 @@ fn mutated_frames_with_random_metadata_are_counted_once() {
         let mut switch = random_switch(100 + seed, seed % 4 != 0);
         let mut rng = seeded(seed);
         for n in 0..400 {
-            let mut bytes = compose(&FlowKey::from(&packet(&mut rng)), &[0x55; 64]);
+            let mut bytes = compose(&packet(&mut rng), &[0x55; 64]);
             for _ in 0..rng.random_range(0..6) {
                 let at = rng.random_range(0..bytes.len());
                 bytes[at] = rng.random();

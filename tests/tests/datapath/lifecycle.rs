@@ -3,7 +3,7 @@
 use crate::NOWHERE;
 use sluice_flows::PortNo;
 use sluice_flows::action::Action;
-use sluice_flows::key::PacketKey;
+use sluice_flows::key::FlowKey;
 use sluice_flows::rule::FlowSpec;
 use sluice_flows::translate::NoTrace;
 use sluice_flows::{DropReason, Match, Owner, Verdict};
@@ -72,7 +72,7 @@ fn a_port_that_is_down_neither_takes_nor_sends() {
     assert_eq!(switch.send_and_see(2, &FRAME), NOWHERE);
     assert_eq!(switch.dropped(DropReason::PortDown), 2, "in either direction");
     let ingress = switch.datapath.bridge("br0").unwrap().ports[&PortNo(2)].dp;
-    let trace = switch.datapath.trace(ingress, &PacketKey::ZERO, &mut NoTrace);
+    let trace = switch.datapath.trace(ingress, &FlowKey::ZERO, &mut NoTrace);
     assert_eq!(trace.verdict, Verdict::Drop(DropReason::PortDown), "a trace says the same");
     switch.datapath.set_port("br0", "br0-2", &up(true)).unwrap();
     assert_eq!(switch.send_and_see(1, &FRAME), [2]);

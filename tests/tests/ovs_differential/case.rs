@@ -25,7 +25,7 @@ pub(crate) type Flows = [Vec<FlowSpec>; BRIDGES as usize];
 #[derive(Clone, Debug)]
 pub(crate) struct Packet {
     /// What we translate.
-    pub(crate) key: PacketKey,
+    pub(crate) key: FlowKey,
     /// The flow string that OVS is given.
     flow: String,
     /// The frame that OVS is given beside it, in hexadecimal.
@@ -34,7 +34,7 @@ pub(crate) struct Packet {
 
 impl Packet {
     /// A random packet, often one of `few`: as a flow string that OVS can read, or as a frame.
-    pub(crate) fn random(rng: &mut StdRng, few: &[PacketKey]) -> Self {
+    pub(crate) fn random(rng: &mut StdRng, few: &[FlowKey]) -> Self {
         let key = loop {
             let key = generate::packet_like(rng, few);
             // OVS takes what stands behind the IP header of a later ICMP fragment for an ICMP header, and writes there.
@@ -49,9 +49,10 @@ impl Packet {
             return Self { flow: flow_string(&key), frame: None, key };
         }
         let in_port = key.get(slot::IN_PORT);
-        let frame = compose(&FlowKey::from(&key), &[0; 32]);
-        let mut key = PacketKey::ZERO;
-        extract(&frame, in_port as u32, &mut key);
+        let frame = compose(&key, &[0; 32]);
+        let mut read = PacketKey::ZERO;
+        extract(&frame, in_port as u32, &mut read);
+        let key = FlowKey::from(&read);
         let frame = frame.iter().fold(String::new(), |mut hex, byte| {
             let _ = write!(hex, "{byte:02x}");
             hex
@@ -62,7 +63,7 @@ impl Packet {
 
 impl fmt::Display for Packet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", show_packet(&FlowKey::from(&self.key), Names::NONE))?;
+        write!(f, "{}", show_packet(&self.key, Names::NONE))?;
         match &self.frame {
             Some(frame) => write!(f, "\n  as the frame {frame}"),
             None => write!(f, "\n  as the flow  {}", self.flow),
@@ -72,7 +73,7 @@ impl fmt::Display for Packet {
 
 /// The packet as we print it, in the words that OVS reads packets in: of those for ports it takes the generic ones for
 /// TCP only, and the words for a second tag that it prints it does not read.
-fn flow_string(key: &PacketKey) -> String {
+fn flow_string(key: &FlowKey) -> String {
     let text = show_packet(&FlowKey::from(key), Names::NONE).to_string();
     let protocol = text.split(',').next().unwrap_or_default().trim_end_matches('6').to_owned();
     let kind = key.get(slot::TP_SRC);
@@ -171,7 +172,7 @@ pub(crate) fn compare(ovs: &mut Ovs, flows: &Flows, packet: &Packet) -> Outcome 
 }
 
 /// What left according to a trace of OVS, and the lines that say so.
-fn read_trace(ovs: &Ovs, trace: &str, packet: &PacketKey) -> (Result<Vec<Sent>, String>, String) {
+fn read_trace(ovs: &Ovs, trace: &str, packet: &FlowKey) -> (Result<Vec<Sent>, String>, String) {
     const ACTIONS: &str = "Datapath actions: ";
     let last = trace.lines().find_map(|line| line.strip_prefix(ACTIONS)).unwrap_or("");
     let failed = trace.lines().find(|line| line.starts_with("Translation failed")).unwrap_or("");
@@ -203,7 +204,7 @@ fn floods(translation: &Translation) -> bool {
 
 /// Whether OVS loses tags of this packet that we keep: of two tags, it takes off one that NORMAL meets with VLAN 0 and
 /// priority 0, or that a write to the TCI empties, and all tags behind that one.
-fn loses_tags(model: &Model, packet: &PacketKey) -> bool {
+fn loses_tags(model: &Model, packet: &FlowKey) -> bool {
     let empty = |tci: u128| tci & u128::from(VLAN_PRESENT) == 0 || tci == VLAN_PRESENT.into();
     interpreter::at_implied_pops(model, packet).iter().any(|key| {
         let (outer, inner) = (key.get(slot::VLAN_TCI), key.get(slot::INNER_VLAN_TCI));
@@ -212,7 +213,7 @@ fn loses_tags(model: &Model, packet: &PacketKey) -> bool {
 }
 
 /// The fields of an ARP packet whose opcode has become 0: OVS leaves it alone.
-fn left_alone(packet: &PacketKey, sent: &[Sent]) -> &'static [Slot] {
+fn left_alone(packet: &FlowKey, sent: &[Sent]) -> &'static [Slot] {
     let arp = matches!(packet.get(slot::ETH_TYPE), 0x0806 | 0x8035);
     if arp && sent.iter().any(|(_, key)| key.get(slot::IP_PROTO) == 0) {
         &[slot::IP_PROTO, slot::IP_SRC, slot::IP_DST, slot::ARP_SHA, slot::ARP_THA]

@@ -20,7 +20,7 @@ use ovs::Ovs;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use sluice_flows::field::Prereq;
-use sluice_flows::key::{FlowKey, PacketKey};
+use sluice_flows::key::FlowKey;
 use sluice_tests::generate::{Dialect, flow, packet, prioritised, seeded};
 
 /// Pairs of tables, unless the environment says otherwise.
@@ -61,10 +61,10 @@ fn install(ovs: &mut Ovs, dialect: Dialect, flows: &mut Flows) -> usize {
 }
 
 /// A random packet of the kinds that come seldom: ARP, ICMP or neighbour discovery.
-fn rare(rng: &mut StdRng) -> PacketKey {
+fn rare(rng: &mut StdRng) -> FlowKey {
     loop {
         let key = packet(rng);
-        let flow = FlowKey::from(&key);
+        let flow = key;
         let there = |prereq: Prereq| prereq.holds(&flow, &mut Default::default());
         if there(Prereq::Nd) || rng.random_bool(0.3) && (there(Prereq::Arp) || there(Prereq::Icmpv4)) {
             return key;

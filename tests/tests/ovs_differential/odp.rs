@@ -2,7 +2,7 @@
 
 use sluice_flows::DpPort;
 use sluice_flows::field::Field;
-use sluice_flows::key::{PacketKey, VLAN_PRESENT, slot};
+use sluice_flows::key::{FlowKey, VLAN_PRESENT, slot};
 use sluice_tests::interpreter::Sent;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 ///
 /// # Errors
 /// The action or the value that is not known.
-pub(crate) fn apply(actions: &str, packet: &PacketKey) -> Result<Vec<Sent>, String> {
+pub(crate) fn apply(actions: &str, packet: &FlowKey) -> Result<Vec<Sent>, String> {
     let mut key = *packet;
     key.set(slot::IN_PORT, 0);
     let mut sent = Vec::new();
@@ -19,7 +19,7 @@ pub(crate) fn apply(actions: &str, packet: &PacketKey) -> Result<Vec<Sent>, Stri
     Ok(sent)
 }
 
-fn run(actions: &str, key: &mut PacketKey, sent: &mut Vec<Sent>) -> Result<(), String> {
+fn run(actions: &str, key: &mut FlowKey, sent: &mut Vec<Sent>) -> Result<(), String> {
     for action in items(actions) {
         let unknown = || format!("unknown datapath action: {action}");
         let (word, args) = call(action).unwrap_or((action, ""));
@@ -53,7 +53,7 @@ fn call(text: &str) -> Option<(&str, &str)> {
 }
 
 /// `header(name=value/mask,..)`.
-fn set(args: &str, key: &mut PacketKey) -> Result<(), String> {
+fn set(args: &str, key: &mut FlowKey) -> Result<(), String> {
     let (header, fields) = call(args).ok_or_else(|| format!("unknown set: {args}"))?;
     for item in items(fields) {
         let unknown = || format!("unknown field of {header}: {item}");
@@ -115,7 +115,7 @@ fn number(text: &str) -> Option<u128> {
 }
 
 /// `push_vlan([tpid=0x88a8,]vid=5,pcp=3[,cfi=0])`.
-fn push(args: &str, key: &mut PacketKey) -> Result<(), String> {
+fn push(args: &str, key: &mut FlowKey) -> Result<(), String> {
     let (mut tpid, mut tci) = (0x8100, u128::from(VLAN_PRESENT));
     for item in items(args) {
         let unknown = || format!("unknown push_vlan: {item}");
@@ -138,7 +138,7 @@ fn push(args: &str, key: &mut PacketKey) -> Result<(), String> {
     Ok(())
 }
 
-fn pop(key: &mut PacketKey) {
+fn pop(key: &mut FlowKey) {
     key.set(slot::VLAN_TCI, key.get(slot::INNER_VLAN_TCI));
     key.set(slot::VLAN_TPID, key.get(slot::INNER_VLAN_TPID));
     key.set(slot::INNER_VLAN_TCI, 0);
@@ -147,7 +147,7 @@ fn pop(key: &mut PacketKey) {
 
 #[test]
 fn datapath_actions_are_done_in_order() {
-    let mut packet = PacketKey::ZERO;
+    let mut packet = FlowKey::ZERO;
     packet.set(slot::IP_TOS, 0xff);
     let text = "set(ipv4(src=10.0.0.1,tos=0x8/0xfc)),1,clone(pop_vlan,set(eth(dst=00:00:00:00:00:05)),2),\
                 push_vlan(tpid=0x88a8,vid=5,pcp=1),3,userspace(pid=0,controller(reason=1,max_len=65535))";
