@@ -1,7 +1,7 @@
 //! Outputs, rewrites between them, and what failed outputs come to.
 
 use crate::NOWHERE;
-use sluice_flows::action::Action;
+use sluice_flows::action::{Action, ControllerAction};
 use sluice_flows::field::Field;
 use sluice_flows::packet::Frame;
 use sluice_flows::rule::FlowSpec;
@@ -9,6 +9,7 @@ use sluice_flows::{DropReason, Match, Owner, PortNo};
 use sluice_switch::port::PortKind;
 use sluice_switch::{Config, FailMode, PortChange, PortDevice, PortRequest};
 use sluice_tests::switch::{Switch, take_all};
+use std::sync::Arc;
 
 const FRAME: [u8; 60] = {
     let mut frame = [0; 60];
@@ -22,7 +23,7 @@ fn secure(ports: u16) -> Switch {
     switch
 }
 
-fn flow(actions: impl Into<Box<[Action]>>) -> FlowSpec {
+fn flow(actions: impl Into<Arc<[Action]>>) -> FlowSpec {
     FlowSpec::new(Match::any(), actions, Owner::user())
 }
 
@@ -185,12 +186,8 @@ fn the_controller_gets_what_it_asked_for_and_no_more_than_its_rate() {
     let mut switch =
         Switch::start(Config { packet_in_rate: 20, clock: sluice_switch::Clock::manual(), ..Config::default() });
     switch.bridge("br0", 2, FailMode::Secure);
-    let controller = Action::Controller(sluice_flows::action::ControllerAction {
-        max_len: 20,
-        reason: Default::default(),
-        controller_id: 3,
-        extended: true,
-    });
+    let controller = ControllerAction { max_len: 20, controller_id: 3, extended: true, ..Default::default() };
+    let controller = Action::Controller(Box::new(controller));
     switch.add_flows([flow([controller])]);
     assert_eq!(switch.send_and_see(1, &FRAME), NOWHERE);
     assert_eq!(switch.dropped(DropReason::Overload), 1, "nobody listens");

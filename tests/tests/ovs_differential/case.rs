@@ -74,7 +74,7 @@ impl fmt::Display for Packet {
 /// The packet as we print it, in the words that OVS reads packets in: of those for ports it takes the generic ones for
 /// TCP only, and the words for a second tag that it prints it does not read.
 fn flow_string(key: &FlowKey) -> String {
-    let text = show_packet(&FlowKey::from(key), Names::NONE).to_string();
+    let text = show_packet(key, Names::NONE).to_string();
     let protocol = text.split(',').next().unwrap_or_default().trim_end_matches('6').to_owned();
     let kind = key.get(slot::TP_SRC);
     let words = text.split(',').filter_map(|word| {
@@ -195,7 +195,7 @@ fn read_trace(ovs: &Ovs, trace: &str, packet: &FlowKey) -> (Result<Vec<Sent>, St
 /// Whether any rule on the packet's way may have sent it to several ports at once.
 fn floods(translation: &Translation) -> bool {
     let many = |port: &PortNo| matches!(*port, PortNo::FLOOD | PortNo::ALL | PortNo::NORMAL);
-    translation.rules.iter().flat_map(|rule| &rule.spec.actions).any(|action| match action {
+    translation.rules.iter().flat_map(|rule| rule.spec.actions.iter()).any(|action| match action {
         Action::Output(port) => many(port),
         Action::OutputField(_) => true,
         _ => false,
