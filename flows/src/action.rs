@@ -6,6 +6,7 @@ use crate::port::PortNo;
 use crate::rule::TableId;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Bits `ofs` to `ofs + bits - 1` of a field, counted from its least significant bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -146,7 +147,7 @@ pub enum Action {
     /// Drop the packet if it exceeds a meter's rate.
     Meter(MeterId),
     /// Do these actions with a copy of the packet.
-    Clone(Box<[Action]>),
+    Clone(Arc<[Action]>),
     /// End the pipeline for this packet.
     Exit,
     /// Bytes that mean nothing to the switch.
@@ -176,7 +177,7 @@ pub enum Action {
     /// Take the outermost header off; what is under it is said only where the header does not say.
     Decap(Option<PacketType>),
     /// Add to the action set.
-    WriteActions(Box<[Action]>),
+    WriteActions(Arc<[Action]>),
     /// Empty the action set.
     ClearActions,
     /// Set bits of the metadata.
