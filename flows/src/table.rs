@@ -4,8 +4,14 @@
 //! lies on the way to the change, so translation reads a snapshot while the next one is made. What nobody else holds
 //! is changed in place, so a bundle that starts from a fresh clone copies each part at most once.
 //!
-//! Beside the classifiers there is one index: the rules with a timeout, by the earliest moment at which they can
-//! expire. Looking for expired rules costs nothing when no rule has a timeout, however many rules there are.
+//! Beside the classifiers there are indexes that cost nothing for rules that are not in them: the rules with a timeout,
+//! by the earliest moment at which they can expire and by which would be evicted first; and what flows the rules learn
+//! that are to go with them.
+
+mod learned;
+mod timeouts;
+
+pub use learned::deletes_learned;
 
 use crate::action::Action;
 use crate::classifier::Classifier;
@@ -13,22 +19,20 @@ use crate::filter::FlowFilter;
 use crate::key::{FlowKey, FlowMask};
 use crate::matching::Match;
 use crate::rule::{Millis, Rule, RuleStats, TableId};
-use imbl::OrdMap;
+use learned::Learners;
 use std::fmt;
 use std::sync::Arc;
+use timeouts::Timeouts;
 
 /// The flow tables of a bridge, 0 to 254.
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
     /// By table number; shorter than 255 when the last tables are empty.
     tables: Vec<Option<Arc<Classifier>>>,
-    /// Rules that have a timeout.
-    timed: OrdMap<TimedKey, Arc<Rule>>,
+    timeouts: Timeouts,
+    learners: Learners,
     len: usize,
 }
-
-/// The earliest moment at which a rule can expire, and the rule's address to tell rules apart.
-type TimedKey = (Millis, usize);
 
 /// Why a rule was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,12 +88,11 @@ impl Tables {
         }
         let old = Arc::make_mut(self.tables[index].get_or_insert_default()).insert(rule.clone());
         match &old {
-            Some(old) => self.forget_timeout(old),
+            Some(old) => self.forget(old),
             None => self.len += 1,
         }
-        if let Some(key) = timed_key(&rule) {
-            self.timed.insert(key, rule);
-        }
+        self.timeouts.insert(&rule);
+        self.learners.insert(&rule.spec.actions);
         old
     }
 
@@ -101,7 +104,7 @@ impl Tables {
         if slot.as_ref().is_some_and(|t| t.is_empty()) {
             *slot = None;
         }
-        self.forget_timeout(&rule);
+        self.forget(&rule);
         self.len -= 1;
         Some(rule)
     }
@@ -151,17 +154,28 @@ impl Tables {
 
     /// The rules whose time is up at `now`, and which timeout it was; the hard one if both.
     pub fn expired(&self, now: Millis) -> Vec<(Arc<Rule>, RemovedReason)> {
-        let due = self.timed.range(..=(now, usize::MAX));
-        due.filter_map(|(_, rule)| Some((rule.clone(), timeout_passed(rule, now)?))).collect()
+        self.timeouts.expired(now)
+    }
+
+    /// The rule of `table` to remove when room is needed: among those with a timeout, which are the only ones that OVS
+    /// evicts, the one of lowest importance, and of those the one closest to expiry.
+    pub fn evictable(&self, table: TableId) -> Option<&Arc<Rule>> {
+        self.timeouts.evictable(table)
+    }
+
+    /// Whether a rule of any table learns flows of `table` with this cookie that are to be deleted with the last such
+    /// rule; see [`deletes_learned`].
+    pub fn learns(&self, table: TableId, cookie: u64) -> bool {
+        self.learners.has(table, cookie)
     }
 
     /// Estimate of the bytes of memory that the rules and their indexes take; what clones share counts in each.
     pub fn heap_size(&self) -> usize {
         let index: usize = self.tables.iter().flatten().map(|t| size_of::<Classifier>() + t.heap_size()).sum();
-        let timed = self.timed.len() * (size_of::<TimedKey>() + size_of::<Arc<Rule>>()) * 3 / 2;
         self.tables.capacity() * size_of::<Option<Arc<Classifier>>>()
             + index
-            + timed
+            + self.timeouts.heap_size()
+            + self.learners.heap_size()
             + self.iter().map(rule_size).sum::<usize>()
     }
 
@@ -169,10 +183,10 @@ impl Tables {
         self.tables.get(usize::from(table.get()))?.as_deref()
     }
 
-    fn forget_timeout(&mut self, rule: &Arc<Rule>) {
-        if let Some(key) = timed_key(rule) {
-            self.timed.remove(&key);
-        }
+    /// Takes a rule that is gone out of the indexes.
+    fn forget(&mut self, rule: &Arc<Rule>) {
+        self.timeouts.remove(rule);
+        self.learners.remove(&rule.spec.actions);
     }
 }
 
@@ -189,26 +203,5 @@ fn rule_size(rule: &Arc<Rule>) -> usize {
         + notes.sum::<usize>()
 }
 
-/// Where the rule stands among those with a timeout, if it has one.
-fn timed_key(rule: &Arc<Rule>) -> Option<TimedKey> {
-    let after = |from: Millis, seconds: u16| (seconds != 0).then(|| from.0.saturating_add(u64::from(seconds) * 1000));
-    let idle = after(rule.created, rule.spec.idle_timeout);
-    let hard = after(rule.modified, rule.spec.hard_timeout);
-    let first = match (idle, hard) {
-        (Some(a), Some(b)) => a.min(b),
-        (a, b) => a.or(b)?,
-    };
-    Some((Millis(first), Arc::as_ptr(rule).addr()))
-}
-
-/// Which timeout of the rule has passed at `now`.
-fn timeout_passed(rule: &Rule, now: Millis) -> Option<RemovedReason> {
-    let passed = |since: Millis, seconds: u16| seconds != 0 && now.since(since) >= u64::from(seconds) * 1000;
-    if passed(rule.modified, rule.spec.hard_timeout) {
-        Some(RemovedReason::HardTimeout)
-    } else if passed(rule.stats.used().max(rule.created), rule.spec.idle_timeout) {
-        Some(RemovedReason::IdleTimeout)
-    } else {
-        None
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+use super::*;
+use crate::action::Learn;
+use crate::owner::Owner;
+use crate::rule::FlowSpec;
+
+const TABLE: TableId = TableId::FIRST;
+
+fn spec(priority: u16) -> FlowSpec {
+    FlowSpec { priority, ..FlowSpec::new(Match::any(), [], Owner::user()) }
+}
+
+fn tables(specs: impl IntoIterator<Item = FlowSpec>) -> Tables {
+    let mut tables = Tables::new();
+    for spec in specs {
+        tables.insert(Arc::new(Rule::new(spec, Millis(0))));
+    }
+    tables
+}
+
+fn learn(cookie: u64, delete_learned: bool) -> Action {
+    Action::Learn(Box::new(Learn {
+        table: TABLE,
+        idle_timeout: 0,
+        hard_timeout: 0,
+        priority: 1,
+        cookie,
+        fin_idle_timeout: 0,
+        fin_hard_timeout: 0,
+        send_flow_rem: false,
+        delete_learned,
+        limit: 0,
+        result_dst: None,
+        specs: Box::new([]),
+    }))
+}
+
+fn evicted(tables: &Tables) -> Option<u16> {
+    tables.evictable(TABLE).map(|rule| rule.spec.priority)
+}
+
+#[test]
+fn rules_without_a_timeout_are_never_evicted() {
+    let tables = tables([spec(1), FlowSpec { importance: 9, idle_timeout: 5, ..spec(2) }]);
+    assert_eq!(evicted(&tables), Some(2));
+    assert!(tables.evictable(TableId::LAST).is_none());
+}
+
+#[test]
+fn importance_decides_who_is_evicted_before_time_does() {
+    let timed = |priority, importance, hard_timeout| FlowSpec { importance, hard_timeout, ..spec(priority) };
+    let mut tables = tables([timed(1, 2, 1), timed(2, 1, 100), timed(3, 1, 50), timed(4, 3, 1)]);
+    for priority in [3, 2, 1, 4] {
+        assert_eq!(evicted(&tables), Some(priority));
+        tables.remove(TABLE, priority, &Match::any());
+    }
+    assert_eq!(evicted(&tables), None);
+}
+
+#[test]
+fn traffic_puts_eviction_off() {
+    let idle = |priority, idle_timeout| FlowSpec { idle_timeout, ..spec(priority) };
+    let tables = tables([idle(1, 5), idle(2, 10), idle(3, 60)]);
+    assert_eq!(evicted(&tables), Some(1));
+    tables.get_strict(TABLE, 1, &Match::any()).unwrap().stats.credit(1, 60, Millis(20_000));
+    assert_eq!(evicted(&tables), Some(2));
+    tables.get_strict(TABLE, 2, &Match::any()).unwrap().stats.credit(1, 60, Millis(20_000));
+    assert_eq!(evicted(&tables), Some(1));
+}
+
+#[test]
+fn a_refresh_starts_the_hard_timeout_anew() {
+    let tables = tables([FlowSpec { hard_timeout: 10, ..spec(1) }]);
+    tables.get_strict(TABLE, 1, &Match::any()).unwrap().stats.refresh(Millis(5_000));
+    assert!(tables.expired(Millis(14_999)).is_empty());
+    assert_eq!(tables.expired(Millis(15_000))[0].1, RemovedReason::HardTimeout);
+}
+
+#[test]
+fn learners_are_known_until_the_last_is_gone() {
+    let with = |priority, actions: Vec<Action>| FlowSpec { actions: actions.into(), ..spec(priority) };
+    let nested = Action::Clone(Box::new([learn(7, true)]));
+    let mut tables = tables([with(1, vec![learn(7, true), learn(7, true)]), with(2, vec![nested, learn(8, false)])]);
+    assert!(tables.learns(TABLE, 7) && !tables.learns(TABLE, 8) && !tables.learns(TableId::LAST, 7));
+    let snapshot = tables.clone();
+    tables.remove(TABLE, 1, &Match::any());
+    assert!(tables.learns(TABLE, 7));
+    tables.insert(Arc::new(Rule::new(spec(2), Millis(0))));
+    assert!(!tables.learns(TABLE, 7) && snapshot.learns(TABLE, 7));
+}
