@@ -170,6 +170,9 @@ pub fn show_walk<'a>(model: &'a Model, log: &'a TraceLog, names: bool) -> impl f
                 }
                 TraceStep::Action(action) => writeln!(f, "{:indent$}    {}", "", show_action(action, &words))?,
                 TraceStep::Output { no, name } => writeln!(f, "{:indent$}     >> port {no} ({name})", "")?,
+                TraceStep::Group { .. } => {}
+                TraceStep::Bucket(bucket) => writeln!(f, "{:indent$}     -> using bucket {}", "", bucket.id)?,
+                TraceStep::Learned(_) => {}
                 TraceStep::Note(text) => writeln!(f, "{:indent$}     -> {text}", "")?,
             }
         }

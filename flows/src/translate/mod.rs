@@ -12,16 +12,31 @@
 //! changes between the two, without looking at values it need not know. VLAN tags are the exception: pushing and
 //! popping moves bits between slots, so touching them puts all tag bits into the mask.
 //!
+//! # Passes
+//!
+//! What the datapath has to find out first (what connection tracking says of the packet) splits the way of a packet into
+//! passes: the translation ends with a [`Resume`](crate::datapath::Resume) for each place where the packet goes on, and
+//! [`translate_resumed`] makes the next pass. Each pass has a mask of its own.
+//!
 //! # Bounds
 //!
 //! The walk is a loop over an explicit stack of [`Work`], so no flow table can exhaust a thread's stack. As in OVS, 64
-//! nested jumps to the same or an earlier table (patch ports included), 4096 jumps in all, and 65,535 emitted actions
-//! are the limits. Past them the whole packet is dropped with [`DropReason::Loop`], outputs already made included.
+//! nested jumps to the same or an earlier table (groups and patch ports included), 4096 jumps in all, 65,535 emitted
+//! actions and 8192 pushed values are the limits. Past them the whole packet is dropped with [`DropReason::Loop`],
+//! outputs already made included.
 
+mod action_set;
+mod branch;
+mod choice;
+mod ct;
+mod encap;
+mod group;
+mod learn;
 mod normal;
 mod output;
 mod set;
 mod trace;
+mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -29,16 +44,16 @@ mod tests;
 pub use trace::{NoTrace, TraceEvent, TraceLog, TraceSink, TraceStep};
 
 use crate::action::{Action, ControllerAction, PacketInReason};
-use crate::bridge::{Bridge, BridgeId, Model};
-use crate::datapath::{DpAction, MacQuery, PacketIn, Translation};
-use crate::field::Field;
-use crate::key::{FlowKey, FlowMask, slot};
+use crate::bridge::{Bridge, BridgeId, Model, TableMiss};
+use crate::datapath::{DpAction, MacQuery, MeterRef, PacketIn, Resume, Translation};
+use crate::field::{FIELDS, Field};
+use crate::key::{FRAME_WORDS, FlowKey, FlowMask, PACKET_WORDS, PIPELINE_WORD, slot};
 use crate::owner::Owner;
 use crate::port::{DpPort, PortNo};
 use crate::rule::{Rule, TableId};
 use crate::verdict::{DropReason, Verdict};
-use set::Wire;
 use std::sync::Arc;
+use wire::Wire;
 
 /// Nested jumps to the same or an earlier table.
 const MAX_DEPTH: u32 = 64;
@@ -46,6 +61,8 @@ const MAX_DEPTH: u32 = 64;
 const MAX_JUMPS: u32 = MAX_DEPTH * MAX_DEPTH;
 /// Datapath actions of one packet.
 const MAX_ACTIONS: usize = 65_535;
+/// Values pushed and not yet popped.
+const MAX_STACK: usize = 8192;
 
 /// The MAC addresses that NORMAL has learned.
 pub trait MacLookup {
@@ -79,8 +96,29 @@ pub fn translate(
         return Translation::dropped(DropReason::NoPort);
     };
     let mut walk = Walk::new(model, macs, bridge, key, in_port, sink);
+    walk.stack.push(Work::ActionSet);
     walk.enter_bridge();
     walk.run()
+}
+
+/// Translates the next pass of a packet: from `resume` on, with `key` as the packet is by then: the key of `resume` with
+/// what the datapath has found out. `None` if the bridge is gone.
+pub fn translate_resumed(
+    model: &Model,
+    macs: &impl MacLookup,
+    resume: &Resume,
+    key: &FlowKey,
+    sink: &mut impl TraceSink,
+) -> Option<Translation> {
+    let in_port = PortNo(key.get(Field::InPort.slot()) as u16);
+    let mut walk = Walk::new(model, macs, model.bridge(resume.bridge)?, key, in_port, sink);
+    walk.flow.key.set(slot::ACTSET_OUTPUT, resume.key.get(slot::ACTSET_OUTPUT));
+    walk.values.clone_from(&resume.stack);
+    walk.action_set.clone_from(&resume.action_set);
+    walk.tracked = resume.ct_zone.is_some();
+    walk.stack.push(Work::ActionSet);
+    walk.jump(resume.table, None, false, true);
+    Some(walk.run())
 }
 
 /// Translates a packet to which `actions` are applied as if it had come in by `in_port` of `bridge` (OpenFlow's
@@ -95,7 +133,8 @@ pub fn translate_packet_out(
     sink: &mut impl TraceSink,
 ) -> Option<Translation> {
     let mut walk = Walk::new(model, macs, model.bridge(bridge)?, key, in_port, sink);
-    walk.stack.push(Work::Actions { actions, next: 0, rule: None, table: TableId::FIRST, deepens: false });
+    walk.stack.push(Work::ActionSet);
+    walk.stack.push(Work::Actions { list: actions.into(), next: 0, at: At::PACKET_OUT, deepens: false });
     Some(walk.run())
 }
 
@@ -111,21 +150,41 @@ fn add_protocol(mask: &mut FlowMask) {
     mask.set(slot::ETH_TYPE, u128::MAX);
 }
 
+/// What a list of actions belongs to.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    rule: Option<&'a Arc<Rule>>,
+    table: TableId,
+    /// Why packets are handed to the controller from here, if it is not because of an action of a rule.
+    reason: Option<PacketInReason>,
+}
+
+impl At<'_> {
+    const PACKET_OUT: Self = At { rule: None, table: TableId::FIRST, reason: Some(PacketInReason::PacketOut) };
+}
+
 /// Something left to do.
 enum Work<'a> {
-    /// Actions of a rule, from `next` on.
+    /// Actions, from `next` on.
     Actions {
-        actions: &'a [Action],
+        list: Arc<[Action]>,
         next: usize,
-        rule: Option<&'a Arc<Rule>>,
-        table: TableId,
+        at: At<'a>,
         /// Counts towards [`MAX_DEPTH`] until done.
         deepens: bool,
     },
     /// Ports still to be sent to, last first.
     Outputs(Vec<output::Target<'a>>),
+    /// The action set, as it is by then.
+    ActionSet,
     /// Back from the other side of a patch port.
-    Return { bridge: &'a Bridge, flow: Box<Flow> },
+    Return { bridge: &'a Bridge, flow: Box<Flow>, values: Vec<u128>, action_set: Vec<Action> },
+    /// The packet as it was before a list that worked on a copy of it.
+    Restore(Box<branch::Saved>),
+    /// The first or the second branch of `check_pkt_larger` is done.
+    Branch(Box<branch::Fork<'a>>),
+    /// Buckets of a group that are still to be done, last first.
+    Buckets { group: &'a Arc<crate::group::Group>, left: Vec<usize>, at: At<'a> },
 }
 
 /// The packet as the tables see it.
@@ -142,14 +201,23 @@ struct Walk<'a, M, S> {
     macs: &'a M,
     sink: &'a mut S,
     bridge: &'a Bridge,
+    /// The packet as it came.
+    entered: FlowKey,
     flow: Flow,
     wire: Wire,
     mask: FlowMask,
     stack: Vec<Work<'a>>,
+    /// The stack of `push` and `pop`.
+    values: Vec<u128>,
+    action_set: Vec<Action>,
     depth: u32,
     jumps: u32,
     looped: bool,
     forwarded: bool,
+    /// The packet comes from the connection tracker and still has what it said.
+    tracked: bool,
+    /// What is under the outermost header, taken off before, has not been read.
+    unread: bool,
     /// Why the packet is dropped if nothing else happens.
     reason: DropReason,
     out: Translation,
@@ -159,19 +227,25 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
     fn new(model: &'a Model, macs: &'a M, bridge: &'a Bridge, key: &FlowKey, in_port: PortNo, sink: &'a mut S) -> Self {
         let mut flow = Flow { key: *key, written: FlowMask::ZERO };
         flow.key.set(slot::IN_PORT, in_port.0.into());
+        flow.key.set(slot::ACTSET_OUTPUT, PortNo::UNSET.0.into());
         Self {
             model,
             macs,
             sink,
             bridge,
+            entered: flow.key,
             wire: Wire::new(&flow.key),
             flow,
             mask: FlowMask::ZERO,
             stack: Vec::new(),
+            values: Vec::new(),
+            action_set: Vec::new(),
             depth: 0,
             jumps: 0,
             looped: false,
             forwarded: false,
+            tracked: false,
+            unread: false,
             reason: DropReason::NoRule,
             out: Translation::dropped(DropReason::NoRule),
         }
@@ -181,13 +255,11 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
     fn run(mut self) -> Translation {
         while let Some(work) = self.stack.last_mut() {
             match work {
-                Work::Actions { actions, next, rule, table, .. } => {
-                    let (rule, table) = (*rule, *table);
-                    match actions.get(*next) {
-                        Some(action) => {
-                            *next += 1;
-                            self.act(action, rule, table);
-                        }
+                Work::Actions { list, next, at, .. } => {
+                    let (list, at, index) = (Arc::clone(list), *at, *next);
+                    *next += 1;
+                    match list.get(index) {
+                        Some(action) => self.act(action, at),
                         None => _ = self.pop_list(),
                     }
                 }
@@ -195,16 +267,33 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
                     Some(target) => self.send(target),
                     None => drop(self.stack.pop()),
                 },
-                Work::Return { bridge, flow } => {
-                    (self.bridge, self.flow) = (*bridge, **flow);
-                    self.stack.pop();
-                }
+                Work::Buckets { group, left, at } => match left.pop() {
+                    Some(index) => {
+                        let (group, at) = (*group, *at);
+                        self.bucket(group, index, at);
+                    }
+                    None => drop(self.stack.pop()),
+                },
+                _ => self.come_back(),
             }
             if self.looped || self.out.actions.len() > MAX_ACTIONS {
                 return self.give_up();
             }
         }
         self.finish()
+    }
+
+    /// Takes up what was left for when the works above it are done.
+    fn come_back(&mut self) {
+        match self.stack.pop() {
+            Some(Work::ActionSet) => self.do_action_set(),
+            Some(Work::Return { bridge, flow, values, action_set }) => {
+                (self.bridge, self.flow, self.values, self.action_set) = (bridge, *flow, values, action_set);
+            }
+            Some(Work::Restore(saved)) => self.restore(*saved),
+            Some(Work::Branch(fork)) => self.next_branch(*fork),
+            _ => {}
+        }
     }
 
     fn finish(mut self) -> Translation {
@@ -216,9 +305,10 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
 
     /// A bound was reached: the packet is dropped whole.
     fn give_up(mut self) -> Translation {
-        self.note("a bound on resubmits, patch ports or actions was reached: the packet is dropped");
+        self.note("a bound on resubmits, groups, patch ports, labels or actions was reached: the packet is dropped");
         self.out.actions.clear();
         self.out.patched.clear();
+        self.out.resumes.clear();
         self.forwarded = false;
         self.reason = DropReason::Loop;
         self.finish()
@@ -231,43 +321,92 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         deepens
     }
 
+    /// `exit`: ends every list up to the innermost one that works on a copy of the packet.
+    fn exit(&mut self) {
+        while let Some(Work::Actions { .. } | Work::Outputs(_) | Work::Buckets { .. }) = self.stack.last() {
+            self.pop_list();
+        }
+    }
+
     /// Starts at the first table of the current bridge.
     fn enter_bridge(&mut self) {
         if S::ACTIVE {
             let (bridge, in_port) = (self.bridge, self.in_port());
-            self.sink.event(self.stack.len(), TraceEvent::Bridge { bridge, in_port });
+            self.tell(TraceEvent::Bridge { bridge, in_port });
         }
-        self.jump(TableId::FIRST, None, true);
+        self.jump(TableId::FIRST, None, false, true);
     }
 
-    /// Looks the packet up in `table` and starts on the actions of the rule found.
-    fn jump(&mut self, table: TableId, in_port: Option<PortNo>, deepens: bool) {
+    /// Looks the packet up in `table`, as if it had come by `in_port` if that is given, or with the addresses of its
+    /// connection if `original` is true, and starts on the actions of the rule found.
+    fn jump(&mut self, table: TableId, in_port: Option<PortNo>, original: bool, deepens: bool) {
         if self.depth >= MAX_DEPTH || self.jumps >= MAX_JUMPS {
             self.looped = true;
             return;
         }
-        let mut read = FlowMask::ZERO;
-        let found = match in_port {
-            None => self.bridge.tables.lookup(table, &self.flow.key, &mut read),
-            Some(port) => {
-                let mut key = self.flow.key;
-                key.set(slot::IN_PORT, port.0.into());
-                self.bridge.tables.lookup(table, &key, &mut read)
-            }
-        };
-        self.absorb(&read);
-        if S::ACTIVE {
-            self.sink.event(self.stack.len(), TraceEvent::Lookup { table, rule: found });
+        if self.unread {
+            return self.read_anew(table);
         }
-        let Some(rule) = found else {
-            self.reason = DropReason::NoRule;
-            return;
-        };
+        let mut table = table;
+        let mut found = self.look_up(table, in_port, original);
+        while found.is_none() {
+            let miss = self.bridge.table_configs.get(&table).map(|config| config.miss).unwrap_or_default();
+            table = match (miss, table.get().checked_add(1).and_then(TableId::new)) {
+                (TableMiss::Continue, Some(next)) => next,
+                _ => return self.miss(table, miss),
+            };
+            found = self.look_up(table, in_port, original);
+        }
+        let Some(rule) = found else { return };
         self.jumps += 1;
         self.depth += u32::from(deepens);
         self.reason = rule.drop_reason();
         self.out.rules.push(Arc::clone(rule));
-        self.stack.push(Work::Actions { actions: &rule.spec.actions, next: 0, rule: Some(rule), table, deepens });
+        let at = At { rule: Some(rule), table, reason: None };
+        let list = Arc::clone(&rule.spec.actions);
+        self.stack.push(Work::Actions { list, next: 0, at, deepens });
+    }
+
+    /// No rule of the table matches.
+    fn miss(&mut self, table: TableId, miss: TableMiss) {
+        self.reason = DropReason::NoRule;
+        if miss == TableMiss::Controller {
+            let options = ControllerAction { reason: PacketInReason::NoMatch, ..ControllerAction::default() };
+            self.send_to_controller(&options, At { rule: None, table, reason: None });
+            self.forwarded = true;
+        }
+    }
+
+    fn look_up(&mut self, table: TableId, in_port: Option<PortNo>, original: bool) -> Option<&'a Arc<Rule>> {
+        let mut seen = self.flow;
+        if let Some(port) = in_port {
+            seen.key.set(slot::IN_PORT, port.0.into());
+            seen.written.add(slot::IN_PORT);
+        }
+        if original {
+            ct::swap_tuple(&mut seen);
+        }
+        self.hide_ports_of_fragments(&mut seen);
+        let mut read = FlowMask::ZERO;
+        let found = self.bridge.tables.lookup(table, &seen.key, &mut read);
+        for ((mask, read), written) in self.mask.0.iter_mut().zip(&read.0).zip(&seen.written.0) {
+            *mask |= read & !written;
+        }
+        if S::ACTIVE {
+            self.tell(TraceEvent::Lookup { table, rule: found });
+        }
+        found
+    }
+
+    /// Tables do not see the ports of fragments, not even those of a first one (OVS's `frags=normal`): else the parts
+    /// of one packet would go different ways.
+    fn hide_ports_of_fragments(&mut self, seen: &mut Flow) {
+        if self.has(crate::field::Prereq::Ip) && self.read(Field::IpFrag.slot()) != 0 {
+            for slot in [slot::TP_SRC, slot::TP_DST] {
+                seen.key.set(slot, 0);
+                seen.written.add(slot);
+            }
+        }
     }
 
     /// Puts the original bits among `read` into the mask.
@@ -283,33 +422,52 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
 
     fn note(&mut self, text: &'static str) {
         if S::ACTIVE {
-            self.sink.event(self.stack.len(), TraceEvent::Note(text));
+            self.tell(TraceEvent::Note(text));
         }
     }
 
-    fn act(&mut self, action: &'a Action, rule: Option<&'a Arc<Rule>>, table: TableId) {
+    /// Tells the sink a step, with the number of lists, floods, groups and bridges that it is nested in.
+    fn tell(&mut self, event: TraceEvent<'_>) {
+        let is_level = |work: &&Work| {
+            matches!(work, Work::Actions { .. } | Work::Outputs(_) | Work::Return { .. } | Work::Buckets { .. })
+        };
+        self.sink.event(self.stack.iter().filter(is_level).count(), event);
+    }
+
+    fn act(&mut self, action: &Action, at: At<'a>) {
         if S::ACTIVE {
-            self.sink.event(self.stack.len(), TraceEvent::Action(action));
+            self.tell(TraceEvent::Action(action));
         }
         match action {
-            Action::Output(port) => self.output(*port, rule, table),
+            Action::Output(port) => self.output(*port, at),
             Action::OutputField(source) => {
                 let value = self.read_subfield(*source);
-                self.output(PortNo(u16::try_from(value).unwrap_or(PortNo::NONE.0)), rule, table);
+                self.output(PortNo(u16::try_from(value).unwrap_or(PortNo::NONE.0)), at);
             }
+            Action::OutputTruncated { port, max_len } => self.output_truncated(*port, *max_len, at),
             Action::Controller(options) => {
-                self.send_to_controller(options, rule, table);
+                self.send_to_controller(options, at);
                 self.forwarded = true;
+                if options.pause {
+                    self.note("the packet waits here until the controller resumes it");
+                    self.exit();
+                }
             }
+            Action::Enqueue { port, queue } => self.enqueue(*port, *queue, at),
+            Action::Group(id) => self.group(*id, at),
+            Action::Bundle(bundle) => self.bundle(bundle, at),
             Action::GotoTable(target) => {
                 let deepens = self.pop_list();
                 self.depth += u32::from(deepens);
-                self.jump(*target, None, false);
+                self.jump(*target, None, false, false);
                 self.inherit_depth(deepens);
             }
-            Action::Resubmit { port, table: target, .. } => {
-                let target = target.unwrap_or(table);
-                self.jump(target, *port, target <= table);
+            Action::Resubmit { port, table, ct, .. } => {
+                let target = table.unwrap_or(at.table);
+                if *ct && !self.has(crate::field::Prereq::CtIp) {
+                    return self.note("the packet has no connection to look up with");
+                }
+                self.jump(target, *port, *ct, target <= at.table);
             }
             Action::SetField { field, value, mask } => self.set_field(*field, *value, *mask),
             Action::Load { value, dst } => self.set_field(dst.field, *value << dst.ofs, dst.mask()),
@@ -317,11 +475,42 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
                 let value = self.read_subfield(*src);
                 self.set_field(dst.field, value << dst.ofs, dst.mask());
             }
+            Action::Push(src) => self.push(*src),
+            Action::Pop(dst) => self.pop(*dst),
             Action::Mod(change) => self.modify(*change),
             Action::PushVlan(tpid) => self.push_vlan(*tpid),
             Action::PopVlan { .. } => self.pop_vlan(),
-            Action::DecTtl(_) => self.dec_ttl(rule, table),
-            _ => {}
+            Action::PushMpls(eth_type) => self.push_mpls(*eth_type),
+            Action::PopMpls(eth_type) => self.pop_mpls(*eth_type),
+            Action::SetMplsLabel(label) => self.set_field(Field::MplsLabel, (*label).into(), u128::MAX),
+            Action::SetMplsTc(tc) => self.set_field(Field::MplsTc, (*tc).into(), u128::MAX),
+            Action::SetMplsTtl(ttl) => self.set_field(Field::MplsTtl, (*ttl).into(), u128::MAX),
+            Action::DecMplsTtl => self.dec_ttl_of(Field::MplsTtl, &[], at),
+            Action::DecTtl(controllers) => self.dec_ttl_of(Field::IpTtl, controllers, at),
+            Action::DecNshTtl => self.dec_ttl_of(Field::NshTtl, &[], at),
+            Action::SetTunnel { id, .. } => self.set_field(Field::TunId, (*id).into(), u128::MAX),
+            Action::SetQueue(queue) => self.write(slot::SKB_PRIORITY, (*queue).into(), u128::MAX),
+            Action::PopQueue => self.put_back(slot::SKB_PRIORITY),
+            Action::DeleteField(field) => self.write(field.slot(), 0, u128::MAX),
+            Action::Learn(learn) => self.learn(learn, at),
+            Action::Multipath(multipath) => self.multipath(multipath),
+            Action::Meter(id) => match self.bridge.meters.get(id) {
+                Some(meter) => self.out.actions.push(DpAction::Meter(MeterRef(Arc::clone(meter)))),
+                None => self.note("the bridge has no such meter"),
+            },
+            Action::Clone(list) => self.clone_packet(list, at),
+            Action::Exit => self.exit(),
+            Action::CheckPktLarger { len, dst } => self.check_pkt_larger(*len, *dst, at),
+            Action::FinTimeout { idle, hard } => self.fin_timeout(*idle, *hard, at),
+            Action::Ct(ct) => self.ct(ct),
+            Action::CtClear => self.ct_clear(),
+            Action::Encap(header) => self.encap(header),
+            Action::Decap(_) => self.decap(),
+            Action::WriteActions(list) => self.write_actions(list),
+            Action::ClearActions => self.clear_actions(),
+            Action::WriteMetadata { value, mask } => self.set_field(Field::Metadata, (*value).into(), (*mask).into()),
+            // A clause of a conjunction is for the lookup, not for doing; a sample is counted with its rule.
+            Action::Conjunction(_) | Action::Sample(_) | Action::Note(_) => {}
         }
     }
 
@@ -333,29 +522,75 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         }
     }
 
-    fn send_to_controller(&mut self, options: &ControllerAction, rule: Option<&Arc<Rule>>, table: TableId) {
+    fn push(&mut self, src: crate::action::Subfield) {
+        let value = self.read_subfield(src);
+        self.values.push(value);
+        self.looped |= self.values.len() > MAX_STACK;
+    }
+
+    fn pop(&mut self, dst: crate::action::Subfield) {
+        match self.values.pop() {
+            Some(value) => self.set_field(dst.field, value << dst.ofs, dst.mask()),
+            None => self.note("the stack is empty: nothing is popped"),
+        }
+    }
+
+    fn send_to_controller(&mut self, options: &ControllerAction, at: At<'a>) {
         self.commit();
+        let meter = options.meter.and_then(|id| self.bridge.meters.get(&id));
+        let metadata = self.metadata();
+        let reason = if options.reason == PacketInReason::Action { at.reason } else { None };
         self.out.actions.push(DpAction::Controller(Box::new(PacketIn {
-            reason: options.reason,
+            reason: reason.unwrap_or(options.reason),
             controller_id: options.controller_id,
             max_len: options.max_len,
             bridge: self.bridge.id,
             in_port: self.in_port(),
-            table,
-            cookie: rule.map_or(0, |r| r.spec.cookie),
-            owner: rule.map_or_else(Owner::user, |r| r.spec.owner.clone()),
+            table: at.table,
+            cookie: at.rule.map_or(0, |r| r.spec.cookie),
+            owner: at.rule.map_or_else(Owner::user, |r| r.spec.owner.clone()),
             userdata: options.userdata.clone(),
-            metadata: Box::default(),
-            meter: None,
+            metadata,
+            meter: meter.map(|meter| MeterRef(Arc::clone(meter))),
             resume: None,
         })));
     }
 
-    /// The TTL ran out: the controller is told, and the list that was being worked on ends.
-    fn ttl_expired(&mut self, rule: Option<&Arc<Rule>>, table: TableId) {
+    /// What a controller is told of the packet beside its bytes: its tunnel, connection, metadata and registers, as far
+    /// as they are not 0.
+    fn metadata(&mut self) -> Box<[(Field, u128)]> {
+        let is_tunneled = [slot::TUN_DST, slot::TUN_IPV6_DST].iter().any(|dst| self.flow.key.get(*dst) != 0);
+        let (mut values, mut unread) = (Vec::new(), FlowMask::ZERO);
+        for info in FIELDS {
+            let (field, word) = (info.field, usize::from(info.slot.word));
+            let is_scratch = matches!(field, Field::ConjId | Field::ActsetOutput);
+            let is_wide_register = word >= PIPELINE_WORD && info.slot.bits > 32 && field != Field::Metadata;
+            let value = if (FRAME_WORDS..PACKET_WORDS).contains(&word) {
+                // The ingress port decides whether a packet has a tunnel.
+                if is_tunneled { self.read(info.slot) } else { 0 }
+            } else if word >= PACKET_WORDS && !is_scratch && !is_wide_register || field == Field::PktMark {
+                // What a packet did not bring along is decided by what is in the mask already.
+                let exists = info.prereq.holds(&self.flow.key, &mut unread);
+                if exists { self.flow.key.get(info.slot) } else { 0 }
+            } else {
+                0
+            };
+            if value != 0 {
+                values.push((field, value));
+            }
+        }
+        values.into()
+    }
+
+    /// A TTL ran out: these controllers are told (controller 0 if there are none), and the list that was being worked
+    /// on ends.
+    fn ttl_expired(&mut self, controllers: &[u16], at: At<'a>) {
         self.note("the TTL ran out: this list of actions ends here");
-        let options = ControllerAction { reason: PacketInReason::InvalidTtl, ..ControllerAction::default() };
-        self.send_to_controller(&options, rule, table);
+        for controller_id in if controllers.is_empty() { &[0] } else { controllers } {
+            let reason = PacketInReason::InvalidTtl;
+            let options = ControllerAction { reason, controller_id: *controller_id, ..ControllerAction::default() };
+            self.send_to_controller(&options, at);
+        }
         self.reason = DropReason::TtlExpired;
         self.pop_list();
     }

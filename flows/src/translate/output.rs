@@ -1,13 +1,13 @@
 //! Sending: ordinary ports, reserved ports, and patch ports, behind which another bridge goes on.
 
-use super::{Flow, MacLookup, TraceEvent, TraceSink, Walk, Work};
+use super::{At, Flow, MacLookup, TraceEvent, TraceSink, Walk, Work};
 use crate::action::ControllerAction;
 use crate::bridge::{BridgeId, BridgePort};
 use crate::datapath::DpAction;
 use crate::field::Field;
-use crate::key::PIPELINE_WORD;
+use crate::key::{FRAME_WORDS, slot};
 use crate::port::PortNo;
-use crate::rule::{Rule, TableId};
+use crate::rule::TableId;
 use crate::verdict::DropReason;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub(super) struct Target<'a> {
 }
 
 impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
-    pub(super) fn output(&mut self, port: PortNo, rule: Option<&'a Arc<Rule>>, table: TableId) {
+    pub(super) fn output(&mut self, port: PortNo, at: At<'a>) {
         match port {
             PortNo::NORMAL => self.normal(),
             PortNo::FLOOD => self.flood(|port| !port.no_flood),
@@ -28,9 +28,9 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
                 let port = self.in_port();
                 self.output_number(port);
             }
-            PortNo::TABLE => self.jump(TableId::FIRST, None, true),
+            PortNo::TABLE => self.jump(TableId::FIRST, None, false, true),
             PortNo::CONTROLLER => {
-                self.send_to_controller(&ControllerAction::default(), rule, table);
+                self.send_to_controller(&ControllerAction::default(), at);
                 self.forwarded = true;
             }
             PortNo::NONE => {}
@@ -39,6 +39,27 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             }
             port => self.output_number(port),
         }
+    }
+
+    /// Sends at most `max_len` bytes of the packet.
+    pub(super) fn output_truncated(&mut self, port: PortNo, max_len: u32, at: At<'a>) {
+        let sent = self.out.actions.len();
+        self.output(port, at);
+        // Only a port takes a part; whatever else comes of the packet is whole.
+        if let Some(last @ DpAction::Output(_)) = self.out.actions.get_mut(sent..).and_then(|new| new.last_mut()) {
+            let output = std::mem::replace(last, DpAction::Truncate(max_len));
+            self.out.actions.push(output);
+        }
+    }
+
+    /// Sends by a queue of the port.
+    pub(super) fn enqueue(&mut self, port: PortNo, queue: u32, at: At<'a>) {
+        let before = self.flow;
+        self.write(slot::SKB_PRIORITY, queue.into(), u128::MAX);
+        self.output(if port == PortNo::IN_PORT { self.in_port() } else { port }, at);
+        let slot = slot::SKB_PRIORITY;
+        self.flow.key.set(slot, before.key.get(slot));
+        self.flow.written.set(slot, before.written.get(slot));
     }
 
     fn output_number(&mut self, port: PortNo) {
@@ -83,10 +104,14 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         }
         match port.peer {
             Some((bridge, no)) => self.cross(port, bridge, no, before),
+            None if self.flow.key.get(slot::PACKET_TYPE) != 0 => {
+                self.flow = before;
+                self.note("the port carries Ethernet: a packet without an Ethernet header is not sent");
+            }
             None => {
                 self.commit();
                 if S::ACTIVE {
-                    self.sink.event(self.stack.len(), TraceEvent::Output(port));
+                    self.tell(TraceEvent::Output(port));
                 }
                 self.out.actions.push(DpAction::Output(port.dp));
                 self.forwarded = true;
@@ -108,9 +133,20 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             return self.note("the patch port's peer is gone or down");
         };
         self.out.patched.extend([port.dp, peer.dp]);
-        self.stack.push(Work::Return { bridge: self.bridge, flow: Box::new(before) });
+        let (values, action_set) = (std::mem::take(&mut self.values), std::mem::take(&mut self.action_set));
+        self.stack.push(Work::Return { bridge: self.bridge, flow: Box::new(before), values, action_set });
+        self.stack.push(Work::ActionSet);
         self.bridge = next;
-        self.flow.key.0[PIPELINE_WORD..].fill(0);
+        // Tunnel, connection, metadata and registers end with the bridge; priority and type are the packet's.
+        let kept = [slot::SKB_PRIORITY, slot::PACKET_TYPE];
+        let kept = kept.map(|slot| (slot, self.flow.key.get(slot), self.flow.written.get(slot)));
+        self.flow.key.0[FRAME_WORDS..].fill(0);
+        self.flow.written.0[FRAME_WORDS..].fill(u64::MAX);
+        for (slot, value, written) in kept {
+            self.flow.key.set(slot, value);
+            self.flow.written.set(slot, written);
+        }
+        self.flow.key.set(slot::ACTSET_OUTPUT, PortNo::UNSET.0.into());
         self.flow.key.set(Field::InPort.slot(), no.0.into());
         self.enter_bridge();
     }

@@ -1,81 +1,15 @@
-//! Writing fields, and committing what was written to the wire before the packet is sent.
+//! Reading and writing fields of the packet as the tables see it.
 
-use super::{MacLookup, TraceSink, Walk};
+use super::wire::meant;
+use super::{At, MacLookup, TraceSink, Walk};
 use crate::action::{ModAction, Subfield};
-use crate::datapath::{Change, DpAction};
-use crate::field::{
-    ETH_TYPE_ARP, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ETH_TYPE_RARP, ETH_TYPE_VLAN, Field, IP_PROTO_ICMP, IP_PROTO_ICMPV6,
-    IP_PROTO_SCTP, IP_PROTO_TCP, IP_PROTO_UDP, ND_ADVERT, ND_SOLICIT, Prereq,
-};
-use crate::key::{FRAME_WORDS, FlowKey, FlowMask, Slot, VLAN_PRESENT, slot};
-use crate::rule::{Rule, TableId};
-use smallvec::SmallVec;
-use std::sync::Arc;
-
-/// The packet as the actions emitted so far leave it.
-pub(super) struct Wire {
-    key: FlowKey,
-    /// Bits of `key` that emitted actions have set.
-    written: FlowMask,
-    /// Tags on the wire, outermost first.
-    tags: Tags,
-}
-
-/// VLAN tags as (TPID, TCI), outermost first.
-type Tags = SmallVec<[(u16, u16); 2]>;
-
-impl Wire {
-    pub(super) fn new(key: &FlowKey) -> Self {
-        Self { key: *key, written: FlowMask::ZERO, tags: tags(key) }
-    }
-}
+use crate::field::{ETH_TYPE_VLAN, Field, Prereq};
+use crate::key::{FlowMask, Slot, VLAN_PRESENT, slot};
 
 /// The slots that describe the tags.
 const TAG_SLOTS: [Slot; 4] = [slot::VLAN_TCI, slot::VLAN_TPID, slot::INNER_VLAN_TCI, slot::INNER_VLAN_TPID];
 
-/// The bits of its slot that a field means: `nw_tos` means the DSCP bits of the byte that its slot is.
-const fn meant(field: Field) -> u128 {
-    if matches!(field, Field::NwTos) { 0xfc } else { u128::MAX }
-}
-
-fn tags(key: &FlowKey) -> Tags {
-    [(slot::VLAN_TPID, slot::VLAN_TCI), (slot::INNER_VLAN_TPID, slot::INNER_VLAN_TCI)]
-        .into_iter()
-        .map(|(tpid, tci)| (key.get(tpid) as u16, key.get(tci) as u16))
-        .take_while(|(_, tci)| tci & VLAN_PRESENT != 0)
-        .collect()
-}
-
-/// The fields of each header that actions can set, for the packet that `key` describes.
-fn settable_fields(key: &FlowKey) -> impl Iterator<Item = &'static [Field]> {
-    const ETH: &[Field] = &[Field::EthSrc, Field::EthDst];
-    const ARP: &[Field] = &[Field::ArpOp, Field::ArpSpa, Field::ArpTpa, Field::ArpSha, Field::ArpTha];
-    const IPV4: &[Field] = &[Field::IpSrc, Field::IpDst, Field::NwTos, Field::IpTtl];
-    const IPV6: &[Field] = &[Field::Ipv6Src, Field::Ipv6Dst, Field::Ipv6Label, Field::NwTos, Field::IpTtl];
-    let (l3, v6): (&[Field], bool) = match key.get(slot::ETH_TYPE) as u16 {
-        ETH_TYPE_IPV4 => (IPV4, false),
-        ETH_TYPE_IPV6 => (IPV6, true),
-        ETH_TYPE_ARP | ETH_TYPE_RARP => (ARP, false),
-        _ => (&[], false),
-    };
-    let is_ip = l3 == IPV4 || v6;
-    let kind = key.get(slot::TP_SRC) as u8;
-    let l4: &[Field] = match key.get(slot::IP_PROTO) as u8 {
-        _ if !is_ip => &[],
-        IP_PROTO_TCP => &[Field::TcpSrc, Field::TcpDst],
-        IP_PROTO_UDP => &[Field::UdpSrc, Field::UdpDst],
-        IP_PROTO_SCTP => &[Field::SctpSrc, Field::SctpDst],
-        IP_PROTO_ICMP if !v6 => &[Field::IcmpType, Field::IcmpCode],
-        IP_PROTO_ICMPV6 if v6 && (kind == ND_SOLICIT || kind == ND_ADVERT) => {
-            &[Field::Icmpv6Type, Field::Icmpv6Code, Field::NdTarget, Field::NdSll, Field::NdTll]
-        }
-        IP_PROTO_ICMPV6 if v6 => &[Field::Icmpv6Type, Field::Icmpv6Code],
-        _ => &[],
-    };
-    [ETH, l3, l4].into_iter()
-}
-
-impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
+impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
     /// The value of `slot`; its original bits go into the mask.
     pub(super) fn read(&mut self, slot: Slot) -> u128 {
         let mut read = FlowMask::ZERO;
@@ -111,18 +45,21 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
             Field::VlanTci | Field::VlanVid | Field::VlanPcp => return self.set_vlan(field.slot(), value, mask),
             _ => mask & meant(field),
         };
+        if field.info().prereq == Prereq::Mpls {
+            self.read_labels();
+        }
         if self.has(field.info().prereq) {
             self.write(field.slot(), value, mask);
         }
     }
 
-    fn write(&mut self, slot: Slot, value: u128, mask: u128) {
+    pub(super) fn write(&mut self, slot: Slot, value: u128, mask: u128) {
         self.flow.key.set_masked(slot, value, mask);
         self.flow.written.set_masked(slot, u128::MAX, mask);
     }
 
     /// Whatever is done to tags depends on all of them.
-    fn read_tags(&mut self) {
+    pub(super) fn read_tags(&mut self) {
         for slot in TAG_SLOTS {
             self.read(slot);
         }
@@ -213,65 +150,21 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
         }
     }
 
-    pub(super) fn dec_ttl(&mut self, rule: Option<&Arc<Rule>>, table: TableId) {
-        if !self.has(Prereq::Ip) {
+    /// Decrements a TTL; at 0 or 1 it runs out.
+    pub(super) fn dec_ttl_of(&mut self, field: Field, controllers: &[u16], at: At<'a>) {
+        if !self.has(field.info().prereq) {
             return;
         }
-        match self.read(slot::IP_TTL) {
-            0 | 1 => self.ttl_expired(rule, table),
-            ttl => self.write(slot::IP_TTL, ttl - 1, u128::MAX),
+        match self.read(field.slot()) {
+            0 | 1 => self.ttl_expired(controllers, at),
+            ttl => self.write(field.slot(), ttl - 1, u128::MAX),
         }
     }
 
-    /// Emits what makes the wire equal to the packet as the tables see it.
-    pub(super) fn commit(&mut self) {
-        self.commit_fields();
-        self.commit_tags();
-    }
-
-    fn commit_fields(&mut self) {
-        let mut need = FlowMask::ZERO;
-        // The first word is the ingress port and the mark, which are not on the wire.
-        for i in 1..FRAME_WORDS {
-            let (written, sent) = (self.flow.written.0[i], self.wire.written.0[i]);
-            // Original again, but changed on the wire: the original bits have to be put back, so they matter.
-            let back = sent & !written;
-            self.mask.0[i] |= back;
-            need.0[i] = back | written & (!sent | self.flow.key.0[i] ^ self.wire.key.0[i]);
-        }
-        if need == FlowMask::ZERO {
-            return;
-        }
-        for fields in settable_fields(&self.flow.key) {
-            let changes: SmallVec<[Change; 2]> = fields
-                .iter()
-                .map(|&field| Change {
-                    field,
-                    value: self.flow.key.get(field.slot()) & need.get(field.slot()),
-                    mask: need.get(field.slot()),
-                })
-                .filter(|change| change.mask != 0)
-                .collect();
-            if !changes.is_empty() {
-                self.out.actions.push(DpAction::Set(changes));
-            }
-        }
-        for i in 1..FRAME_WORDS {
-            self.wire.key.0[i] = self.wire.key.0[i] & !need.0[i] | self.flow.key.0[i] & need.0[i];
-            self.wire.written.0[i] |= need.0[i];
-        }
-    }
-
-    fn commit_tags(&mut self) {
-        let want = tags(&self.flow.key);
-        let have = &self.wire.tags;
-        if want == *have {
-            return;
-        }
-        let kept = want.iter().rev().zip(have.iter().rev()).take_while(|(a, b)| a == b).count();
-        self.out.actions.extend((kept..have.len()).map(|_| DpAction::PopVlan));
-        let pushed = want[..want.len() - kept].iter().rev();
-        self.out.actions.extend(pushed.map(|&(tpid, tci)| DpAction::PushVlan { tpid, tci: tci & !VLAN_PRESENT }));
-        self.wire.tags = want;
+    /// Gives `slot` the value back that the packet came with.
+    pub(super) fn put_back(&mut self, slot: Slot) {
+        let value = self.entered.get(slot);
+        self.flow.key.set(slot, value);
+        self.flow.written.set(slot, 0);
     }
 }

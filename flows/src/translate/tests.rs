@@ -378,6 +378,9 @@ fn the_trace_tells_every_step_in_order() {
             TraceStep::Lookup { table, rule } => format!("{depth} table {table} {}", rule.is_some()),
             TraceStep::Action(_) => format!("{depth} action"),
             TraceStep::Output { no, .. } => format!("{depth} output {no}"),
+            TraceStep::Group { .. } => format!("{depth} group"),
+            TraceStep::Bucket(_) => format!("{depth} bucket"),
+            TraceStep::Learned(_) => format!("{depth} learned"),
             TraceStep::Note(_) => format!("{depth} note"),
         })
         .collect();

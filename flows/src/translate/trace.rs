@@ -2,6 +2,8 @@
 
 use crate::action::Action;
 use crate::bridge::{Bridge, BridgePort};
+use crate::datapath::Learned;
+use crate::group::{Bucket, Group};
 use crate::port::PortNo;
 use crate::rule::{Rule, TableId};
 use std::sync::Arc;
@@ -27,6 +29,17 @@ pub enum TraceEvent<'a> {
     Action(&'a Action),
     /// The packet is sent.
     Output(&'a BridgePort),
+    /// The packet comes to a group.
+    Group {
+        /// The group.
+        group: &'a Arc<Group>,
+        /// Which of its buckets are done, by index.
+        chosen: &'a [usize],
+    },
+    /// A bucket is about to be done.
+    Bucket(&'a Bucket),
+    /// The packet makes a flow.
+    Learned(&'a Learned),
     /// What the step just told came to.
     Note(&'static str),
 }
@@ -83,6 +96,17 @@ pub enum TraceStep {
         /// Its name.
         name: Arc<str>,
     },
+    /// The packet comes to a group.
+    Group {
+        /// The group.
+        group: Arc<Group>,
+        /// Which of its buckets are done, by index.
+        chosen: Vec<usize>,
+    },
+    /// A bucket is about to be done.
+    Bucket(Bucket),
+    /// The packet makes a flow.
+    Learned(Box<Learned>),
     /// What the step just told came to.
     Note(&'static str),
 }
@@ -94,6 +118,11 @@ impl TraceSink for TraceLog {
             TraceEvent::Lookup { table, rule } => TraceStep::Lookup { table, rule: rule.cloned() },
             TraceEvent::Action(action) => TraceStep::Action(action.clone()),
             TraceEvent::Output(port) => TraceStep::Output { no: port.no, name: Arc::clone(&port.name) },
+            TraceEvent::Group { group, chosen } => {
+                TraceStep::Group { group: Arc::clone(group), chosen: chosen.to_vec() }
+            }
+            TraceEvent::Bucket(bucket) => TraceStep::Bucket(bucket.clone()),
+            TraceEvent::Learned(learned) => TraceStep::Learned(Box::new(learned.clone())),
             TraceEvent::Note(text) => TraceStep::Note(text),
         };
         self.steps.push((depth, step));

@@ -1,0 +1,134 @@
+//! Connection tracking, as far as translation goes: what the tracker is asked to do, and where the packet goes on with
+//! its answer.
+
+use super::{Flow, MacLookup, TraceSink, Walk};
+use crate::action::{Action, Ct, CtZone};
+use crate::datapath::{DpAction, DpCt, Resume};
+use crate::field::{ETH_TYPE_IPV4, Field};
+use crate::key::{Slot, slot};
+
+/// Slots of what the tracker says.
+const CT_SLOTS: [Slot; 9] = [
+    slot::CT_STATE,
+    slot::CT_ZONE,
+    slot::CT_MARK,
+    slot::CT_LABEL,
+    slot::CT_NW_PROTO,
+    slot::CT_IPV6_SRC,
+    slot::CT_IPV6_DST,
+    slot::CT_TP_SRC,
+    slot::CT_TP_DST,
+];
+
+/// Puts the connection's original direction in the place of the packet's addresses and ports. The mask has to follow,
+/// so the bits of the former count as written by what the tracker said.
+pub(super) fn swap_tuple(flow: &mut Flow) {
+    let addresses = if flow.key.get(slot::ETH_TYPE) as u16 == ETH_TYPE_IPV4 {
+        [(slot::IP_SRC, slot::CT_NW_SRC), (slot::IP_DST, slot::CT_NW_DST)]
+    } else {
+        [(slot::IPV6_SRC, slot::CT_IPV6_SRC), (slot::IPV6_DST, slot::CT_IPV6_DST)]
+    };
+    let ports = [(slot::TP_SRC, slot::CT_TP_SRC), (slot::TP_DST, slot::CT_TP_DST), (slot::IP_PROTO, slot::CT_NW_PROTO)];
+    for (packet, original) in addresses.into_iter().chain(ports) {
+        let (own, first) = (flow.key.get(packet), flow.key.get(original));
+        flow.key.set(packet, first);
+        flow.key.set(original, own);
+        flow.written.add(packet);
+        flow.written.add(original);
+    }
+}
+
+impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
+    pub(super) fn ct(&mut self, ct: &Ct) {
+        self.commit();
+        let zone = match ct.zone {
+            CtZone::Number(zone) => zone,
+            CtZone::Field(src) => self.read_subfield(src) as u16,
+        };
+        let [mark, label] = self.ct_exec(&ct.exec);
+        self.out.actions.push(DpAction::Ct(Box::new(DpCt {
+            commit: ct.commit,
+            force: ct.force,
+            zone,
+            mark: mark.map(|(value, mask)| (value as u32, mask as u32)),
+            label,
+            nat: ct.nat,
+            alg: ct.alg,
+        })));
+        match ct.table {
+            Some(table) => {
+                self.resume_at(table, Some(zone));
+                self.note(
+                    "a copy goes through the tracker and on in the table; here the packet is untracked from now on",
+                );
+            }
+            None => self.note("the packet is untracked from now on"),
+        }
+        // What is sent goes where the tracker's answer leads; without one this translation is as far as it gets.
+        self.forwarded |= ct.table.is_some();
+        self.forget_connection();
+    }
+
+    pub(super) fn ct_clear(&mut self) {
+        if self.tracked || self.flow.key.get(slot::CT_STATE) != 0 {
+            self.out.actions.push(DpAction::CtClear);
+        }
+        self.forget_connection();
+    }
+
+    /// Mark and label that the actions inside `ct(exec(..))` set, each with the bits that are new.
+    fn ct_exec(&mut self, exec: &[Action]) -> [Option<(u128, u128)>; 2] {
+        let before = self.flow;
+        for slot in [slot::CT_MARK, slot::CT_LABEL] {
+            self.flow.written.set(slot, 0);
+        }
+        for action in exec {
+            match action {
+                Action::SetField { field, value, mask } => self.set_field(*field, *value, *mask),
+                Action::Load { value, dst } => self.set_field(dst.field, *value << dst.ofs, dst.mask()),
+                Action::Move { src, dst } => {
+                    let value = self.read_subfield(*src);
+                    self.set_field(dst.field, value << dst.ofs, dst.mask());
+                }
+                _ => {}
+            }
+        }
+        let set = |field: Field| {
+            let mask = self.flow.written.get(field.slot());
+            (mask != 0).then(|| (self.flow.key.get(field.slot()) & mask, mask))
+        };
+        let sets = [set(Field::CtMark), set(Field::CtLabel)];
+        self.flow = before;
+        sets
+    }
+
+    /// The packet, as it is, goes on in `table` after the datapath has looked at it.
+    fn resume_at(&mut self, table: crate::rule::TableId, ct_zone: Option<u16>) {
+        let index = u32::try_from(self.out.resumes.len()).unwrap_or(u32::MAX);
+        self.out.actions.push(DpAction::Recirculate(index));
+        self.out.resumes.push(Resume {
+            bridge: self.bridge.id,
+            table,
+            key: self.flow.key,
+            written: self.flow.written,
+            stack: self.values.clone(),
+            action_set: self.action_set.clone(),
+            ct_zone,
+        });
+    }
+
+    /// The header under the one that was taken off has to be read before tables can see it.
+    pub(super) fn read_anew(&mut self, table: crate::rule::TableId) {
+        self.note("what was under the label has to be read first: the packet goes on in another pass");
+        self.commit();
+        self.resume_at(table, None);
+        self.forwarded = true;
+    }
+
+    fn forget_connection(&mut self) {
+        self.tracked = false;
+        for slot in CT_SLOTS {
+            self.write(slot, 0, u128::MAX);
+        }
+    }
+}
