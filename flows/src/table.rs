@@ -14,7 +14,7 @@ mod timeouts;
 pub use learned::deletes_learned;
 
 use crate::action::Action;
-use crate::classifier::Classifier;
+use crate::classifier::{Classifier, Found, Satisfied};
 use crate::filter::FlowFilter;
 use crate::key::{FlowKey, FlowMask};
 use crate::matching::Match;
@@ -73,6 +73,16 @@ impl Tables {
     /// the same answer.
     pub fn lookup(&self, table: TableId, key: &FlowKey, mask: &mut FlowMask) -> Option<&Arc<Rule>> {
         self.table(table)?.lookup(key, mask)
+    }
+
+    /// As [`lookup`](Self::lookup), and which conjunction led to the rule.
+    pub fn find(&self, table: TableId, key: &FlowKey, mask: &mut FlowMask) -> Option<Found<'_>> {
+        self.table(table)?.find(key, mask)
+    }
+
+    /// The soft matches of `table` that gave `key` the clauses of a conjunction, in no particular order.
+    pub fn clauses(&self, table: TableId, key: &FlowKey, conjunction: Satisfied) -> Vec<&Arc<Rule>> {
+        self.table(table).map_or_else(Vec::new, |t| t.clauses(key, conjunction))
     }
 
     /// The rule of `table` with this priority and this very match.

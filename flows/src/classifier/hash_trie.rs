@@ -71,6 +71,13 @@ impl<T> HashTrie<T> {
         }
     }
 
+    /// Whether there are no items.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        // A branch never outlives its items: it becomes a leaf, and that nothing.
+        matches!(self.root, Node::Empty)
+    }
+
     /// Every item, in no particular order.
     pub(super) fn iter(&self) -> Iter<'_, T> {
         Iter { leaf: [].iter(), nodes: vec![&self.root] }

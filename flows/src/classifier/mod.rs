@@ -11,6 +11,15 @@
 //! - **Prefixes.** For addresses and transport ports a tree of all prefixes in the table tells which prefix lengths the
 //!   packet can match at all, and the few bits that prove it for the others.
 //!
+//! # Conjunctive matches
+//! A rule whose actions are `conjunction(..)` is a soft match (ovs-fields(7), "Conjunctive Match Fields"). Of the soft
+//! matches above the best ordinary rule, those of the highest priority are asked first which conjunctions they satisfy
+//! together. For each of these, the smallest identifier first, the packet is looked up again with `conj_id` set and
+//! soft matches left out; the first rule that is found wins. If none is, the soft matches of the next lower priority
+//! are asked, and in the end the ordinary rule wins. What OVS leaves open is settled so: an ordinary rule wins over
+//! soft matches of its own priority; clauses whose numbers of clauses differ belong to different conjunctions; and soft
+//! matches hide no ordinary rule of a lower priority with the same match.
+//!
 //! # The mask
 //! A lookup adds to the mask enough bits to prove its answer: the bits of the winner, and for every subtable that could
 //! hold a better rule a proof that it does not. Any packet that agrees under those bits gets the same answer. It need
@@ -24,6 +33,7 @@
 //! A table with very many different masks is slow: a lookup visits each that the three measures above do not spare. The
 //! hash has no secret, so who can choose thousands of matches can make one subtable slow for all who share its table.
 
+mod conjunction;
 mod hash_trie;
 mod linear;
 mod prefix_trie;
@@ -32,13 +42,16 @@ mod subtable;
 
 pub use linear::Linear;
 
-use crate::key::{FlowKey, FlowMask};
+use crate::action::Action;
+use crate::key::{FlowKey, FlowMask, slot};
 use crate::matching::Match;
 use crate::rule::Rule;
+use conjunction::{Clauses, Lists, next_satisfied};
 use prefixes::{Prefixes, Walks};
-use std::cmp::Ordering;
+use smallvec::SmallVec;
+use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
-use subtable::Subtable;
+use subtable::{Entry, Subtable};
 
 /// Which of two rules wins when a packet matches both: the greater.
 ///
@@ -59,8 +72,31 @@ pub struct Classifier {
     /// In the order in which they are searched: the highest priority first, of equal ones the more specific first.
     subtables: Vec<Ranked>,
     prefixes: Prefixes,
+    /// The action lists of soft matches.
+    lists: Lists,
     len: usize,
 }
+
+/// What a lookup found.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// The rule that wins.
+    pub rule: &'a Arc<Rule>,
+    /// The conjunction that led to it, if one did.
+    pub conjunction: Option<Satisfied>,
+}
+
+/// A conjunction of which the packet has every clause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Satisfied {
+    /// Its identifier: what `conj_id` was in the second lookup.
+    pub id: u32,
+    /// The priority of the soft matches.
+    pub priority: u16,
+}
+
+/// The soft matches of a packet; few tables have more masks with soft matches.
+type Soft<'a> = SmallVec<[&'a Entry; 8]>;
 
 /// A subtable, with what is needed to find it and to skip it.
 #[derive(Clone, Debug)]
@@ -90,23 +126,102 @@ impl Classifier {
     /// The rule that wins among those that match `key`; see [`precedence`]. Adds to `mask` every bit that the answer
     /// depends on: any key that agrees with `key` under the bits added gets the same answer.
     pub fn lookup(&self, key: &FlowKey, mask: &mut FlowMask) -> Option<&Arc<Rule>> {
+        self.find(key, mask).map(|found| found.rule)
+    }
+
+    /// As [`lookup`](Self::lookup), and which conjunction led to the rule.
+    pub fn find(&self, key: &FlowKey, mask: &mut FlowMask) -> Option<Found<'_>> {
+        if self.lists.is_empty() {
+            let rule = self.search_hard(key, mask)?;
+            return Some(Found { rule, conjunction: None });
+        }
+        let mut soft = Soft::new();
+        let hard = self.search(key, mask, |entry| soft.push(entry));
+        soft.retain(|entry| hard.is_none_or(|rule| entry.priority > rule.spec.priority));
+        let joined = self.conjoin(&mut soft, key, mask);
+        joined.or_else(|| Some(Found { rule: hard?, conjunction: None }))
+    }
+
+    /// The soft matches that gave `key` the clauses of a conjunction, in no particular order.
+    pub fn clauses(&self, key: &FlowKey, conjunction: Satisfied) -> Vec<&Arc<Rule>> {
+        let Satisfied { id, priority } = conjunction;
+        let mut soft = Soft::new();
+        self.search(key, &mut FlowMask::default(), |entry| soft.push(entry));
+        let has_id = |a: &Action| matches!(a, Action::Conjunction(c) if c.id == id);
+        let of_it = soft.iter().filter(|e| e.priority == priority && e.rule.spec.actions.iter().any(has_id));
+        of_it.map(|e| &e.rule).collect()
+    }
+
+    /// The ordinary rule that wins, with no look at soft matches.
+    fn search_hard(&self, key: &FlowKey, mask: &mut FlowMask) -> Option<&Arc<Rule>> {
+        self.search_among(self.subtables.iter().filter(|r| !r.subtable.is_all_soft()), key, mask, |_| {})
+    }
+
+    /// The ordinary rule that wins; `on_soft` gets the soft matches that may come before it, and perhaps more.
+    fn search<'a>(
+        &'a self,
+        key: &FlowKey,
+        mask: &mut FlowMask,
+        on_soft: impl FnMut(&'a Entry),
+    ) -> Option<&'a Arc<Rule>> {
+        self.search_among(self.subtables.iter(), key, mask, on_soft)
+    }
+
+    #[inline]
+    fn search_among<'a>(
+        &'a self,
+        subtables: impl Iterator<Item = &'a Ranked>,
+        key: &FlowKey,
+        mask: &mut FlowMask,
+        mut on_soft: impl FnMut(&'a Entry),
+    ) -> Option<&'a Arc<Rule>> {
         let mut walks = Walks::new(&self.prefixes, key);
-        let mut best: Option<(&Arc<Rule>, &Subtable)> = None;
-        for ranked in &self.subtables {
-            if best.is_some_and(|(rule, of)| !ranked.may_beat(rule.spec.priority, of)) {
+        let mut best: Option<(&Entry, &Subtable)> = None;
+        for ranked in subtables {
+            if best.is_some_and(|(entry, of)| !ranked.may_beat(entry.priority, of)) {
                 break;
             }
             let subtable = &*ranked.subtable;
-            let Some(found) = subtable.lookup(key, &mut walks, mask) else { continue };
-            let better = best.is_none_or(|(rule, of)| {
-                let order = found.spec.priority.cmp(&rule.spec.priority);
-                order.then_with(|| subtable.cmp_specificity(of)) == Ordering::Greater
+            subtable.lookup(key, &mut walks, mask, |found| {
+                let order = |(entry, of): (&Entry, &Subtable)| {
+                    found.priority.cmp(&entry.priority).then_with(|| subtable.cmp_specificity(of))
+                };
+                if found.soft {
+                    on_soft(found);
+                } else if best.is_none_or(|best| order(best) == Ordering::Greater) {
+                    best = Some((found, subtable));
+                }
             });
-            if better {
-                best = Some((found, subtable));
+        }
+        best.map(|(entry, _)| &entry.rule)
+    }
+
+    /// The rule that the first conjunction leads to that these soft matches satisfy.
+    fn conjoin<'a>(&'a self, soft: &mut Soft<'a>, key: &FlowKey, mask: &mut FlowMask) -> Option<Found<'a>> {
+        soft.sort_unstable_by_key(|entry| Reverse(entry.priority));
+        for soft in soft.chunk_by(|a, b| a.priority == b.priority) {
+            let lists: SmallVec<[&Clauses; 8]> =
+                soft.iter().filter_map(|entry| self.lists.get(&entry.rule.spec.actions)).collect();
+            let mut from = Some(0);
+            while let Some(id) = from.and_then(|from| next_satisfied(&lists, from)) {
+                if let Some(rule) = self.search_joined(id, key, mask) {
+                    return Some(Found { rule, conjunction: Some(Satisfied { id, priority: soft[0].priority }) });
+                }
+                from = id.checked_add(1);
             }
         }
-        best.map(|(rule, _)| rule)
+        None
+    }
+
+    /// The ordinary rule that wins when `conj_id` is `id`.
+    fn search_joined(&self, id: u32, key: &FlowKey, mask: &mut FlowMask) -> Option<&Arc<Rule>> {
+        let mut joined = *key;
+        joined.set(slot::CONJ_ID, id.into());
+        // The identifier follows from what the mask holds already, so it is no bit of the key that matters.
+        let own = mask.get(slot::CONJ_ID);
+        let rule = self.search_hard(&joined, mask);
+        mask.set(slot::CONJ_ID, own);
+        rule
     }
 
     /// The rule with this priority and this very match.
@@ -126,6 +241,8 @@ impl Classifier {
         let is_new = ranked.subtable.is_empty();
         let subtable = Arc::make_mut(&mut ranked.subtable);
         let old = subtable.insert(rule.clone());
+        self.lists.insert(&rule.spec.actions);
+        old.iter().for_each(|old| self.lists.remove(&old.spec.actions));
         if old.is_none() {
             self.len += 1;
             for &(index, len) in subtable.prefixes() {
@@ -147,6 +264,7 @@ impl Classifier {
         ranked.subtable.get(priority, matches)?;
         let subtable = Arc::make_mut(&mut ranked.subtable);
         let rule = subtable.remove(priority, matches)?;
+        self.lists.remove(&rule.spec.actions);
         self.len -= 1;
         for &(index, len) in subtable.prefixes() {
             self.prefixes.remove(index, len, matches);
@@ -199,7 +317,7 @@ impl Classifier {
     /// Estimate of the bytes of memory that the index takes, rules not included.
     pub fn heap_size(&self) -> usize {
         let subtables: usize = self.subtables.iter().map(|r| size_of::<Subtable>() + r.subtable.heap_size()).sum();
-        self.subtables.capacity() * size_of::<Ranked>() + subtables + self.prefixes.heap_size()
+        self.subtables.capacity() * size_of::<Ranked>() + subtables + self.prefixes.heap_size() + self.lists.heap_size()
     }
 
     /// Where the subtable of matches with this mask is.

@@ -1,5 +1,6 @@
 //! The rules of a table that look at the very same bits, found by a hash of those bits.
 
+use super::conjunction::is_soft;
 use super::hash_trie::{HashTrie, Hashed};
 use super::prefixes::{PREFIX_SLOTS, Walks, prefix_len};
 use crate::field::{FIELDS, Stage};
@@ -20,6 +21,8 @@ pub(super) struct Subtable {
     rules: HashTrie<Entry>,
     /// How many rules have which priority.
     priorities: OrdMap<u16, u32>,
+    /// How many rules are no soft matches.
+    hard: u32,
 }
 
 /// What the mask says, laid out for lookups.
@@ -54,12 +57,14 @@ struct StageEnd {
     prefixes: u8,
 }
 
+/// A rule, with what a lookup compares before it looks at the rule.
 #[derive(Clone, Debug)]
-struct Entry {
+pub(super) struct Entry {
     hash: u32,
-    /// The rule's priority, so that comparing it needs no look at the rule.
-    priority: u16,
-    rule: Arc<Rule>,
+    pub(super) priority: u16,
+    /// Whether it is a soft match.
+    pub(super) soft: bool,
+    pub(super) rule: Arc<Rule>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -257,7 +262,7 @@ impl Subtable {
     pub(super) fn new(matches: &Match) -> Self {
         let shape = Shape::new(matches);
         let stages = shape.stages.iter().skip(1).map(|_| StageCounts::Few(SmallVec::new())).collect();
-        Self { shape, stages, rules: HashTrie::default(), priorities: OrdMap::new() }
+        Self { shape, stages, rules: HashTrie::default(), priorities: OrdMap::new(), hard: 0 }
     }
 
     /// Whether the match has this subtable's mask.
@@ -287,6 +292,12 @@ impl Subtable {
         self.priorities.is_empty()
     }
 
+    /// Whether every rule is a soft match.
+    #[inline]
+    pub(super) fn is_all_soft(&self) -> bool {
+        self.hard == 0
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Rule>> {
         self.rules.iter().map(|e| &e.rule)
     }
@@ -296,51 +307,53 @@ impl Subtable {
         &self.shape.prefixes
     }
 
-    /// The rule of highest priority that matches `key`. Adds to `mask` bits that prove the answer.
+    /// Calls `hit` with every rule that matches `key`. Adds to `mask` bits that prove the answer.
     #[inline]
-    pub(super) fn lookup(&self, key: &FlowKey, walks: &mut Walks<'_>, mask: &mut FlowMask) -> Option<&Arc<Rule>> {
+    pub(super) fn lookup<'a>(
+        &'a self,
+        key: &FlowKey,
+        walks: &mut Walks<'_>,
+        mask: &mut FlowMask,
+        mut hit: impl FnMut(&'a Entry),
+    ) {
         if let Some(entry) = self.rules.single() {
-            return self.lookup_single(&entry.rule, key, walks, mask);
+            if self.single_matches(&entry.rule.spec.matches, key, walks, mask) {
+                hit(entry);
+            }
+            return;
         }
         let mut hash = RunningHash::START;
         let mut counts = self.stages.iter();
         for (words, prefixes, end) in self.shape.stages() {
             if walks.refute(prefixes, mask) {
-                return None;
+                return;
             }
             words.iter().for_each(|w| hash.add(w.of(key)));
             if counts.next().is_some_and(|counts| !counts.has(hash.finish())) {
                 self.shape.unwildcard(end, mask);
-                return None;
+                return;
             }
         }
         self.shape.unwildcard(self.shape.words.len(), mask);
         let hash = hash.finish();
-        let found = self.rules.find(hash).iter().filter(|e| e.hash == hash && e.rule.spec.matches.matches(key));
-        found.max_by_key(|e| e.priority).map(|e| &e.rule)
+        let found = self.rules.find(hash).iter();
+        found.filter(|e| e.hash == hash && e.rule.spec.matches.matches(key)).for_each(hit);
     }
 
-    /// As [`lookup`](Self::lookup) when there is one rule: compared word by word, a word that differs is proof enough.
-    fn lookup_single<'a>(
-        &self,
-        rule: &'a Arc<Rule>,
-        key: &FlowKey,
-        walks: &mut Walks<'_>,
-        mask: &mut FlowMask,
-    ) -> Option<&'a Arc<Rule>> {
-        let matches = &rule.spec.matches;
+    /// Whether the only rule matches: compared word by word, a word that differs is proof enough.
+    fn single_matches(&self, matches: &Match, key: &FlowKey, walks: &mut Walks<'_>, mask: &mut FlowMask) -> bool {
         for (words, prefixes, _) in self.shape.stages() {
             if walks.refute(prefixes, mask) {
-                return None;
+                return false;
             }
             let differs = |w: &&Word| matches.word(w.rank.into()).is_none_or(|[value, _]| value != w.of(key));
             if let Some(word) = words.iter().find(differs) {
                 mask.0[usize::from(word.index)] |= word.mask;
-                return None;
+                return false;
             }
         }
         self.shape.unwildcard(self.shape.words.len(), mask);
-        Some(rule)
+        true
     }
 
     /// The rule with this priority and this match, which must fit.
@@ -352,14 +365,17 @@ impl Subtable {
 
     /// Adds a rule that fits; one with the same priority and match is replaced and returned.
     pub(super) fn insert(&mut self, rule: Arc<Rule>) -> Option<Arc<Rule>> {
-        let priority = rule.spec.priority;
+        let (priority, soft) = (rule.spec.priority, is_soft(&rule.spec.actions));
         let hashes = self.shape.hashes(&rule.spec.matches.value());
         let hash = self.hash(&hashes);
         let same = |e: &Entry| is_rule(e, priority, &rule.spec.matches);
+        self.hard += u32::from(!soft);
         if let Some(entry) = self.rules.find_mut(hash, same) {
-            return Some(std::mem::replace(&mut entry.rule, rule));
+            let old = std::mem::replace(entry, Entry { hash, priority, soft, rule });
+            self.hard -= u32::from(!old.soft);
+            return Some(old.rule);
         }
-        self.rules.insert(Entry { hash, priority, rule });
+        self.rules.insert(Entry { hash, priority, soft, rule });
         self.stages.iter_mut().zip(&hashes).for_each(|(counts, hash)| counts.add(*hash));
         *self.priorities.entry(priority).or_insert(0) += 1;
         None
@@ -369,6 +385,7 @@ impl Subtable {
     pub(super) fn remove(&mut self, priority: u16, matches: &Match) -> Option<Arc<Rule>> {
         let hashes = self.shape.hashes(&matches.value());
         let entry = self.rules.remove(self.hash(&hashes), |e| is_rule(e, priority, matches))?;
+        self.hard -= u32::from(!entry.soft);
         self.stages.iter_mut().zip(&hashes).for_each(|(counts, hash)| counts.subtract(*hash));
         if let Some(rules) = self.priorities.get_mut(&priority) {
             *rules -= 1;

@@ -1,3 +1,5 @@
+mod conjunction;
+
 use super::*;
 use crate::field::Field;
 use crate::key::{KEY_WORDS, Slot, slot};
@@ -7,15 +9,15 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-fn rule(priority: u16, matches: Match) -> Arc<Rule> {
-    let spec = FlowSpec { priority, ..FlowSpec::new(matches, [], Owner::user()) };
+fn rule(priority: u16, matches: Match, actions: Arc<[Action]>) -> Arc<Rule> {
+    let spec = FlowSpec { priority, ..FlowSpec::new(matches, actions, Owner::user()) };
     Arc::new(Rule::new(spec, Millis(0)))
 }
 
 fn classifier(rules: impl IntoIterator<Item = (u16, Match)>) -> Classifier {
     let mut classifier = Classifier::default();
     for (priority, matches) in rules {
-        classifier.insert(rule(priority, matches));
+        classifier.insert(rule(priority, matches, [].into()));
     }
     classifier
 }
@@ -245,22 +247,29 @@ fn keys() -> impl Strategy<Value = FlowKey> {
     })
 }
 
-/// Priorities and matches of rules that may be in a table.
-type Pool = Vec<(u16, Match)>;
+/// Priorities, matches and actions of rules that may be in a table.
+type Pool = Vec<(u16, Match, Arc<[Action]>)>;
 /// Which rule of the pool goes in (true) or out.
 type Steps = Vec<(Index, bool)>;
 
 fn steps() -> impl Strategy<Value = (Pool, Steps)> {
-    (vec((0..4u16, matches()), 1..40), vec((any::<Index>(), prop::bool::weighted(0.7)), 0..120))
+    let ordinary = vec((0..4u16, matches(), Just([].into())), 1..40);
+    let steps = vec((any::<Index>(), prop::bool::weighted(0.7)), 0..120);
+    (prop_oneof![ordinary, conjunction::pool()], steps)
+}
+
+/// Keys for rules of either kind.
+fn any_keys() -> impl Strategy<Value = FlowKey> {
+    prop_oneof![keys(), conjunction::keys()]
 }
 
 /// Both classifiers after the steps.
-fn both(pool: &[(u16, Match)], steps: &[(Index, bool)]) -> (Classifier, Linear) {
+fn both(pool: &Pool, steps: &[(Index, bool)]) -> (Classifier, Linear) {
     let (mut real, mut linear) = (Classifier::default(), Linear::default());
     for (index, add) in steps {
-        let (priority, matches) = index.get(pool);
+        let (priority, matches, actions) = index.get(pool);
         let (a, b) = if *add {
-            let rule = rule(*priority, matches.clone());
+            let rule = rule(*priority, matches.clone(), actions.clone());
             (real.insert(rule.clone()), linear.insert(rule))
         } else {
             (real.remove(*priority, matches), linear.remove(*priority, matches))
@@ -285,11 +294,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
-    fn finds_what_the_linear_one_finds((pool, steps) in steps(), keys in vec(keys(), 1..20)) {
+    fn finds_what_the_linear_one_finds((pool, steps) in steps(), keys in vec(any_keys(), 1..20)) {
         let (real, linear) = both(&pool, &steps);
         prop_assert_eq!(contents(real.iter()), contents(linear.iter()));
         prop_assert_eq!(real.len(), linear.len());
-        for (priority, matches) in &pool {
+        for (priority, matches, _) in &pool {
             prop_assert!(same(real.get(*priority, matches), linear.get(*priority, matches)));
             let within = linear.iter().filter(|r| r.spec.matches.is_within(matches));
             prop_assert_eq!(contents(real.within(matches)), contents(within));
@@ -297,7 +306,8 @@ proptest! {
             let overlap = linear.iter().filter(overlaps).any(|r| r.spec.matches != *matches);
             prop_assert_eq!(real.overlapping(*priority, matches).is_some(), overlap);
         }
-        let afresh = classifier(linear.iter().map(|r| (r.spec.priority, r.spec.matches.clone())));
+        let mut afresh = Classifier::default();
+        linear.iter().for_each(|rule| drop(afresh.insert(rule.clone())));
         for key in &keys {
             let mut mask = FlowMask::ZERO;
             let found = real.lookup(key, &mut mask);
@@ -310,9 +320,9 @@ proptest! {
     #[test]
     fn bits_outside_the_mask_do_not_matter(
         (pool, steps) in steps(),
-        key in keys(),
+        key in any_keys(),
         before in prop_oneof![Just(Match::any()), matches()],
-        others in vec(keys(), 1..10),
+        others in vec(any_keys(), 1..10),
         flips in vec((0..KEY_WORDS, any::<u64>()), 1..10),
     ) {
         let (real, linear) = both(&pool, &steps);
@@ -335,13 +345,13 @@ proptest! {
     }
 
     #[test]
-    fn a_clone_and_the_original_change_apart((pool, steps) in steps(), more in vec((any::<Index>(), any::<bool>()), 1..40), keys in vec(keys(), 1..10)) {
+    fn a_clone_and_the_original_change_apart((pool, steps) in steps(), more in vec((any::<Index>(), any::<bool>()), 1..40), keys in vec(any_keys(), 1..10)) {
         let (mut real, linear) = both(&pool, &steps);
         let (snapshot, mut changed) = (real.clone(), linear.clone());
         for (index, add) in more {
-            let (priority, matches) = index.get(&pool);
+            let (priority, matches, actions) = index.get(&pool);
             if add {
-                let rule = rule(*priority, matches.clone());
+                let rule = rule(*priority, matches.clone(), actions.clone());
                 real.insert(rule.clone());
                 changed.insert(rule);
             } else {

@@ -78,7 +78,7 @@ fn a_refresh_starts_the_hard_timeout_anew() {
 #[test]
 fn learners_are_known_until_the_last_is_gone() {
     let with = |priority, actions: Vec<Action>| FlowSpec { actions: actions.into(), ..spec(priority) };
-    let nested = Action::Clone(Box::new([learn(7, true)]));
+    let nested = Action::Clone([learn(7, true)].into());
     let mut tables = tables([with(1, vec![learn(7, true), learn(7, true)]), with(2, vec![nested, learn(8, false)])]);
     assert!(tables.learns(TABLE, 7) && !tables.learns(TABLE, 8) && !tables.learns(TableId::LAST, 7));
     let snapshot = tables.clone();
