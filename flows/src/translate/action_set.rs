@@ -13,8 +13,8 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     PopVlan,
-    Decap,
     PopMpls,
+    Decap,
     Encap,
     PushMpls,
     PushVlan,
@@ -47,17 +47,21 @@ fn place(action: &Action) -> Option<Place> {
         | Action::SetMplsTtl(_)
         | Action::SetTunnel { .. } => Place::Set,
         Action::SetQueue(_) => Place::SetQueue,
-        Action::Group(_) | Action::Output(_) | Action::Resubmit { .. } | Action::Ct(_) => Place::Ending,
+        Action::Group(_) | Action::Output(_) | Action::Resubmit { .. } | Action::CtClear | Action::Ct(_) => {
+            Place::Ending
+        }
         _ => return None,
     })
 }
 
-/// Of the actions that end a set only the strongest is done: a group, else an output, else a resubmit, else `ct`.
+/// Of the actions that end a set only the strongest is done: a group, else an output, else a resubmit, else `ct_clear`,
+/// else `ct`.
 fn strength(action: &Action) -> u8 {
     match action {
-        Action::Group(_) => 3,
-        Action::Output(_) => 2,
-        Action::Resubmit { .. } => 1,
+        Action::Group(_) => 4,
+        Action::Output(_) => 3,
+        Action::Resubmit { .. } => 2,
+        Action::CtClear => 1,
         _ => 0,
     }
 }

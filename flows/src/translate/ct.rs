@@ -5,7 +5,7 @@ use super::{Flow, MacLookup, TraceSink, Walk};
 use crate::action::{Action, Ct, CtZone};
 use crate::datapath::{DpAction, DpCt, Resume};
 use crate::field::{ETH_TYPE_IPV4, Field};
-use crate::key::{Slot, slot};
+use crate::key::{FlowKey, FlowMask, Slot, slot};
 
 /// Slots of what the tracker says.
 const CT_SLOTS: [Slot; 9] = [
@@ -20,21 +20,38 @@ const CT_SLOTS: [Slot; 9] = [
     slot::CT_TP_DST,
 ];
 
-/// Puts the connection's original direction in the place of the packet's addresses and ports. The mask has to follow,
-/// so the bits of the former count as written by what the tracker said.
-pub(super) fn swap_tuple(flow: &mut Flow) {
-    let addresses = if flow.key.get(slot::ETH_TYPE) as u16 == ETH_TYPE_IPV4 {
+/// The packet's addresses, ports and protocol, each with its fellow in the connection's original direction.
+fn tuple(key: &FlowKey) -> [(Slot, Slot); 5] {
+    let [source, destination] = if key.get(slot::ETH_TYPE) as u16 == ETH_TYPE_IPV4 {
         [(slot::IP_SRC, slot::CT_NW_SRC), (slot::IP_DST, slot::CT_NW_DST)]
     } else {
         [(slot::IPV6_SRC, slot::CT_IPV6_SRC), (slot::IPV6_DST, slot::CT_IPV6_DST)]
     };
-    let ports = [(slot::TP_SRC, slot::CT_TP_SRC), (slot::TP_DST, slot::CT_TP_DST), (slot::IP_PROTO, slot::CT_NW_PROTO)];
-    for (packet, original) in addresses.into_iter().chain(ports) {
-        let (own, first) = (flow.key.get(packet), flow.key.get(original));
-        flow.key.set(packet, first);
-        flow.key.set(original, own);
-        flow.written.add(packet);
-        flow.written.add(original);
+    let ports = (slot::TP_SRC, slot::CT_TP_SRC);
+    [source, destination, ports, (slot::TP_DST, slot::CT_TP_DST), (slot::IP_PROTO, slot::CT_NW_PROTO)]
+}
+
+impl Flow {
+    /// The packet with its connection's original direction in the place of its own addresses and ports.
+    pub(super) fn with_original_tuple(&self) -> Self {
+        let mut swapped = *self;
+        for (own, first) in tuple(&self.key) {
+            swapped.key.set(own, self.key.get(first));
+            swapped.key.set(first, self.key.get(own));
+            swapped.written.set(own, self.written.get(first));
+            swapped.written.set(first, self.written.get(own));
+        }
+        swapped
+    }
+
+    /// The bits of this packet that were read of [`Self::with_original_tuple`].
+    pub(super) fn of_original_tuple(&self, read: &FlowMask) -> FlowMask {
+        let mut swapped = *read;
+        for (own, first) in tuple(&self.key) {
+            swapped.set(own, read.get(first));
+            swapped.set(first, read.get(own));
+        }
+        swapped
     }
 }
 

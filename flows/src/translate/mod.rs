@@ -46,8 +46,8 @@ pub use trace::{NoTrace, TraceEvent, TraceLog, TraceSink, TraceStep};
 use crate::action::{Action, ControllerAction, PacketInReason};
 use crate::bridge::{Bridge, BridgeId, Model, TableMiss};
 use crate::datapath::{DpAction, MacQuery, MeterRef, PacketIn, Resume, Translation};
-use crate::field::{FIELDS, Field};
-use crate::key::{FRAME_WORDS, FlowKey, FlowMask, PACKET_WORDS, PIPELINE_WORD, slot};
+use crate::field::{FIELDS, Field, Prereq};
+use crate::key::{FRAME_WORDS, FlowKey, FlowMask, PACKET_WORDS, PIPELINE_WORD, Slot, slot};
 use crate::owner::Owner;
 use crate::port::{DpPort, PortNo};
 use crate::rule::{Rule, TableId};
@@ -195,6 +195,14 @@ struct Flow {
     written: FlowMask,
 }
 
+impl Flow {
+    /// Replaces the value in `slot` by one that is not the packet's own.
+    fn set(&mut self, slot: Slot, value: u128) {
+        self.key.set(slot, value);
+        self.written.add(slot);
+    }
+}
+
 /// One packet on its way through the tables.
 struct Walk<'a, M, S> {
     model: &'a Model,
@@ -309,6 +317,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         self.out.actions.clear();
         self.out.patched.clear();
         self.out.resumes.clear();
+        self.out.effects.clear();
         self.forwarded = false;
         self.reason = DropReason::Loop;
         self.finish()
@@ -378,35 +387,37 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
     }
 
     fn look_up(&mut self, table: TableId, in_port: Option<PortNo>, original: bool) -> Option<&'a Arc<Rule>> {
-        let mut seen = self.flow;
-        if let Some(port) = in_port {
-            seen.key.set(slot::IN_PORT, port.0.into());
-            seen.written.add(slot::IN_PORT);
-        }
-        if original {
-            ct::swap_tuple(&mut seen);
-        }
-        self.hide_ports_of_fragments(&mut seen);
+        // Tables do not see the ports of fragments, not even those of a first one (OVS's `frags=normal`): else the parts
+        // of one packet would go different ways.
+        let hides_ports = self.has(Prereq::Ip) && self.read(Field::IpFrag.slot()) != 0;
         let mut read = FlowMask::ZERO;
-        let found = self.bridge.tables.lookup(table, &seen.key, &mut read);
-        for ((mask, read), written) in self.mask.0.iter_mut().zip(&read.0).zip(&seen.written.0) {
-            *mask |= read & !written;
-        }
+        let found = if in_port.is_none() && !original && !hides_ports {
+            let found = self.bridge.tables.lookup(table, &self.flow.key, &mut read);
+            self.absorb(&read);
+            found
+        } else {
+            let mut seen = if original { self.flow.with_original_tuple() } else { self.flow };
+            if let Some(port) = in_port {
+                seen.set(slot::IN_PORT, port.0.into());
+            }
+            if hides_ports {
+                seen.set(slot::TP_SRC, 0);
+                seen.set(slot::TP_DST, 0);
+            }
+            let found = self.bridge.tables.lookup(table, &seen.key, &mut read);
+            for (read, written) in read.0.iter_mut().zip(&seen.written.0) {
+                *read &= !written;
+            }
+            if original {
+                read = self.flow.of_original_tuple(&read);
+            }
+            self.mask.union(&read);
+            found
+        };
         if S::ACTIVE {
             self.tell(TraceEvent::Lookup { table, rule: found });
         }
         found
-    }
-
-    /// Tables do not see the ports of fragments, not even those of a first one (OVS's `frags=normal`): else the parts
-    /// of one packet would go different ways.
-    fn hide_ports_of_fragments(&mut self, seen: &mut Flow) {
-        if self.has(crate::field::Prereq::Ip) && self.read(Field::IpFrag.slot()) != 0 {
-            for slot in [slot::TP_SRC, slot::TP_DST] {
-                seen.key.set(slot, 0);
-                seen.written.add(slot);
-            }
-        }
     }
 
     /// Puts the original bits among `read` into the mask.
@@ -450,6 +461,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
                 self.forwarded = true;
                 if options.pause {
                     self.note("the packet waits here until the controller resumes it");
+                    self.action_set.clear();
                     self.exit();
                 }
             }
@@ -464,7 +476,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             }
             Action::Resubmit { port, table, ct, .. } => {
                 let target = table.unwrap_or(at.table);
-                if *ct && !self.has(crate::field::Prereq::CtIp) {
+                if *ct && !self.has(Prereq::CtIp) {
                     return self.note("the packet has no connection to look up with");
                 }
                 self.jump(target, *port, *ct, target <= at.table);
