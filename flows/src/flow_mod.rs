@@ -155,8 +155,7 @@ impl Tables {
             None if check_overlap => self.refuse_overlap(spec)?,
             _ => {}
         }
-        let rule = Arc::new(rule);
-        let replaced = self.insert(rule.clone());
+        let (rule, replaced) = self.insert_new(rule);
         Ok(Applied { added: Some(rule), replaced, ..Applied::default() })
     }
 
@@ -189,7 +188,7 @@ impl Tables {
             consistency::check(rule.spec.table, &rule.spec.matches, &spec.actions)?;
         }
         let modified = old.iter().map(|old| {
-            let rule = Arc::new(Rule {
+            let rule = Rule {
                 spec: FlowSpec {
                     cookie: if set_cookie { spec.cookie } else { old.spec.cookie },
                     actions: spec.actions.clone(),
@@ -201,9 +200,8 @@ impl Tables {
                 created: old.created,
                 modified: now,
                 stats: if reset_counts { Arc::default() } else { old.stats.clone() },
-            });
-            self.insert(rule.clone());
-            rule
+            };
+            self.insert_new(rule).0
         });
         Ok(Applied { modified: modified.collect(), ..Applied::default() })
     }

@@ -6,14 +6,15 @@
 //!
 //! Beside the classifiers there are indexes that cost nothing for rules that are not in them: the rules with a timeout,
 //! by the earliest moment at which they can expire and by which would be evicted first; and what flows the rules learn
-//! that are to go with them.
+//! that are to go with them. Rules that do the same share one list of actions, wherever they came from.
 
 mod learned;
+mod lists;
 mod timeouts;
 
 pub use learned::deletes_learned;
+pub use lists::ActionLists;
 
-use crate::action::Action;
 use crate::classifier::{Classifier, Found, Satisfied};
 use crate::filter::FlowFilter;
 use crate::key::{FlowKey, FlowMask};
@@ -31,6 +32,7 @@ pub struct Tables {
     tables: Vec<Option<Arc<Classifier>>>,
     timeouts: Timeouts,
     learners: Learners,
+    lists: ActionLists,
     len: usize,
 }
 
@@ -90,8 +92,31 @@ impl Tables {
         self.table(table)?.get(priority, matches)
     }
 
-    /// Adds a rule; one with the same table, priority and match is replaced and returned.
-    pub fn insert(&mut self, rule: Arc<Rule>) -> Option<Arc<Rule>> {
+    /// Adds a rule; one with the same table, priority and match is replaced and returned. The rule gets to share its
+    /// list of actions if nobody else holds it yet.
+    pub fn insert(&mut self, mut rule: Arc<Rule>) -> Option<Arc<Rule>> {
+        let actions = self.lists.hold(&rule.spec.actions);
+        if let Some(rule) = Arc::get_mut(&mut rule) {
+            rule.spec.actions = actions;
+        }
+        self.place(rule)
+    }
+
+    /// As [`insert`](Self::insert), for a rule that shares its list of actions for sure; it is returned first.
+    pub fn insert_new(&mut self, mut rule: Rule) -> (Arc<Rule>, Option<Arc<Rule>>) {
+        rule.spec.actions = self.lists.hold(&rule.spec.actions);
+        let rule = Arc::new(rule);
+        let old = self.place(rule.clone());
+        (rule, old)
+    }
+
+    /// The lists of actions that the rules share.
+    pub fn action_lists(&self) -> &ActionLists {
+        &self.lists
+    }
+
+    /// Adds a rule whose list of actions is held.
+    fn place(&mut self, rule: Arc<Rule>) -> Option<Arc<Rule>> {
         let index = usize::from(rule.spec.table.get());
         if self.tables.len() <= index {
             self.tables.resize(index + 1, None);
@@ -186,6 +211,7 @@ impl Tables {
             + index
             + self.timeouts.heap_size()
             + self.learners.heap_size()
+            + self.lists.heap_size()
             + self.iter().map(rule_size).sum::<usize>()
     }
 
@@ -197,20 +223,15 @@ impl Tables {
     fn forget(&mut self, rule: &Arc<Rule>) {
         self.timeouts.remove(rule);
         self.learners.remove(&rule.spec.actions);
+        self.lists.release(&rule.spec.actions);
     }
 }
 
-/// Bytes of memory that a rule takes; its owner is shared and does not count.
+/// Bytes of memory that a rule takes; its owner and its list of actions are shared and do not count.
 fn rule_size(rule: &Arc<Rule>) -> usize {
     // Two counters stand before what an Arc holds.
     const COUNTERS: usize = 2 * size_of::<usize>();
-    let notes = rule.spec.actions.iter().map(|a| if let Action::Note(bytes) = a { bytes.len() } else { 0 });
-    2 * COUNTERS
-        + size_of::<Rule>()
-        + size_of::<RuleStats>()
-        + rule.spec.matches.heap_size()
-        + size_of_val::<[Action]>(&rule.spec.actions)
-        + notes.sum::<usize>()
+    2 * COUNTERS + size_of::<Rule>() + size_of::<RuleStats>() + rule.spec.matches.heap_size()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 /// Something that knows its hash, and always gives the same.
-pub(super) trait Hashed {
+pub(crate) trait Hashed {
     /// The hash.
     fn hash(&self) -> u32;
 }
@@ -27,7 +27,7 @@ const GROWTH: usize = 4;
 
 /// The table.
 #[derive(Clone, Debug)]
-pub(super) struct HashTrie<T> {
+pub(crate) struct HashTrie<T> {
     root: Node<T>,
 }
 
@@ -47,7 +47,7 @@ impl<T> Default for HashTrie<T> {
 impl<T> HashTrie<T> {
     /// A few items, among them all those with this hash.
     #[inline]
-    pub(super) fn find(&self, hash: u32) -> &[T] {
+    pub(crate) fn find(&self, hash: u32) -> &[T] {
         let mut node = &self.root;
         let mut rest = hash;
         loop {
@@ -64,7 +64,7 @@ impl<T> HashTrie<T> {
 
     /// The item, if there is only one.
     #[inline]
-    pub(super) fn single(&self) -> Option<&T> {
+    pub(crate) fn single(&self) -> Option<&T> {
         match &self.root {
             Node::Leaf(items) if items.len() == 1 => items.first(),
             _ => None,
@@ -73,25 +73,25 @@ impl<T> HashTrie<T> {
 
     /// Whether there are no items.
     #[inline]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         // A branch never outlives its items: it becomes a leaf, and that nothing.
         matches!(self.root, Node::Empty)
     }
 
     /// Every item, in no particular order.
-    pub(super) fn iter(&self) -> Iter<'_, T> {
+    pub(crate) fn iter(&self) -> Iter<'_, T> {
         Iter { leaf: [].iter(), nodes: vec![&self.root] }
     }
 
     /// Bytes of heap memory, not counting what items point to.
-    pub(super) fn heap_size(&self) -> usize {
+    pub(crate) fn heap_size(&self) -> usize {
         self.root.heap_size()
     }
 }
 
 impl<T: Hashed + Clone> HashTrie<T> {
     /// The item with this hash for which `is_it` holds, to be changed in place; its hash must stay.
-    pub(super) fn find_mut(&mut self, hash: u32, is_it: impl Fn(&T) -> bool) -> Option<&mut T> {
+    pub(crate) fn find_mut(&mut self, hash: u32, is_it: impl Fn(&T) -> bool) -> Option<&mut T> {
         // Looked for first, so that nothing is copied for an item that is not there.
         let index = self.position(hash, &is_it)?;
         let mut node = &mut self.root;
@@ -109,7 +109,7 @@ impl<T: Hashed + Clone> HashTrie<T> {
     }
 
     /// Adds an item, besides those with its hash that are there.
-    pub(super) fn insert(&mut self, item: T) {
+    pub(crate) fn insert(&mut self, item: T) {
         let hash = item.hash();
         let (mut node, mut depth) = (&mut self.root, 0);
         while let Node::Branch(kids) = node {
@@ -120,7 +120,7 @@ impl<T: Hashed + Clone> HashTrie<T> {
     }
 
     /// Removes the item with this hash for which `is_it` holds.
-    pub(super) fn remove(&mut self, hash: u32, is_it: impl Fn(&T) -> bool) -> Option<T> {
+    pub(crate) fn remove(&mut self, hash: u32, is_it: impl Fn(&T) -> bool) -> Option<T> {
         let index = self.position(hash, &is_it)?;
         self.root.remove(hash, index)
     }
@@ -224,7 +224,7 @@ impl<T: Hashed + Clone> Node<T> {
 }
 
 /// Every item of a [`HashTrie`].
-pub(super) struct Iter<'a, T> {
+pub(crate) struct Iter<'a, T> {
     leaf: std::slice::Iter<'a, T>,
     nodes: Vec<&'a Node<T>>,
 }

@@ -34,7 +34,7 @@
 //! hash has no secret, so who can choose thousands of matches can make one subtable slow for all who share its table.
 
 mod conjunction;
-mod hash_trie;
+pub(crate) mod hash_trie;
 mod linear;
 mod prefix_trie;
 mod prefixes;

@@ -1,6 +1,8 @@
 use super::*;
-use crate::action::Learn;
+use crate::action::{Action, Conjunction, Learn};
+use crate::field::Field;
 use crate::owner::Owner;
+use crate::port::PortNo;
 use crate::rule::FlowSpec;
 
 const TABLE: TableId = TableId::FIRST;
@@ -86,4 +88,46 @@ fn learners_are_known_until_the_last_is_gone() {
     assert!(tables.learns(TABLE, 7));
     tables.insert(Arc::new(Rule::new(spec(2), Millis(0))));
     assert!(!tables.learns(TABLE, 7) && snapshot.learns(TABLE, 7));
+}
+
+#[test]
+fn rules_that_do_the_same_share_one_list_wherever_they_came_from() {
+    // Each from a list of its own, as texts give them.
+    let list = |id| [Action::Conjunction(Conjunction { id, clause: 0, clauses: 2 })];
+    let mut tables = tables((0..100).map(|n| FlowSpec { actions: list(1).into(), ..spec(n) }));
+    let (new, _) = tables.insert_new(Rule::new(FlowSpec { actions: list(1).into(), ..spec(200) }, Millis(0)));
+    assert!(tables.iter().all(|rule| Arc::ptr_eq(&rule.spec.actions, &new.spec.actions)));
+    let snapshot = tables.clone();
+    let held = new.spec.actions.clone();
+    drop(new);
+    for priority in (0..100).chain([200]) {
+        tables.remove(TABLE, priority, &Match::any());
+    }
+    drop(snapshot);
+    assert_eq!(Arc::strong_count(&held), 1, "the last rule takes the list along");
+}
+
+#[test]
+fn memory_grows_with_rules_and_lists_not_with_their_product() {
+    let size = |rules: u32, len: u32| {
+        let list: Vec<_> = (0..len).map(|id| Action::Conjunction(Conjunction { id, clause: 0, clauses: 2 })).collect();
+        let specs = (0..rules).map(|n| {
+            let mut matches = Match::any();
+            matches.set_field(Field::IpSrc, n.into());
+            FlowSpec { matches, actions: list.clone().into(), ..spec(1) }
+        });
+        tables(specs).heap_size()
+    };
+    let (few, many, rules) = (size(1_000, 1), size(1_000, 500), size(2_000, 500));
+    let list = many - few;
+    assert!(list >= 499 * size_of::<Action>() && list < 600 * (size_of::<Action>() + 4), "{list}");
+    assert!(rules - many < 2 * few, "{few} {many} {rules}");
+}
+
+#[test]
+fn replacing_a_rule_releases_the_list_of_the_old_one() {
+    let mut tables = tables([FlowSpec { actions: [Action::Output(PortNo(1))].into(), ..spec(1) }]);
+    let old = tables.get_strict(TABLE, 1, &Match::any()).unwrap().spec.actions.clone();
+    tables.insert(Arc::new(Rule::new(spec(1), Millis(0))));
+    assert_eq!(Arc::strong_count(&old), 1);
 }
