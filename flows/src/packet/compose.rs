@@ -1,7 +1,7 @@
 //! Frame bytes from a flow key: what a trace, a packet-out or a test sends when it is given a flow instead of bytes.
 //!
 //! [`compose`] is the reverse of [`extract`](super::extract): for a key whose fields agree with each other, reading the
-//! composed frame gives the packet part of the key back (the mark aside, which no frame carries). A key that could not
+//! composed frame gives the packet part of the key back (mark and tunnel headers aside, which no frame carries). A key that could not
 //! come from a frame still gives a frame, and always the same one; a field that has no place in it is left out.
 //!
 //! Choices where a key leaves them open: no IP options and no extension headers, identification 0, more fragments
@@ -9,10 +9,10 @@
 //! minimum. Checksums are right, over what the frame holds when it is a first fragment.
 
 use super::checksum;
-use super::layers::{FRAGMENT, IPV4_LEN, IPV6_LEN, TCP_LEN, UDP_LEN};
+use super::layers::{FRAGMENT, IPV4_LEN, IPV6_LEN, NSH_LEN, NSH_TYPE1_LEN, TCP_LEN, UDP_LEN};
 use crate::field::{
-    ETH_TYPE_ARP, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ETH_TYPE_RARP, ETH_TYPE_VLAN, IP_PROTO_ICMP, IP_PROTO_ICMPV6,
-    IP_PROTO_SCTP, IP_PROTO_TCP, IP_PROTO_UDP, ND_ADVERT, ND_SOLICIT,
+    ETH_TYPE_ARP, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ETH_TYPE_MPLS, ETH_TYPE_MPLS_MCAST, ETH_TYPE_NSH, ETH_TYPE_RARP,
+    ETH_TYPE_VLAN, IP_PROTO_ICMP, IP_PROTO_ICMPV6, IP_PROTO_SCTP, IP_PROTO_TCP, IP_PROTO_UDP, ND_ADVERT, ND_SOLICIT,
 };
 use crate::key::{FRAG_ANY, FRAG_LATER, FlowKey, Slot, VLAN_PRESENT, slot};
 
@@ -23,6 +23,8 @@ mod tests;
 const MAX_BODY: usize = 65_535 - IPV4_LEN;
 /// Next header "none" (RFC 8200, 4.7): what a later IPv6 fragment is said to hold, as the key does not know.
 const NO_NEXT_HEADER: u8 = 59;
+/// The bit of a label stack entry that ends the stack.
+const MPLS_BOTTOM: u32 = 0x100;
 /// Fragment offset of a later fragment, in units of 8 bytes.
 const LATER_OFFSET: u16 = 100;
 
@@ -54,6 +56,14 @@ pub fn compose(key: &FlowKey, payload: &[u8]) -> Vec<u8> {
         ETH_TYPE_IPV4 => ipv4(&mut out, key, payload),
         ETH_TYPE_IPV6 => ipv6(&mut out, key, payload),
         ETH_TYPE_ARP | ETH_TYPE_RARP => arp(&mut out, key),
+        ETH_TYPE_MPLS | ETH_TYPE_MPLS_MCAST => {
+            mpls(&mut out, key);
+            out.extend(payload);
+        }
+        ETH_TYPE_NSH => {
+            nsh(&mut out, key);
+            out.extend(payload);
+        }
         _ => out.extend(payload),
     }
     out
@@ -97,6 +107,30 @@ fn arp(out: &mut Vec<u8>, key: &FlowKey) {
     out.extend(ipv4_address(key, slot::IP_SRC));
     out.extend(mac(key, slot::ARP_THA));
     out.extend(ipv4_address(key, slot::IP_DST));
+}
+
+/// Label stack entries up to the one that ends the stack, or three.
+fn mpls(out: &mut Vec<u8>, key: &FlowKey) {
+    for entry in [slot::MPLS_LSE, slot::MPLS_LSE_1, slot::MPLS_LSE_2].map(|s| key.get(s) as u32) {
+        out.extend(entry.to_be_bytes());
+        if entry & MPLS_BOTTOM != 0 {
+            break;
+        }
+    }
+}
+
+/// An NSH header, with context words if its metadata is of type 1 and else without metadata.
+fn nsh(out: &mut Vec<u8>, key: &FlowKey) {
+    let md_type = num8(key, slot::NSH_MDTYPE);
+    let context = md_type == 1;
+    let words = if context { NSH_TYPE1_LEN } else { NSH_LEN } / 4;
+    let (flags, ttl) = (num16(key, slot::NSH_FLAGS) & 0x3, num16(key, slot::NSH_TTL) & 0x3f);
+    out.extend((flags << 12 | ttl << 6 | words as u16).to_be_bytes());
+    out.extend([md_type, num8(key, slot::NSH_NP)]);
+    out.extend((key.get(slot::NSH_PATH) as u32).to_be_bytes());
+    if context {
+        out.extend(key.get(slot::NSH_CONTEXT).to_be_bytes());
+    }
 }
 
 fn ipv4(out: &mut Vec<u8>, key: &FlowKey, payload: &[u8]) {
@@ -192,17 +226,25 @@ fn transport(out: &mut Vec<u8>, key: &FlowKey, payload: &[u8], pseudo: impl Fn(u
     patch(out, start + checksum_ofs, if checksum_ofs == 6 { checksum::udp(sum) } else { sum });
 }
 
-/// An ICMPv6 message; a solicitation or advertisement has the target and those link-layer addresses that are not zero.
+/// An ICMPv6 message; a solicitation or advertisement has the target and those link-layer addresses that are not zero
+/// or said to be the first option.
 fn icmpv6(out: &mut Vec<u8>, key: &FlowKey, payload: &[u8]) {
     let (kind, code) = (num8(key, slot::TP_SRC), num8(key, slot::TP_DST));
-    out.extend([kind, code, 0, 0, 0, 0, 0, 0]);
+    out.extend([kind, code, 0, 0]);
     if code != 0 || !matches!(kind, ND_SOLICIT | ND_ADVERT) {
+        out.extend([0; 4]);
         out.extend(payload);
         return;
     }
+    out.extend((key.get(slot::ND_RESERVED) as u32).to_be_bytes());
     out.extend(key.get(slot::ND_TARGET).to_be_bytes());
-    for (option, address) in [(1, mac(key, slot::ARP_SHA)), (2, mac(key, slot::ARP_THA))] {
-        if address != [0; 6] {
+    let mut options = [(1, mac(key, slot::ARP_SHA)), (2, mac(key, slot::ARP_THA))];
+    let first = num8(key, slot::ND_OPTIONS_TYPE);
+    if first == 2 {
+        options.reverse();
+    }
+    for (option, address) in options {
+        if address != [0; 6] || option == first {
             out.extend([option, 1]);
             out.extend(address);
         }

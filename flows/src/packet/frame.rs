@@ -101,14 +101,22 @@ impl Frame {
         self.offload = other.offload;
     }
 
-    /// Opens a gap of `count` bytes at `at` by moving the bytes in front of it into the headroom. Returns the gap, or
-    /// `None` (and changes nothing) when the headroom is too small or `at` lies outside the frame.
+    /// Opens a gap of `count` bytes at `at` by moving the bytes in front of it into the headroom or, where that is too
+    /// small, those behind it back. Returns the gap, or `None` (and changes nothing) when the buffer has no room on
+    /// either side or `at` lies outside the frame.
     pub fn open_gap(&mut self, at: usize, count: usize) -> Option<&mut [u8]> {
-        let start = (self.start as usize).checked_sub(count)?;
-        if at > self.len() {
+        let (old, len) = (self.start as usize, self.len());
+        if at > len {
             return None;
         }
-        let old = self.start as usize;
+        let Some(start) = old.checked_sub(count) else {
+            if count > self.buf.len() - old - len {
+                return None;
+            }
+            self.buf.copy_within(old + at..old + len, old + at + count);
+            self.len += count as u32;
+            return Some(&mut self.buf[old + at..][..count]);
+        };
         self.buf.copy_within(old..old + at, start);
         self.start = start as u32;
         self.len += count as u32;
@@ -149,7 +157,17 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_larger_than_the_headroom_is_refused() {
+    fn a_gap_larger_than_the_headroom_is_opened_behind() {
+        let mut frame = Frame::with_capacity(300);
+        frame.copy_from(b"abcdefgh");
+        frame.open_gap(3, HEADROOM + 5).unwrap().fill(b'.');
+        assert_eq!((&frame.bytes()[..4], &frame.bytes()[HEADROOM + 7..]), (&b"abc."[..], &b".defgh"[..]));
+        assert!(frame.close_gap(3, HEADROOM + 5));
+        assert_eq!(frame.bytes(), b"abcdefgh");
+    }
+
+    #[test]
+    fn a_gap_larger_than_all_room_is_refused() {
         let mut frame = Frame::from_bytes(b"abc");
         assert!(frame.open_gap(0, HEADROOM + 1).is_none());
         assert!(frame.open_gap(4, 1).is_none());

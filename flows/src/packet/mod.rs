@@ -2,6 +2,7 @@
 
 pub mod checksum;
 pub mod compose;
+pub mod encap;
 mod frame;
 mod layers;
 mod offload;

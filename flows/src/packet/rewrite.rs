@@ -19,7 +19,7 @@
 //! UDP-Lite and DCCP checksums are not known here and go stale when addresses change, as in Open vSwitch.
 
 use super::checksum;
-use super::layers::{ETH_LEN, IPV6_LEN, ND_TARGET_OFS, VLAN_LEN, be16, is_nd, nd_options};
+use super::layers::{ETH_LEN, ICMP_LEN, IPV6_LEN, ND_OPTIONS_OFS, ND_TARGET_OFS, VLAN_LEN, be16, is_nd, nd_options};
 use super::{Frame, L3, L4, Layers};
 use crate::field::Field;
 use crate::key::VLAN_PRESENT;
@@ -31,12 +31,13 @@ mod tests;
 /// [`Slot`](crate::key::Slot)) and updates the checksums over them.
 ///
 /// Returns whether the header that holds the field is soundly there; if not, nothing changes. `layers` are those of
-/// the frame as it is now. Fields that are not in the frame's bytes (registers, metadata, the mark, the ingress port)
+/// the frame as it is now. Fields that are not in the frame's bytes (registers, metadata, marks, tunnel headers)
 /// and those that actions may not set give false.
 ///
 /// `VlanTci` and `VlanVid` ignore the tag-present bit and keep the DEI bit of the wire: a tag comes and goes with
 /// [`push_vlan`] and [`pop_vlan`]. `NwTos` is the whole TOS byte as far as `mask` says so. An ND address can be
-/// written only where the message already has that option.
+/// written only where the message already has that option. MPLS fields are those of the outermost label; of NSH flags
+/// the wire has two bits, of its TTL six.
 #[inline]
 pub fn set_field(frame: &mut Frame, layers: &Layers, field: Field, value: u128, mask: u128) -> bool {
     let offload = &frame.offload;
@@ -131,7 +132,20 @@ impl Packet<'_> {
             Field::IcmpCode => self.icmp(L4::Icmp, value, mask & 0xff),
             Field::Icmpv6Type => self.icmp(L4::Icmpv6, value << 8, (mask & 0xff) << 8),
             Field::Icmpv6Code => self.icmp(L4::Icmpv6, value, mask & 0xff),
-            Field::NdTarget | Field::NdSll | Field::NdTll => self.nd(field, value, mask),
+            Field::NdTarget | Field::NdSll | Field::NdTll | Field::NdReserved | Field::NdOptionsType => {
+                self.nd(field, value, mask)
+            }
+            Field::MplsLabel => self.mpls(value << 12, (mask & 0xf_ffff) << 12),
+            Field::MplsTc => self.mpls(value << 9, (mask & 0x7) << 9),
+            Field::MplsTtl => self.mpls(value, mask & 0xff),
+            Field::NshFlags => self.nsh::<2>(0, value << 12, (mask & 0x3) << 12),
+            Field::NshTtl => self.nsh::<2>(0, value << 6, (mask & 0x3f) << 6),
+            Field::NshSpi => self.nsh::<4>(4, value << 8, (mask & 0xff_ffff) << 8),
+            Field::NshSi => self.nsh::<4>(4, value, mask & 0xff),
+            Field::NshC1 => self.nsh_context(8, value, mask),
+            Field::NshC2 => self.nsh_context(12, value, mask),
+            Field::NshC3 => self.nsh_context(16, value, mask),
+            Field::NshC4 => self.nsh_context(20, value, mask),
             _ => None,
         }
     }
@@ -271,17 +285,41 @@ impl Packet<'_> {
         let start = usize::from(self.layers.l4_ofs);
         let end = datagram_end(self.bytes, self.layers);
         let message = self.bytes.get(start..end)?;
-        if !is_nd(message) || message.len() < ND_TARGET_OFS + 16 {
+        if !is_nd(message) || message.len() < ICMP_LEN {
             return None;
         }
-        let options = nd_options(message)?;
+        let (options, len) = (nd_options(message), message.len());
         let diff = match field {
+            Field::NdReserved => self.write::<4>(start + 4, value, mask)?,
+            // The type of whatever option comes first, as in Open vSwitch.
+            Field::NdOptionsType if len >= ND_OPTIONS_OFS + 8 => {
+                self.write::<2>(start + ND_OPTIONS_OFS, value << 8, (mask & 0xff) << 8)?
+            }
+            Field::NdOptionsType => return None,
+            _ if options.twice || len < ND_OPTIONS_OFS => return None,
             Field::NdTarget => self.write::<16>(start + ND_TARGET_OFS, value, mask)?,
             Field::NdSll => self.write::<6>(start + options.sll?, value, mask)?,
             _ => self.write::<6>(start + options.tll?, value, mask)?,
         };
         self.message(diff);
         Some(())
+    }
+
+    /// The outermost label stack entry.
+    fn mpls(&mut self, value: u128, mask: u128) -> Option<()> {
+        self.l3(L3::Mpls)?;
+        self.write::<4>(self.layers.l3_ofs.into(), value, mask).map(drop)
+    }
+
+    fn nsh<const N: usize>(&mut self, at: usize, value: u128, mask: u128) -> Option<()> {
+        self.l3(L3::Nsh)?;
+        self.write::<N>(usize::from(self.layers.l3_ofs) + at, value, mask).map(drop)
+    }
+
+    /// A context word, which only metadata of type 1 has.
+    fn nsh_context(&mut self, at: usize, value: u128, mask: u128) -> Option<()> {
+        let md_type = *self.bytes.get(usize::from(self.layers.l3_ofs) + 2)?;
+        if md_type == 1 { self.nsh::<4>(at, value, mask) } else { None }
     }
 
     /// Updates the IPv4 header's checksum.

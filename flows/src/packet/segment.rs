@@ -9,12 +9,13 @@
 //! - TCP sequence numbers advance by the payload; FIN and PSH stay with the last segment, CWR with the first.
 //! - Checksums are complete. A UDP datagram that had none (0, and not partial) gets none.
 //! - Padding behind the datagram is dropped.
+//! - Labels and NSH headers in front of the datagram are repeated like any other header.
 //!
 //! Metadata comes from guests and drivers and is not trusted: what does not fit the bytes is refused, nothing is cut.
 
-use super::layers::{IPV6_LEN, be16, be32, bytes_at};
+use super::layers::{IPV6_LEN, be16, be32, bytes_at, innermost};
 use super::rewrite::datagram_end;
-use super::{Frame, GsoKind, L3, L4, Layers, Offload, checksum, extract};
+use super::{Frame, GsoKind, L3, L4, Layers, Offload, checksum};
 use crate::field::{IP_PROTO_TCP, IP_PROTO_UDP};
 use crate::key::{FRAG_ANY, PacketKey, slot};
 
@@ -56,7 +57,7 @@ pub fn fill_checksum(frame: &mut Frame) -> Result<(), SegmentError> {
     }
     let start = usize::from(frame.offload.csum_start);
     let offset = usize::from(frame.offload.csum_offset);
-    let layers = extract(frame.bytes(), 0, &mut PacketKey::default());
+    let layers = innermost(frame.bytes(), &mut PacketKey::default());
     let end = datagram_end(frame.bytes(), &layers);
     let message = frame.bytes_mut().get_mut(start..end).ok_or(SegmentError::Checksum)?;
     let sctp = layers.l4 == L4::Sctp && start == usize::from(layers.l4_ofs);
@@ -74,6 +75,15 @@ pub fn fill_checksum(frame: &mut Frame) -> Result<(), SegmentError> {
     frame.offload.csum_partial = false;
     (frame.offload.csum_start, frame.offload.csum_offset) = (0, 0);
     Ok(())
+}
+
+/// Length in bytes of the longest frame that will be on the wire when an output has finished `frame`: its own, or that
+/// of a segment.
+pub fn wire_len(frame: &Frame) -> usize {
+    match frame.offload.gso {
+        GsoKind::None => frame.len(),
+        _ => Segmenter::new(frame).map_or(frame.len(), |segments| segments.max_len()),
+    }
 }
 
 /// Writes `value` at `at`; false when it does not fit.
@@ -123,7 +133,7 @@ impl<'a> Segmenter<'a> {
             return Err(SegmentError::Size);
         }
         let mut key = PacketKey::default();
-        let layers = extract(bytes, 0, &mut key);
+        let layers = innermost(bytes, &mut key);
         let whole = key.get(slot::IP_FRAG) as u8 & FRAG_ANY == 0;
         let fits = match offload.gso {
             GsoKind::Tcp4 => layers.l3 == L3::Ipv4 && layers.l4 == L4::Tcp,

@@ -153,7 +153,7 @@ pub(crate) fn canonical_payload() -> impl Strategy<Value = Vec<u8>> {
 pub(crate) fn canonical_key() -> impl Strategy<Value = FlowKey> {
     let l2 = (any::<u32>(), any::<u64>(), any::<u64>(), 0..3usize, any::<[(bool, u16); 2]>());
     let l3 = (
-        0..5u8,
+        0..8u8,
         any::<[u128; 2]>(),
         any::<u32>(),
         any::<[u8; 2]>(),
@@ -181,8 +181,13 @@ type SomeL4 = (u8, u8, [u16; 3], u128, [u64; 2]);
 
 fn set_l3(key: &mut FlowKey, l3: SomeL3, l4: SomeL4) {
     let (kind, addresses, label, [tos, ttl], frag) = l3;
-    let eth_type = [0x05ff, 0x88cc, 0x0806, 0x0800, 0x86dd][usize::from(kind)];
+    let eth_type = [0x05ff, 0x88cc, 0x0806, 0x0800, 0x86dd, 0x8847, 0x8848, 0x894f][usize::from(kind)];
     key.set(slot::ETH_TYPE, eth_type);
+    match eth_type {
+        0x8847 | 0x8848 => return set_mpls(key, addresses[0], ttl % 4),
+        0x894f => return set_nsh(key, addresses, [tos, ttl]),
+        _ => {}
+    }
     let (src, dst) = if eth_type == 0x86dd { (slot::IPV6_SRC, slot::IPV6_DST) } else { (slot::IP_SRC, slot::IP_DST) };
     if kind >= 2 {
         key.set(src, addresses[0]);
@@ -207,6 +212,29 @@ fn set_l3(key: &mut FlowKey, l3: SomeL3, l4: SomeL4) {
     }
 }
 
+/// One to three labels, or a stack that does not end among them.
+fn set_mpls(key: &mut FlowKey, bits: u128, depth: u8) {
+    for (i, slot) in [slot::MPLS_LSE, slot::MPLS_LSE_1, slot::MPLS_LSE_2].into_iter().enumerate() {
+        let entry = bits >> (32 * i) & 0xffff_ffff;
+        if i == usize::from(depth) {
+            return key.set(slot, entry | 0x100);
+        }
+        key.set(slot, entry & !0x100);
+    }
+}
+
+fn set_nsh(key: &mut FlowKey, [bits, context]: [u128; 2], [md_type, np]: [u8; 2]) {
+    let md_type = md_type % 3;
+    key.set(slot::NSH_PATH, bits);
+    key.set(slot::NSH_FLAGS, bits >> 32 & 0x3);
+    key.set(slot::NSH_TTL, bits >> 40 & 0x3f);
+    key.set(slot::NSH_MDTYPE, md_type.into());
+    key.set(slot::NSH_NP, np.into());
+    if md_type == 1 {
+        key.set(slot::NSH_CONTEXT, context);
+    }
+}
+
 fn set_l4(key: &mut FlowKey, v6: bool, frag: u8, l4: SomeL4) {
     let (kind, _, [a, b, flags], target, [sll, tll]) = l4;
     let proto = [253u8, 6, 17, 132, if v6 { 58 } else { 1 }, if v6 { 58 } else { 1 }, 6][usize::from(kind)];
@@ -227,11 +255,24 @@ fn set_l4(key: &mut FlowKey, v6: bool, frag: u8, l4: SomeL4) {
         key.set(slot::TP_SRC, 135 + u128::from(a & 1));
         key.set(slot::TP_DST, 0);
         key.set(slot::ND_TARGET, target);
+        key.set(slot::ND_RESERVED, u128::from(a) << 16 | u128::from(b));
+        // An address that is zero is still an option if that comes first.
+        let (sll, tll) = (sll & mask_of(flags & 1), tll & mask_of(flags & 2));
         key.set(slot::ARP_SHA, sll.into());
         key.set(slot::ARP_THA, tll.into());
+        let first = match flags & 0xc {
+            0 if sll == 0 && tll == 0 => 0,
+            0 | 4 => 1,
+            _ => 2,
+        };
+        key.set(slot::ND_OPTIONS_TYPE, first);
     } else if proto == 58 && matches!(a & 0xff, 135 | 136) {
         key.set(slot::TP_DST, u128::from(b & 0xff | 1));
     }
+}
+
+fn mask_of(bit: u16) -> u64 {
+    if bit == 0 { 0 } else { 0xffff_ffff_ffff }
 }
 
 /// Puts the sum of the pseudo-header into the transport checksum field, as a partial checksum has it.

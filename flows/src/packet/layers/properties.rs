@@ -102,6 +102,9 @@ fn key_of(sliced: &SlicedPacket<'_>) -> Option<PacketKey> {
         key.set(tci, u128::from(pcp << 13 | VLAN_PRESENT | tag.vlan_identifier().value()));
         eth_type = tag.ether_type().0;
     }
+    if matches!(eth_type, 0x8847 | 0x8848 | 0x894f) {
+        return None;
+    }
     key.set(slot::ETH_TYPE, if eth_type < 0x600 { 0x05ff } else { eth_type.into() });
     match &sliced.net {
         Some(NetSlice::Arp(arp)) => set_arp(&mut key, arp),
@@ -197,7 +200,7 @@ proptest! {
 
     #[test]
     fn any_bytes_behind_a_known_type_give_one_key(
-        eth_type in prop_oneof![Just(0x0800u16), Just(0x86dd), Just(0x0806), Just(0x8100), 0..0x600u16],
+        eth_type in prop_oneof![Just(0x0800u16), Just(0x86dd), Just(0x0806), Just(0x8100), Just(0x8847), Just(0x894f), 0..0x600u16],
         mut body in proptest::collection::vec(any::<u8>(), 0..200),
         proto in prop_oneof![Just(0u8), Just(43), Just(44), Just(51), Just(58), Just(60), Just(6)],
     ) {

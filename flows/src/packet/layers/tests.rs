@@ -315,7 +315,11 @@ fn key_nd(kind: u8, target: u128, sll: u128, tll: u128) -> PacketKey {
 #[test]
 fn neighbour_discovery_gives_target_and_link_layer_addresses() {
     const TARGET: u128 = 0x2001_0db8_0000_0000_0000_0000_0000_0009;
-    let read = |kind, options: &[&[u8]]| read(&eth(&[], 0x86dd, &ipv6(58, &nd(kind, 0, &options.concat())))).0;
+    let read = |kind, options: &[&[u8]]| {
+        let mut key = read(&eth(&[], 0x86dd, &ipv6(58, &nd(kind, 0, &options.concat())))).0;
+        key.set(slot::ND_OPTIONS_TYPE, 0);
+        key
+    };
     let (sll, tll) = (0x0b00_0000_0001, 0x0c00_0000_0002);
     assert_eq!(read(135, &[&SLL]), key_nd(135, TARGET, sll, 0));
     assert_eq!(read(136, &[&TLL]), key_nd(136, TARGET, 0, tll));

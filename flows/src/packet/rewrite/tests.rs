@@ -1,6 +1,6 @@
 use super::{pop_vlan, push_vlan, set_field};
 use crate::field::{FIELDS, Field, Prereq};
-use crate::key::{FlowMask, PacketKey, VLAN_PRESENT, slot};
+use crate::key::{FRAME_WORDS, FlowMask, PacketKey, VLAN_PRESENT, slot};
 use crate::packet::compose::compose;
 use crate::packet::segment::fill_checksum;
 use crate::packet::testing::*;
@@ -233,6 +233,36 @@ fn a_neighbour_address_is_written_only_into_an_option_that_is_there() {
 }
 
 #[test]
+fn reserved_field_and_option_type_are_written_where_open_vswitch_has_them() {
+    const NONCE: [u8; 8] = [14, 1, 0x0b, 0, 0, 0, 0, 1];
+    let frame = |kind, options: &[u8]| finished(&eth(&[], 0x86dd, &ipv6(58, &nd(kind, 0, options))));
+    let advert = frame(136, &NONCE);
+    let got = with(&advert, Field::NdReserved, 0xe000_0001, ALL).unwrap();
+    assert_eq!(got[58..62], [0xe0, 0, 0, 1]);
+    assert_eq!(read(&got).0.get(slot::ND_RESERVED), 0xe000_0001);
+    let got = with(&advert, Field::NdOptionsType, 2, ALL).unwrap();
+    assert_eq!((got[78], check(&got, &read(&got).1)), (2, Ok(())));
+    assert_eq!(read(&got).0.get(slot::ARP_THA), 0x0b00_0000_0001);
+    assert_eq!(with(&frame(136, &[]), Field::NdOptionsType, 2, ALL), None);
+    assert!(with(&frame(136, &[]), Field::NdReserved, 2, ALL).is_some());
+}
+
+#[test]
+fn labels_and_nsh_have_fields_of_their_own() {
+    let mpls = eth(&[], 0x8847, &[0, 6, 0x40, 0x40, 0, 7, 0x41, 0x40]);
+    assert_eq!(with(&mpls, Field::MplsLabel, 0xf_ffff, ALL).unwrap()[14..], [0xff, 0xff, 0xf0, 0x40, 0, 7, 0x41, 0x40]);
+    assert_eq!(with(&mpls, Field::MplsTc, 7, ALL).unwrap()[14..18], [0, 6, 0x4e, 0x40]);
+    assert_eq!(with(&mpls, Field::MplsBos, 1, ALL), None);
+    let nsh = |first: &[u8; 4], rest: usize| [&eth(&[], 0x894f, first)[..], &vec![0; rest]].concat();
+    let type1 = nsh(&[0x0f, 0xc6, 1, 1], 20);
+    assert_eq!(with(&type1, Field::NshTtl, 0, ALL).unwrap()[14..16], [0, 6]);
+    assert_eq!(with(&type1, Field::NshFlags, 0xff, ALL).unwrap()[14..16], [0x3f, 0xc6]);
+    assert_eq!(with(&type1, Field::NshC4, 1, ALL).unwrap()[34..38], [0, 0, 0, 1]);
+    assert_eq!(with(&nsh(&[0x0f, 0xc6, 2, 1], 20), Field::NshC1, 1, ALL), None);
+    assert_eq!(with(&nsh(&[0x0f, 0xc6, 1, 1], 19), Field::NshTtl, 1, ALL), None, "it is cut off");
+}
+
+#[test]
 fn an_sctp_port_changes_with_the_crc_unless_that_is_partial() {
     let bytes = eth(&[], 0x0800, &ipv4(132, &sctp(b"chunk")));
     let got = with(&bytes, Field::SctpDst, 7, ALL).unwrap();
@@ -261,14 +291,24 @@ fn any_field() -> impl Strategy<Value = Field> {
 /// Whether a frame with this key, composed by us, has `field` in its bytes in a place that actions may change.
 fn is_there(field: Field, key: &PacketKey) -> bool {
     let info = field.info();
-    if !info.writable || !field.in_packet() || matches!(field, Field::InPort | Field::PktMark) {
+    let in_frame = usize::from(info.slot.word) < FRAME_WORDS;
+    if !info.writable || !in_frame || matches!(field, Field::InPort | Field::PktMark) {
         return false;
     }
     let mut unused = FlowMask::ZERO;
+    let first = key.get(slot::ND_OPTIONS_TYPE);
     match field {
         Field::VlanTci | Field::VlanVid => key.get(slot::VLAN_TCI) != 0,
-        // An option is composed when its address is not zero, and may be written whatever the message's type.
-        Field::NdSll | Field::NdTll => Prereq::Nd.holds(&key.into(), &mut unused) && key.get(info.slot) != 0,
+        // An option is composed when its address is not zero or it is the first, and may be written whatever the
+        // message's type.
+        Field::NdSll | Field::NdTll => {
+            let kind = if field == Field::NdSll { 1 } else { 2 };
+            Prereq::Nd.holds(&key.into(), &mut unused) && (key.get(info.slot) != 0 || first == kind)
+        }
+        Field::NdOptionsType => Prereq::Nd.holds(&key.into(), &mut unused) && first != 0,
+        Field::NshC1 | Field::NshC2 | Field::NshC3 | Field::NshC4 => {
+            info.prereq.holds(&key.into(), &mut unused) && key.get(slot::NSH_MDTYPE) == 1
+        }
         _ => info.prereq.holds(&key.into(), &mut unused),
     }
 }
@@ -276,13 +316,23 @@ fn is_there(field: Field, key: &PacketKey) -> bool {
 /// What `key` should be after `field` was set.
 fn expected(mut key: PacketKey, field: Field, value: u128, mask: u128) -> PacketKey {
     let present = if field.slot().word == slot::VLAN_TCI.word && field.slot().shift == 0 { VLAN_PRESENT } else { 0 };
-    key.set_masked(field.slot(), value, mask & !u128::from(present));
+    let on_wire = match field {
+        Field::NshFlags => 0x3,
+        Field::NshTtl => 0x3f,
+        _ => ALL,
+    };
+    key.set_masked(field.slot(), value, mask & on_wire & !u128::from(present));
     key
 }
 
 /// Whether setting the field can turn an ICMPv6 message into, or out of, neighbour discovery.
 fn changes_kind(field: Field) -> bool {
     matches!(field, Field::Icmpv6Type | Field::Icmpv6Code)
+}
+
+/// Whether setting the field can make one neighbour discovery option another, so that it reads back as none.
+fn changes_option(field: Field) -> bool {
+    field == Field::NdOptionsType
 }
 
 proptest! {
@@ -302,7 +352,11 @@ proptest! {
             let (after, layers) = read(&got);
             prop_assert_eq!(check(&got, &layers), Ok(()));
             let want = expected(before, field, value, mask);
-            if changes_kind(field) {
+            if changes_option(field) {
+                let at = usize::from(layers.l4_ofs) + 24;
+                let old = bytes[at];
+                prop_assert_eq!(got[at], old & !(mask as u8) | value as u8 & mask as u8);
+            } else if changes_kind(field) {
                 prop_assert_eq!(after.get(field.slot()), want.get(field.slot()));
             } else {
                 prop_assert_eq!(after, want);
@@ -350,7 +404,8 @@ proptest! {
 
     #[test]
     fn any_frame_takes_any_field(
-        bytes in proptest::collection::vec(any::<u8>(), 0..120), eth_type in prop_oneof![Just(0x0800u16), Just(0x86dd), Just(0x0806)],
+        bytes in proptest::collection::vec(any::<u8>(), 0..120),
+        eth_type in prop_oneof![Just(0x0800u16), Just(0x86dd), Just(0x0806), Just(0x8847), Just(0x894f)],
         field in any_field(), value: u128
     ) {
         let frame = eth(&[], eth_type, &bytes);
