@@ -4,7 +4,7 @@
 //! in the key, how its values are written, which masks it takes, whether actions may set it, what a packet must be for
 //! it to exist, and the lookup stage it belongs to. Parsing, printing, matching and setting all read this table.
 
-use crate::key::{CT_INV, CT_TRK, FlowKey, FlowMask, Slot, VLAN_PRESENT, slot};
+use crate::key::{CT_EST, CT_NEW, CT_RPL, FlowKey, FlowMask, Slot, VLAN_PRESENT, slot};
 
 /// How a field's values are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -346,9 +346,9 @@ fields! {
     #[doc = "ERSPAN hardware identifier."]
     TunErspanHwid: "tun_erspan_hwid", "tun_erspan_hwid", [], ["NXOXM_ET_ERSPAN_HWID"], Slot::new(slot::TUN_ERSPAN_HWID.word, 16, 6), Hex, Bitwise, true, None, Metadata;
     #[doc = "GTP-U flags."]
-    TunGtpuFlags: "tun_gtpu_flags", "tun_gtpu_flags", [], ["NXOXM_ET_GTPU_FLAGS"], slot::TUN_GTPU_FLAGS, Hex, Bitwise, false, None, Metadata;
+    TunGtpuFlags: "tun_gtpu_flags", "gtpu_flags", ["gtpu_flags"], ["NXOXM_ET_GTPU_FLAGS"], slot::TUN_GTPU_FLAGS, Hex, Bitwise, false, None, Metadata;
     #[doc = "GTP-U message type."]
-    TunGtpuMsgtype: "tun_gtpu_msgtype", "tun_gtpu_msgtype", [], ["NXOXM_ET_GTPU_MSGTYPE"], slot::TUN_GTPU_MSGTYPE, Decimal, Bitwise, false, None, Metadata;
+    TunGtpuMsgtype: "tun_gtpu_msgtype", "gtpu_msgtype", ["gtpu_msgtype"], ["NXOXM_ET_GTPU_MSGTYPE"], slot::TUN_GTPU_MSGTYPE, Decimal, Bitwise, false, None, Metadata;
     #[doc = "Geneve option 0."]
     TunMetadata0: "tun_metadata0", "tun_metadata0", [], ["NXM_NX_TUN_METADATA0"], slot::tun_metadata(0), Hex, Bitwise, true, None, Metadata;
     #[doc = "Geneve option 1."]
@@ -531,10 +531,11 @@ fn l4_is(key: &FlowKey, mask: &mut FlowMask, proto: u8) -> bool {
     key.get(slot::IP_PROTO) == u128::from(proto) && key.get(slot::IP_FRAG) as u8 & crate::key::FRAG_LATER == 0
 }
 
-/// Whether the tracker says what the first packet of the connection was: the packet is tracked and not invalid.
+/// Whether the tracker says what the first packet of the connection was: the packet begins, belongs to or answers one.
 fn original_tuple_is_known(key: &FlowKey, mask: &mut FlowMask) -> bool {
-    mask.set_masked(slot::CT_STATE, u128::MAX, u128::from(CT_TRK | CT_INV));
-    key.get(slot::CT_STATE) as u8 & (CT_TRK | CT_INV) == CT_TRK
+    const KNOWN: u8 = CT_NEW | CT_EST | CT_RPL;
+    mask.set_masked(slot::CT_STATE, u128::MAX, KNOWN.into());
+    key.get(slot::CT_STATE) as u8 & KNOWN != 0
 }
 
 /// The tag-present bit as a match on `vlan_tci`: value and mask.

@@ -32,8 +32,9 @@ mod print;
 
 pub use names::Names;
 pub use parse::{
-    ErrorKind, ParseError, Parsed, Warning, flow_lines, parse_actions, parse_filter, parse_flow, parse_flow_file,
-    parse_flow_mod, parse_flow_mod_of, parse_match, parse_packet,
+    ErrorKind, GroupCommand, MeterCommand, ParseError, Parsed, Warning, flow_lines, parse_actions, parse_filter,
+    parse_flow, parse_flow_file, parse_flow_mod, parse_flow_mod_of, parse_group, parse_group_file, parse_group_line,
+    parse_group_mod, parse_match, parse_meter, parse_meter_mod, parse_packet,
 };
 pub use print::{
     FlowStats, show_action, show_actions, show_datapath_actions, show_flow, show_match, show_megaflow, show_packet,

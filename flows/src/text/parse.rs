@@ -7,17 +7,23 @@
 mod action;
 mod error;
 mod flow;
+mod group;
 mod matching;
+mod meter;
+mod order;
 mod packet;
 mod subfield;
 mod suggest;
 mod token;
 mod value;
+mod words;
 
-pub(crate) use value::{FRAGS, TCP_FLAGS};
+pub(crate) use value::{CT_FLAGS, FRAGS, TCP_FLAGS, TUN_FLAGS};
 
 pub use error::{ErrorKind, ParseError, Parsed, Warning};
 pub use flow::{flow_lines, parse_filter, parse_flow, parse_flow_file, parse_flow_mod, parse_flow_mod_of};
+pub use group::{GroupCommand, parse_group, parse_group_file, parse_group_line, parse_group_mod};
+pub use meter::{MeterCommand, parse_meter, parse_meter_mod};
 pub use packet::parse_packet;
 
 use super::Names;

@@ -1,10 +1,12 @@
 //! Printing flow text as OVS prints it.
 
 mod action;
+mod connection;
 mod datapath;
 mod flow;
 mod matching;
 mod packet;
+mod tunnel;
 mod value;
 
 pub use datapath::show_datapath_actions;
@@ -15,11 +17,12 @@ use super::Names;
 use crate::action::Action;
 use crate::field::Field;
 use crate::matching::Match;
+use matching::Reader;
 use std::fmt;
 
 /// A match as `dump-flows` prints it, in its fixed order; nothing for the match of every packet.
 pub fn show_match<'a>(matches: &'a Match, names: &'a Names) -> impl fmt::Display + 'a {
-    fmt::from_fn(move |f| matching::write(&mut List::new(f), &matches.value(), &matches.mask(), names))
+    fmt::from_fn(move |f| matching::write(&mut List::new(f), &matches.value(), &matches.mask(), Reader::Flow, names))
 }
 
 /// An action list as `dump-flows` prints it; `drop` for the empty one.

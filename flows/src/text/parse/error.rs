@@ -97,6 +97,12 @@ pub enum ErrorKind {
     /// Actions that do not fit the match or the table.
     #[error(transparent)]
     Inconsistent(#[from] ConsistencyError),
+    /// A key that has to be there.
+    #[error("missing: {0}")]
+    MissingKey(&'static str),
+    /// A bucket that says no actions.
+    #[error("the bucket has no actions: say some, or actions=drop")]
+    MissingBucketActions,
     /// A flow without `actions=`.
     #[error("no `actions=`: every flow needs it (actions=drop drops)")]
     MissingActions,

@@ -6,34 +6,18 @@
 
 use super::error::{ErrorKind, Fault, Notice, Parsed};
 use super::token::{Pair, Word};
+use super::words::{MatchWord, match_word};
 use super::{subfield, suggest, value};
 use crate::field::{
-    ETH_TYPE_ARP, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ETH_TYPE_RARP, Field, Format, IP_PROTO_ICMP, IP_PROTO_ICMPV6,
-    IP_PROTO_SCTP, IP_PROTO_TCP, IP_PROTO_UDP, Maskable, ND_ADVERT, ND_SOLICIT, Prereq,
+    ETH_TYPE_ARP, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ETH_TYPE_MPLS, ETH_TYPE_MPLS_MCAST, ETH_TYPE_NSH, ETH_TYPE_RARP, Field,
+    Format, IP_PROTO_ICMP, IP_PROTO_ICMPV6, IP_PROTO_SCTP, IP_PROTO_TCP, IP_PROTO_UDP, Maskable, ND_ADVERT, ND_SOLICIT,
+    Prereq,
 };
-use crate::key::{FlowKey, FlowMask, Slot, VLAN_PRESENT, slot};
+use crate::key::{CT_INV, CT_TRK, FlowKey, FlowMask, Slot, VLAN_PRESENT, slot};
 use crate::matching::Match;
 use crate::text::Names;
+use smallvec::SmallVec;
 use std::ops::Range;
-
-/// Words that stand for an EtherType and an IP protocol.
-pub(crate) const PROTOCOLS: [(&str, u16, u8); 15] = [
-    ("ip", ETH_TYPE_IPV4, 0),
-    ("ipv4", ETH_TYPE_IPV4, 0),
-    ("ip4", ETH_TYPE_IPV4, 0),
-    ("arp", ETH_TYPE_ARP, 0),
-    ("rarp", ETH_TYPE_RARP, 0),
-    ("icmp", ETH_TYPE_IPV4, IP_PROTO_ICMP),
-    ("tcp", ETH_TYPE_IPV4, IP_PROTO_TCP),
-    ("udp", ETH_TYPE_IPV4, IP_PROTO_UDP),
-    ("sctp", ETH_TYPE_IPV4, IP_PROTO_SCTP),
-    ("ipv6", ETH_TYPE_IPV6, 0),
-    ("ip6", ETH_TYPE_IPV6, 0),
-    ("icmp6", ETH_TYPE_IPV6, IP_PROTO_ICMPV6),
-    ("tcp6", ETH_TYPE_IPV6, IP_PROTO_TCP),
-    ("udp6", ETH_TYPE_IPV6, IP_PROTO_UDP),
-    ("sctp6", ETH_TYPE_IPV6, IP_PROTO_SCTP),
-];
 
 const VID: u128 = 0xfff;
 const PRESENT: u128 = VLAN_PRESENT as u128;
@@ -81,41 +65,54 @@ impl Built {
     }
 }
 
+/// What a word asks of a field that lies over others.
+struct Aside {
+    range: Range<usize>,
+    field: Field,
+    value: u128,
+    mask: u128,
+}
+
 /// A match while its words are read.
 pub(crate) struct Builder<'a> {
     names: &'a Names,
     key: FlowKey,
     mask: FlowMask,
     /// Fields that words have set.
-    set: Vec<(Range<usize>, Field)>,
+    set: SmallVec<[(Range<usize>, Field); 8]>,
+    /// Fields that lie over others in the key, kept apart until the protocol is known.
+    aside: Vec<Aside>,
     notices: Vec<Notice>,
 }
 
 impl<'a> Builder<'a> {
     /// A match of every packet.
     pub(crate) fn new(names: &'a Names) -> Self {
-        Self { names, key: FlowKey::ZERO, mask: FlowMask::ZERO, set: Vec::new(), notices: Vec::new() }
+        Self {
+            names,
+            key: FlowKey::ZERO,
+            mask: FlowMask::ZERO,
+            set: SmallVec::new(),
+            aside: Vec::new(),
+            notices: Vec::new(),
+        }
     }
 
     /// Takes a word of a match in; false if it is none.
     pub(crate) fn read(&mut self, pair: &Pair<'_>) -> Result<bool, Fault> {
-        let word = pair.key.text;
-        if let Some((_, eth_type, proto)) = PROTOCOLS.iter().find(|(name, ..)| *name == word) {
-            no_value(pair)?;
-            self.put(slot::ETH_TYPE, (*eth_type).into(), u128::MAX);
-            if *proto != 0 {
-                self.put(slot::IP_PROTO, (*proto).into(), u128::MAX);
+        match match_word(pair.key.text) {
+            Some(MatchWord::Protocol(eth_type, proto)) => {
+                no_value(pair)?;
+                self.put(slot::ETH_TYPE, eth_type.into(), u128::MAX);
+                if proto != 0 {
+                    self.put(slot::IP_PROTO, proto.into(), u128::MAX);
+                }
             }
-        } else if word == "eth" {
-            no_value(pair)?;
-        } else if word == "dl_vlan" {
-            self.dl_vlan(pair)?;
-        } else if let Some(field) = subfield::field_named(word) {
-            self.field(field, pair)?;
-        } else if word.contains('[') {
-            self.subfield(pair)?;
-        } else {
-            return Ok(false);
+            Some(MatchWord::Eth) => no_value(pair)?,
+            Some(MatchWord::DlVlan) => self.dl_vlan(pair)?,
+            Some(MatchWord::Field(field)) => self.field(field, pair)?,
+            None if pair.key.text.contains('[') => self.subfield(pair)?,
+            None => return Ok(false),
         }
         Ok(true)
     }
@@ -134,7 +131,7 @@ impl<'a> Builder<'a> {
     fn field(&mut self, field: Field, pair: &Pair<'_>) -> Result<(), Fault> {
         let info = field.info();
         if pair.value.text.is_empty() {
-            if !matches!(info.format, Format::Decimal | Format::Hex | Format::TcpFlags) {
+            if !matches!(info.format, Format::Decimal | Format::Hex | Format::TcpFlags | Format::CtState) {
                 return Err(pair.value.fault(ErrorKind::MissingValue(info.name)));
             }
             self.note(pair.key.range(), format!("{} without a value matches anything", info.name));
@@ -148,15 +145,27 @@ impl<'a> Builder<'a> {
             _ => field.slot().max(),
         };
         if value & mask & !fits != 0 {
-            if field == Field::Ipv6Label {
+            if matches!(field, Field::Ipv6Label | Field::NshTtl) {
                 return Err(pair.value.fault(ErrorKind::TooLarge { what: info.name, max: fits }));
             }
             value &= fits;
             self.note(pair.value.range(), format!("does not fit into {}: taken as {value}", info.name));
         }
-        self.set.push((pair.key.range(), field));
-        self.apply(field, value, mask);
+        if field == Field::SkbPriority {
+            return Err(pair.key.fault(ErrorKind::NotAllowed("flows cannot match on it, only packets have it")));
+        }
+        self.take(pair.key.range(), field, value, mask);
         Ok(())
+    }
+
+    /// Notes that a word asks this of `field`.
+    fn take(&mut self, range: Range<usize>, field: Field, value: u128, mask: u128) {
+        if lies_over_others(field) {
+            self.aside.push(Aside { range, field, value: value & mask, mask });
+            return;
+        }
+        self.set.push((range, field));
+        self.apply(field, value, mask);
     }
 
     /// Lets `field` be `value` in the bits of `mask`.
@@ -172,6 +181,8 @@ impl<'a> Builder<'a> {
             }
             Field::VlanPcp => self.merge(slot::VLAN_TCI, (value & 7) << 13 | PRESENT, PRESENT | PCP),
             Field::NwTos => self.put(slot::IP_DSCP, value >> 2, mask),
+            // Every packet is of Ethernet unless its match says otherwise.
+            Field::PacketType if value == 0 => self.put(slot::PACKET_TYPE, 0, 0),
             _ => self.put(field.slot(), value, mask),
         }
     }
@@ -222,36 +233,102 @@ impl<'a> Builder<'a> {
         if info.maskable == Maskable::Exact && !whole {
             return Err(pair.key.fault(ErrorKind::BadMask(info.name)));
         }
+        if lies_over_others(part.field) {
+            let earlier = self.aside.iter().rev().find(|a| a.field == part.field).map_or((0, 0), |a| (a.value, a.mask));
+            let value = earlier.0 & !part.mask() | number << part.ofs;
+            self.take(pair.key.range(), part.field, value, earlier.1 | part.mask());
+            return Ok(());
+        }
         let mask = self.mask.get(part.field.slot()) | part.mask();
         let value = self.key.get(part.field.slot()) & !part.mask() | number << part.ofs;
-        self.set.push((pair.key.range(), part.field));
-        self.apply(part.field, value, mask);
+        self.take(pair.key.range(), part.field, value, mask);
         Ok(())
     }
 
     /// The match, without the fields that its packets cannot have.
     pub(crate) fn finish(mut self) -> Result<Built, Fault> {
         let mask = self.mask;
-        self.narrow_icmp()?;
-        for slot in impossible_slots(&self.key) {
+        let shape = Shape::of(&self.key);
+        self.narrow_icmp(shape)?;
+        self.packets_without_ethernet()?;
+        self.original_tuple(shape)?;
+        for slot in shape.impossible_slots() {
             self.put(slot, 0, 0);
         }
         for (range, field) in std::mem::take(&mut self.set) {
             let lost = mask.get(field.slot()) != 0 && self.mask.get(field.slot()) == 0;
             if lost {
-                let (name, needs) = (field.info().name, needs(field.info().prereq));
-                self.note(range, format!("{name} is there only in packets that match `{needs}`: ignored"));
+                self.dropped(range, field);
+            }
+        }
+        for aside in std::mem::take(&mut self.aside) {
+            if shape.has(aside.field) {
+                self.put(aside.field.slot(), aside.value, aside.mask);
+            } else if aside.field.info().prereq == Prereq::Nsh && aside.mask != 0 {
+                return Err(Fault::new(aside.range, missing(aside.field)));
+            } else {
+                self.dropped(aside.range, aside.field);
             }
         }
         Ok(Built { matches: Match::new(&self.key, &self.mask), notices: self.notices })
     }
 
+    /// Says that a word about `field` has no effect.
+    fn dropped(&mut self, range: Range<usize>, field: Field) {
+        let (name, needs) = (field.info().name, needs(field.info().prereq));
+        self.note(range, format!("{name} is there only in packets that match `{needs}`: ignored"));
+    }
+
+    /// A packet without an Ethernet header has no Ethernet fields.
+    fn packets_without_ethernet(&self) -> Result<(), Fault> {
+        if self.key.get(slot::PACKET_TYPE) == 0 {
+            return Ok(());
+        }
+        let ethernet = [slot::ETH_SRC, slot::ETH_DST, slot::ETH_TYPE, slot::VLAN_TCI];
+        if ethernet.iter().all(|slot| self.mask.get(*slot) == 0) {
+            return Ok(());
+        }
+        let range = self.set.iter().find(|(_, field)| ethernet.iter().any(|slot| slot.word == field.slot().word));
+        let range = range.or_else(|| self.set.iter().find(|(_, field)| *field == Field::PacketType));
+        let kind = ErrorKind::NotAllowed("packets of this packet_type have no Ethernet header");
+        Err(Fault::new(range.map_or(0..0, |(range, _)| range.clone()), kind))
+    }
+
+    /// The connection's first packet is known only of connections.
+    fn original_tuple(&mut self, shape: Shape) -> Result<(), Fault> {
+        for index in 0..self.set.len() {
+            let (range, field) = self.set[index].clone();
+            let family = match field.info().prereq {
+                Prereq::CtIp => true,
+                Prereq::CtIpv4 => shape.v4,
+                Prereq::CtIpv6 => shape.v6,
+                _ => continue,
+            };
+            if self.mask.get(field.slot()) == 0 {
+                continue;
+            }
+            if !family || !self.connection_is_known() {
+                return Err(Fault::new(range, missing(field)));
+            }
+            let port = matches!(field, Field::CtTpSrc | Field::CtTpDst);
+            if port && self.mask.get(slot::CT_NW_PROTO) == 0 {
+                self.put(field.slot(), 0, 0);
+                self.note(range, format!("{} is there only beside ct_nw_proto: ignored", field.info().name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every packet that matches belongs to a connection: some bit says so, or it is tracked and not invalid.
+    fn connection_is_known(&self) -> bool {
+        let (state, mask) = (self.key.get(slot::CT_STATE) as u8, self.mask.get(slot::CT_STATE) as u8);
+        let valid = mask & CT_INV != 0 && state & (CT_TRK | CT_INV) == CT_TRK;
+        valid || state & !(CT_TRK | CT_INV) != 0
+    }
+
     /// ICMP types and codes have 8 bits, wherever a 16-bit port was given for them.
-    fn narrow_icmp(&mut self) -> Result<(), Fault> {
-        let eth_type = self.key.get(slot::ETH_TYPE) as u16;
-        let proto = self.key.get(slot::IP_PROTO) as u8;
-        if (eth_type, proto) != (ETH_TYPE_IPV4, IP_PROTO_ICMP) && (eth_type, proto) != (ETH_TYPE_IPV6, IP_PROTO_ICMPV6)
-        {
+    fn narrow_icmp(&mut self, shape: Shape) -> Result<(), Fault> {
+        if !shape.icmp4 && !shape.icmp6 {
             return Ok(());
         }
         for (ports, what) in [(slot::TP_SRC, "icmp_type"), (slot::TP_DST, "icmp_code")] {
@@ -271,37 +348,89 @@ pub(crate) fn no_value(pair: &Pair<'_>) -> Result<(), Fault> {
     if pair.has_value() { Err(pair.key.fault(ErrorKind::UnexpectedValue)) } else { Ok(()) }
 }
 
-/// Slots of fields that packets with these values cannot have.
-fn impossible_slots(key: &FlowKey) -> impl Iterator<Item = Slot> + use<> {
-    let eth_type = key.get(slot::ETH_TYPE) as u16;
-    let proto = key.get(slot::IP_PROTO) as u8;
-    let kind = key.get(slot::TP_SRC);
-    let (v4, v6) = (eth_type == ETH_TYPE_IPV4, eth_type == ETH_TYPE_IPV6);
-    let arp = matches!(eth_type, ETH_TYPE_ARP | ETH_TYPE_RARP);
-    let ip = v4 || v6;
-    let icmp6 = v6 && proto == IP_PROTO_ICMPV6;
-    let ports = ip && matches!(proto, IP_PROTO_TCP | IP_PROTO_UDP | IP_PROTO_SCTP);
-    let tp = ports || icmp6 || v4 && proto == IP_PROTO_ICMP;
-    let (solicit, advert) = (icmp6 && kind == u128::from(ND_SOLICIT), icmp6 && kind == u128::from(ND_ADVERT));
-    [
-        (slot::IP_SRC, v4 || arp),
-        (slot::IP_DST, v4 || arp),
-        (slot::IP_PROTO, ip || arp),
-        (slot::IP_TOS, ip),
-        (slot::IP_TTL, ip),
-        (slot::IP_FRAG, ip),
-        (slot::IPV6_SRC, v6),
-        (slot::IPV6_DST, v6),
-        (slot::IPV6_LABEL, v6),
-        (slot::TP_SRC, tp),
-        (slot::TP_DST, tp),
-        (slot::TCP_FLAGS, ip && proto == IP_PROTO_TCP),
-        (slot::ND_TARGET, solicit || advert),
-        (slot::ARP_SHA, arp || solicit),
-        (slot::ARP_THA, arp || advert),
-    ]
-    .into_iter()
-    .filter_map(|(slot, possible)| (!possible).then_some(slot))
+fn missing(field: Field) -> ErrorKind {
+    ErrorKind::MissingProtocol { field: field.info().name, needs: needs(field.info().prereq) }
+}
+
+/// Whether the field shares its place in the key with fields of protocols that are not told apart by a later word.
+fn lies_over_others(field: Field) -> bool {
+    matches!(field.info().prereq, Prereq::Mpls | Prereq::Nsh)
+        || matches!(field, Field::NdReserved | Field::NdOptionsType)
+}
+
+/// What the packets are that match, as far as it decides which fields they have.
+#[derive(Clone, Copy)]
+struct Shape {
+    v4: bool,
+    v6: bool,
+    arp: bool,
+    mpls: bool,
+    nsh: bool,
+    proto: u8,
+    icmp4: bool,
+    icmp6: bool,
+    solicit: bool,
+    advert: bool,
+}
+
+impl Shape {
+    fn of(key: &FlowKey) -> Self {
+        // A packet without an Ethernet header says its protocol by its type.
+        let packet_type = key.get(slot::PACKET_TYPE) as u32;
+        let eth_type = if packet_type >> 16 == 1 { packet_type as u16 } else { key.get(slot::ETH_TYPE) as u16 };
+        let proto = key.get(slot::IP_PROTO) as u8;
+        let (v4, v6) = (eth_type == ETH_TYPE_IPV4, eth_type == ETH_TYPE_IPV6);
+        let icmp6 = v6 && proto == IP_PROTO_ICMPV6;
+        let nd = |kind| icmp6 && key.get(slot::TP_SRC) == u128::from(kind) && key.get(slot::TP_DST) == 0;
+        Self {
+            v4,
+            v6,
+            arp: matches!(eth_type, ETH_TYPE_ARP | ETH_TYPE_RARP),
+            mpls: matches!(eth_type, ETH_TYPE_MPLS | ETH_TYPE_MPLS_MCAST),
+            nsh: eth_type == ETH_TYPE_NSH,
+            proto,
+            icmp4: v4 && proto == IP_PROTO_ICMP,
+            icmp6,
+            solicit: nd(ND_SOLICIT),
+            advert: nd(ND_ADVERT),
+        }
+    }
+
+    /// Whether packets have this field, which lies over others.
+    fn has(self, field: Field) -> bool {
+        match field.info().prereq {
+            Prereq::Mpls => self.mpls,
+            Prereq::Nsh => self.nsh,
+            _ => self.solicit || self.advert,
+        }
+    }
+
+    /// Slots of fields that packets cannot have.
+    fn impossible_slots(self) -> impl Iterator<Item = Slot> {
+        let Self { v4, v6, arp, icmp4, icmp6, solicit, advert, proto, .. } = self;
+        let ip = v4 || v6;
+        let ports = ip && matches!(proto, IP_PROTO_TCP | IP_PROTO_UDP | IP_PROTO_SCTP);
+        let tp = ports || icmp6 || icmp4;
+        [
+            (slot::IP_SRC, v4 || arp),
+            (slot::IP_DST, v4 || arp),
+            (slot::IP_PROTO, ip || arp),
+            (slot::IP_TOS, ip),
+            (slot::IP_TTL, ip),
+            (slot::IP_FRAG, ip),
+            (slot::IPV6_SRC, v6),
+            (slot::IPV6_DST, v6),
+            (slot::IPV6_LABEL, v6),
+            (slot::TP_SRC, tp),
+            (slot::TP_DST, tp),
+            (slot::TCP_FLAGS, ip && proto == IP_PROTO_TCP),
+            (slot::ND_TARGET, solicit || advert),
+            (slot::ARP_SHA, arp || solicit),
+            (slot::ARP_THA, arp || advert),
+        ]
+        .into_iter()
+        .filter_map(|(slot, possible)| (!possible).then_some(slot))
+    }
 }
 
 /// A whole text as a match.

@@ -3,10 +3,11 @@
 //! Words are sorted before they take effect, so that a field comes after those that say whether the packet has it.
 
 use super::error::{ErrorKind, Fault, ParseError};
-use super::matching::{PROTOCOLS, needs, no_value};
+use super::matching::{needs, no_value};
 use super::token::{Pair, Pairs, Word};
-use super::{subfield, suggest, value};
-use crate::field::{ETH_TYPE_QINQ, ETH_TYPE_VLAN, Field, Prereq};
+use super::words::{MatchWord, match_word};
+use super::{suggest, value};
+use crate::field::{ETH_TYPE_QINQ, ETH_TYPE_VLAN, Field, Format, Prereq};
 use crate::key::{FlowKey, FlowMask, Slot, VLAN_PRESENT, slot};
 use crate::port::PortNo;
 use crate::text::Names;
@@ -17,7 +18,11 @@ const PRESENT: u128 = VLAN_PRESENT as u128;
 #[derive(Clone, Copy)]
 enum Given {
     Protocol(u16, u8),
+    /// `eth`.
+    Eth,
     Field(Field),
+    /// A number of 8 bits that no flow can match on.
+    Number(&'static str, Slot),
     /// `dl_vlan` of the tag in this slot.
     Vid(Slot),
     /// `dl_vlan_pcp` of the tag in this slot.
@@ -28,25 +33,27 @@ enum Given {
 
 impl Given {
     fn of(pair: &Pair<'_>) -> Option<Self> {
-        let word = pair.key.text;
-        if let Some((_, eth_type, proto)) = PROTOCOLS.iter().find(|(name, ..)| *name == word) {
-            return Some(Self::Protocol(*eth_type, *proto));
-        }
-        Some(match word {
-            "dl_vlan" => Self::Vid(slot::VLAN_TCI),
+        Some(match pair.key.text {
             "dl_vlan1" => Self::Vid(slot::INNER_VLAN_TCI),
             "dl_vlan_pcp" | "vlan_pcp" => Self::Pcp(slot::VLAN_TCI),
             "dl_vlan_pcp1" => Self::Pcp(slot::INNER_VLAN_TCI),
             "vlan_tci" => Self::Tci(slot::VLAN_TCI),
             "vlan_tci1" => Self::Tci(slot::INNER_VLAN_TCI),
-            _ => Self::Field(subfield::field_named(word)?),
+            "tun_tos" => Self::Number("tun_tos", slot::TUN_TOS),
+            "tun_ttl" => Self::Number("tun_ttl", slot::TUN_TTL),
+            word => match match_word(word)? {
+                MatchWord::Protocol(eth_type, proto) => Self::Protocol(eth_type, proto),
+                MatchWord::Eth => Self::Eth,
+                MatchWord::DlVlan => Self::Vid(slot::VLAN_TCI),
+                MatchWord::Field(field) => Self::Field(field),
+            },
         })
     }
 
     /// Words of a lower rank are read first: a field comes after those that say whether it is there.
     fn rank(self) -> usize {
         match self {
-            Self::Protocol(..) => 0,
+            Self::Protocol(..) | Self::Eth | Self::Number(..) | Self::Field(Field::PacketType) => 0,
             Self::Vid(_) | Self::Tci(_) => 1,
             Self::Pcp(_) => 2,
             Self::Field(field) => 3 + field as usize,
@@ -67,7 +74,9 @@ struct Packet<'a> {
 /// As in OVS, every field has one value and is given once, what is not given is zero, and a field needs its protocol.
 /// Without `in_port` the packet comes in by no port. More lenient than OVS: the order of words does not matter, `tp_src`
 /// and `tp_dst` do for UDP and SCTP too, `icmp_type` and `icmp_code` for ICMPv6, and zero may be said of a field that the
-/// packet does not have, so that a printed packet reads back. `dl_vlan1`, `dl_vlan_pcp1` and `vlan_tci1` are the inner tag.
+/// packet does not have, so that a printed packet reads back. `dl_vlan1`, `dl_vlan_pcp1` and `vlan_tci1` are the inner
+/// tag. Flags are those that are set: `ct_state=trk|new` or `ct_state=+trk+new`. Metadata and registers may be given,
+/// for a packet that is on its way through the tables.
 ///
 /// # Errors
 /// When a word is unknown or given twice, a value is wrong or has a mask, or a field's protocol is missing.
@@ -80,7 +89,6 @@ fn read(text: Word<'_>, names: &Names) -> Result<FlowKey, Fault> {
     for pair in Pairs::new(text) {
         match Given::of(&pair) {
             Some(given) => words.push((given, pair)),
-            None if pair.key.text == "eth" => no_value(&pair)?,
             None => return Err(suggest::unknown_match_word(pair.key)),
         }
     }
@@ -122,6 +130,11 @@ impl Packet<'_> {
                 let tci = value::number_to(pair.value, "vlan_tci", 0xffff)?;
                 self.put(pair, tag, tci, 0xffff)
             }
+            Given::Eth => no_value(pair),
+            Given::Number(what, slot) => {
+                let number = value::number_to(pair.value, what, slot.max())?;
+                self.put(pair, slot, number, u128::MAX)
+            }
             Given::Field(field) => self.field(field, pair),
         }
     }
@@ -146,15 +159,11 @@ impl Packet<'_> {
             return Err(pair.value.fault(ErrorKind::MissingValue(named.info().name)));
         }
         let (value, mask) = value::field_value(named, pair.value, self.names)?;
-        if mask != u128::MAX {
+        let flags = matches!(named.info().format, Format::CtState | Format::TunFlags);
+        if mask != u128::MAX && !(flags && pair.value.text.starts_with(['+', '-'])) {
             return Err(pair.value.fault(ErrorKind::NotAllowed("a packet has one value in each field")));
         }
         let field = named.kin(pair.key.text).into_iter().find(|f| self.holds(*f)).unwrap_or(named);
-        if !field.in_packet() && value != 0 {
-            return Err(pair
-                .key
-                .fault(ErrorKind::NotAllowed("metadata and registers are zero when a packet comes in")));
-        }
         if !self.holds(field) {
             let (name, needs) = (field.info().name, needs(field.info().prereq));
             let missing = ErrorKind::MissingProtocol { field: name, needs };
@@ -170,6 +179,10 @@ impl Packet<'_> {
             }
             Field::NwTos => self.put(pair, slot::IP_DSCP, value >> 2, u128::MAX),
             Field::VlanVid => self.put(pair, slot::VLAN_TCI, value, PRESENT | 0xfff),
+            Field::PacketType if value >> 16 == 1 => {
+                self.put(pair, slot::ETH_TYPE, value & 0xffff, u128::MAX)?;
+                self.put(pair, slot::PACKET_TYPE, value, u128::MAX)
+            }
             _ => self.put(pair, field.slot(), value, u128::MAX),
         }
     }

@@ -8,7 +8,7 @@ use crate::field::{FIELDS, Field};
 
 /// The field that `word` names, by its name or an alias. NXM and OXM names are for subfields only.
 pub(crate) fn field_named(word: &str) -> Option<Field> {
-    FIELDS.iter().find(|info| info.name == word || info.aliases.contains(&word)).map(|info| info.field)
+    super::words::field(word)
 }
 
 /// The field that `word` names in a subfield: NXM and OXM names count, in upper case, with or without `_W`.

@@ -52,10 +52,6 @@ pub(crate) fn port_words(names: &Names) -> impl Iterator<Item = &str> {
     PORTS.into_iter().chain(names.port_words())
 }
 
-/// Protocol words.
-const PROTOCOLS: [&str; 15] =
-    ["ip", "ipv4", "ip4", "arp", "rarp", "icmp", "tcp", "udp", "sctp", "ipv6", "ip6", "icmp6", "tcp6", "udp6", "sctp6"];
-
 /// Names of the fields, aliases too.
 pub(crate) fn field_words() -> impl Iterator<Item = &'static str> {
     FIELDS.iter().flat_map(|info| std::iter::once(info.name).chain(info.aliases.iter().copied()))
@@ -63,24 +59,14 @@ pub(crate) fn field_words() -> impl Iterator<Item = &'static str> {
 
 /// Words that can stand in a match.
 pub(crate) fn match_words() -> impl Iterator<Item = &'static str> {
-    field_words().chain(["dl_vlan"]).chain(PROTOCOLS)
+    field_words().chain(["dl_vlan"]).chain(super::words::protocols())
 }
 
 /// Words of OVS's language for fields that the model has not.
 pub(crate) fn is_later_field(word: &str) -> bool {
-    const STARTS: [&str; 7] = ["tun_", "tunnel_id", "ct_", "nsh_", "mpls", "xreg", "xxreg"];
-    const WORDS: [&str; 8] = [
-        "conj_id",
-        "skb_priority",
-        "dp_hash",
-        "recirc_id",
-        "packet_type",
-        "actset_output",
-        "nd_reserved",
-        "nd_options_type",
-    ];
-    let later_reg = word.strip_prefix("reg").and_then(|n| n.parse::<u8>().ok()).is_some_and(|n| (16..32).contains(&n));
-    later_reg || WORDS.contains(&word) || STARTS.iter().any(|s| word.starts_with(s))
+    let number = |start: &str| word.strip_prefix(start).and_then(|n| n.parse::<u8>().ok());
+    let reg = number("reg").is_some_and(|n| (16..32).contains(&n));
+    reg || number("tun_metadata").is_some_and(|n| n < 64)
 }
 
 /// The fault of a key that is not one.

@@ -94,15 +94,16 @@ pub(crate) fn field_value(field: Field, word: Word<'_>, names: &Names) -> Result
         return Ok((0, 0));
     }
     let (value, mask) = match info.format {
-        Format::Decimal | Format::Hex | Format::CtState | Format::TunFlags | Format::PacketType => {
-            integer(word, info.name, written_max(field))?
-        }
+        Format::Decimal | Format::Hex => integer(word, info.name, written_max(field))?,
         Format::Port => (port(word, names)?.0.into(), u128::MAX),
         Format::Mac => mac_masked(word, info.name)?,
         Format::Ipv4 => ipv4_masked(word, info.name)?,
         Format::Ipv6 => ipv6_masked(word, info.name)?,
         Format::Frag => frag(word)?,
-        Format::TcpFlags => tcp_flags(word)?,
+        Format::TcpFlags => TCP.read(word)?,
+        Format::CtState => CT.read(word)?,
+        Format::TunFlags => TUN.read(word)?,
+        Format::PacketType => packet_type(word)?,
     };
     if info.maskable == Maskable::Exact && mask != 0 && mask != u128::MAX {
         return Err(word.fault(ErrorKind::BadMask(info.name)));
@@ -264,56 +265,100 @@ fn frag(word: Word<'_>) -> Result<Masked, Fault> {
 /// Names of the TCP flags, from the least significant bit.
 pub(crate) const TCP_FLAGS: [&str; 12] =
     ["fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ns", "[200]", "[400]", "[800]"];
+/// Names of the flags of a connection's state, from the least significant bit.
+pub(crate) const CT_FLAGS: [&str; 8] = ["new", "est", "rel", "rpl", "inv", "trk", "snat", "dnat"];
+/// Names of the flags of a tunnel, from the least significant bit.
+pub(crate) const TUN_FLAGS: [&str; 1] = ["oam"];
 
-const TCP_FLAGS_WANT: &str = "+FLAG-FLAG.., FLAG|FLAG.. or VALUE/MASK, of fin syn rst psh ack urg ece cwr ns";
+/// How the flags of a field are written.
+struct Flags {
+    what: &'static str,
+    names: &'static [&'static str],
+    want: &'static str,
+}
 
-fn tcp_flag(word: Word<'_>) -> Result<u128, Fault> {
-    match TCP_FLAGS.iter().position(|name| *name == word.text) {
-        Some(bit) => Ok(1 << bit),
-        None => {
-            let kind = ErrorKind::BadValue { what: "tcp_flags", want: TCP_FLAGS_WANT };
-            Err(word.fault(kind).suggest(suggest::nearest(word.text, TCP_FLAGS[..9].iter().copied())))
+const TCP: Flags = Flags {
+    what: "tcp_flags",
+    names: &TCP_FLAGS,
+    want: "+FLAG-FLAG.., FLAG|FLAG.. or VALUE/MASK, of fin syn rst psh ack urg ece cwr ns",
+};
+const CT: Flags = Flags {
+    what: "ct_state",
+    names: &CT_FLAGS,
+    want: "+FLAG-FLAG.., FLAG|FLAG.. or VALUE/MASK, of new est rel rpl inv trk snat dnat",
+};
+const TUN: Flags = Flags { what: "tun_flags", names: &TUN_FLAGS, want: "+oam, -oam, oam or 0" };
+
+impl Flags {
+    fn all(&self) -> u128 {
+        (1 << self.names.len()) - 1
+    }
+
+    fn flag(&self, word: Word<'_>) -> Result<u128, Fault> {
+        match self.names.iter().position(|name| *name == word.text) {
+            Some(bit) => Ok(1 << bit),
+            None => {
+                let kind = ErrorKind::BadValue { what: self.what, want: self.want };
+                let named = self.names.iter().copied().filter(|name| !name.starts_with('['));
+                Err(word.fault(kind).suggest(suggest::nearest(word.text, named)))
+            }
         }
+    }
+
+    fn number(&self, word: Word<'_>) -> Result<u128, Fault> {
+        number_to(word, self.what, self.all())
+    }
+
+    fn read(&self, word: Word<'_>) -> Result<Masked, Fault> {
+        if word.text.starts_with(['+', '-']) {
+            return self.signed(word);
+        }
+        if let Some((value, mask)) = word.split_once("/") {
+            let mask = self.number(mask)?;
+            return Ok((self.number(value)?, self.whole_if_all(mask)));
+        }
+        let mut value = 0;
+        let mut rest = Some(word);
+        while let Some(now) = rest {
+            let (flag, next) = now.split_once("|").map_or((now, None), |(a, b)| (a, Some(b)));
+            value |= match flag.text.starts_with(|c: char| c.is_ascii_digit()) {
+                true => self.number(flag)?,
+                false => self.flag(flag)?,
+            };
+            rest = next.filter(|w| !w.text.is_empty());
+        }
+        Ok((value, u128::MAX))
+    }
+
+    fn signed(&self, word: Word<'_>) -> Result<Masked, Fault> {
+        let (mut value, mut mask, mut at) = (0, 0, 0);
+        while at < word.text.len() {
+            let set = word.text.as_bytes()[at] == b'+';
+            let len = word.text[at + 1..].find(['+', '-']).unwrap_or(word.text.len() - at - 1);
+            let name = word.part(at + 1, at + 1 + len);
+            let bit = self.flag(name)?;
+            if mask & bit != 0 {
+                return Err(name.fault(ErrorKind::BadValue { what: self.what, want: "each flag once" }));
+            }
+            mask |= bit;
+            value |= if set { bit } else { 0 };
+            at += 1 + len;
+        }
+        Ok((value, self.whole_if_all(mask)))
+    }
+
+    fn whole_if_all(&self, mask: u128) -> u128 {
+        if mask == self.all() { u128::MAX } else { mask }
     }
 }
 
-fn tcp_flags(word: Word<'_>) -> Result<Masked, Fault> {
-    const ALL: u128 = 0xfff;
-    if word.text.starts_with(['+', '-']) {
-        return signed_flags(word);
-    }
-    if let Some((value, mask)) = word.split_once("/") {
-        let mask = number_to(mask, "tcp_flags", ALL)?;
-        return Ok((number_to(value, "tcp_flags", ALL)?, whole_if(mask, 12)));
-    }
-    let mut value = 0;
-    let mut rest = Some(word);
-    while let Some(now) = rest {
-        let (flag, next) = now.split_once("|").map_or((now, None), |(a, b)| (a, Some(b)));
-        value |= match flag.text.starts_with(|c: char| c.is_ascii_digit()) {
-            true => number_to(flag, "tcp_flags", ALL)?,
-            false => tcp_flag(flag)?,
-        };
-        rest = next.filter(|w| !w.text.is_empty());
-    }
-    Ok((value, u128::MAX))
-}
-
-fn signed_flags(word: Word<'_>) -> Result<Masked, Fault> {
-    let (mut value, mut mask, mut at) = (0, 0, 0);
-    while at < word.text.len() {
-        let set = word.text.as_bytes()[at] == b'+';
-        let len = word.text[at + 1..].find(['+', '-']).unwrap_or(word.text.len() - at - 1);
-        let name = word.part(at + 1, at + 1 + len);
-        let bit = tcp_flag(name)?;
-        if mask & bit != 0 {
-            return Err(name.fault(ErrorKind::BadValue { what: "tcp_flags", want: "each flag once" }));
-        }
-        mask |= bit;
-        value |= if set { bit } else { 0 };
-        at += 1 + len;
-    }
-    Ok((value, whole_if(mask, 12)))
+/// `(NS,TYPE)`: a name space and a type within it.
+fn packet_type(word: Word<'_>) -> Result<Masked, Fault> {
+    let bad = || word.fault(ErrorKind::BadValue { what: "packet_type", want: "(NAMESPACE,TYPE), such as (1,0x894f)" });
+    let inner = word.text.strip_prefix('(').and_then(|t| t.strip_suffix(')')).ok_or_else(bad)?;
+    let (ns, ty) = inner.split_once(',').ok_or_else(bad)?;
+    let part = |text: &str| number(text.trim()).ok().filter(|n| *n <= 0xffff).ok_or_else(bad);
+    Ok((part(ns)? << 16 | part(ty)?, u128::MAX))
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ pub fn show_flow<'a>(spec: &'a FlowSpec, stats: Option<FlowStats>, names: &'a Na
         if spec.priority != DEFAULT_PRIORITY {
             list.item(format_args!("priority={}", spec.priority))?;
         }
-        matching::write(&mut list, &spec.matches.value(), &spec.matches.mask(), names)?;
+        matching::write(&mut list, &spec.matches.value(), &spec.matches.mask(), matching::Reader::Flow, names)?;
         write!(f, "{}actions={}", if any { "" } else { " " }, show_actions(&spec.actions, names))
     })
 }

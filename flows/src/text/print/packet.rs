@@ -1,5 +1,6 @@
 //! Printing packets and megaflows as OVS's trace does.
 
+use super::matching::Reader;
 use super::{List, matching};
 use crate::field::{
     ETH_TYPE_ARP, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ETH_TYPE_RARP, IP_PROTO_ICMP, IP_PROTO_ICMPV6, IP_PROTO_SCTP,
@@ -13,17 +14,14 @@ use std::fmt;
 ///
 /// Ingress port, mark, metadata and registers are left out when they are zero.
 pub fn show_packet<'a>(key: &'a FlowKey, names: &'a Names) -> impl fmt::Display + 'a {
-    fmt::from_fn(move |f| matching::write(&mut List::new(f), key, &shown_fields(key), names))
+    fmt::from_fn(move |f| matching::write(&mut List::new(f), key, &shown_fields(key), Reader::Flow, names))
 }
 
 /// The bits of `key` under `mask` as OVS's trace prints them behind `Megaflow: `.
 pub fn show_megaflow<'a>(key: &'a FlowKey, mask: &'a FlowMask, names: &'a Names) -> impl fmt::Display + 'a {
     fmt::from_fn(move |f| {
         let key = key.masked(mask);
-        let mut list = List::new(f);
-        matching::write_pkt_mark(&mut list, &key, mask)?;
-        list.item(format_args!("recirc_id=0,eth"))?;
-        matching::write_rest(&mut list, &key, mask, names)
+        matching::write(&mut List::new(f), &key, mask, Reader::Megaflow, names)
     })
 }
 
@@ -70,6 +68,8 @@ fn show_ip(key: &FlowKey, mask: &mut FlowMask) {
     if known && key.get(slot::IP_FRAG) as u8 & FRAG_LATER == 0 {
         mask.add(slot::TP_SRC);
         mask.add(slot::TP_DST);
-        mask.add(slot::TCP_FLAGS);
+        if proto == IP_PROTO_TCP {
+            mask.add(slot::TCP_FLAGS);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use crate::field::{Field, Format};
 use crate::port::PortNo;
 use crate::text::Names;
-use crate::text::parse::{FRAGS, TCP_FLAGS};
+use crate::text::parse::{CT_FLAGS, FRAGS, TCP_FLAGS, TUN_FLAGS};
 use std::fmt::{self, Display};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -89,19 +89,37 @@ pub(crate) fn frag(value: u128, mask: u128) -> impl Display {
     fmt::from_fn(move |f| f.write_str(name))
 }
 
-/// TCP flags: all of them as `syn|ack`, some as `+syn-ack`.
-pub(crate) fn tcp_flags(value: u128, mask: u128) -> impl Display {
+/// Flags with these names, from the least significant bit: all of them as `syn|ack`, some as `+syn-ack`.
+pub(crate) fn flags(value: u128, mask: u128, names: &'static [&'static str]) -> impl Display {
+    let all = (1 << names.len()) - 1;
     fmt::from_fn(move |f| {
-        let named = TCP_FLAGS.iter().enumerate().map(|(bit, name)| (1 << bit, name));
-        if mask & 0xfff != 0xfff {
-            let mut some = named.filter(|(bit, _)| mask & bit != 0);
-            return some.try_for_each(|(bit, name)| write!(f, "{}{name}", if value & bit != 0 { '+' } else { '-' }));
+        if mask & all != all {
+            return signed_flags(f, value, mask, names);
         }
         let mut begun = false;
-        for (_, name) in named.filter(|(bit, _)| value & bit != 0) {
+        for (_, name) in names.iter().enumerate().filter(|(bit, _)| value >> bit & 1 != 0) {
             write!(f, "{}{name}", if std::mem::replace(&mut begun, true) { "|" } else { "" })?;
         }
         if begun { Ok(()) } else { f.write_str("0") }
+    })
+}
+
+/// Writes the flags in `mask` as `+syn-ack`.
+fn signed_flags(f: &mut fmt::Formatter<'_>, value: u128, mask: u128, names: &[&str]) -> fmt::Result {
+    let mut some = names.iter().enumerate().filter(|(bit, _)| mask >> bit & 1 != 0);
+    some.try_for_each(|(bit, name)| write!(f, "{}{name}", if value >> bit & 1 != 0 { '+' } else { '-' }))
+}
+
+/// Tunnel flags: always as `+oam`, for that is how OVS prints them.
+pub(crate) fn tunnel_flags(value: u128, mask: u128) -> impl Display {
+    fmt::from_fn(move |f| signed_flags(f, value, mask, &TUN_FLAGS))
+}
+
+/// A packet type: name space and type.
+pub(crate) fn packet_type(value: u32) -> impl Display {
+    fmt::from_fn(move |f| match (value >> 16, value & 0xffff) {
+        (1, ty) => write!(f, "(1,{ty:#x})"),
+        (ns, ty) => write!(f, "({ns},{ty})"),
     })
 }
 
@@ -116,7 +134,10 @@ pub(crate) fn of_field<'a>(field: Field, value: u128, mask: u128, names: &'a Nam
         Format::Ipv4 => ipv4_masked(value, mask).fmt(f),
         Format::Ipv6 => ipv6_masked(value, mask).fmt(f),
         Format::Frag => frag(value, mask).fmt(f),
-        Format::TcpFlags => tcp_flags(value, mask).fmt(f),
+        Format::TcpFlags => flags(value, mask, &TCP_FLAGS).fmt(f),
+        Format::CtState => flags(value, mask, &CT_FLAGS).fmt(f),
+        Format::TunFlags => tunnel_flags(value, mask).fmt(f),
+        Format::PacketType => packet_type(value as u32).fmt(f),
         _ => {
             if field.info().format == Format::Hex {
                 hex(value).fmt(f)?;

@@ -1,0 +1,42 @@
+//! Printing the headers of a packet's tunnel.
+
+use super::List;
+use super::matching::{Source, write_decimal, write_hex, write_ipv4, write_ipv6};
+use super::value::tunnel_flags;
+use crate::field::Field;
+use crate::key::slot;
+use std::fmt;
+
+/// Writes the fields of the tunnel.
+pub(super) fn write(list: &mut List<'_, '_>, from: Source<'_>) -> fmt::Result {
+    write_hex(list, from, slot::TUN_ID, "tun_id")?;
+    write_ipv4(list, from, slot::TUN_SRC, "tun_src")?;
+    write_ipv4(list, from, slot::TUN_DST, "tun_dst")?;
+    write_ipv6(list, from, slot::TUN_IPV6_SRC, "tun_ipv6_src")?;
+    write_ipv6(list, from, slot::TUN_IPV6_DST, "tun_ipv6_dst")?;
+    write_decimal(list, from, slot::TUN_GBP_ID, "tun_gbp_id")?;
+    write_hex(list, from, slot::TUN_GBP_FLAGS, "tun_gbp_flags")?;
+    // The outer TOS is printed in hexadecimal without `0x`, as in OVS; matches have none.
+    if let Some((value, _)) = from.counts(slot::TUN_TOS) {
+        list.item(format_args!("tun_tos={value:x}"))?;
+    }
+    write_decimal(list, from, slot::TUN_TTL, "tun_ttl")?;
+    write_decimal(list, from, Field::TunErspanVer.slot(), "tun_erspan_ver")?;
+    write_hex(list, from, Field::TunErspanIdx.slot(), "tun_erspan_idx")?;
+    write_decimal(list, from, Field::TunErspanDir.slot(), "tun_erspan_dir")?;
+    write_hex(list, from, Field::TunErspanHwid.slot(), "tun_erspan_hwid")?;
+    write_hex(list, from, slot::TUN_GTPU_FLAGS, "gtpu_flags")?;
+    write_decimal(list, from, slot::TUN_GTPU_MSGTYPE, "gtpu_msgtype")?;
+    if let Some((value, mask)) = from.counts(Field::TunFlags.slot()) {
+        list.item(format_args!("tun_flags={}", tunnel_flags(value, mask)))?;
+    }
+    for n in 0..8 {
+        if let Some((value, mask)) = from.counts(slot::tun_metadata(n)) {
+            match mask == slot::tun_metadata(n).max() {
+                true => list.item(format_args!("tun_metadata{n}={value:#x}"))?,
+                false => list.item(format_args!("tun_metadata{n}={value:#x}/{mask:#x}"))?,
+            }
+        }
+    }
+    Ok(())
+}
