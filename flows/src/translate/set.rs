@@ -33,6 +33,9 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
 
     /// Whether the packet is one that has the fields that need `prereq`.
     pub(super) fn has(&mut self, prereq: Prereq) -> bool {
+        if self.unread && !matches!(prereq, Prereq::None | Prereq::Vlan) {
+            return false;
+        }
         let mut read = FlowMask::ZERO;
         let holds = prereq.holds(&self.flow.key, &mut read);
         self.absorb(&read);

@@ -8,6 +8,9 @@ use crate::rule::{FlowSpec, Millis};
 use crate::table::Tables;
 use imbl::OrdMap;
 
+mod copies;
+mod passes;
+
 const H1: u128 = 0x0200_0000_0001;
 const H2: u128 = 0x0200_0000_0002;
 

@@ -6,7 +6,7 @@ use crate::field::{
     ETH_TYPE_ARP, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ETH_TYPE_MPLS, ETH_TYPE_MPLS_MCAST, ETH_TYPE_NSH, ETH_TYPE_RARP, Field,
     IP_PROTO_ICMP, IP_PROTO_ICMPV6, IP_PROTO_SCTP, IP_PROTO_TCP, IP_PROTO_UDP, ND_ADVERT, ND_SOLICIT,
 };
-use crate::key::{FlowKey, FlowMask, Slot, VLAN_PRESENT, slot};
+use crate::key::{FRAME_WORDS, FlowKey, FlowMask, Slot, VLAN_PRESENT, slot};
 use smallvec::SmallVec;
 
 /// The slots of the label stack entries that the key has, outermost first.
@@ -134,8 +134,11 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
         if under_labels {
             self.commit_labels();
         }
-        for fields in settable_fields(&self.flow.key) {
-            self.commit_fields(fields);
+        let [l2, l3, l4] = settable_fields(&self.flow.key);
+        self.commit_fields(l2);
+        if !self.unread {
+            self.commit_fields(l3);
+            self.commit_fields(l4);
         }
         self.commit_labels();
         self.commit_tags();
@@ -151,15 +154,20 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
             let (value, on_wire) = (self.flow.key.get(slot), self.wire.key.get(slot));
             // Original again, but changed on the wire: the original bits have to be put back, so they matter.
             let back = sent & !written;
-            let need = back | written & (!sent | value ^ on_wire);
-            if need & slot.max() == 0 {
+            let mut need = (back | written & (!sent | value ^ on_wire)) & slot.max();
+            if need == 0 {
                 continue;
             }
-            let old = self.mask.get(slot);
-            self.mask.set(slot, old | back);
-            changes.push(Change { field, value: value & need, mask: need & slot.max() });
+            if usize::from(slot.word) == 0 || usize::from(slot.word) >= FRAME_WORDS {
+                // What is no header field is set whole.
+                need = slot.max();
+                self.read(slot);
+            }
+            self.mask.set_masked(slot, u128::MAX, back);
+            changes.push(Change { field, value: value & need, mask: need });
             self.wire.key.set_masked(slot, value, need);
-            self.wire.written.set_masked(slot, u128::MAX, need);
+            // What was put back is the packet's own again.
+            self.wire.written.set(slot, (sent | need) & written);
         }
         if !changes.is_empty() {
             self.out.actions.push(DpAction::Set(changes));
