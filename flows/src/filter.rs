@@ -1,6 +1,6 @@
 //! Which flows a dump, a change or a deletion is about.
 
-use crate::action::Action;
+use crate::action::{Action, GroupId};
 use crate::matching::Match;
 use crate::owner::Owner;
 use crate::port::PortNo;
@@ -21,6 +21,8 @@ pub struct FlowFilter {
     pub cookie_mask: u64,
     /// The flow must output to this port, by an action that names it.
     pub out_port: Option<PortNo>,
+    /// The flow must send to this group, by an action that names it.
+    pub out_group: Option<GroupId>,
     /// Whose flow it must be.
     pub owner: Option<OwnerFilter>,
     /// The flow's generation must be lower than this.
@@ -85,16 +87,26 @@ impl FlowFilter {
     pub(crate) fn selects_besides_match(&self, rule: &Rule) -> bool {
         let spec = &rule.spec;
         (spec.cookie ^ self.cookie) & self.cookie_mask == 0
-            && self.out_port.is_none_or(|port| spec.actions.iter().any(|a| outputs_to(a, port)))
+            && self.out_port.is_none_or(|port| any(&spec.actions, &|a| outputs_to(a, port)))
+            && self.out_group.is_none_or(|group| any(&spec.actions, &|a| *a == Action::Group(group)))
             && self.owner.as_ref().is_none_or(|o| o.selects(&spec.owner))
             && self.generation_below.is_none_or(|g| spec.generation < g)
     }
+}
+
+/// Whether `test` holds for one of the actions, those within others included.
+fn any(actions: &[Action], test: &dyn Fn(&Action) -> bool) -> bool {
+    actions.iter().any(|action| match action {
+        Action::Clone(inner) | Action::WriteActions(inner) => any(inner, test),
+        action => test(action),
+    })
 }
 
 /// Whether the action names `port` as an output.
 fn outputs_to(action: &Action, port: PortNo) -> bool {
     match action {
         Action::Output(to) => *to == port,
+        Action::OutputTruncated { port: to, .. } | Action::Enqueue { port: to, .. } => *to == port,
         Action::Controller(_) => port == PortNo::CONTROLLER,
         _ => false,
     }

@@ -9,8 +9,12 @@
 //!   OpenFlow 1.0, the cookie changes only when the modify says one.
 //! - A delete that selects none is no error.
 //!
+//! What concerns more than the flows themselves (groups, meters, limits of tables) is [`bridge_mod`](crate::bridge_mod)'s.
+//!
 //! Whoever modifies a flow owns it from then on, because its owner is who to ask about its actions.
 
+use crate::action::{GroupId, MeterId};
+use crate::bridge_mod::Touched;
 use crate::consistency::{self, ConsistencyError};
 use crate::filter::FlowFilter;
 use crate::matching::Match;
@@ -72,7 +76,7 @@ impl FlowMod {
     }
 }
 
-/// What a [`FlowMod`] did.
+/// What a change did: a [`FlowMod`], or a [`BridgeMod`](crate::bridge_mod::BridgeMod), which may touch more.
 #[derive(Clone, Debug, Default)]
 pub struct Applied {
     /// The flow added.
@@ -83,12 +87,19 @@ pub struct Applied {
     pub modified: Vec<Arc<Rule>>,
     /// The flows removed, and why.
     pub removed: Vec<(Arc<Rule>, RemovedReason)>,
+    /// What beside flows was changed.
+    pub touched: Vec<Touched>,
 }
 
 impl Applied {
+    /// A change of something that is no flow.
+    pub(crate) fn touching(what: Touched) -> Self {
+        Self { touched: vec![what], ..Self::default() }
+    }
+
     /// Whether it changed anything.
     pub fn changed(&self) -> bool {
-        self.added.is_some() || !self.modified.is_empty() || !self.removed.is_empty()
+        self.added.is_some() || !self.modified.is_empty() || !self.removed.is_empty() || !self.touched.is_empty()
     }
 }
 
@@ -110,13 +121,39 @@ pub enum FlowModError {
         /// Match of the flow that is there.
         matches: Match,
     },
+    /// It names a group that does not exist.
+    #[error("the flow sends to group {group}, which does not exist; add the group first")]
+    NoGroup {
+        /// The group.
+        group: GroupId,
+    },
+    /// It names a meter that does not exist.
+    #[error("the flow goes through meter {meter}, which does not exist; add the meter first")]
+    NoMeter {
+        /// The meter.
+        meter: MeterId,
+    },
+    /// The table has as many flows as it may have.
+    #[error(
+        "table {table} is full: it may have {max} flows{why}; delete some, or raise its limit",
+        why = if *evicts { " and none of them has a timeout that it could be evicted for" } else { "" }
+    )]
+    TableFull {
+        /// The table.
+        table: TableId,
+        /// How many flows it may have.
+        max: u32,
+        /// Whether it removes flows to make room.
+        evicts: bool,
+    },
     /// The actions do not fit the table or the match.
     #[error(transparent)]
     Inconsistent(#[from] ConsistencyError),
 }
 
 impl Tables {
-    /// Makes one change at `now`.
+    /// Makes one change at `now`. Whether what the flow names exists, and whether its table has room, is not looked at:
+    /// [`Bridge::apply`](crate::bridge::Bridge::apply) does that.
     ///
     /// # Errors
     /// When the change is refused; the tables are then as they were.

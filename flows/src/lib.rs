@@ -5,10 +5,11 @@
 //! find the rule for a packet; [`bridge`] puts tables and ports together into a model; [`translate`] walks the model
 //! with a packet and returns [`datapath`] actions with the mask they hold under; [`explain`] tells that to a person.
 //! [`group`] and [`meter`] are what flows share. [`text`] reads and prints all of it in Open vSwitch's syntax;
-//! [`flow_mod`] and [`consistency`] change tables.
+//! [`bridge_mod`], [`flow_mod`] and [`consistency`] change bridges.
 
 pub mod action;
 pub mod bridge;
+pub mod bridge_mod;
 pub mod classifier;
 pub mod consistency;
 pub mod datapath;
@@ -23,6 +24,7 @@ pub mod meter;
 mod owner;
 pub mod packet;
 mod port;
+pub mod reference;
 pub mod rule;
 pub mod table;
 pub mod text;

@@ -19,6 +19,7 @@ use crate::classifier::{Classifier, Found, Satisfied};
 use crate::filter::FlowFilter;
 use crate::key::{FlowKey, FlowMask};
 use crate::matching::Match;
+use crate::reference::References;
 use crate::rule::{Millis, Rule, RuleStats, TableId};
 use learned::Learners;
 use std::fmt;
@@ -33,6 +34,7 @@ pub struct Tables {
     timeouts: Timeouts,
     learners: Learners,
     lists: ActionLists,
+    references: References,
     len: usize,
 }
 
@@ -43,8 +45,14 @@ pub enum RemovedReason {
     IdleTimeout,
     /// Its hard timeout passed.
     HardTimeout,
-    /// It was deleted.
+    /// It was deleted, or what had learned it is gone.
     Delete,
+    /// A group that it sends to was deleted.
+    GroupDelete,
+    /// A meter that it goes through was deleted.
+    MeterDelete,
+    /// Its full table made room for another.
+    Evicted,
 }
 
 impl RemovedReason {
@@ -54,6 +62,9 @@ impl RemovedReason {
             Self::IdleTimeout => "idle",
             Self::HardTimeout => "hard",
             Self::Delete => "delete",
+            Self::GroupDelete => "group_delete",
+            Self::MeterDelete => "meter_delete",
+            Self::Evicted => "eviction",
         }
     }
 }
@@ -128,6 +139,7 @@ impl Tables {
         }
         self.timeouts.insert(&rule);
         self.learners.insert(&rule.spec.actions);
+        self.references.insert(&rule);
         old
     }
 
@@ -172,6 +184,11 @@ impl Tables {
         self.table(table)?.overlapping(priority, matches)
     }
 
+    /// Which rules name a group or a meter.
+    pub fn references(&self) -> &References {
+        &self.references
+    }
+
     /// Number of rules.
     pub fn len(&self) -> usize {
         self.len
@@ -212,6 +229,7 @@ impl Tables {
             + self.timeouts.heap_size()
             + self.learners.heap_size()
             + self.lists.heap_size()
+            + self.references.heap_size()
             + self.iter().map(rule_size).sum::<usize>()
     }
 
@@ -224,6 +242,7 @@ impl Tables {
         self.timeouts.remove(rule);
         self.learners.remove(&rule.spec.actions);
         self.lists.release(&rule.spec.actions);
+        self.references.remove(rule);
     }
 }
 

@@ -274,6 +274,7 @@ impl Read<'_> {
             cookie,
             cookie_mask,
             out_port: self.line.out_port,
+            out_group: None,
             owner: self.line.owner.filter(|_| !self.line.verb.has_actions()).map(OwnerFilter::new),
             generation_below: None,
         }
