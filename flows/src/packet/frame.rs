@@ -95,9 +95,13 @@ impl Frame {
         self.len = len as u32;
     }
 
-    /// Makes this frame a copy of `other`, metadata included; cut at [`Self::capacity`].
+    /// Makes this frame a copy of `other`, metadata included. One longer than [`Self::capacity`] takes some of the
+    /// headroom, and is cut only where that is not enough.
     pub fn clone_from_frame(&mut self, other: &Self) {
-        self.copy_from(other.bytes());
+        let len = other.len().min(self.buf.len());
+        let start = HEADROOM.min(self.buf.len() - len);
+        self.buf[start..start + len].copy_from_slice(&other.bytes()[..len]);
+        (self.start, self.len) = (start as u32, len as u32);
         self.offload = other.offload;
     }
 
@@ -154,6 +158,16 @@ mod tests {
         assert_eq!(frame.bytes(), b"abXYZcdefgh");
         assert!(frame.close_gap(2, 3));
         assert_eq!(frame.bytes(), b"abcdefgh");
+    }
+
+    #[test]
+    fn a_copy_of_a_frame_that_has_grown_is_whole() {
+        let mut frame = Frame::from_bytes(b"abcdefgh");
+        frame.open_gap(0, 5).unwrap().fill(b'.');
+        let mut copy = Frame::with_capacity(8);
+        copy.clone_from_frame(&frame);
+        assert_eq!(copy.bytes(), b".....abcdefgh");
+        assert!(copy.open_gap(0, HEADROOM - 5).is_some());
     }
 
     #[test]

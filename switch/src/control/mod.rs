@@ -123,6 +123,7 @@ impl Datapath {
                 megaflow_idle: config.megaflow_idle,
                 packet_in_rate: config.packet_in_rate,
             },
+            effects: Default::default(),
         });
         let mut workers = Vec::with_capacity(count);
         for worker in 0..count {

@@ -9,7 +9,8 @@
 
 use super::BURST;
 use super::cache::megaflow::Plan;
-use super::execute::{Fate, PuntTo};
+use super::execute::PuntTo;
+use super::lanes::Fate;
 use super::ledger::Ledger;
 use super::upcall::{packet_out, upcall};
 use super::worker::{PacketOut, Worker};
@@ -214,8 +215,13 @@ impl Worker<'_> {
         let epoch = self.epoch;
         self.burst.proved = 0;
         let (mask, (mut flow, actions)) = upcall(self.shared, &self.model, key, super::ledger::ingress(key), now);
-        self.refresh_macs();
-        let ledger = Ledger { shared: self.shared, lanes: &self.egress.lanes, worker: self.index };
+        self.refresh_after(&flow);
+        let ledger = Ledger {
+            shared: self.shared,
+            lanes: &self.egress.lanes,
+            worker: self.index,
+            generation: self.model.generation,
+        };
         if let Some(old) = old {
             let (hot, before) = self.megaflows.both(old);
             ledger.settle(hot, before);
@@ -235,10 +241,16 @@ impl Worker<'_> {
     /// Translates a frame and does what comes of it, leaving no trace in the caches.
     fn uncached(&mut self, port: DpPort, index: usize, len: u64, now: Millis) {
         let (_, (mut flow, actions)) = upcall(self.shared, &self.model, &self.burst.keys[index], port, now);
+        self.refresh_after(&flow);
         self.egress.fates[index] = first_fate(flow.verdict);
         let to = PuntTo { punts: &self.shared.punts, cells: self.cells, now };
         self.egress.run(&actions, index, self.burst.layers[index], &to);
-        let ledger = Ledger { shared: self.shared, lanes: &self.egress.lanes, worker: self.index };
+        let ledger = Ledger {
+            shared: self.shared,
+            lanes: &self.egress.lanes,
+            worker: self.index,
+            generation: self.model.generation,
+        };
         ledger.credit(&mut flow, 1, len, now);
     }
 
@@ -252,10 +264,16 @@ impl Worker<'_> {
         let answer = packet_out(self.shared, &self.model, key, place, &packet.actions, now).filter(|_| len >= ETH_LEN);
         match answer {
             Some((mut flow, actions)) => {
+                self.refresh_after(&flow);
                 self.egress.fates[0] = first_fate(flow.verdict);
                 let to = PuntTo { punts: &self.shared.punts, cells: self.cells, now };
                 self.egress.run(&actions, 0, layers, &to);
-                let ledger = Ledger { shared: self.shared, lanes: &self.egress.lanes, worker: self.index };
+                let ledger = Ledger {
+                    shared: self.shared,
+                    lanes: &self.egress.lanes,
+                    worker: self.index,
+                    generation: self.model.generation,
+                };
                 ledger.credit(&mut flow, 1, len as u64, now);
             }
             None if len < ETH_LEN => self.egress.fates[0] = Fate::Dropped(DropReason::ParseError),
@@ -263,7 +281,6 @@ impl Worker<'_> {
         }
         self.egress.flush();
         self.account(NO_INGRESS, 1, now);
-        self.refresh_macs();
     }
 
     /// Counts each frame of the burst once.

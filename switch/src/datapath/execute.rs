@@ -1,177 +1,34 @@
-//! Doing what a translation said to a frame of the burst, and sending what came of it.
+//! Doing what a translation said to a frame of the burst.
 //!
-//! An output only notes the frame's number in the port's list; frames are sent together at the end of the burst. So a
-//! rewrite behind an output must not touch what is waiting: it goes on with a copy. A flood of N ports with nothing
-//! rewritten in between copies nothing.
+//! An output only notes the frame's number in the port's [lane](super::lanes). So a rewrite behind an output must not
+//! touch what is waiting: it goes on with a copy. A flood of N ports with nothing rewritten in between copies nothing.
+//! A list that works on a copy of the packet ([`DpAction::Clone`], [`DpAction::CheckPktLen`]) makes that copy only when
+//! it changes the packet while somebody still needs it as it was.
 //!
 //! Frames `0..BURST` are those received, the others are for copies. When copies run out, everything waiting is sent
-//! and they are free again.
+//! and they are free again, but for those that an outer list goes on with.
+//!
+//! # Super-frames
+//! A meter sees a super-frame as one packet of its whole length, as Open vSwitch's do. `CheckPktLen` sees the length
+//! that it has on the wire, that of a segment. An output takes it whole only as it was received: one that is under new
+//! headers, or of which only a part is to be sent, is cut into segments here.
 
 use super::BURST;
+use super::lanes::{Fate, Lanes};
 use super::punt::{Budget, Punts};
-use crate::port::{PortQueue, TxOutcome};
-use crate::stats::{PortCells, PortCounters, WorkerCells};
-use sluice_flows::datapath::DpAction;
-use sluice_flows::packet::{Frame, Layers, MAX_FRAME_LEN, rewrite};
+use crate::stats::WorkerCells;
+use sluice_flows::datapath::{DpAction, PacketIn};
+use sluice_flows::packet::segment::{Segmenter, wire_len};
+use sluice_flows::packet::{Frame, Layers, MAX_FRAME_LEN, encap, rewrite};
 use sluice_flows::rule::Millis;
 use sluice_flows::{DpPort, DropReason};
-use std::sync::Arc;
 
-/// Frames for copies.
-const COPIES: usize = 64;
-/// Frames that wait for one port; the next one sends them first.
-const LIST: usize = 64;
+/// Lists within lists that are followed; flow text allows no more either.
+const MAX_NESTED: usize = 64;
+/// Frames for copies: one that each list in a nest of them goes on with, and some to work with.
+const COPIES: usize = MAX_NESTED + 8;
 
-/// What became of a received frame so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// It is to go out, and has not yet.
-    Waiting,
-    /// It, or a copy, left or was handed over.
-    Done,
-    /// Nothing of it left so far, for this reason.
-    Lost(DropReason),
-    /// The verdict was to drop it.
-    Dropped(DropReason),
-}
-
-/// A frame in a port's list.
-#[derive(Clone, Copy, Debug)]
-struct Queued {
-    frame: u16,
-    /// The received frame that it is or is a copy of.
-    origin: u16,
-}
-
-/// One worker's side of a port.
-pub(super) struct Lane {
-    /// `None` for a patch port, which no frame is sent to.
-    pub(super) queue: Option<Box<dyn PortQueue>>,
-    counters: Arc<PortCounters>,
-    list: Vec<Queued>,
-    /// Its queue is watched: the port is in the worker's model.
-    pub(super) armed: bool,
-    /// It gave frames, or may have some: it is polled without being asked for.
-    pub(super) hot: bool,
-    /// Times it was reported as readable and gave nothing, since it last gave something.
-    pub(super) empty_wakes: u32,
-}
-
-/// One worker's side of all ports, by number.
-pub(super) struct Lanes {
-    lanes: Vec<Option<Lane>>,
-    /// Ports whose list is not empty.
-    waiting: Vec<DpPort>,
-    worker: usize,
-}
-
-impl Lanes {
-    pub(super) fn new(worker: usize) -> Self {
-        Self { lanes: Vec::new(), waiting: Vec::new(), worker }
-    }
-
-    #[inline]
-    pub(super) fn get_mut(&mut self, port: DpPort) -> Option<&mut Lane> {
-        self.lanes.get_mut(port.0 as usize)?.as_mut()
-    }
-
-    /// This worker's counters of a port.
-    #[inline]
-    pub(super) fn cells(&self, port: DpPort) -> Option<&PortCells> {
-        self.lanes.get(port.0 as usize)?.as_ref()?.counters.cells(self.worker)
-    }
-
-    pub(super) fn insert(&mut self, port: DpPort, queue: Option<Box<dyn PortQueue>>, counters: Arc<PortCounters>) {
-        let index = port.0 as usize;
-        if self.lanes.len() <= index {
-            self.lanes.resize_with(index + 1, || None);
-        }
-        let list = Vec::with_capacity(LIST);
-        self.lanes[index] = Some(Lane { queue, counters, list, armed: false, hot: false, empty_wakes: 0 });
-        // Room for every port, so that a burst never allocates.
-        self.waiting.reserve(self.lanes.len());
-    }
-
-    pub(super) fn remove(&mut self, port: DpPort) -> Option<Lane> {
-        self.lanes.get_mut(port.0 as usize)?.take()
-    }
-
-    /// Puts a frame into the list of `port`. False when there is no such port.
-    #[inline]
-    fn queue(&mut self, port: DpPort, frame: usize, origin: usize, frames: &[Frame], fates: &mut [Fate]) -> bool {
-        let Some(lane) = self.lanes.get_mut(port.0 as usize).and_then(Option::as_mut) else { return false };
-        if lane.queue.is_none() {
-            return false;
-        }
-        if lane.list.is_empty() {
-            self.waiting.push(port);
-        } else if lane.list.len() == LIST {
-            lane.send(frames, fates, self.worker);
-        }
-        lane.list.push(Queued { frame: frame as u16, origin: origin as u16 });
-        true
-    }
-
-    /// Sends everything that waits.
-    #[inline]
-    fn flush(&mut self, frames: &[Frame], fates: &mut [Fate]) {
-        for port in self.waiting.drain(..) {
-            if let Some(Some(lane)) = self.lanes.get_mut(port.0 as usize) {
-                lane.send(frames, fates, self.worker);
-            }
-        }
-    }
-}
-
-impl Lane {
-    /// Sends its list and notes what became of each frame.
-    fn send(&mut self, frames: &[Frame], fates: &mut [Fate], worker: usize) {
-        let (Some(queue), Some(first), Some(cells)) = (&mut self.queue, frames.first(), self.counters.cells(worker))
-        else {
-            return self.list.clear();
-        };
-        let (mut packets, mut bytes) = (0, 0);
-        for chunk in self.list.chunks(BURST) {
-            let mut refs = [first; BURST];
-            for (place, queued) in refs.iter_mut().zip(chunk) {
-                *place = &frames[usize::from(queued.frame)];
-            }
-            let mut outcomes = [TxOutcome::Sent; BURST];
-            let (refs, outcomes) = (&refs[..chunk.len()], &mut outcomes[..chunk.len()]);
-            queue.tx_burst(refs, outcomes);
-            for ((queued, frame), outcome) in chunk.iter().zip(refs).zip(outcomes) {
-                let fate = &mut fates[usize::from(queued.origin)];
-                match *outcome {
-                    TxOutcome::Sent => {
-                        packets += 1;
-                        bytes += frame.len() as u64;
-                        *fate = Fate::Done;
-                    }
-                    TxOutcome::Dropped(reason) => {
-                        let counter =
-                            if reason == DropReason::QueueFull { &cells.tx_dropped } else { &cells.tx_errors };
-                        counter.add(1);
-                        fate.lose(reason);
-                    }
-                }
-            }
-        }
-        cells.tx_packets.add(packets);
-        cells.tx_bytes.add(bytes);
-        self.list.clear();
-    }
-}
-
-impl Fate {
-    /// One way out failed; the first failure counts if nothing leaves.
-    fn lose(&mut self, reason: DropReason) {
-        if *self == Self::Waiting {
-            *self = Self::Lost(reason);
-        }
-    }
-}
-
-/// Where packets for the controllers go.
+/// What actions need of the worker besides its frames.
 pub(super) struct PuntTo<'a> {
     pub(super) punts: &'a Punts,
     pub(super) cells: &'a WorkerCells,
@@ -185,7 +42,25 @@ pub(super) struct Egress {
     pub(super) frames: Vec<Frame>,
     pub(super) fates: [Fate; BURST],
     next_copy: usize,
+    /// The frames that outer lists go on with, outermost first. Copies among them are in the order of their numbers.
+    held: Vec<u16>,
+    /// Takes the place of a frame that is being cut; always there between two calls.
+    spare: Option<Frame>,
     pub(super) budget: Budget,
+}
+
+/// How far a list of actions has got with a packet.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The received frame that it is or is a copy of.
+    origin: usize,
+    /// The frame that it now is.
+    current: usize,
+    layers: Layers,
+    /// The frame's bytes are needed as they are: it waits to be sent, or an outer list goes on with it.
+    shared: bool,
+    /// The next output sends at most this many bytes.
+    limit: Option<u32>,
 }
 
 impl Egress {
@@ -195,6 +70,8 @@ impl Egress {
             frames: (0..BURST + COPIES).map(|_| Frame::with_capacity(MAX_FRAME_LEN)).collect(),
             fates: [Fate::Waiting; BURST],
             next_copy: BURST,
+            held: Vec::with_capacity(MAX_NESTED + 2),
+            spare: Some(Frame::with_capacity(0)),
             budget,
         }
     }
@@ -213,33 +90,136 @@ impl Egress {
     }
 
     /// Works through a list of actions with the received frame `origin`.
-    pub(super) fn run(&mut self, actions: &[DpAction], origin: usize, mut layers: Layers, to: &PuntTo<'_>) {
-        let mut current = origin;
-        let mut waiting = false;
-        for action in actions {
-            match action {
+    pub(super) fn run(&mut self, actions: &[DpAction], origin: usize, layers: Layers, to: &PuntTo<'_>) {
+        let mut at = Place { origin, current: origin, layers, shared: false, limit: None };
+        if let Err(reason) = self.list(actions, &mut at, to) {
+            self.fates[origin].lose(reason);
+        }
+    }
+
+    /// Works through a list. An error ends it: the packet is dropped for that reason.
+    fn list<'a>(&mut self, mut rest: &'a [DpAction], at: &mut Place, to: &PuntTo<'_>) -> Result<(), DropReason> {
+        while let Some((action, behind)) = rest.split_first() {
+            rest = behind;
+            let nested: &'a [DpAction] = match action {
                 DpAction::Output(port) => {
-                    self.output_as(*port, current, origin);
-                    waiting = true;
+                    self.send(*port, at);
+                    continue;
                 }
                 DpAction::Controller(about) => {
-                    let taken = self.budget.take(to.now) && to.punts.hand_over(about, &self.frames[current]);
-                    let fate = &mut self.fates[origin];
-                    if !taken {
-                        to.cells.packet_ins_lost.add(1);
-                        fate.lose(DropReason::Overload);
-                    } else if !matches!(fate, Fate::Dropped(_)) {
-                        *fate = Fate::Done;
-                    }
+                    self.punt(about, at, to);
+                    continue;
                 }
-                rewrite => {
-                    if waiting {
-                        current = self.copy(current);
-                        waiting = false;
-                    }
-                    change(rewrite, &mut self.frames[current], &mut layers);
+                DpAction::Truncate(limit) => {
+                    at.limit = Some(*limit);
+                    continue;
                 }
+                DpAction::Meter(meter) => {
+                    if meter.0.admit(self.frames[at.current].len() as u64, to.now) {
+                        continue;
+                    }
+                    return Err(DropReason::Meter);
+                }
+                DpAction::Drop(reason) => return Err(*reason),
+                // Flows that need these are refused. The rule's actions come to nothing, then.
+                DpAction::Ct(_) | DpAction::CtClear | DpAction::Recirculate(_) => return Err(DropReason::RuleDrop),
+                DpAction::Clone(list) => list,
+                DpAction::CheckPktLen { len, larger, otherwise } => {
+                    if wire_len(&self.frames[at.current]) > usize::from(*len) { larger } else { otherwise }
+                }
+                change => {
+                    self.own(at);
+                    rewrite(change, &mut self.frames[at.current], &mut at.layers)?;
+                    continue;
+                }
+            };
+            if rest.is_empty() {
+                // Nobody needs the packet as it was.
+                rest = nested;
+            } else {
+                self.nested(nested, at, to);
             }
+        }
+        Ok(())
+    }
+
+    /// Works through a list with a copy of the packet.
+    fn nested(&mut self, list: &[DpAction], at: &mut Place, to: &PuntTo<'_>) {
+        let outcome = if self.held.len() < MAX_NESTED {
+            self.held.push(at.current as u16);
+            let outcome = self.list(list, &mut Place { shared: true, ..*at }, to);
+            at.current = self.release(at.current);
+            at.shared = true;
+            outcome
+        } else {
+            Err(DropReason::Loop)
+        };
+        if let Err(reason) = outcome {
+            self.fates[at.origin].lose(reason);
+        }
+    }
+
+    /// The frame that was held last, where it now is.
+    fn release(&mut self, index: usize) -> usize {
+        self.held.pop().map_or(index, usize::from)
+    }
+
+    /// Sends the packet by `port`.
+    fn send(&mut self, port: DpPort, at: &mut Place) {
+        let frame = &self.frames[at.current];
+        let limit = at.limit.take();
+        if at.layers.l3_ofs == 0 {
+            // Its Ethernet header was taken off.
+            self.fates[at.origin].lose(DropReason::ParseError);
+        } else if encap::is_plain(frame, &at.layers) && limit.is_none_or(|limit| wire_len(frame) <= limit as usize) {
+            self.output_as(port, at.current, at.origin);
+            at.shared = true;
+        } else {
+            self.send_cut(port, at, limit.map_or(usize::MAX, |limit| limit as usize));
+        }
+    }
+
+    /// Sends the first `limit` bytes of the frames that an output would make of this one.
+    #[cold]
+    fn send_cut(&mut self, port: DpPort, at: &mut Place, limit: usize) {
+        let Some(mut frame) = self.spare.take() else { return };
+        if at.shared {
+            // What waits must have left before the frame leaves its place for a while.
+            self.lanes.flush(&self.frames, &mut self.fates);
+        }
+        self.held.push(at.current as u16);
+        std::mem::swap(&mut frame, &mut self.frames[at.current]);
+        let finished = Segmenter::new(&frame).and_then(|mut segments| {
+            loop {
+                let copy = self.fresh();
+                let out = &mut self.frames[copy];
+                if !segments.next_into(out)? {
+                    self.next_copy = copy;
+                    return Ok(());
+                }
+                out.set_len(out.len().min(limit));
+                self.output_as(port, copy, at.origin);
+            }
+        });
+        at.current = self.release(at.current);
+        std::mem::swap(&mut frame, &mut self.frames[at.current]);
+        self.spare = Some(frame);
+        if finished.is_err() {
+            self.fates[at.origin].lose(DropReason::ParseError);
+        }
+    }
+
+    /// Hands the packet to the controllers.
+    fn punt(&mut self, about: &PacketIn, at: &Place, to: &PuntTo<'_>) {
+        let frame = &self.frames[at.current];
+        let admitted = about.meter.as_ref().is_none_or(|meter| meter.0.admit(frame.len() as u64, to.now));
+        let taken = admitted && self.budget.take(to.now) && to.punts.hand_over(about, frame);
+        let fate = &mut self.fates[at.origin];
+        if !taken {
+            to.cells.packet_ins_lost.add(1);
+            fate.lose(if admitted { DropReason::Overload } else { DropReason::Meter });
+        } else if !matches!(fate, Fate::Dropped(_)) {
+            *fate = Fate::Done;
         }
     }
 
@@ -250,35 +230,72 @@ impl Egress {
         self.next_copy = BURST;
     }
 
-    /// A frame like `index` that nothing waits for, to go on with.
-    fn copy(&mut self, index: usize) -> usize {
+    /// Makes the packet one that nobody else needs as it is.
+    fn own(&mut self, at: &mut Place) {
+        if !std::mem::replace(&mut at.shared, false) {
+            return;
+        }
+        let full = self.next_copy == self.frames.len();
+        self.held.push(at.current as u16);
+        let copy = self.fresh();
+        at.current = self.release(at.current);
+        if full && !self.held.contains(&(at.current as u16)) {
+            // It has been sent, and no outer list goes on with it.
+            self.next_copy = copy;
+            return;
+        }
+        let (front, back) = self.frames.split_at_mut(copy);
+        back[0].clone_from_frame(&front[at.current]);
+        at.current = copy;
+    }
+
+    /// A frame that nothing waits for. If there was none, everything that waits is sent, and frames that are held are in
+    /// other places then.
+    fn fresh(&mut self) -> usize {
         if self.next_copy == self.frames.len() {
             self.flush();
-            if index < BURST {
-                return index;
+            let mut last = None;
+            for index in &mut self.held {
+                if usize::from(*index) < BURST {
+                    continue;
+                }
+                if last != Some(*index) {
+                    last = Some(*index);
+                    self.frames.swap((*index).into(), self.next_copy);
+                    self.next_copy += 1;
+                }
+                *index = (self.next_copy - 1) as u16;
             }
-            // It is a copy itself: it keeps its bytes by taking the first copy's place.
-            self.frames.swap(index, BURST);
-            self.next_copy = BURST + 1;
-            return BURST;
         }
-        let (front, back) = self.frames.split_at_mut(self.next_copy);
-        back[0].clone_from_frame(&front[index]);
         self.next_copy += 1;
         self.next_copy - 1
     }
 }
 
-/// Applies one rewrite. A header that is not there is left alone, as OVS does.
-fn change(action: &DpAction, frame: &mut Frame, layers: &mut Layers) {
-    match action {
+/// Applies one rewrite. A header that is not there is left alone, as Open vSwitch does; a packet that a header cannot be
+/// put in front of is dropped.
+fn rewrite(action: &DpAction, frame: &mut Frame, layers: &mut Layers) -> Result<(), DropReason> {
+    let fits = match action {
         DpAction::Set(changes) => {
             for c in changes {
                 rewrite::set_field(frame, layers, c.field, c.value, c.mask);
             }
+            return Ok(());
         }
-        DpAction::PushVlan { tpid, tci } => _ = rewrite::push_vlan(frame, layers, *tpid, *tci),
-        DpAction::PopVlan => _ = rewrite::pop_vlan(frame, layers),
-        _ => {}
-    }
+        DpAction::PushVlan { tpid, tci } => rewrite::push_vlan(frame, layers, *tpid, *tci),
+        DpAction::PushMpls { eth_type, lse } => encap::push_mpls(frame, layers, *eth_type, *lse),
+        DpAction::PushEthernet { src, dst, eth_type } => encap::push_ethernet(frame, layers, *src, *dst, *eth_type),
+        DpAction::PushNsh(header) => encap::push_nsh(frame, layers, header),
+        pop => {
+            match pop {
+                DpAction::PopVlan => _ = rewrite::pop_vlan(frame, layers),
+                DpAction::PopMpls(eth_type) => _ = encap::pop_mpls(frame, layers, *eth_type),
+                DpAction::PopEthernet => _ = encap::pop_ethernet(frame, layers),
+                DpAction::PopNsh => _ = encap::pop_nsh(frame, layers),
+                _ => {}
+            }
+            return Ok(());
+        }
+    };
+    if fits { Ok(()) } else { Err(DropReason::Overload) }
 }

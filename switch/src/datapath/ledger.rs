@@ -1,7 +1,12 @@
-//! Crediting: what a cache entry has counted goes to the rules, the patch ports, the MAC table and the drops.
+//! Crediting: what a cache entry has counted goes to the rules, the groups, the patch ports, the MAC table and the drops.
+//!
+//! What packets do to the tables (`learn`, `fin_timeout`) is done by the translation at once, and done again here for
+//! packets that a cache answered since, so that a learned flow lives as long as there are packets that would learn it.
+//! Not for an entry that is out of date: what its packets learned may have been deleted meanwhile, and the next packet
+//! is translated anyway.
 
 use super::cache::megaflow::{Flow, Hot};
-use super::execute::Lanes;
+use super::lanes::Lanes;
 use super::shared::Shared;
 use sluice_flows::key::{PacketKey, slot};
 use sluice_flows::rule::Millis;
@@ -12,6 +17,8 @@ pub(super) struct Ledger<'a> {
     pub(super) shared: &'a Shared,
     pub(super) lanes: &'a Lanes,
     pub(super) worker: usize,
+    /// Generation of the model in force.
+    pub(super) generation: u64,
 }
 
 impl Ledger<'_> {
@@ -19,6 +26,10 @@ impl Ledger<'_> {
     pub(super) fn settle(&self, hot: &mut Hot, flow: &mut Flow) {
         if hot.packets != 0 {
             let (packets, bytes) = (std::mem::take(&mut hot.packets), std::mem::take(&mut hot.bytes));
+            let effected = std::mem::take(&mut flow.effected);
+            if packets > effected && flow.generation == self.generation && !flow.side.effects().is_empty() {
+                self.shared.apply_effects(flow.side.effects(), hot.used);
+            }
             self.credit(flow, packets, bytes, hot.used);
         }
     }
@@ -28,7 +39,13 @@ impl Ledger<'_> {
         flow.packets += packets;
         flow.bytes += bytes;
         for rule in &flow.rules {
+            let counted = |no: bool, count: u64| if no { 0 } else { count };
+            let (packets, bytes) =
+                (counted(rule.spec.no_packet_counts, packets), counted(rule.spec.no_byte_counts, bytes));
             rule.stats.credit(packets, bytes, used);
+        }
+        for stats in flow.side.buckets() {
+            stats.credit(packets, bytes, used);
         }
         for pair in flow.patched.chunks_exact(2) {
             if let Some(left) = self.lanes.cells(pair[0]) {

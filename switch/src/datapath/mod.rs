@@ -16,6 +16,7 @@ mod burst;
 mod cache;
 mod drops;
 mod execute;
+mod lanes;
 mod ledger;
 mod poll;
 mod punt;

@@ -11,6 +11,9 @@ use crossbeam::channel::Sender;
 use crossbeam::utils::CachePadded;
 use sluice_flows::DpPort;
 use sluice_flows::bridge::Model;
+use sluice_flows::datapath::Effect;
+use sluice_flows::rule::Millis;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 /// What a worker tells the control side.
@@ -39,6 +42,9 @@ pub(crate) struct Settings {
     pub(crate) packet_in_rate: u64,
 }
 
+/// Brings about what packets do to the tables, as of a moment. It is called by workers and does not wait for them.
+pub(crate) type EffectSink = Box<dyn Fn(&[Effect], Millis) + Send + Sync>;
+
 /// What all workers and the control side share.
 pub(crate) struct Shared {
     pub(crate) model: ArcSwap<Model>,
@@ -51,4 +57,15 @@ pub(crate) struct Shared {
     pub(crate) drops: Box<[Drops]>,
     pub(crate) notices: Sender<Notice>,
     pub(crate) settings: Settings,
+    /// Set once by the control side.
+    pub(crate) effects: OnceLock<EffectSink>,
+}
+
+impl Shared {
+    /// Brings about what packets did to the tables at `now`.
+    pub(crate) fn apply_effects(&self, effects: &[Effect], now: Millis) {
+        if let Some(sink) = self.effects.get() {
+            sink(effects, now);
+        }
+    }
 }

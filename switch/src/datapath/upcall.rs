@@ -1,6 +1,6 @@
 //! What happens to a packet that no cache has an answer for: it is translated, here and now, by the worker itself.
 
-use super::cache::megaflow::Flow;
+use super::cache::megaflow::{Flow, Side};
 use super::shared::Shared;
 use crate::event::EventKind;
 use crate::mac_table::{MacChange, MacEntry, MacTable};
@@ -83,16 +83,21 @@ fn finish(
         // After learning: the entry is out of date as soon as the address is somewhere else or forgotten.
         watched.note(sighting.bridge, sighting.vlan, sighting.mac);
     }
+    if !translation.effects.is_empty() {
+        shared.apply_effects(&translation.effects, now);
+    }
     let flow = Flow {
         verdict: translation.verdict,
         generation: model.generation,
         macs: watched.seen.into_inner(),
         sightings: translation.sightings,
         rules: translation.rules,
+        side: Side::new(translation.buckets, translation.effects),
         patched: translation.patched,
         example: *key,
         packets: 0,
         bytes: 0,
+        effected: 1,
     };
     (flow, translation.actions)
 }

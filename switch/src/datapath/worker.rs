@@ -9,7 +9,7 @@
 
 use super::burst::Burst;
 use super::cache::exact::ExactCache;
-use super::cache::megaflow::MegaflowCache;
+use super::cache::megaflow::{Flow, MegaflowCache};
 use super::execute::Egress;
 use super::ledger::Ledger;
 use super::poll::{Poller, Wake};
@@ -28,6 +28,7 @@ use sluice_flows::packet::Frame;
 use sluice_flows::rule::Millis;
 use sluice_flows::{DpPort, PortNo};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -38,6 +39,8 @@ const ASK_EVERY: u64 = 16;
 const SPIN: u32 = 16;
 /// Every entry is credited, and expired if it is time, at least twice in this many milliseconds.
 const SWEEP_MS: u64 = 500;
+/// Exit status of a process that a panic has ended, as Rust has it.
+const EXIT_PANIC: i32 = 101;
 /// Milliseconds between two sorts of the subtables.
 const SORT_MS: u64 = 1000;
 /// Times that a queue may be reported as readable and give nothing before it is left alone for a while.
@@ -115,7 +118,7 @@ impl WorkerHandle {
         self.send(Command::Stop);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
-            // A worker that panicked has told so on stderr.
+            // One that panicked has ended the process.
             _ = thread.join();
         }
     }
@@ -131,10 +134,22 @@ pub(crate) fn spawn(shared: Arc<Shared>, index: usize) -> io::Result<WorkerHandl
         if let Some(cpu) = cpu {
             pin(index, cpu);
         }
-        Worker::new(&shared, index, poller, receiver).run();
+        let work = || Worker::new(&shared, index, poller, receiver).run();
+        // Nothing that the worker had is looked at afterwards.
+        if catch_unwind(AssertUnwindSafe(work)).is_err() {
+            end_process(index);
+        }
     };
     let thread = std::thread::Builder::new().name(format!("sluice-w{index}")).spawn(body)?;
     Ok(WorkerHandle { commands, wake, thread: Mutex::new(Some(thread)) })
+}
+
+/// Ends the process because worker `index` panicked: a switch without one is deaf to the frames that it would receive,
+/// and whoever supervises the process sees only that it runs. The state that the panic left cannot be trusted, so the
+/// worker is not started anew.
+fn end_process(index: usize) -> ! {
+    tracing::error!(worker = index, "the worker panicked, see stderr for where; the switch ends");
+    std::process::exit(EXIT_PANIC)
 }
 
 /// Binds this thread to `cpu`; where that is not possible it runs anywhere, as if not asked.
@@ -313,6 +328,15 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Picks up what a translation may have changed, so that the next packet sees it.
+    pub(super) fn refresh_after(&mut self, flow: &Flow) {
+        if flow.side.effects().is_empty() {
+            self.refresh_macs();
+        } else {
+            self.refresh();
+        }
+    }
+
     /// Picks up the model and the MAC table's state.
     fn refresh(&mut self) {
         let latest = self.latest.load();
@@ -424,10 +448,17 @@ impl<'a> Worker<'a> {
 
     /// Credits what the next `count` entries counted, and removes those that no packet used for long.
     fn sweep(&mut self, count: usize) {
+        // Entries are compared with the tables as they are.
+        self.refresh();
         let now = self.shared.clock.now();
         self.swept = now;
         let idle = self.shared.settings.megaflow_idle;
-        let ledger = Ledger { shared: self.shared, lanes: &self.egress.lanes, worker: self.index };
+        let ledger = Ledger {
+            shared: self.shared,
+            lanes: &self.egress.lanes,
+            worker: self.index,
+            generation: self.model.generation,
+        };
         let removed = self.megaflows.sweep(count, |hot, flow| {
             ledger.settle(hot, flow);
             now.since(hot.used) < idle

@@ -24,9 +24,9 @@
 use super::lens::{INLINE, Lens, Secret, WORDS};
 use super::lists::{List, Lists};
 use hashbrown::HashTable;
-use sluice_flows::datapath::{DpAction, MacSighting};
+use sluice_flows::datapath::{DpAction, Effect, MacSighting};
 use sluice_flows::key::{PacketKey, PacketMask};
-use sluice_flows::rule::{Millis, Rule};
+use sluice_flows::rule::{Millis, Rule, RuleStats};
 use sluice_flows::{DpPort, DropReason, Verdict};
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -80,6 +80,8 @@ pub(crate) struct Flow {
     pub(crate) sightings: SmallVec<[MacSighting; 1]>,
     /// Rules to credit, each as often as it matched.
     pub(crate) rules: Vec<Arc<Rule>>,
+    /// What else its packets do.
+    pub(crate) side: Side,
     pub(crate) patched: SmallVec<[DpPort; 2]>,
     /// The packet that it was made for.
     pub(crate) example: PacketKey,
@@ -87,6 +89,35 @@ pub(crate) struct Flow {
     pub(crate) packets: u64,
     /// Bytes credited so far.
     pub(crate) bytes: u64,
+    /// Packets not yet credited whose effects on the tables were brought about already: that of the translation.
+    pub(crate) effected: u64,
+}
+
+/// What packets do beside being sent, that few flows have: groups to credit, and changes to the tables.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Side(Option<Box<SideInner>>);
+
+#[derive(Clone, Debug)]
+struct SideInner {
+    buckets: Vec<Arc<RuleStats>>,
+    effects: Vec<Effect>,
+}
+
+impl Side {
+    pub(crate) fn new(buckets: Vec<Arc<RuleStats>>, effects: Vec<Effect>) -> Self {
+        let any = !buckets.is_empty() || !effects.is_empty();
+        Self(any.then(|| Box::new(SideInner { buckets, effects })))
+    }
+
+    /// Counters of groups and buckets, each as often as it was taken.
+    pub(crate) fn buckets(&self) -> &[Arc<RuleStats>] {
+        self.0.as_ref().map_or(&[], |side| &side.buckets)
+    }
+
+    /// What each packet does to the tables.
+    pub(crate) fn effects(&self) -> &[Effect] {
+        self.0.as_ref().map_or(&[], |side| &side.effects)
+    }
 }
 
 /// What only the cache itself needs of an entry.
@@ -291,6 +322,7 @@ impl MegaflowCache {
         let (plan, subtable) = (hot.plan, std::mem::replace(&mut hot.subtable, FREE));
         let rest = &mut self.rest[index as usize];
         rest.flow.rules = Vec::new();
+        rest.flow.side = Side::default();
         if let Ok(found) = self.subtables[subtable as usize].table.find_entry(rest.hash, |&i| i == index) {
             found.remove();
         }

@@ -28,6 +28,8 @@ fn flow(key: &PacketKey, out: u32) -> (Flow, Vec<DpAction>) {
         example: *key,
         packets: 0,
         bytes: 0,
+        side: Side::default(),
+        effected: 1,
     };
     (flow, vec![DpAction::Output(DpPort(out))])
 }
