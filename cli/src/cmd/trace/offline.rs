@@ -107,7 +107,7 @@ fn named_ports(spec: &FlowSpec, numbers: &mut BTreeSet<PortNo>) {
     if mask != 0 {
         numbers.insert(PortNo(value as u16));
     }
-    for action in &spec.actions {
+    for action in spec.actions.iter() {
         match action {
             Action::Output(no) | Action::Resubmit { port: Some(no), .. } => drop(numbers.insert(*no)),
             _ => {}
@@ -119,7 +119,7 @@ fn named_ports(spec: &FlowSpec, numbers: &mut BTreeSet<PortNo>) {
 fn model(tables: Tables, numbers: &BTreeSet<PortNo>, names: &Names) -> Model {
     let id = BRIDGE;
     let mut model = Model::default();
-    let mut bridge = Bridge { id, name: "br0".into(), ports: Default::default(), tables };
+    let mut bridge = Bridge { tables, ..Bridge::new(id, "br0") };
     for &no in numbers {
         let dp = DpPort(no.0.into());
         let name = names.port_name(no).map_or_else(|| no.to_string(), str::to_owned).into();
