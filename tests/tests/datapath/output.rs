@@ -1,49 +1,13 @@
 //! Outputs, rewrites between them, and what failed outputs come to.
 
-use crate::NOWHERE;
+use crate::{FRAME, NOWHERE, bytes, flow, out, secure, set_dst, with_dst};
 use sluice_flows::action::{Action, ControllerAction};
 use sluice_flows::field::Field;
 use sluice_flows::packet::Frame;
-use sluice_flows::rule::FlowSpec;
-use sluice_flows::{DropReason, Match, Owner, PortNo};
+use sluice_flows::{DropReason, Owner, PortNo};
 use sluice_switch::port::PortKind;
 use sluice_switch::{Config, FailMode, PortChange, PortDevice, PortRequest};
 use sluice_tests::switch::{Switch, take_all};
-use std::sync::Arc;
-
-const FRAME: [u8; 60] = {
-    let mut frame = [0; 60];
-    (frame[5], frame[11], frame[12]) = (2, 4, 0x88);
-    frame
-};
-
-fn secure(ports: u16) -> Switch {
-    let mut switch = Switch::start(Config::default());
-    switch.bridge("br0", ports, FailMode::Secure);
-    switch
-}
-
-fn flow(actions: impl Into<Arc<[Action]>>) -> FlowSpec {
-    FlowSpec::new(Match::any(), actions, Owner::user())
-}
-
-fn out(no: u16) -> Action {
-    Action::Output(PortNo(no))
-}
-
-fn set_dst(value: u128) -> Action {
-    Action::SetField { field: Field::EthDst, value, mask: u128::MAX }
-}
-
-fn bytes(frames: Vec<Frame>) -> Vec<Vec<u8>> {
-    frames.iter().map(|f| f.bytes().to_vec()).collect()
-}
-
-fn with_dst(dst: u8) -> Vec<u8> {
-    let mut frame = FRAME.to_vec();
-    frame[5] = dst;
-    frame
-}
 
 #[test]
 fn a_rewrite_behind_an_output_does_not_touch_what_was_output() {
