@@ -366,11 +366,16 @@ impl State {
 }
 
 fn find(bridge: &Bridge, name: &str) -> Result<Arc<BridgePort>, ControlError> {
-    bridge.ports.values().find(|p| &*p.name == name).cloned().ok_or_else(|| ControlError::NoPort {
+    bridge.ports.values().find(|p| &*p.name == name).cloned().ok_or_else(|| no_port(bridge, name))
+}
+
+/// The bridge has no such port.
+pub(super) fn no_port(bridge: &Bridge, name: &str) -> ControlError {
+    ControlError::NoPort {
         bridge: bridge.name.to_string(),
         name: name.to_owned(),
         known: list(bridge.ports.values().map(|p| &*p.name)),
-    })
+    }
 }
 
 /// The number that the port gets.

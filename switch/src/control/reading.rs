@@ -1,5 +1,6 @@
 //! Reading: counters, tables, events, traces. And packet-out, which changes nothing either.
 
+use super::ports::no_port;
 use super::{ControlError, Datapath};
 use crate::datapath::{Command, MegaflowStats, PacketIn, PacketOut, receive};
 use crate::event::Event;
@@ -106,7 +107,8 @@ impl Datapath {
     /// (`[Action::Output(PortNo::TABLE)]` sends it through the tables). Returns before it is sent.
     ///
     /// # Errors
-    /// When there is no such bridge.
+    /// When there is no such bridge, or it has no such port; numbers with a meaning of their own, such as
+    /// [`PortNo::NONE`], will do.
     pub fn packet_out(
         &self,
         bridge: &str,
@@ -114,7 +116,11 @@ impl Datapath {
         frame: Frame,
         actions: impl Into<Box<[Action]>>,
     ) -> Result<(), ControlError> {
-        let bridge = self.bridge(bridge)?.id;
+        let bridge = self.bridge(bridge)?;
+        if in_port.is_ordinary() && !bridge.ports.contains_key(&in_port) {
+            return Err(no_port(&bridge, &in_port.to_string()));
+        }
+        let bridge = bridge.id;
         let worker = self.inner.workers.first().ok_or(ControlError::Ending)?;
         worker.send(Command::PacketOut(Box::new(PacketOut { bridge, in_port, frame, actions: actions.into() })));
         Ok(())

@@ -73,6 +73,25 @@ async fn a_packet_out_leaves_by_the_port_that_its_actions_name() {
 }
 
 #[tokio::test]
+async fn a_packet_out_comes_in_by_a_port_of_the_bridge_or_by_none() {
+    let switch = Switch::start();
+    let mut client = PacketServiceClient::new(switch.channel().await);
+    let request = |in_port: &str| PacketOutRequest {
+        actions: "output:3".into(),
+        in_port: in_port.to_owned(),
+        frame: syn(),
+        ..Default::default()
+    };
+    let error = client.packet_out(request("99")).await.unwrap_err();
+    assert_eq!(error.code(), Code::NotFound);
+    assert!(error.message().starts_with("bridge br0 has no port \"99\"; its ports: p1, p2, p3"), "{error}");
+    for in_port in ["", "2", "NONE"] {
+        client.packet_out(request(in_port)).await.unwrap();
+        eventually(|| switch.ends[2].take()).await;
+    }
+}
+
+#[tokio::test]
 async fn the_controller_action_hands_packets_to_whoever_watches() {
     let switch = Switch::start();
     switch.add(&["cookie=0x7,owner=test:punt,tcp actions=controller(max_len=20,id=5)"]).await.unwrap();
