@@ -122,13 +122,13 @@ pub enum FlowModError {
         matches: Match,
     },
     /// It names a group that does not exist.
-    #[error("the flow sends to group {group}, which does not exist; add the group first")]
+    #[error("there is no group {group} to send to; add it first")]
     NoGroup {
         /// The group.
         group: GroupId,
     },
     /// It names a meter that does not exist.
-    #[error("the flow goes through meter {meter}, which does not exist; add the meter first")]
+    #[error("there is no meter {meter} to go through; add it first")]
     NoMeter {
         /// The meter.
         meter: MeterId,

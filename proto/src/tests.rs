@@ -1,5 +1,8 @@
 use crate::FILE_DESCRIPTOR_SET;
-use crate::v1::{ApplyBundleRequest, BundleHeader, FlowFilter, FlowMod, PortSpec, PortVlan, flow_mod, port_vlan};
+use crate::v1::{
+    ApplyBundleRequest, BridgeMod, BundleHeader, FlowFilter, FlowMod, GroupMod, PortSpec, PortVlan, bridge_mod,
+    flow_mod, group_mod, port_vlan,
+};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
@@ -21,7 +24,25 @@ fn bundle() -> ApplyBundleRequest {
             drop_reason: "policy_deny".into(),
         }],
         commit: true,
+        changes: vec![BridgeMod {
+            change: Some(bridge_mod::Change::Group(GroupMod {
+                command: group_mod::Command::InsertBuckets.into(),
+                group: "group_id=1,bucket=output:1".into(),
+                owner: "svc:shop/web".into(),
+            })),
+        }],
     }
+}
+
+/// What earlier versions send and read must stay what it was.
+#[test]
+fn a_bundle_of_flows_is_written_as_it_always_was() {
+    let part = ApplyBundleRequest {
+        mods: vec![FlowMod { command: flow_mod::Command::Add.into(), flow: "ip".into(), ..FlowMod::default() }],
+        commit: true,
+        ..ApplyBundleRequest::default()
+    };
+    assert_eq!(part.encode_to_vec(), [0x12, 6, 0x08, 1, 0x12, 2, b'i', b'p', 0x18, 1]);
 }
 
 #[test]
@@ -63,7 +84,7 @@ fn a_field_left_out_is_told_from_a_field_at_zero() {
 #[test]
 fn every_service_method_message_and_field_is_documented() {
     let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("the build script wrote it");
-    assert_eq!(set.file.len(), 9);
+    assert_eq!(set.file.len(), 12);
     for file in &set.file {
         let info = file.source_code_info.as_ref().expect("comments are kept");
         let documented = |path: &[i32]| {

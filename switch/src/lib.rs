@@ -15,6 +15,7 @@ pub mod stats;
 
 pub use clock::Clock;
 pub use control::{
-    BundleResult, Config, ControlError, Datapath, FailMode, PortChange, PortDevice, PortInfo, PortRequest,
+    BundleResult, ChangeError, Config, ControlError, Datapath, FailMode, OtherChanges, PortChange, PortDevice,
+    PortInfo, PortRequest,
 };
 pub use datapath::{MegaflowStats, PacketIn};

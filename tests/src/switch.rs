@@ -100,18 +100,18 @@ impl Switch {
 
     /// Adds flows without the check that their actions fit their match, which random ones need not.
     fn apply_unchecked(&self, bridge: &str, mods: &[FlowMod]) {
-        let edit = |tables: &mut sluice_flows::table::Tables, now| {
+        let edit = |bridge: &mut sluice_flows::bridge::Bridge, now| {
             let mut all = Vec::new();
             for change in mods {
                 if let FlowMod::Add { spec, .. } = change {
                     let rule = std::sync::Arc::new(sluice_flows::rule::Rule::new(spec.clone(), now));
-                    tables.insert(rule.clone());
+                    bridge.tables.insert(rule.clone());
                     all.push(sluice_flows::flow_mod::Applied { added: Some(rule), ..Default::default() });
                 }
             }
             Ok::<_, sluice_switch::ControlError>(all)
         };
-        self.datapath.edit_flows(bridge, edit).expect("the bridge is there");
+        self.datapath.edit(bridge, edit).expect("the bridge is there");
     }
 
     /// Puts a frame into a port of `br0`.

@@ -39,7 +39,10 @@ impl Bridge {
     }
 
     /// Checks that every group and meter that the actions name is there.
-    fn check_references(&self, actions: &[Action]) -> Result<(), FlowModError> {
+    ///
+    /// # Errors
+    /// The last one that is not.
+    pub fn check_references(&self, actions: &[Action]) -> Result<(), FlowModError> {
         let mut result = Ok(());
         each(actions, &mut |what| match what {
             Reference::Group(group) if !self.groups.contains_key(&group) => {

@@ -33,6 +33,36 @@ impl Bridge {
         same.then_some(there)
     }
 
+    /// The flow that `rule` was, as it would be if its timeouts were at most `idle` and `hard` seconds, 0
+    /// for no such limit; `None` when they are, or it is gone.
+    pub fn shortened(&self, rule: &Rule, idle: u16, hard: u16) -> Option<Rule> {
+        let spec = &rule.spec;
+        let there = self.tables.get_strict(spec.table, spec.priority, &spec.matches)?;
+        if !Arc::ptr_eq(&there.stats, &rule.stats) {
+            return None;
+        }
+        let shorter = |most: u16, now: u16| if most != 0 && (now == 0 || now > most) { most } else { now };
+        let spec = FlowSpec {
+            idle_timeout: shorter(idle, there.spec.idle_timeout),
+            hard_timeout: shorter(hard, there.spec.hard_timeout),
+            ..there.spec.clone()
+        };
+        let changed = (spec.idle_timeout, spec.hard_timeout) != (there.spec.idle_timeout, there.spec.hard_timeout);
+        changed.then(|| Rule {
+            spec,
+            created: there.created,
+            modified: there.modified,
+            stats: Arc::clone(&there.stats),
+        })
+    }
+
+    /// Makes the timeouts of a flow at most `idle` and `hard` seconds. Returns the flow as it then is, if that changes
+    /// it.
+    pub fn shorten(&mut self, rule: &Rule, idle: u16, hard: u16) -> Option<Arc<Rule>> {
+        let (rule, _) = self.tables.insert_new(self.shortened(rule, idle, hard)?);
+        Some(rule)
+    }
+
     /// Makes the flow that a packet asks for, unless it is there: as a strict modify that sets the cookie.
     ///
     /// # Errors

@@ -17,6 +17,9 @@ pub const MAX_METERS: usize = 1 << 18;
 /// Most bands that a meter may have.
 pub const MAX_BANDS: usize = 8;
 
+/// Meters that limit what goes to the controller, and what leaves the fast path.
+const VIRTUAL: [MeterId; 2] = [MeterId(0xffff_fffe), MeterId(0xffff_fffd)];
+
 /// Why a [`MeterMod`] was refused. Nothing was changed then.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum MeterModError {
@@ -98,7 +101,8 @@ impl Bridge {
 }
 
 fn check(spec: &MeterSpec) -> Result<(), MeterModError> {
-    if spec.id.0 == 0 || spec.id > MeterId::MAX {
+    let ordinary = spec.id.0 != 0 && spec.id <= MeterId::MAX;
+    if !ordinary && !VIRTUAL.contains(&spec.id) {
         return Err(MeterModError::BadNumber { meter: spec.id });
     }
     if !(1..=MAX_BANDS).contains(&spec.bands.len()) {

@@ -93,7 +93,7 @@ fn a_flow_that_names_a_group_or_meter_that_is_not_there_is_refused_however_deep_
         assert_eq!(error, ModError::Flow(FlowModError::NoGroup { group: GroupId(7) }));
     }
     let error = fails(&mut bridge, FlowMod::modify(flow(1, [Action::Meter(MeterId(3)), output(1)])));
-    assert_eq!(error.to_string(), "the flow goes through meter 3, which does not exist; add the meter first");
+    assert_eq!(error.to_string(), "there is no meter 3 to go through; add it first");
 }
 
 #[test]

@@ -1,37 +1,45 @@
-//! Bundles of flow changes, as they arrive and as they are done: all or nothing.
+//! Bundles of changes, as they arrive and as they are done: all or nothing.
 
-use super::{error, find_bridge, flow};
-use crate::{ControlError, Datapath};
+use super::{error, find_bridge, flow, table};
+use crate::control::apply;
+use crate::{ChangeError, ControlError, Datapath};
 use sluice_flows::bridge::Bridge;
+use sluice_flows::bridge_mod::{BridgeMod, Fate, Touched};
 use sluice_flows::filter::FlowFilter;
-use sluice_flows::flow_mod::{Applied, FlowMod, FlowModError};
+use sluice_flows::flow_mod::{Applied, FlowMod};
+use sluice_flows::group::GroupMod;
+use sluice_flows::meter::MeterMod;
 use sluice_flows::rule::{FlowSpec, Millis};
-use sluice_flows::table::Tables;
-use sluice_flows::text::{Names, parse_flow_mod_of};
+use sluice_flows::text::{
+    GroupCommand, MeterCommand, Names, parse_flow_mod_of, parse_group_line, parse_group_mod, parse_meter_mod,
+};
 use sluice_flows::{DropReason, Match, Owner};
+use sluice_proto::v1::bridge_mod::Change;
 use sluice_proto::v1::flow_mod::Command;
-use sluice_proto::v1::{self as proto, ApplyBundleReply, ApplyBundleRequest, BundleHeader};
+use sluice_proto::v1::{self as proto, ApplyBundleReply, ApplyBundleRequest, BundleHeader, group_mod, meter_mod};
 use std::collections::HashSet;
 use tonic::{Status, Streaming};
 
 /// Most changes in a bundle.
 const MAX_MODS: usize = 1_000_000;
-/// Longest flow, in bytes.
+/// Longest flow or meter, in bytes.
 const MAX_FLOW_LEN: usize = 64 << 10;
+/// Longest group, in bytes.
+const MAX_GROUP_LEN: usize = 8 << 20;
 /// Warnings that are sent back.
 const MAX_WARNINGS: usize = 100;
 
 /// A bundle that has arrived whole.
 pub(super) struct Bundle {
     header: BundleHeader,
-    mods: Vec<proto::FlowMod>,
+    changes: Vec<Change>,
 }
 
 impl Bundle {
     /// Receives a bundle.
     pub(super) async fn receive(mut stream: Streaming<ApplyBundleRequest>) -> Result<Self, Status> {
         let mut header = None;
-        let mut mods = Vec::new();
+        let mut changes = Vec::new();
         while let Some(part) = stream.message().await? {
             match (header.is_some(), part.header) {
                 (false, Some(first)) => header = Some(first),
@@ -41,14 +49,19 @@ impl Bundle {
                 }
                 (true, None) => {}
             }
-            mods.extend(part.mods);
-            if mods.len() > MAX_MODS {
+            changes.extend(part.mods.into_iter().map(Change::Flow));
+            // A kind of change that this version does not know must not be passed over.
+            let others = part.changes.into_iter().map(|change| {
+                change.change.ok_or_else(|| Status::invalid_argument("the bundle holds a change of an unknown kind"))
+            });
+            changes.extend(others.collect::<Result<Vec<_>, _>>()?);
+            if changes.len() > MAX_MODS {
                 return Err(Status::resource_exhausted(format!(
                     "a bundle has at most {MAX_MODS} changes; send several"
                 )));
             }
             if part.commit {
-                return Ok(Self { header: header.unwrap_or_default(), mods });
+                return Ok(Self { header: header.unwrap_or_default(), changes });
             }
         }
         Err(Status::aborted("the bundle ended without `commit`; nothing was changed"))
@@ -64,74 +77,154 @@ impl Bundle {
             None => None,
         };
         let mut totals = Totals::default();
-        let mut change = |tables: &mut Tables, now: Millis| match &replaced {
-            Some(filter) => replace(tables, filter, &mods, now, &mut totals),
-            None => in_order(tables, &mods, now, &mut totals),
+        let mut change = |bridge: &mut Bridge, now: Millis| match &replaced {
+            Some(filter) => replace(bridge, filter, &mods, now, &mut totals),
+            None => in_order(bridge, &mods, now, &mut totals),
         };
         if self.header.dry_run {
-            change(&mut bridge.tables.clone(), datapath.clock().now()).map_err(|e| self.refused(e))?;
+            change(&mut (*bridge).clone(), datapath.clock().now()).map_err(|e| self.refused(e))?;
         } else {
-            let done = datapath.edit_flows(&bridge.name, change).map_err(|e| self.refused(e))?;
+            let done = datapath.edit(&bridge.name, change).map_err(|e| self.refused(e))?;
             reply.model_generation = done.generation;
         }
-        let Totals { added, modified, deleted, unchanged } = totals;
-        Ok(ApplyBundleReply { added, modified, deleted, unchanged, ..reply })
+        let Totals { added, modified, deleted, unchanged, others: [others_added, others_modified, others_deleted] } =
+            totals;
+        let others = ApplyBundleReply { others_added, others_modified, others_deleted, ..reply };
+        Ok(ApplyBundleReply { added, modified, deleted, unchanged, ..others })
     }
 
     /// Reads the text of every change.
-    fn read(&self, bridge: &Bridge, warnings: &mut Vec<String>) -> Result<Vec<FlowMod>, Status> {
+    fn read(&self, bridge: &Bridge, warnings: &mut Vec<String>) -> Result<Vec<BridgeMod>, Status> {
         let names = Names::of_bridge(bridge);
         let owner = if self.header.owner.is_empty() { Owner::user() } else { Owner::new(&self.header.owner) };
-        let mut mods = Vec::with_capacity(self.mods.len());
-        for (index, asked) in self.mods.iter().enumerate() {
-            let owner = if asked.owner.is_empty() { owner.clone() } else { Owner::new(&asked.owner) };
+        let mut mods = Vec::with_capacity(self.changes.len());
+        for (index, asked) in self.changes.iter().enumerate() {
             let wrong = |why: String| Status::invalid_argument(format!("{}: {why}", self.place(index)));
-            if asked.flow.len() > MAX_FLOW_LEN {
-                return Err(wrong(format!("the flow has {} bytes, more than {MAX_FLOW_LEN}", asked.flow.len())));
-            }
-            let reason = match asked.drop_reason.as_str() {
-                "" => None,
-                name => Some(
-                    DropReason::from_name(name)
-                        .ok_or_else(|| wrong(format!("`{name}` is no drop reason: {}", reasons())))?,
-                ),
-            };
-            let text = verb(asked.command()) + &asked.flow;
-            let read = parse_flow_mod_of(&owner, &text, &names).map_err(|e| wrong(format!("{e:#}")))?;
-            for warning in read.warnings.iter().take(MAX_WARNINGS.saturating_sub(warnings.len())) {
-                warnings.push(format!("{}: {warning}", self.place(index)));
-            }
-            let mut change = read.value;
-            if let FlowMod::Add { spec, .. } | FlowMod::Modify { spec, .. } = &mut change {
-                spec.generation = asked.generation.unwrap_or(self.header.generation);
-                spec.drop_reason = reason;
-            }
-            if self.header.replace.is_some() && !matches!(change, FlowMod::Add { .. }) {
-                return Err(wrong("flows that replace others are all adds".to_owned()));
-            }
-            mods.push(change);
+            mods.push(match asked {
+                Change::Flow(asked) => {
+                    let change = self.read_flow(index, asked, &owner, &names, warnings).map_err(wrong)?;
+                    BridgeMod::Flow(change)
+                }
+                Change::Group(asked) => read_group(asked, &owner, &names).map_err(wrong)?.into(),
+                Change::Meter(asked) => read_meter(asked, &owner).map_err(wrong)?.into(),
+                Change::Table(asked) => table::change(asked).map_err(wrong)?.into(),
+            });
         }
         Ok(mods)
     }
 
+    fn read_flow(
+        &self,
+        index: usize,
+        asked: &proto::FlowMod,
+        owner: &Owner,
+        names: &Names,
+        warnings: &mut Vec<String>,
+    ) -> Result<FlowMod, String> {
+        fits("flow", &asked.flow, MAX_FLOW_LEN)?;
+        let reason = match asked.drop_reason.as_str() {
+            "" => None,
+            name => {
+                Some(DropReason::from_name(name).ok_or_else(|| format!("`{name}` is no drop reason: {}", reasons()))?)
+            }
+        };
+        let text = verb(asked.command()) + &asked.flow;
+        let owner = owner_of(&asked.owner, owner);
+        let read = parse_flow_mod_of(&owner, &text, names).map_err(|e| format!("{e:#}"))?;
+        for warning in read.warnings.iter().take(MAX_WARNINGS.saturating_sub(warnings.len())) {
+            warnings.push(format!("{}: {warning}", self.place(index)));
+        }
+        let mut change = read.value;
+        if let FlowMod::Add { spec, .. } | FlowMod::Modify { spec, .. } = &mut change {
+            spec.generation = asked.generation.unwrap_or(self.header.generation);
+            spec.drop_reason = reason;
+        }
+        if self.header.replace.is_some() && !matches!(change, FlowMod::Add { .. }) {
+            return Err("flows that replace others are all adds".to_owned());
+        }
+        Ok(change)
+    }
+
     /// Names a change: its number, and where it stands if its owner tells.
     fn place(&self, index: usize) -> String {
-        let owner = self.mods.get(index).map_or("", |m| m.owner.as_str());
+        let (what, owner) = match self.changes.get(index) {
+            Some(Change::Flow(flow)) => ("flow", flow.owner.as_str()),
+            Some(Change::Group(group)) => ("group", group.owner.as_str()),
+            Some(Change::Meter(meter)) => ("meter", meter.owner.as_str()),
+            Some(Change::Table(_)) | None => ("table", ""),
+        };
         match owner.strip_prefix("file:") {
             Some(place) => place.to_owned(),
-            None => format!("flow {} of {}", index + 1, self.mods.len()),
+            None if self.changes.iter().all(|c| matches!(c, Change::Flow(_))) => {
+                format!("flow {} of {}", index + 1, self.changes.len())
+            }
+            None => format!("change {} of {}, a {what}", index + 1, self.changes.len()),
         }
     }
 
     fn refused(&self, error: Refused) -> Status {
         match error {
             Refused::Control(error) => error::status(error),
-            Refused::Mod(index, error) => {
-                let flow = self.mods.get(index).map_or("", |m| m.flow.as_str());
-                Status::invalid_argument(format!("{}: {error}\n  {}", self.place(index), flow.trim()))
+            Refused::Change(index, error) => {
+                let text = match self.changes.get(index) {
+                    Some(Change::Flow(flow)) => flow.flow.trim(),
+                    Some(Change::Group(group)) => group.group.trim(),
+                    Some(Change::Meter(meter)) => meter.meter.trim(),
+                    Some(Change::Table(_)) | None => "",
+                };
+                let below = if text.is_empty() { String::new() } else { format!("\n  {text}") };
+                Status::invalid_argument(format!("{}: {error}{below}", self.place(index)))
             }
         }
     }
+}
+
+/// The owner that a change names for itself, or the bundle's.
+fn owner_of(own: &str, bundle: &Owner) -> Owner {
+    if own.is_empty() { bundle.clone() } else { Owner::new(own) }
+}
+
+fn fits(what: &str, text: &str, most: usize) -> Result<(), String> {
+    if text.len() <= most { Ok(()) } else { Err(format!("the {what} has {} bytes, more than {most}", text.len())) }
+}
+
+fn read_group(asked: &proto::GroupMod, owner: &Owner, names: &Names) -> Result<GroupMod, String> {
+    fits("group", &asked.group, MAX_GROUP_LEN)?;
+    let owner = owner_of(&asked.owner, owner);
+    let command = match asked.command() {
+        group_mod::Command::AsWritten => {
+            return parse_group_line(&owner, &asked.group, names).map_err(|e| format!("{e:#}"));
+        }
+        group_mod::Command::Add => GroupCommand::Add,
+        group_mod::Command::Modify => GroupCommand::Modify,
+        group_mod::Command::AddOrModify => GroupCommand::AddOrModify,
+        group_mod::Command::Delete => GroupCommand::Delete,
+        group_mod::Command::InsertBuckets => GroupCommand::InsertBuckets,
+        group_mod::Command::RemoveBuckets => GroupCommand::RemoveBuckets,
+    };
+    let mut change = parse_group_mod(&asked.group, command, names).map_err(|e| format!("{e:#}"))?;
+    if let GroupMod::Add(spec) | GroupMod::Modify { spec, .. } = &mut change
+        && spec.owner == Owner::user()
+    {
+        spec.owner = owner;
+    }
+    Ok(change)
+}
+
+fn read_meter(asked: &proto::MeterMod, owner: &Owner) -> Result<MeterMod, String> {
+    fits("meter", &asked.meter, MAX_FLOW_LEN)?;
+    let command = match asked.command() {
+        meter_mod::Command::Add => MeterCommand::Add,
+        meter_mod::Command::Modify => MeterCommand::Modify,
+        meter_mod::Command::Delete => MeterCommand::Delete,
+    };
+    let mut change = parse_meter_mod(&asked.meter, command).map_err(|e| format!("{e:#}"))?;
+    if let MeterMod::Add(spec) | MeterMod::Modify(spec) = &mut change
+        && spec.owner == Owner::user()
+    {
+        spec.owner = owner_of(&asked.owner, owner);
+    }
+    Ok(change)
 }
 
 /// What a change's text is to begin with.
@@ -155,7 +248,7 @@ fn reasons() -> String {
 enum Refused {
     Control(ControlError),
     /// Which change, counted from 0.
-    Mod(usize, FlowModError),
+    Change(usize, ChangeError),
 }
 
 impl From<ControlError> for Refused {
@@ -171,6 +264,8 @@ struct Totals {
     modified: u64,
     deleted: u64,
     unchanged: u64,
+    /// Groups and meters: added, changed and deleted.
+    others: [u64; 3],
 }
 
 impl Totals {
@@ -182,61 +277,82 @@ impl Totals {
         }
         self.modified += applied.modified.len() as u64;
         self.deleted += applied.removed.len() as u64;
+        for touched in &applied.touched {
+            let fate = match touched {
+                Touched::Group(_, fate) | Touched::Meter(_, fate) => *fate,
+                Touched::Table(_) => Fate::Modified,
+            };
+            self.others[fate as usize] += 1;
+        }
     }
 }
 
 /// Makes the changes one after the other.
-fn in_order(tables: &mut Tables, mods: &[FlowMod], now: Millis, totals: &mut Totals) -> Result<Vec<Applied>, Refused> {
-    let mut all = Vec::with_capacity(mods.len());
-    for (index, change) in mods.iter().enumerate() {
-        let applied = tables.apply(change, now).map_err(|e| Refused::Mod(index, e))?;
-        totals.count(&applied);
-        all.push(applied);
-    }
-    Ok(all)
-}
-
-/// Puts the flows that `adds` add in the place of those that `filter` selects. Flows in both stay and keep their
-/// counters, even if their owner or generation changes.
-fn replace(
-    tables: &mut Tables,
-    filter: &FlowFilter,
-    adds: &[FlowMod],
+fn in_order(
+    bridge: &mut Bridge,
+    mods: &[BridgeMod],
     now: Millis,
     totals: &mut Totals,
 ) -> Result<Vec<Applied>, Refused> {
-    let specs =
-        || adds.iter().filter_map(|change| if let FlowMod::Add { spec, .. } = change { Some(spec) } else { None });
-    let wanted: HashSet<(u8, u16, &Match)> = specs().map(|s| (s.table.get(), s.priority, &s.matches)).collect();
-    let leaving: Vec<_> = tables
-        .select(filter)
-        .filter(|rule| !wanted.contains(&(rule.spec.table.get(), rule.spec.priority, &rule.spec.matches)))
-        .map(|rule| FlowMod::delete(FlowFilter::strictly(&rule.spec)))
-        .collect();
-    let mut all = in_order(tables, &leaving, now, totals)?;
-    for (index, spec) in specs().enumerate() {
-        let there = tables.get_strict(spec.table, spec.priority, &spec.matches);
-        match there.map(|rule| compare(&rule.spec, spec)) {
-            Some(Alike::Wholly) => totals.unchanged += 1,
-            Some(Alike::ButOwner) => {
-                let keep = FlowMod::Add { spec: spec.clone(), check_overlap: false, reset_counts: false };
-                all.push(tables.apply(&keep, now).map_err(|e| Refused::Mod(index, e))?);
-                totals.unchanged += 1;
-            }
-            Some(Alike::No) | None => {
-                let change = adds.get(index).map_or(&[][..], std::slice::from_ref);
-                all.extend(in_order(tables, change, now, totals).map_err(|e| at(e, index))?);
-            }
-        }
+    let mut all = Vec::with_capacity(mods.len());
+    for (index, change) in mods.iter().enumerate() {
+        all.push(one(bridge, index, change, now, totals)?);
     }
     Ok(all)
 }
 
-fn at(error: Refused, index: usize) -> Refused {
-    match error {
-        Refused::Mod(_, error) => Refused::Mod(index, error),
-        other => other,
+fn one(
+    bridge: &mut Bridge,
+    index: usize,
+    change: &BridgeMod,
+    now: Millis,
+    totals: &mut Totals,
+) -> Result<Applied, Refused> {
+    let applied = apply(bridge, change, now).map_err(|e| Refused::Change(index, e))?;
+    totals.count(&applied);
+    Ok(applied)
+}
+
+/// Puts the flows that `mods` add in the place of those that `filter` selects. Flows in both stay and keep their
+/// counters, even if their owner or generation changes. Changes that are not to flows are made in their turn.
+fn replace(
+    bridge: &mut Bridge,
+    filter: &FlowFilter,
+    mods: &[BridgeMod],
+    now: Millis,
+    totals: &mut Totals,
+) -> Result<Vec<Applied>, Refused> {
+    let specs = mods.iter().filter_map(|change| match change {
+        BridgeMod::Flow(FlowMod::Add { spec, .. }) => Some(spec),
+        _ => None,
+    });
+    let wanted: HashSet<(u8, u16, &Match)> = specs.map(|s| (s.table.get(), s.priority, &s.matches)).collect();
+    let leaving: Vec<_> = bridge
+        .tables
+        .select(filter)
+        .filter(|rule| !wanted.contains(&(rule.spec.table.get(), rule.spec.priority, &rule.spec.matches)))
+        .map(|rule| FlowMod::delete(FlowFilter::strictly(&rule.spec)).into())
+        .collect();
+    let mut all = in_order(bridge, &leaving, now, totals)?;
+    for (index, change) in mods.iter().enumerate() {
+        let there = match change {
+            BridgeMod::Flow(FlowMod::Add { spec, .. }) => {
+                let rule = bridge.tables.get_strict(spec.table, spec.priority, &spec.matches);
+                rule.map(|rule| (compare(&rule.spec, spec), spec))
+            }
+            _ => None,
+        };
+        match there {
+            Some((Alike::Wholly, _)) => totals.unchanged += 1,
+            Some((Alike::ButOwner, spec)) => {
+                let keep = FlowMod::Add { spec: spec.clone(), check_overlap: false, reset_counts: false };
+                all.push(apply(bridge, &keep.into(), now).map_err(|e| Refused::Change(index, e))?);
+                totals.unchanged += 1;
+            }
+            Some((Alike::No, _)) | None => all.push(one(bridge, index, change, now, totals)?),
+        }
     }
+    Ok(all)
 }
 
 /// How alike two flows of the same table, priority and match are.

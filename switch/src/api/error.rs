@@ -12,7 +12,7 @@ pub(super) fn status(error: ControlError) -> Status {
         ControlError::BridgeExists { .. } | ControlError::PortExists { .. } | ControlError::NumberTaken { .. } => {
             Code::AlreadyExists
         }
-        ControlError::BadName { .. } | ControlError::BadNumber { .. } | ControlError::Flow { .. } => {
+        ControlError::BadName { .. } | ControlError::BadNumber { .. } | ControlError::Change { .. } => {
             Code::InvalidArgument
         }
         ControlError::TooManyBridges | ControlError::NoNumberLeft { .. } | ControlError::Worker { .. } => {

@@ -119,5 +119,7 @@ pub(super) fn flow(rule: &Rule, now: Millis, names: &Names) -> Flow {
         importance: spec.importance.into(),
         send_flow_rem: spec.send_flow_rem,
         modified_ms: now.since(rule.modified),
+        no_packet_counts: spec.no_packet_counts,
+        no_byte_counts: spec.no_byte_counts,
     }
 }

@@ -22,6 +22,7 @@ mod port;
 mod socket;
 mod stats;
 mod status;
+mod table;
 mod trace;
 mod watch;
 
@@ -37,6 +38,7 @@ use sluice_proto::v1::packet_service_server::PacketServiceServer;
 use sluice_proto::v1::port_service_server::PortServiceServer;
 use sluice_proto::v1::stats_service_server::StatsServiceServer;
 use sluice_proto::v1::status_service_server::StatusServiceServer;
+use sluice_proto::v1::table_service_server::TableServiceServer;
 use sluice_proto::v1::trace_service_server::TraceServiceServer;
 use sluice_proto::{FILE_DESCRIPTOR_SET, MAX_MESSAGE_LEN};
 use std::future::Future;
@@ -120,6 +122,7 @@ async fn router(api: &Api) -> tonic::transport::server::Router {
     }
     serving!(BridgeServiceServer, PortServiceServer, FlowServiceServer, StatsServiceServer, FdbServiceServer);
     serving!(TraceServiceServer, PacketServiceServer, EventServiceServer, StatusServiceServer);
+    serving!(TableServiceServer);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -132,6 +135,7 @@ async fn router(api: &Api) -> tonic::transport::server::Router {
         .add_service(limited!(BridgeServiceServer))
         .add_service(limited!(PortServiceServer))
         .add_service(limited!(FlowServiceServer))
+        .add_service(limited!(TableServiceServer))
         .add_service(limited!(StatsServiceServer))
         .add_service(limited!(FdbServiceServer))
         .add_service(limited!(TraceServiceServer))

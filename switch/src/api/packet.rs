@@ -3,13 +3,15 @@
 use super::trace::port_number;
 use super::watch::Watched;
 use super::{Api, error, find_bridge};
-use crate::Datapath;
+use crate::control::tracks;
+use crate::{ChangeError, Datapath};
 use sluice_flows::PortNo;
 use sluice_flows::action::{Action, PacketInReason};
+use sluice_flows::field::Field;
 use sluice_flows::packet::{Frame, MAX_FRAME_LEN};
-use sluice_flows::text::{Names, parse_actions};
+use sluice_flows::text::{Names, parse_actions, show_value};
 use sluice_proto::v1::packet_service_server::PacketService;
-use sluice_proto::v1::{PacketIn, PacketOutReply, PacketOutRequest, WatchPacketInsRequest};
+use sluice_proto::v1::{PacketField, PacketIn, PacketOutReply, PacketOutRequest, WatchPacketInsRequest};
 use tonic::{Request, Response, Status};
 
 /// Length of an Ethernet header: a shorter frame is none.
@@ -62,6 +64,10 @@ fn packet_out(datapath: &Datapath, request: &PacketOutRequest) -> Result<(), Sta
     } else {
         parse_actions(&request.actions, &names).map_err(|e| Status::invalid_argument(format!("{e:#}")))?
     };
+    if tracks(&actions) {
+        return Err(Status::invalid_argument(ChangeError::Untracked.to_string()));
+    }
+    bridge.check_references(&actions).map_err(|e| Status::invalid_argument(e.to_string()))?;
     datapath.packet_out(&bridge.name, in_port, Frame::from_bytes(&request.frame), actions).map_err(error::status)
 }
 
@@ -90,5 +96,12 @@ fn packet_in(datapath: &Datapath, packet: crate::PacketIn) -> PacketIn {
         frame: packet.frame.to_vec(),
         frame_len: u32::try_from(packet.frame_len).unwrap_or(u32::MAX),
         lost: packet.lost,
+        userdata: about.userdata.to_vec(),
+        metadata: about.metadata.iter().map(|(field, value)| metadata(*field, *value)).collect(),
     }
+}
+
+/// A field as flows print it.
+fn metadata(field: Field, value: u128) -> PacketField {
+    PacketField { name: field.info().name.to_owned(), value: show_value(field, value).to_string() }
 }

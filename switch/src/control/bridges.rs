@@ -1,6 +1,7 @@
 //! Bridges: added, removed, listed.
 
-use super::{ControlError, Datapath, State};
+use super::changes::refused;
+use super::{ControlError, Datapath, State, apply};
 use crate::event::EventKind;
 use sluice_flows::action::Action;
 use sluice_flows::bridge::{Bridge, BridgeId};
@@ -37,8 +38,8 @@ impl Datapath {
         let id = free.ok_or(ControlError::TooManyBridges)?;
         let mut bridge = Bridge::new(id, name);
         if fail_mode == FailMode::Standalone {
-            let applied = bridge.tables.apply(&FlowMod::add(default_flow()), self.clock().now());
-            applied.map_err(|source| ControlError::Flow { bridge: name.to_owned(), number: 1, source })?;
+            let flow = FlowMod::add(default_flow()).into();
+            apply(&mut bridge, &flow, self.clock().now()).map_err(|source| refused(name, 1, source))?;
         }
         state.model.bridges.insert(id, Arc::new(bridge));
         self.inner.publish(&mut state);

@@ -1,8 +1,8 @@
 //! Why the control side refused something: what, where, why, and what to do next.
 
+use super::untracked::ChangeError;
 use crate::port::PortError;
 use sluice_flows::PortNo;
-use sluice_flows::flow_mod::FlowModError;
 use std::io;
 use thiserror::Error;
 
@@ -95,15 +95,15 @@ pub enum ControlError {
     /// The device refused.
     #[error(transparent)]
     Port(#[from] PortError),
-    /// A flow was refused; no flow of the bundle was changed.
+    /// A change was refused, and with it all of its bundle.
     #[error("bridge {bridge}, change {number} of the bundle: {source}")]
-    Flow {
+    Change {
         /// The bridge.
         bridge: String,
         /// Which change, counted from 1.
         number: usize,
         /// Why.
-        source: FlowModError,
+        source: ChangeError,
     },
     /// The switch is ending.
     #[error("the switch is ending")]

@@ -1,4 +1,4 @@
-//! What has to be done now and then: flows and MAC addresses expire, devices come and go.
+//! What has to be done now and then: flows and MAC addresses expire, devices come and go, packets make flows.
 
 use super::{Datapath, Inner};
 use crate::datapath::Notice;
@@ -24,6 +24,7 @@ fn run(inner: &Weak<Inner>, notices: &Receiver<Notice>) {
         match notice {
             Ok(Notice::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Ok(Notice::Gone(port)) => inner.port_gone(port),
+            Ok(Notice::Effects) => Datapath { inner }.apply_waiting(),
             Err(RecvTimeoutError::Timeout) => Datapath { inner }.maintain(),
         }
     }
@@ -33,6 +34,7 @@ impl Datapath {
     /// Expires what is due by the clock and looks at the devices. Done by itself twice a second; tests that move the
     /// clock call it instead of waiting.
     pub fn maintain(&self) {
+        self.apply_waiting();
         self.expire_flows();
         for entry in self.inner.shared.macs.expire(self.clock().now()) {
             self.inner.shared.events.publish(Some(entry.bridge), EventKind::MacAged { entry });

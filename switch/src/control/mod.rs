@@ -11,16 +11,21 @@
 //! ([`Datapath::sync_stats`], [`Datapath::remove_port`], dumps) where blocking is allowed.
 
 mod bridges;
+mod changes;
+mod effects;
 mod error;
-mod flows;
 mod maintenance;
 mod ports;
 mod reading;
+mod untracked;
 
 pub use bridges::FailMode;
+pub use changes::{BundleResult, OtherChanges};
+pub(crate) use effects::Waiting;
 pub use error::ControlError;
-pub use flows::BundleResult;
 pub use ports::{PortChange, PortDevice, PortInfo, PortRequest};
+pub use untracked::ChangeError;
+pub(crate) use untracked::{apply, tracks};
 
 use crate::clock::Clock;
 use crate::datapath::{Notice, Settings, Shared, WorkerHandle, spawn};
@@ -85,12 +90,12 @@ pub struct Datapath {
 struct Inner {
     shared: Arc<Shared>,
     workers: Vec<WorkerHandle>,
-    state: Mutex<State>,
     maintenance: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What the control side alone knows.
-struct State {
+#[derive(Default)]
+pub(crate) struct State {
     /// The model to be changed next; the published one is a clone of it.
     model: Model,
     ports: BTreeMap<DpPort, PortState>,
@@ -115,6 +120,8 @@ impl Datapath {
             cells: (0..count).map(|_| Default::default()).collect(),
             drops: (0..count).map(|_| Default::default()).collect(),
             notices,
+            state: Mutex::default(),
+            waiting: Waiting::default(),
             settings: Settings {
                 pin: config.pin,
                 caches: config.caches,
@@ -123,7 +130,6 @@ impl Datapath {
                 megaflow_idle: config.megaflow_idle,
                 packet_in_rate: config.packet_in_rate,
             },
-            effects: Default::default(),
         });
         let mut workers = Vec::with_capacity(count);
         for worker in 0..count {
@@ -135,8 +141,7 @@ impl Datapath {
                 }
             }
         }
-        let state = Mutex::new(State { model: Model::default(), ports: BTreeMap::new(), ended: false });
-        let inner = Arc::new(Inner { shared, workers, state, maintenance: Mutex::new(None) });
+        let inner = Arc::new(Inner { shared, workers, maintenance: Mutex::new(None) });
         let thread = maintenance::spawn(Arc::downgrade(&inner), receiver)
             .map_err(|source| ControlError::Worker { worker: count, source })?;
         *inner.maintenance.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
@@ -161,7 +166,7 @@ impl Datapath {
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Locks the state for a change.
@@ -172,9 +177,7 @@ impl Inner {
 
     /// Makes the changed model the one in force. Returns its generation.
     fn publish(&self, state: &mut State) -> u64 {
-        state.model.generation += 1;
-        self.shared.model.store(Arc::new(state.model.clone()));
-        state.model.generation
+        self.shared.publish(state)
     }
 
     fn shutdown(&self) {

@@ -3,6 +3,7 @@
 use super::drops::Drops;
 use super::punt::Punts;
 use crate::clock::Clock;
+use crate::control::{State, Waiting};
 use crate::event::Events;
 use crate::mac_table::MacTable;
 use crate::stats::WorkerCells;
@@ -11,9 +12,7 @@ use crossbeam::channel::Sender;
 use crossbeam::utils::CachePadded;
 use sluice_flows::DpPort;
 use sluice_flows::bridge::Model;
-use sluice_flows::datapath::Effect;
-use sluice_flows::rule::Millis;
-use std::sync::OnceLock;
+use std::sync::Mutex;
 use std::time::Instant;
 
 /// What a worker tells the control side.
@@ -21,6 +20,8 @@ use std::time::Instant;
 pub(crate) enum Notice {
     /// A port's device is gone for good.
     Gone(DpPort),
+    /// Something that packets do to the tables waits.
+    Effects,
     /// The switch is ending.
     Stop,
 }
@@ -42,9 +43,6 @@ pub(crate) struct Settings {
     pub(crate) packet_in_rate: u64,
 }
 
-/// Brings about what packets do to the tables, as of a moment. It is called by workers and does not wait for them.
-pub(crate) type EffectSink = Box<dyn Fn(&[Effect], Millis) + Send + Sync>;
-
 /// What all workers and the control side share.
 pub(crate) struct Shared {
     pub(crate) model: ArcSwap<Model>,
@@ -56,16 +54,8 @@ pub(crate) struct Shared {
     pub(crate) cells: Box<[CachePadded<WorkerCells>]>,
     pub(crate) drops: Box<[Drops]>,
     pub(crate) notices: Sender<Notice>,
+    /// What the control side changes. Workers only ever try to lock it.
+    pub(crate) state: Mutex<State>,
+    pub(crate) waiting: Waiting,
     pub(crate) settings: Settings,
-    /// Set once by the control side.
-    pub(crate) effects: OnceLock<EffectSink>,
-}
-
-impl Shared {
-    /// Brings about what packets did to the tables at `now`.
-    pub(crate) fn apply_effects(&self, effects: &[Effect], now: Millis) {
-        if let Some(sink) = self.effects.get() {
-            sink(effects, now);
-        }
-    }
 }

@@ -1,0 +1,221 @@
+//! Flows, groups, meters and what is said of tables: bundles of changes, all or nothing.
+
+use super::untracked::{ChangeError, apply};
+use super::{ControlError, Datapath, State};
+use crate::datapath::Shared;
+use crate::event::{EventKind, FlowChanges};
+use sluice_flows::bridge::{Bridge, BridgeId};
+use sluice_flows::bridge_mod::{BridgeMod, Fate, Touched};
+use sluice_flows::flow_mod::Applied;
+use sluice_flows::rule::{Millis, Rule};
+use sluice_flows::table::{RemovedReason, Tables};
+use std::sync::{Arc, MutexGuard};
+
+/// What a bundle did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BundleResult {
+    /// How many flows it touched.
+    pub changes: FlowChanges,
+    /// How many groups and meters it touched.
+    pub others: OtherChanges,
+    /// Generation of the model that holds the change.
+    pub generation: u64,
+}
+
+/// How many groups and meters a bundle touched; tables whose settings it changed count as modified.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OtherChanges {
+    /// Groups and meters added.
+    pub added: u64,
+    /// Groups, meters and tables changed.
+    pub modified: u64,
+    /// Groups and meters deleted.
+    pub deleted: u64,
+}
+
+/// Flows that are gone, and why.
+pub(crate) type Removed = Vec<(Arc<Rule>, RemovedReason)>;
+
+impl Datapath {
+    /// Makes all the changes to one bridge, in order, or none of them.
+    ///
+    /// # Errors
+    /// When there is no such bridge, or a change is refused.
+    pub fn apply_bundle<M>(&self, bridge: &str, changes: &[M]) -> Result<BundleResult, ControlError>
+    where
+        M: Clone + Into<BridgeMod>,
+    {
+        self.apply_bundles(&[(bridge, changes)])
+    }
+
+    /// Makes all the changes to several bridges, or none of them: no packet sees a part of them.
+    ///
+    /// # Errors
+    /// When a bridge does not exist, or a change is refused.
+    pub fn apply_bundles<M>(&self, bundles: &[(&str, &[M])]) -> Result<BundleResult, ControlError>
+    where
+        M: Clone + Into<BridgeMod>,
+    {
+        let now = self.clock().now();
+        let mut state = self.inner.lock_for_change()?;
+        let before = state.model.clone();
+        let mut all = Vec::with_capacity(bundles.len());
+        for (name, changes) in bundles {
+            let result = state.edit(name, |bridge| {
+                let numbered = (1..).zip(changes.iter());
+                let done = numbered.map(|(number, change)| {
+                    apply(bridge, &change.clone().into(), now).map_err(|source| refused(name, number, source))
+                });
+                done.collect::<Result<Vec<_>, ControlError>>()
+            });
+            match result {
+                Ok(applied) => all.push(applied),
+                Err(error) => {
+                    state.model = before;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(self.commit(state, all))
+    }
+
+    /// Changes a bridge as `edit` does, in one step. The bridge is not changed if it fails; `edit` says what it did so
+    /// that it can be made known.
+    ///
+    /// # Errors
+    /// When there is no such bridge, or what `edit` returns.
+    pub fn edit<E: From<ControlError>>(
+        &self,
+        bridge: &str,
+        edit: impl FnOnce(&mut Bridge, Millis) -> Result<Vec<Applied>, E>,
+    ) -> Result<BundleResult, E> {
+        let now = self.clock().now();
+        let mut state = self.inner.lock_for_change()?;
+        let applied = state.edit(bridge, |bridge| edit(bridge, now))?;
+        Ok(self.commit(state, vec![applied]))
+    }
+
+    /// Publishes the changes and tells of them.
+    fn commit(&self, mut state: MutexGuard<'_, State>, all: Vec<(BridgeId, Vec<Applied>)>) -> BundleResult {
+        let mut total = BundleResult { generation: state.model.generation, ..BundleResult::default() };
+        if !all.iter().flat_map(|(_, applied)| applied).any(Applied::changed) {
+            return total;
+        }
+        let shared = &self.inner.shared;
+        total.generation = shared.publish(&mut state);
+        drop(state);
+        for (bridge, applied) in &all {
+            let changes = shared.tell_changes(*bridge, applied, total.generation);
+            total.changes.added += changes.added;
+            total.changes.modified += changes.modified;
+            total.changes.deleted += changes.deleted;
+            total.others.count(applied);
+        }
+        let removed = all.into_iter().map(|(bridge, applied)| (bridge, removed_of(applied)));
+        self.tell_removed(removed.filter(|(_, removed)| !removed.is_empty()).collect());
+        total
+    }
+
+    /// Removes the flows whose time is up, and tells of them.
+    pub(super) fn expire_flows(&self) {
+        let now = self.clock().now();
+        let due = |t: &Tables| !t.expired(now).is_empty();
+        if !self.model().bridges.values().any(|b| due(&b.tables)) {
+            return;
+        }
+        // A flow may look idle only because its packets were not credited yet.
+        self.sync_stats();
+        let mut all: Vec<(BridgeId, Removed)> = Vec::new();
+        {
+            let mut state = self.inner.lock();
+            let bridges: Vec<_> =
+                state.model.bridges.iter().filter(|(_, b)| due(&b.tables)).map(|(id, _)| *id).collect();
+            for id in bridges {
+                if let Some(bridge) = state.bridge_mut(id) {
+                    all.push((id, bridge.expire(now)));
+                }
+            }
+            if all.iter().all(|(_, removed)| removed.is_empty()) {
+                return;
+            }
+            self.inner.shared.publish(&mut state);
+        }
+        self.tell_removed(all);
+    }
+
+    /// Tells of flows that are gone: of those that timed out, and of others that asked for it.
+    pub(super) fn tell_removed(&self, all: Vec<(BridgeId, Removed)>) {
+        let told = |rule: &Rule, reason| {
+            rule.spec.send_flow_rem || matches!(reason, RemovedReason::IdleTimeout | RemovedReason::HardTimeout)
+        };
+        let told = |(bridge, removed): (BridgeId, Removed)| {
+            removed.into_iter().filter(|(rule, why)| told(rule, *why)).map(move |(rule, why)| (bridge, rule, why))
+        };
+        let mut synced = false;
+        for (bridge, rule, reason) in all.into_iter().flat_map(told) {
+            if !std::mem::replace(&mut synced, true) {
+                // What workers have not credited yet belongs to the final counters.
+                self.sync_stats();
+            }
+            self.inner.shared.events.publish(Some(bridge), EventKind::FlowRemoved { rule, reason });
+        }
+    }
+}
+
+impl State {
+    /// Changes a bridge; the caller publishes. It is as before if `edit` fails.
+    fn edit<E: From<ControlError>>(
+        &mut self,
+        bridge: &str,
+        edit: impl FnOnce(&mut Bridge) -> Result<Vec<Applied>, E>,
+    ) -> Result<(BridgeId, Vec<Applied>), E> {
+        let mut next = (*self.bridge(bridge)?).clone();
+        let applied = edit(&mut next)?;
+        let id = next.id;
+        self.model.bridges.insert(id, Arc::new(next));
+        Ok((id, applied))
+    }
+}
+
+impl Shared {
+    /// Makes the changed model the one in force. Returns its generation.
+    pub(super) fn publish(&self, state: &mut State) -> u64 {
+        state.model.generation += 1;
+        self.model.store(Arc::new(state.model.clone()));
+        state.model.generation
+    }
+
+    /// Tells that flows were changed, if any were. Returns how many.
+    pub(super) fn tell_changes(&self, bridge: BridgeId, applied: &[Applied], generation: u64) -> FlowChanges {
+        let changes = FlowChanges {
+            added: applied.iter().filter(|a| a.added.is_some()).count() as u64,
+            modified: applied.iter().map(|a| a.modified.len() as u64).sum(),
+            deleted: applied.iter().map(|a| a.removed.len() as u64).sum(),
+        };
+        if changes != FlowChanges::default() {
+            self.events.publish(Some(bridge), EventKind::FlowsChanged { changes, generation });
+        }
+        changes
+    }
+}
+
+impl OtherChanges {
+    fn count(&mut self, applied: &[Applied]) {
+        for touched in applied.iter().flat_map(|a| &a.touched) {
+            match touched {
+                Touched::Group(_, Fate::Added) | Touched::Meter(_, Fate::Added) => self.added += 1,
+                Touched::Group(_, Fate::Deleted) | Touched::Meter(_, Fate::Deleted) => self.deleted += 1,
+                Touched::Group(..) | Touched::Meter(..) | Touched::Table(_) => self.modified += 1,
+            }
+        }
+    }
+}
+
+/// The flows that changes removed.
+pub(super) fn removed_of(applied: Vec<Applied>) -> Removed {
+    applied.into_iter().flat_map(|a| a.removed).collect()
+}
+
+pub(super) fn refused(bridge: &str, number: usize, source: ChangeError) -> ControlError {
+    ControlError::Change { bridge: bridge.to_owned(), number, source }
+}
