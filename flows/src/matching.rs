@@ -63,6 +63,16 @@ impl Match {
         self.words.get(rank).copied()
     }
 
+    /// Value and mask of word `index`; zeros if it is not looked at.
+    #[inline]
+    fn at(&self, index: usize) -> [u64; 2] {
+        if self.map >> index & 1 == 0 {
+            return [0, 0];
+        }
+        let rank = (self.map & ((1 << index) - 1)).count_ones() as usize;
+        self.word(rank).unwrap_or_default()
+    }
+
     /// The values, as a key.
     pub fn value(&self) -> FlowKey {
         let mut key = FlowKey::ZERO;
@@ -83,7 +93,14 @@ impl Match {
 
     /// Value and mask of `slot`, right-aligned.
     pub fn get(&self, slot: Slot) -> (u128, u128) {
-        (self.value().get(slot), self.mask().get(slot))
+        let word = usize::from(slot.word);
+        let high = self.at(word);
+        let low = if slot.bits == 128 { self.at(word + 1) } else { [0, 0] };
+        let part = |which: usize| match slot.bits {
+            128 => u128::from(high[which]) << 64 | u128::from(low[which]),
+            _ => u128::from(high[which] >> slot.shift) & slot.max(),
+        };
+        (part(0), part(1))
     }
 
     /// Value and mask of `field`, right-aligned.
@@ -112,14 +129,18 @@ impl Match {
 
     /// Whether every packet that satisfies `self` also satisfies `other`: OpenFlow's non-strict selection.
     pub fn is_within(&self, other: &Self) -> bool {
-        let (value, mask) = (self.value(), self.mask());
-        other.words().all(|(i, v, m)| mask.0[i] & m == m && value.0[i] & m == v)
+        other.words().all(|(i, v, m)| {
+            let [value, mask] = self.at(i);
+            mask & m == m && value & m == v
+        })
     }
 
     /// Whether some packet could satisfy both.
     pub fn overlaps(&self, other: &Self) -> bool {
-        let (value, mask) = (self.value(), self.mask());
-        other.words().all(|(i, v, m)| (value.0[i] ^ v) & m & mask.0[i] == 0)
+        other.words().all(|(i, v, m)| {
+            let [value, mask] = self.at(i);
+            (value ^ v) & m & mask == 0
+        })
     }
 
     /// Bytes of heap memory it holds.
@@ -141,6 +162,7 @@ impl fmt::Debug for Match {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::field::FIELDS;
 
     fn port_80() -> Match {
         let mut m = Match::any();
@@ -171,6 +193,16 @@ mod tests {
         let mut other = Match::any();
         other.set_field(Field::TcpDst, 81);
         assert!(!other.overlaps(&narrow));
+    }
+
+    #[test]
+    fn every_field_is_read_from_the_words_as_from_the_whole_key() {
+        let mut m = port_80();
+        m.set(Field::Ipv6Dst.slot(), 0x2001_0db8 << 96 | 7, u128::MAX << 1);
+        m.set(Field::Metadata.slot(), 5, 0xff);
+        for info in FIELDS {
+            assert_eq!(m.get(info.slot), (m.value().get(info.slot), m.mask().get(info.slot)), "{}", info.name);
+        }
     }
 
     #[test]

@@ -288,7 +288,8 @@ impl Classifier {
     /// Every rule whose match is `matches` or narrower, in no particular order.
     pub fn within<'a>(&'a self, matches: &'a Match) -> impl Iterator<Item = &'a Arc<Rule>> {
         let subtables = self.subtables.iter().filter(|r| r.subtable.may_be_within(matches));
-        subtables.flat_map(|r| r.subtable.iter()).filter(|r| r.spec.matches.is_within(matches))
+        let all = matches.is_any();
+        subtables.flat_map(|r| r.subtable.iter()).filter(move |r| all || r.spec.matches.is_within(matches))
     }
 
     /// A rule of this priority, other than the one with this very match, that some packet could match besides this

@@ -156,11 +156,11 @@ impl Shape {
         })
     }
 
-    /// The hash at the end of each stage, for a key or the values of a match.
-    fn hashes(&self, values: &FlowKey) -> SmallVec<[u32; 4]> {
+    /// The hash at the end of each stage, for the values of a match with this mask.
+    fn hashes(&self, matches: &Match) -> SmallVec<[u32; 4]> {
         let mut hash = RunningHash::START;
         let hashes = self.stages().map(|(words, ..)| {
-            words.iter().for_each(|w| hash.add(w.of(values)));
+            words.iter().for_each(|w| hash.add(matches.word(w.rank.into()).map_or(0, |[value, _]| value)));
             hash.finish()
         });
         hashes.collect()
@@ -358,7 +358,7 @@ impl Subtable {
 
     /// The rule with this priority and this match, which must fit.
     pub(super) fn get(&self, priority: u16, matches: &Match) -> Option<&Arc<Rule>> {
-        let hash = self.hash(&self.shape.hashes(&matches.value()));
+        let hash = self.hash(&self.shape.hashes(matches));
         let mut found = self.rules.find(hash).iter();
         found.find(|e| e.hash == hash && is_rule(e, priority, matches)).map(|e| &e.rule)
     }
@@ -366,7 +366,7 @@ impl Subtable {
     /// Adds a rule that fits; one with the same priority and match is replaced and returned.
     pub(super) fn insert(&mut self, rule: Arc<Rule>) -> Option<Arc<Rule>> {
         let (priority, soft) = (rule.spec.priority, is_soft(&rule.spec.actions));
-        let hashes = self.shape.hashes(&rule.spec.matches.value());
+        let hashes = self.shape.hashes(&rule.spec.matches);
         let hash = self.hash(&hashes);
         let same = |e: &Entry| is_rule(e, priority, &rule.spec.matches);
         self.hard += u32::from(!soft);
@@ -383,7 +383,7 @@ impl Subtable {
 
     /// Removes the rule with this priority and this match, which must fit.
     pub(super) fn remove(&mut self, priority: u16, matches: &Match) -> Option<Arc<Rule>> {
-        let hashes = self.shape.hashes(&matches.value());
+        let hashes = self.shape.hashes(matches);
         let entry = self.rules.remove(self.hash(&hashes), |e| is_rule(e, priority, matches))?;
         self.hard -= u32::from(!entry.soft);
         self.stages.iter_mut().zip(&hashes).for_each(|(counts, hash)| counts.subtract(*hash));
