@@ -18,6 +18,7 @@ mod token;
 mod value;
 mod words;
 
+pub(crate) use action::{BUNDLE_ALGORITHMS, MULTIPATH_ALGORITHMS, REASONS};
 pub(crate) use value::{CT_FLAGS, FRAGS, TCP_FLAGS, TUN_FLAGS};
 
 pub use error::{ErrorKind, ParseError, Parsed, Warning};

@@ -80,9 +80,17 @@ pub enum ErrorKind {
     /// `->` is missing.
     #[error("`->` and a field missing")]
     MissingArrow,
-    /// An action behind `goto_table`.
-    #[error("nothing can follow goto_table")]
-    AfterGoto,
+    /// A subfield that is too narrow for the numbers that go into it.
+    #[error("has {bits} bits, too few for numbers up to {most}")]
+    TooNarrow {
+        /// Its bits.
+        bits: u8,
+        /// The largest number.
+        most: u32,
+    },
+    /// Lists of actions within lists of actions, too many of them.
+    #[error("too deep: at most {0} lists of actions can stand within each other")]
+    TooDeep(u8),
     /// `drop` beside other actions.
     #[error("drop cannot stand beside other actions")]
     DropNotAlone,

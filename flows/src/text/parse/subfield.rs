@@ -40,3 +40,15 @@ pub(crate) fn read(word: Word<'_>) -> Result<Subfield, Fault> {
         _ => Err(bad()),
     }
 }
+
+/// As [`read`], for a place that has room for the short names of OpenFlow's fields only: not for experimenters' fields,
+/// whose names are long on the wire.
+pub(crate) fn read_short(word: Word<'_>) -> Result<Subfield, Fault> {
+    const LONG: [&str; 3] = ["NXOXM_", "ONFOXM_", "ERICOXM_"];
+    let part = read(word)?;
+    let name = part.field.info().nxm.first();
+    match name.is_none_or(|name| LONG.iter().any(|experimenter| name.starts_with(experimenter))) {
+        true => Err(word.fault(ErrorKind::NotAllowed("an experimenter's field, which OpenFlow has no room for here"))),
+        false => Ok(part),
+    }
+}
