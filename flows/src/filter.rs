@@ -102,11 +102,11 @@ fn any(actions: &[Action], test: &dyn Fn(&Action) -> bool) -> bool {
     })
 }
 
-/// Whether the action names `port` as an output.
+/// Whether the action names `port` as an output. Those that cut the packet, `bundle` and `resubmit` do not count, as in OVS.
 fn outputs_to(action: &Action, port: PortNo) -> bool {
     match action {
         Action::Output(to) => *to == port,
-        Action::OutputTruncated { port: to, .. } | Action::Enqueue { port: to, .. } => *to == port,
+        Action::Enqueue { port: to, .. } => *to == port,
         Action::Controller(_) => port == PortNo::CONTROLLER,
         _ => false,
     }

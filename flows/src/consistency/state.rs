@@ -65,7 +65,7 @@ impl<'a> State<'a> {
         if let Err(error) = verify(actions, place) {
             return Err(error.at(self.action));
         }
-        let known = self.known.clone();
+        let known = self.known;
         self.depth += 1;
         let result = self.list(actions);
         self.depth -= 1;

@@ -1,7 +1,9 @@
 //! What Open vSwitch 3.1.0's `ovs-ofctl parse-flow` accepts and refuses.
 
 use super::*;
+use crate::action::{ModAction, Subfield};
 use crate::field::Field;
+use crate::port::PortNo;
 
 fn table(n: u8) -> TableId {
     TableId::new(n).unwrap()
@@ -161,7 +163,7 @@ fn goto_table_leads_forward_and_comes_last() {
     assert!(ok(&Match::any(), &[output.clone(), Action::GotoTable(table(4))]));
     assert_eq!(
         check_in(0, &Match::any(), &[Action::GotoTable(table(4)), output]),
-        Err(ConsistencyError::GotoNotLast { action: 1 })
+        Err(ConsistencyError::Order { action: 2, name: "output", before: "goto_table" })
     );
     let resubmit = Action::Resubmit { port: None, table: Some(table(3)), ct: false, extended: true };
     assert!(check_in(3, &Match::any(), &[resubmit]).is_ok());

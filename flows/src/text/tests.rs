@@ -1,5 +1,6 @@
 //! Tests of flow text as a whole.
 
+mod actions;
 mod cases;
 mod errors;
 mod groups;

@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 const FLOWS: usize = 300;
 
 /// Runs `ovs-ofctl`, with `input` on its standard input; `None` if it is not installed.
-fn ovs_ofctl(args: &[&str], input: &str) -> Option<(bool, String, String)> {
+pub(crate) fn ovs_ofctl(args: &[&str], input: &str) -> Option<(bool, String, String)> {
     let child = Command::new("ovs-ofctl")
         .args(args)
         .stdin(Stdio::piped())

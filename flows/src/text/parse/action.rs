@@ -61,7 +61,7 @@ impl Reader<'_> {
         let mut list = List::default();
         let mut drop = None;
         for pair in Pairs::new(text) {
-            let range = whole(&pair);
+            let range = whole(&pair, text);
             if pair.key.text.eq_ignore_ascii_case("drop") {
                 no_argument(&pair)?;
                 drop = Some(range);
@@ -90,7 +90,6 @@ impl Reader<'_> {
         let word = pair.key.text.to_ascii_lowercase();
         Ok(match word.as_str() {
             "output" | "output_reg" => output::output(arg, names)?,
-            "output_trunc" => output::truncated(arg, names)?,
             "controller" => output::controller(arg)?,
             "enqueue" => output::enqueue(arg, names)?,
             "group" => output::group(arg)?,
@@ -124,9 +123,11 @@ impl Reader<'_> {
     }
 }
 
-/// All that a pair was written with.
-fn whole(pair: &Pair<'_>) -> Range<usize> {
-    pair.key.at..pair.value.range().end.max(pair.key.range().end)
+/// All that a pair of `text` was written with, its closing parenthesis too.
+fn whole(pair: &Pair<'_>, text: Word<'_>) -> Range<usize> {
+    let end = pair.value.range().end.max(pair.key.range().end);
+    let closed = pair.delimiter == Some(b'(') && text.text.as_bytes().get(end - text.at) == Some(&b')');
+    pair.key.at..end + usize::from(closed)
 }
 
 /// Checks the order and the place of `actions`, which were written at `ranges` within `text`.

@@ -5,7 +5,7 @@ use super::error::{ErrorKind, Fault, Notice, ParseError, Parsed};
 use super::matching::Builder;
 use super::token::{Pair, Pairs, Word};
 use super::{suggest, value};
-use crate::action::Action;
+use crate::action::{Action, GroupId};
 use crate::consistency;
 use crate::filter::{FlowFilter, OwnerFilter};
 use crate::flow_mod::FlowMod;
@@ -51,6 +51,7 @@ const KEYS: &[&str] = &[
     "no_packet_counts",
     "no_byte_counts",
     "out_port",
+    "out_group",
     "owner",
     "actions",
     "duration",
@@ -84,6 +85,7 @@ struct Line<'a> {
     check_overlap: bool,
     reset_counts: bool,
     out_port: Option<PortNo>,
+    out_group: Option<GroupId>,
     owner: Option<&'a str>,
 }
 
@@ -109,6 +111,7 @@ fn read<'a>(text: Word<'a>, verb: Verb, names: &'a Names) -> Result<Read<'a>, Fa
         check_overlap: false,
         reset_counts: false,
         out_port: None,
+        out_group: None,
         owner: None,
     };
     let mut pairs = Pairs::new(text);
@@ -149,6 +152,15 @@ fn actions_after<'a>(pair: &Pair<'a>, pairs: &Pairs<'a>) -> Option<Word<'a>> {
         }
         Some(_) => None,
     }
+}
+
+/// The group that flows must name; none for `any`.
+fn out_group(word: Word<'_>) -> Result<Option<GroupId>, Fault> {
+    if word.text.eq_ignore_ascii_case("any") {
+        return Ok(None);
+    }
+    let id = value::number_to(word, "out_group", GroupId::MAX.0.into())?;
+    Ok(Some(GroupId(id as u32)))
 }
 
 impl<'a> Line<'a> {
@@ -192,7 +204,12 @@ impl<'a> Line<'a> {
                 }
                 self.out_port = Some(value::port(value, self.names)?).filter(|p| *p != PortNo::NONE);
             }
-            "out_group" => return Err(key.fault(ErrorKind::Unsupported)),
+            "out_group" => {
+                if self.verb.has_actions() {
+                    return Err(key.fault(ErrorKind::NotAllowed("only deletions and dumps select flows by out_group")));
+                }
+                self.out_group = out_group(value)?;
+            }
             "owner" => {
                 numeric("an owner")?;
                 let text = value.text;
@@ -274,7 +291,7 @@ impl Read<'_> {
             cookie,
             cookie_mask,
             out_port: self.line.out_port,
-            out_group: None,
+            out_group: self.line.out_group,
             owner: self.line.owner.filter(|_| !self.line.verb.has_actions()).map(OwnerFilter::new),
             generation_below: None,
         }

@@ -292,18 +292,7 @@ fn bucket(text: Word<'_>, kind: Option<GroupKind>, names: &Names) -> Result<Buck
 fn bucket_actions(text: Word<'_>, pieces: &[(usize, usize)], names: &Names) -> Result<Vec<Action>, Fault> {
     let mut actions = Vec::new();
     for &(from, to) in pieces {
-        let list = action::read_list(text.part(from, to.max(from)), names)?;
-        for (action, range) in list.actions.iter().zip(&list.ranges) {
-            let word = match action {
-                Action::GotoTable(_)
-                | Action::WriteMetadata { .. }
-                | Action::ClearActions
-                | Action::WriteActions(_) => "a bucket is an action set: it has no instructions",
-                _ => continue,
-            };
-            return Err(Fault::new(range.clone(), ErrorKind::NotAllowed(word)));
-        }
-        actions.extend(list.actions);
+        actions.extend(action::read_bucket(text.part(from, to.max(from)), names)?.actions);
     }
     Ok(actions)
 }

@@ -1,7 +1,5 @@
 //! Texts and how they print. Those without a remark print the same under `ovs-ofctl parse-flow`.
 
-use crate::action::{Action, ModAction};
-use crate::field::Field;
 use crate::filter::FlowFilter;
 use crate::flow_mod::FlowMod;
 use crate::owner::Owner;
@@ -162,88 +160,6 @@ fn values_that_do_not_fit_are_cut_with_a_warning() {
         assert_eq!(show_match(&read, Names::NONE).to_string(), want, "{text}");
         assert_eq!(read.warnings.len(), 1, "{text}");
     }
-}
-
-#[track_caller]
-fn actions_print(cases: &[(&str, &str)]) {
-    for (text, want) in cases {
-        match parse_actions(text, Names::NONE) {
-            Ok(actions) => assert_eq!(show_actions(&actions, Names::NONE).to_string(), *want, "{text}"),
-            Err(error) => panic!("{text}: {error}"),
-        }
-    }
-}
-
-#[test]
-fn outputs_print_as_in_ovs() {
-    actions_print(&[
-        ("", "drop"),
-        ("drop", "drop"),
-        ("2", "output:2"),
-        ("output:2 OUTPUT=3", "output:2,output:3"),
-        ("0", "output:0"),
-        ("ALL,Flood,NORMAL,local,in_port,table", "ALL,FLOOD,NORMAL,LOCAL,IN_PORT,TABLE"),
-        ("output:reg0,output:NXM_NX_REG1[5..10]", "output:NXM_NX_REG0[],output:NXM_NX_REG1[5..10]"),
-        ("controller", "CONTROLLER:65535"),
-        ("controller:100,controller(max_len=128)", "CONTROLLER:100,CONTROLLER:128"),
-        ("controller(reason=no_match,max_len=128,id=7)", "controller(reason=no_match,max_len=128,id=7)"),
-        ("controller(id=3)", "controller(id=3)"),
-        ("output:controller", "CONTROLLER:65535"),
-        (
-            "resubmit(,2),resubmit:3,resubmit(3,4),resubmit(3,),resubmit(, 5)",
-            "resubmit(,2),resubmit:3,resubmit(3,4),resubmit:3,resubmit(,5)",
-        ),
-        ("resubmit(in_port,2),goto_table:3", "resubmit(,2),goto_table:3"),
-        ("note:01.02,note:0a0B,note", "note:01.02,note:0a.0b,note:"),
-    ]);
-}
-
-#[test]
-fn field_actions_print_as_in_ovs() {
-    actions_print(&[
-        ("load:5->NXM_NX_REG0[0..15],load:0x1->reg0[31]", "load:0x5->NXM_NX_REG0[0..15],load:0x1->NXM_NX_REG0[31]"),
-        ("set_field:5/0xff->reg0,set_field:0->reg1", "set_field:0x5/0xff->reg0,set_field:0->reg1"),
-        ("move:eth_src->eth_dst", "move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[]"),
-        ("move:NXM_OF_ARP_OP[]->NXM_NX_REG0[0..15]", "move:NXM_OF_ARP_OP[]->NXM_NX_REG0[0..15]"),
-        ("move:OXM_OF_VLAN_VID[]->NXM_NX_REG0[0..11]", "move:OXM_OF_VLAN_VID[]->NXM_NX_REG0[0..11]"),
-        ("set_field:4101->vlan_vid,set_field:3->vlan_pcp", "set_field:4101->vlan_vid,set_field:3->vlan_pcp"),
-        ("set_field:5->vlan_vid", "set_field:4101->vlan_vid"),
-        ("set_field:0x1234->vlan_tci", "set_field:0x1234->vlan_tci"),
-        (
-            "set_field:4->nw_tos,set_field:3->ip_dscp,set_field:1->ip_ecn",
-            "set_field:4->nw_tos,set_field:3->ip_dscp,set_field:1->nw_ecn",
-        ),
-        (
-            "set_field:::1/::f->ipv6_src,set_field:5->ipv6_label",
-            "set_field:::1/::f->ipv6_src,set_field:0x5->ipv6_label",
-        ),
-        ("set_field:80->tp_dst,set_field:0x50/0xf0->tcp_src", "set_field:80->tcp_dst,set_field:80/0xf0->tcp_src"),
-        ("set_field:LOCAL->in_port,load:0->NXM_OF_IN_PORT[]", "set_field:LOCAL->in_port,load:0->NXM_OF_IN_PORT[]"),
-        (
-            "set_field:01:02:03:04:05:06/ff:00:00:00:00:00->eth_dst",
-            "set_field:01:00:00:00:00:00/ff:00:00:00:00:00->eth_dst",
-        ),
-        ("set_field:1.2.3.4/24->ip_src", "set_field:1.2.3.0/24->ip_src"),
-        // OVS prints ANY, which it does not read back.
-        ("set_field:*->reg0", "set_field:*->reg0"),
-        ("mod_dl_src:1:2:3:4:5:6,mod_nw_dst:1.2.3.4", "mod_dl_src:01:02:03:04:05:06,mod_nw_dst:1.2.3.4"),
-        ("mod_nw_tos:252,mod_nw_ecn:3,set_nw_ttl:5", "mod_nw_tos:252,mod_nw_ecn:3,mod_nw_ttl:5"),
-        ("mod_tp_src:80,mod_vlan_vid:5,mod_vlan_pcp:7", "mod_tp_src:80,mod_vlan_vid:5,mod_vlan_pcp:7"),
-        (
-            "push_vlan:0x8100,push_vlan:0x88a8,pop_vlan,strip_vlan",
-            "push_vlan:0x8100,push_vlan:0x88a8,pop_vlan,strip_vlan",
-        ),
-        ("dec_ttl,dec_ttl()", "dec_ttl,dec_ttl"),
-    ]);
-}
-
-#[test]
-fn a_whole_set_has_a_whole_mask() {
-    let read = |text| parse_actions(text, Names::NONE).unwrap().into_vec();
-    let whole = Action::SetField { field: Field::Reg0, value: 5, mask: u128::MAX };
-    assert_eq!(read("set_field:5->reg0"), std::slice::from_ref(&whole));
-    assert_eq!(read("set_field:5/0xffffffff->reg0"), [whole]);
-    assert_eq!(read("mod_nw_src:10.0.0.1"), [Action::Mod(ModAction::NwSrc(0x0a00_0001))]);
 }
 
 #[test]

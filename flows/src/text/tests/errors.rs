@@ -3,10 +3,10 @@
 use crate::text::*;
 
 /// Text, the word marked, its first column, the suggestion.
-type Case = (&'static str, &'static str, usize, Option<&'static str>);
+pub(super) type Case = (&'static str, &'static str, usize, Option<&'static str>);
 
 #[track_caller]
-fn refused<T>(read: impl Fn(&str) -> Result<T, ParseError>, cases: &[Case]) {
+pub(super) fn refused<T>(read: impl Fn(&str) -> Result<T, ParseError>, cases: &[Case]) {
     for (text, word, column, suggestion) in cases {
         let Err(error) = read(text) else { panic!("{text} was accepted") };
         assert_eq!(
@@ -61,51 +61,6 @@ fn errors_in_matches_name_the_word_and_the_nearest_one() {
             ("icmp,tp_src=300", "tp_src", 6, None),
             ("tcp=1", "tcp", 1, None),
             ("arp,arp_opcode=1", "arp_opcode", 5, None),
-        ],
-    );
-}
-
-#[test]
-fn errors_in_actions_name_the_word_and_the_nearest_one() {
-    refused(
-        |text| parse_actions(text, Names::NONE),
-        &[
-            ("output:2,outptu:3", "outptu", 10, Some("output")),
-            ("foo", "foo", 1, None),
-            ("ct(commit)", "ct", 1, None),
-            ("group:1", "group", 1, None),
-            ("apply_actions(drop)", "apply_actions", 1, None),
-            ("output:none", "none", 8, None),
-            ("65280", "65280", 1, None),
-            ("output:", "", 8, None),
-            ("drop,2", "drop", 1, None),
-            ("goto_table:3,output:2", "output:2", 14, None),
-            ("goto_table:255", "255", 12, None),
-            ("resubmit(,255)", ",255", 10, None),
-            ("resubmit:in_port", "in_port", 10, None),
-            ("resubmit(,2,ct)", "ct", 13, None),
-            ("set_field:5->reg16", "reg16", 14, None),
-            ("set_field:5->rge1", "rge1", 14, Some("reg1")),
-            ("set_field:5", "5", 11, None),
-            ("set_field:5->", "5->", 11, None),
-            ("set_field:6->nw_proto", "nw_proto", 14, None),
-            ("set_field:3->nw_tos", "3", 11, None),
-            ("set_field:5->dl_vlan", "dl_vlan", 14, None),
-            ("set_field:5/0xff->vlan_vid", "5/0xff", 11, None),
-            ("set_field:256->arp_op", "256", 11, None),
-            ("load:0x10->reg0[0..3]", "0x10", 6, None),
-            ("load:-1->reg0", "-1", 6, None),
-            ("load:1->eth_type", "eth_type", 9, None),
-            ("move:reg0[0..3]->reg1", "reg0[0..3]->reg1", 6, None),
-            ("move:reg0[]->nw_proto", "reg0[]->nw_proto", 6, None),
-            ("mod_vlan_vid:4096", "4096", 14, None),
-            ("mod_nw_tos:3", "3", 12, None),
-            ("push_vlan:0x8847", "0x8847", 11, None),
-            ("dec_ttl(1,2)", "1,2", 9, None),
-            ("note:0102.3", "0102.3", 6, None),
-            ("controller(reason=bogus)", "bogus", 19, None),
-            ("controller(max_lne=1)", "max_lne", 12, Some("max_len")),
-            ("normal:foo", "foo", 8, None),
         ],
     );
 }

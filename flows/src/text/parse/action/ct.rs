@@ -47,10 +47,8 @@ pub(super) fn ct(reader: Reader<'_>, arg: Word<'_>) -> Result<Action, Fault> {
             }
         }
     }
-    if !reading.ct.commit {
-        if let Some(word) = reading.force.or(reading.needs_commit) {
-            return Err(word.fault(ErrorKind::NotAllowed("it needs commit beside it")));
-        }
+    if let Some(word) = reading.force.or(reading.needs_commit).filter(|_| !reading.ct.commit) {
+        return Err(word.fault(ErrorKind::NotAllowed("it needs commit beside it")));
     }
     let force = reading.force.is_some();
     Ok(Action::Ct(Box::new(Ct { force, exec: reading.exec.into(), ..reading.ct })))
@@ -80,7 +78,7 @@ fn exec<'a>(reader: Reader<'_>, reading: &mut Reading<'a>, key: Word<'a>, arg: W
             // Nothing that has a list of its own may stand here, so that no more than one level is read.
             "set_field" | "load" | "move" => {
                 actions.push(reader.action(&pair)?);
-                ranges.push(whole(&pair));
+                ranges.push(whole(&pair, arg));
             }
             _ => {
                 let want = "set_field, load and move to ct_mark and ct_label";

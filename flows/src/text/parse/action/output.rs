@@ -39,7 +39,7 @@ pub(super) fn output(arg: Word<'_>, names: &Names) -> Result<Action, Fault> {
 }
 
 /// `port=PORT,max_len=LEN`.
-pub(super) fn truncated(arg: Word<'_>, names: &Names) -> Result<Action, Fault> {
+fn truncated(arg: Word<'_>, names: &Names) -> Result<Action, Fault> {
     let (mut to, mut len) = (None, None);
     for pair in Pairs::new(arg) {
         let at = pair.value;
