@@ -32,13 +32,13 @@ mod print;
 
 pub use names::Names;
 pub use parse::{
-    ErrorKind, GroupCommand, MeterCommand, ParseError, Parsed, Warning, flow_lines, parse_actions, parse_filter,
-    parse_flow, parse_flow_file, parse_flow_mod, parse_flow_mod_of, parse_group, parse_group_file, parse_group_line,
-    parse_group_mod, parse_match, parse_meter, parse_meter_mod, parse_packet,
+    ErrorKind, GroupCommand, MeterCommand, ParseError, Parsed, Warning, flow_lines, parse_actions, parse_bundle_file,
+    parse_filter, parse_flow, parse_flow_file, parse_flow_mod, parse_flow_mod_of, parse_group, parse_group_file,
+    parse_group_line, parse_group_mod, parse_match, parse_meter, parse_meter_mod, parse_packet, parse_table_mod,
 };
 pub use print::{
-    FlowStats, show_action, show_actions, show_datapath_actions, show_flow, show_match, show_megaflow, show_packet,
-    show_value,
+    FlowStats, show_action, show_actions, show_datapath_actions, show_flow, show_group, show_group_stats, show_match,
+    show_megaflow, show_meter, show_meter_stats, show_packet, show_table_desc, show_table_stats, show_value,
 };
 
 #[cfg(test)]

@@ -31,9 +31,14 @@ impl Names {
         }
     }
 
-    /// The names of a bridge's ports.
+    /// The names of a bridge's ports and tables.
     pub fn of_bridge(bridge: &Bridge) -> Self {
         let mut names = Self::new();
+        for (table, config) in &bridge.table_configs {
+            if let Some(name) = &config.name {
+                names.add_table(*table, name.clone());
+            }
+        }
         for port in bridge.ports.values() {
             names.add_port(port.no, port.name.clone());
         }

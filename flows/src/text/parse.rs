@@ -5,6 +5,7 @@
 //! the text, and so make a [`ParseError`] of it.
 
 mod action;
+mod bundle;
 mod error;
 mod flow;
 mod group;
@@ -14,6 +15,7 @@ mod order;
 mod packet;
 mod subfield;
 mod suggest;
+mod table;
 mod token;
 mod value;
 mod words;
@@ -21,11 +23,15 @@ mod words;
 pub(crate) use action::{BUNDLE_ALGORITHMS, MULTIPATH_ALGORITHMS, REASONS};
 pub(crate) use value::{CT_FLAGS, FRAGS, TCP_FLAGS, TUN_FLAGS};
 
+pub(crate) use meter::VIRTUAL_METERS;
+
+pub use bundle::parse_bundle_file;
 pub use error::{ErrorKind, ParseError, Parsed, Warning};
 pub use flow::{flow_lines, parse_filter, parse_flow, parse_flow_file, parse_flow_mod, parse_flow_mod_of};
 pub use group::{GroupCommand, parse_group, parse_group_file, parse_group_line, parse_group_mod};
 pub use meter::{MeterCommand, parse_meter, parse_meter_mod};
 pub use packet::parse_packet;
+pub use table::parse_table_mod;
 
 use super::Names;
 use crate::action::Action;

@@ -4,14 +4,20 @@ mod action;
 mod connection;
 mod datapath;
 mod flow;
+mod group;
 mod matching;
+mod meter;
 mod packet;
+mod table;
 mod tunnel;
 mod value;
 
 pub use datapath::show_datapath_actions;
 pub use flow::{FlowStats, show_flow};
+pub use group::{show_group, show_group_stats};
+pub use meter::{show_meter, show_meter_stats};
 pub use packet::{show_megaflow, show_packet};
+pub use table::{show_table_desc, show_table_stats};
 
 use super::Names;
 use crate::action::Action;

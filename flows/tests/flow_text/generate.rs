@@ -13,8 +13,10 @@ use sluice_flows::{Match, Owner, PortNo};
 /// Which matches on VLAN tags are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tags {
-    /// Any value under any mask.
+    /// Any value under any mask, and whatever else we keep.
     Any,
+    /// Any value under any mask.
+    Raw,
     /// Those that OpenFlow 1.2 and later can say: untagged, tagged, a VLAN, a VLAN and a priority.
     Sayable,
 }
@@ -35,6 +37,9 @@ fn protocols() -> impl Strategy<Value = Option<Protocols>> {
         Some((0x0800, Some(1), None)),
         Some((0x0800, Some(0), None)),
         Some((0x0800, Some(89), None)),
+        Some((0x8847, None, None)),
+        Some((0x8848, None, None)),
+        Some((0x894f, None, None)),
         Some((0x86dd, None, None)),
         Some((0x86dd, Some(6), None)),
         Some((0x86dd, Some(17), None)),
@@ -107,6 +112,21 @@ pub(crate) fn matches(tags: Tags) -> impl Strategy<Value = Match> {
             let bits = info.slot.bits;
             let (value, mask) = match info.field {
                 Field::EthType | Field::IpProto | Field::VlanVid | Field::VlanPcp | Field::NwTos => continue,
+                // Said by other words, or of packets only.
+                Field::PacketType | Field::SkbPriority | Field::CtTpSrc | Field::CtTpDst
+                    if info.field == Field::PacketType
+                        || info.field == Field::SkbPriority
+                        || mask_of.get(slot::CT_NW_PROTO) == 0 =>
+                {
+                    continue;
+                }
+                _ if tags != Tags::Any && ovs_hides(info.field) => continue,
+                Field::TunGbpFlags if tags != Tags::Any => (value, u128::MAX),
+                // OVS's message loses a zero.
+                Field::CtNwProto => (value | 1, u128::MAX),
+                Field::NshTtl => (value & 0x3f, u128::MAX),
+                Field::NshMdtype => (value % 2 + 1, u128::MAX),
+                Field::ActsetOutput | Field::InPort => (value & 0x7fff, u128::MAX),
                 Field::VlanTci if tags == Tags::Sayable => sayable_tag(kind, value),
                 // "no" and "later" are also words for one bit of the two, which read back as both bits.
                 Field::IpFrag => [(0, 3), (1, 3), (3, 3), (1, 1), (0, 2)][usize::from(kind % 5)],
@@ -114,10 +134,20 @@ pub(crate) fn matches(tags: Tags) -> impl Strategy<Value = Match> {
                 _ => (value, mask(kind, len, any, bits)),
             };
             key.set(info.slot, value & mask);
-            mask_of.set(info.slot, mask);
+            mask_of.set(info.slot, mask & info.slot.max());
         }
         Match::new(&key, &mask_of)
     })
+}
+
+/// Whether OVS leaves the field out when it prints, unless another field says that it is there.
+fn ovs_hides(field: Field) -> bool {
+    let name = field.info().name;
+    // What it prints of GTP-U, it does not read.
+    name.starts_with("tun_gtpu")
+        || name.starts_with("tun_erspan")
+        || name.starts_with("nsh_c")
+        || name.starts_with("tun_metadata")
 }
 
 fn sayable_tag(kind: u8, value: u128) -> (u128, u128) {
@@ -129,8 +159,15 @@ fn sayable_tag(kind: u8, value: u128) -> (u128, u128) {
     }
 }
 
+/// Fields that actions may read, and that OVS prints alike in every version of OpenFlow.
+fn readable() -> Vec<Field> {
+    let plain = |name: &str| !name.starts_with("tun_erspan") && !name.starts_with("tun_metadata");
+    FIELDS.iter().filter(|info| !info.nxm.is_empty() && plain(info.name)).map(|info| info.field).collect()
+}
+
 fn writable() -> Vec<Field> {
-    FIELDS.iter().filter(|info| info.writable).map(|info| info.field).collect()
+    let outside_ct = |field: &Field| !matches!(field, Field::CtMark | Field::CtLabel);
+    readable().into_iter().filter(|field| field.info().writable && outside_ct(field)).collect()
 }
 
 fn port() -> impl Strategy<Value = PortNo> {
@@ -178,7 +215,7 @@ fn load(most: u8) -> impl Strategy<Value = Action> {
 }
 
 fn move_bits() -> impl Strategy<Value = Action> {
-    let all: Vec<Field> = FIELDS.iter().map(|info| info.field).collect();
+    let all: Vec<Field> = readable();
     (subfield(all), subfield(writable())).prop_map(|(mut src, mut dst)| {
         src.bits = src.bits.min(dst.bits);
         dst.bits = src.bits;
@@ -225,7 +262,7 @@ fn resubmit() -> impl Strategy<Value = Action> {
 
 /// Actions that print alike in every version of OpenFlow, if notes have the lengths that fit its messages.
 fn common() -> impl Strategy<Value = Action> {
-    let all: Vec<Field> = FIELDS.iter().map(|info| info.field).collect();
+    let all: Vec<Field> = readable();
     prop_oneof![
         port().prop_map(Action::Output),
         // OpenFlow cannot say more than 64 bits here.

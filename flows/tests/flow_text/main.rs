@@ -4,6 +4,7 @@
 
 mod actions;
 mod generate;
+mod matches;
 mod oracle;
 
 use proptest::prelude::*;

@@ -80,7 +80,9 @@ fn same_as_ovs(options: &[&str], flows: &[FlowSpec]) {
     assert!(ok, "OVS refused a flow: {errors}\nof: {}", lines.join("\n"));
     let theirs: Vec<_> =
         output.lines().filter_map(|l| l.split_once("): ADD").map(|(_, l)| format!("ADD{l}"))).collect();
-    assert_eq!(theirs.len(), flows.len(), "{output}");
+    let messages = output.lines().filter(|line| line.contains("FLOW_MOD (")).zip(&lines);
+    let broken: Vec<_> = messages.filter(|(message, _)| message.contains("decode error")).take(5).collect();
+    assert!(broken.is_empty() && theirs.len() == flows.len(), "{broken:#?}");
     for ((theirs, spec), line) in theirs.iter().zip(flows).zip(&lines) {
         assert_eq!(*theirs, parse_flows_line(spec), "{line}");
     }
@@ -89,7 +91,7 @@ fn same_as_ovs(options: &[&str], flows: &[FlowSpec]) {
 #[test]
 fn ovs_prints_flows_with_openflow_1_0_actions_as_we_do() {
     let actions = proptest::collection::vec(generate::old_action(), 0..5);
-    let flows = samples(generate::flow(generate::matches(Tags::Any), actions, Just(0)));
+    let flows = samples(generate::flow(generate::matches(Tags::Raw), actions, Just(0)));
     same_as_ovs(&["-F", "NXM+table_id"], &flows);
 }
 

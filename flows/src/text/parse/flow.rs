@@ -86,6 +86,8 @@ struct Line<'a> {
     reset_counts: bool,
     out_port: Option<PortNo>,
     out_group: Option<GroupId>,
+    no_packet_counts: bool,
+    no_byte_counts: bool,
     owner: Option<&'a str>,
 }
 
@@ -112,6 +114,8 @@ fn read<'a>(text: Word<'a>, verb: Verb, names: &'a Names) -> Result<Read<'a>, Fa
         reset_counts: false,
         out_port: None,
         out_group: None,
+        no_packet_counts: false,
+        no_byte_counts: false,
         owner: None,
     };
     let mut pairs = Pairs::new(text);
@@ -232,7 +236,8 @@ impl<'a> Line<'a> {
             "send_flow_rem" => self.send_flow_rem = true,
             "check_overlap" => self.check_overlap = true,
             "reset_counts" => self.reset_counts = true,
-            word => self.builder.note(pair.key.range(), format!("{word} has no effect: packets and bytes are counted")),
+            "no_packet_counts" => self.no_packet_counts = true,
+            _ => self.no_byte_counts = true,
         }
         Ok(())
     }
@@ -273,6 +278,8 @@ impl Read<'_> {
             hard_timeout,
             importance,
             send_flow_rem: self.line.send_flow_rem,
+            no_packet_counts: self.line.no_packet_counts,
+            no_byte_counts: self.line.no_byte_counts,
             ..FlowSpec::new(
                 self.matches.clone(),
                 self.actions.clone(),
@@ -353,20 +360,29 @@ pub fn parse_flow_mod(line: &str, names: &Names) -> Result<Parsed<FlowMod>, Pars
 /// # Errors
 /// As [`parse_flow_mod`].
 pub fn parse_flow_mod_of(owner: &Owner, line: &str, names: &Names) -> Result<Parsed<FlowMod>, ParseError> {
-    let text = Word::whole(line);
+    let mut notices = Vec::new();
+    match read_change(owner, Word::whole(line), names, &mut notices) {
+        Ok(value) => Ok(Parsed { value, warnings: Notice::all_in_text(notices, line) }),
+        Err(fault) => Err(fault.in_text(line)),
+    }
+}
+
+/// As [`parse_flow_mod_of`]; adds what is to be said to `notices`.
+pub(crate) fn read_change(
+    owner: &Owner,
+    text: Word<'_>,
+    names: &Names,
+    notices: &mut Vec<Notice>,
+) -> Result<FlowMod, Fault> {
     let begun = text.trim();
     let len = begun.text.find([',', ' ', '\t', '\r', '\n']).unwrap_or(begun.text.len());
     let (verb, rest) = match VERBS.iter().find(|(word, _)| len != 0 && word.starts_with(&begun.text[..len])) {
         Some((_, verb)) => (*verb, begun.part(len, begun.text.len())),
         None => (Verb::Add, text),
     };
-    match read(rest, verb, names) {
-        Ok(read) => {
-            let value = read.flow_mod(owner);
-            Ok(Parsed { value, warnings: Notice::all_in_text(read.notices, line) })
-        }
-        Err(fault) => Err(fault.in_text(line)),
-    }
+    let mut read = read(rest, verb, names)?;
+    notices.append(&mut read.notices);
+    Ok(read.flow_mod(owner))
 }
 
 /// Reads a flow file: one flow or change a line; `#` begins a comment. `path` is what messages and owners call the file:
@@ -386,9 +402,17 @@ pub fn parse_flow_file(path: &str, text: &str, names: &Names) -> Result<Parsed<V
     Ok(all)
 }
 
-/// The lines of a flow file that say something, without their comments, each with its number, counted from 1.
+/// The lines of a flow file that say something, without their comments, each with its number, counted from 1. The line
+/// that `dump-flows` and `dump-groups` begin with says nothing.
 pub fn flow_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    (1..).zip(text.lines().map(without_comment)).filter(|(_, line)| !line.trim().is_empty())
+    let says = |line: &str| !line.is_empty() && !is_dump_header(line);
+    (1..).zip(text.lines().map(without_comment)).filter(move |(_, line)| says(line.trim()))
+}
+
+/// Whether the line is the one that a dump begins with, such as `OFPST_FLOW reply (OF1.5) (xid=0x2):`.
+fn is_dump_header(line: &str) -> bool {
+    ["NXST_FLOW reply", "OFPST_FLOW reply", "OFPST_GROUP_DESC reply"].iter().any(|start| line.starts_with(start))
+        && line.ends_with(':')
 }
 
 /// `line` up to its comment. A `#` in quotes begins none.

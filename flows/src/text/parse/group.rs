@@ -422,14 +422,18 @@ pub fn parse_group_mod(text: &str, command: GroupCommand, names: &Names) -> Resu
 /// # Errors
 /// As [`parse_group_mod`].
 pub fn parse_group_line(owner: &Owner, line: &str, names: &Names) -> Result<GroupMod, ParseError> {
-    let text = Word::whole(line);
+    read_change(owner, Word::whole(line), names).map_err(|fault| fault.in_text(line))
+}
+
+/// As [`parse_group_line`].
+pub(crate) fn read_change(owner: &Owner, text: Word<'_>, names: &Names) -> Result<GroupMod, Fault> {
     let begun = text.trim();
     let len = begun.text.find([',', ' ', '\t', '\r', '\n']).unwrap_or(begun.text.len());
     let (command, rest) = match COMMANDS.iter().find(|(word, _)| len != 0 && word.starts_with(&begun.text[..len])) {
         Some((_, command)) => (*command, begun.part(len, begun.text.len())),
         None => (GroupCommand::Add, text),
     };
-    read(rest, command, names, owner).map_err(|fault| fault.in_text(line))
+    read(rest, command, names, owner)
 }
 
 /// Reads a group file as `ovs-ofctl add-groups` does: one group or change a line; `#` begins a comment. `path` is what

@@ -131,7 +131,10 @@ impl<'a> Builder<'a> {
     fn field(&mut self, field: Field, pair: &Pair<'_>) -> Result<(), Fault> {
         let info = field.info();
         if pair.value.text.is_empty() {
-            if !matches!(info.format, Format::Decimal | Format::Hex | Format::TcpFlags | Format::CtState) {
+            if !matches!(
+                info.format,
+                Format::Decimal | Format::Hex | Format::TcpFlags | Format::CtState | Format::TunFlags
+            ) {
                 return Err(pair.value.fault(ErrorKind::MissingValue(info.name)));
             }
             self.note(pair.key.range(), format!("{} without a value matches anything", info.name));
@@ -141,6 +144,7 @@ impl<'a> Builder<'a> {
         let (mut value, mask) = value::field_value(field, pair.value, self.names)?;
         let fits = match field {
             Field::NwTos => 0xfc,
+            Field::NshTtl => 0x3f,
             Field::VlanVid => PRESENT | VID,
             _ => field.slot().max(),
         };
@@ -150,6 +154,9 @@ impl<'a> Builder<'a> {
             }
             value &= fits;
             self.note(pair.value.range(), format!("does not fit into {}: taken as {value}", info.name));
+        }
+        if field == Field::NshMdtype && mask != 0 && !matches!(value, 1 | 2) {
+            return Err(pair.value.fault(ErrorKind::BadValue { what: info.name, want: "1 or 2" }));
         }
         if field == Field::SkbPriority {
             return Err(pair.key.fault(ErrorKind::NotAllowed("flows cannot match on it, only packets have it")));
@@ -307,13 +314,12 @@ impl<'a> Builder<'a> {
             if self.mask.get(field.slot()) == 0 {
                 continue;
             }
-            if !family || !self.connection_is_known() {
-                return Err(Fault::new(range, missing(field)));
-            }
             let port = matches!(field, Field::CtTpSrc | Field::CtTpDst);
             if port && self.mask.get(slot::CT_NW_PROTO) == 0 {
                 self.put(field.slot(), 0, 0);
                 self.note(range, format!("{} is there only beside ct_nw_proto: ignored", field.info().name));
+            } else if !family || !self.connection_is_known() {
+                return Err(Fault::new(range, missing(field)));
             }
         }
         Ok(())

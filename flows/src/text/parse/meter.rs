@@ -157,13 +157,13 @@ fn bands(text: Word<'_>, burst: bool) -> Result<Vec<MeterBand>, Fault> {
     Ok(all)
 }
 
-fn spec(text: Word<'_>, command: MeterCommand) -> Result<MeterSpec, Fault> {
+fn spec(owner: &Owner, text: Word<'_>, command: MeterCommand) -> Result<MeterSpec, Fault> {
     let keys = keys(text, command)?;
     let missing = |what| text.end().fault(ErrorKind::MissingKey(what));
     let id = keys.id.ok_or_else(|| missing("meter=NUMBER"))?;
     let unit = keys.unit.ok_or_else(|| missing("kbps or pktps"))?;
     let bands = bands(keys.bands.ok_or_else(|| missing("bands=type=drop,rate=NUMBER"))?, keys.burst)?;
-    let owner = keys.owner.map_or_else(Owner::user, Owner::new);
+    let owner = keys.owner.map_or_else(|| owner.clone(), Owner::new);
     Ok(MeterSpec { id, unit, burst: keys.burst, stats: keys.stats, bands, owner })
 }
 
@@ -173,7 +173,7 @@ fn spec(text: Word<'_>, command: MeterCommand) -> Result<MeterSpec, Fault> {
 /// # Errors
 /// When a word is unknown or a value is wrong, and when the number, the unit or the bands are missing.
 pub fn parse_meter(text: &str) -> Result<MeterSpec, ParseError> {
-    spec(Word::whole(text), MeterCommand::Add).map_err(|fault| fault.in_text(text))
+    spec(&Owner::user(), Word::whole(text), MeterCommand::Add).map_err(|fault| fault.in_text(text))
 }
 
 /// Reads what `command` takes: a meter to add or modify; `meter=NUMBER`, `meter=all` or nothing to delete.
@@ -181,17 +181,20 @@ pub fn parse_meter(text: &str) -> Result<MeterSpec, ParseError> {
 /// # Errors
 /// As [`parse_meter`].
 pub fn parse_meter_mod(text: &str, command: MeterCommand) -> Result<MeterMod, ParseError> {
-    let word = Word::whole(text);
-    let read = match command {
-        MeterCommand::Add => spec(word, command).map(MeterMod::Add),
-        MeterCommand::Modify => spec(word, command).map(MeterMod::Modify),
-        MeterCommand::Delete => match keys(word, command) {
-            Ok(keys) if keys.bands.is_some() => {
-                Err(word.fault(ErrorKind::NotAllowed("meters are deleted by meter=NUMBER or meter=all")))
+    read_change(&Owner::user(), Word::whole(text), command).map_err(|fault| fault.in_text(text))
+}
+
+/// As [`parse_meter_mod`], for a meter that is `owner`'s unless it says `owner=`.
+pub(crate) fn read_change(owner: &Owner, text: Word<'_>, command: MeterCommand) -> Result<MeterMod, Fault> {
+    match command {
+        MeterCommand::Add => spec(owner, text, command).map(MeterMod::Add),
+        MeterCommand::Modify => spec(owner, text, command).map(MeterMod::Modify),
+        MeterCommand::Delete => {
+            let keys = keys(text, command)?;
+            if keys.bands.is_some() {
+                return Err(text.fault(ErrorKind::NotAllowed("meters are deleted by meter=NUMBER or meter=all")));
             }
-            Ok(keys) => Ok(MeterMod::Delete(keys.id.filter(|_| !keys.all))),
-            Err(fault) => Err(fault),
-        },
-    };
-    read.map_err(|fault| fault.in_text(text))
+            Ok(MeterMod::Delete(keys.id.filter(|_| !keys.all)))
+        }
+    }
 }

@@ -21,7 +21,7 @@ enum Given {
     /// `eth`.
     Eth,
     Field(Field),
-    /// A number of 8 bits that no flow can match on.
+    /// A number that no flow can match on.
     Number(&'static str, Slot),
     /// `dl_vlan` of the tag in this slot.
     Vid(Slot),
@@ -41,6 +41,8 @@ impl Given {
             "vlan_tci1" => Self::Tci(slot::INNER_VLAN_TCI),
             "tun_tos" => Self::Number("tun_tos", slot::TUN_TOS),
             "tun_ttl" => Self::Number("tun_ttl", slot::TUN_TTL),
+            "mpls_lse1" => Self::Number("mpls_lse1", slot::MPLS_LSE_1),
+            "mpls_lse2" => Self::Number("mpls_lse2", slot::MPLS_LSE_2),
             word => match match_word(word)? {
                 MatchWord::Protocol(eth_type, proto) => Self::Protocol(eth_type, proto),
                 MatchWord::Eth => Self::Eth,

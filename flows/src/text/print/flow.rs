@@ -76,8 +76,13 @@ fn write_timeouts(f: &mut fmt::Formatter<'_>, spec: &FlowSpec) -> fmt::Result {
     if spec.hard_timeout != 0 {
         write!(f, "hard_timeout={}, ", spec.hard_timeout)?;
     }
-    if spec.send_flow_rem {
-        f.write_str("send_flow_rem ")?;
+    let flags = [
+        (spec.send_flow_rem, "send_flow_rem "),
+        (spec.no_packet_counts, "no_packet_counts "),
+        (spec.no_byte_counts, "no_byte_counts "),
+    ];
+    for (_, word) in flags.iter().filter(|(set, _)| *set) {
+        f.write_str(word)?;
     }
     if spec.importance != 0 {
         write!(f, "importance={}, ", spec.importance)?;

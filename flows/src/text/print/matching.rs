@@ -41,6 +41,8 @@ impl Source<'_> {
 pub(crate) enum Reader {
     /// Someone who reads flows.
     Flow,
+    /// Someone who reads a packet.
+    Packet,
     /// Someone who reads a megaflow: it says what the packet's type is and that it was not recirculated.
     Megaflow,
 }
@@ -80,7 +82,7 @@ pub(crate) fn write(
     }
     write_registers(list, from)?;
     if from.any(slot::TUN_ID.word..slot::CT_STATE.word) {
-        tunnel::write(list, from)?;
+        tunnel::write(list, from, reader)?;
     }
     write_hex(list, from, slot::METADATA, "metadata")?;
     if from.counts(slot::IN_PORT).is_some() {
@@ -113,7 +115,8 @@ pub(crate) fn write(
 fn write_packet_type(list: &mut List<'_, '_>, from: Source<'_>, reader: Reader) -> Result<u16, fmt::Error> {
     let packet_type = from.value(slot::PACKET_TYPE) as u32;
     if packet_type == 0 || from.counts(slot::PACKET_TYPE).is_none() {
-        if reader == Reader::Megaflow {
+        let ethernet = from.any(slot::ETH_DST.word..slot::IP_SRC.word);
+        if reader == Reader::Megaflow || ethernet && from.counts(slot::RECIRC_ID).is_some() {
             list.item(format_args!("eth"))?;
         }
         return Ok(from.value(slot::ETH_TYPE) as u16);

@@ -1,14 +1,15 @@
 //! Printing the headers of a packet's tunnel.
 
 use super::List;
-use super::matching::{Source, write_decimal, write_hex, write_ipv4, write_ipv6};
-use super::value::tunnel_flags;
+use super::matching::{Reader, Source, write_decimal, write_hex, write_ipv4, write_ipv6};
+use super::value::{flags, tunnel_flags};
 use crate::field::Field;
 use crate::key::slot;
+use crate::text::parse::TUN_FLAGS;
 use std::fmt;
 
 /// Writes the fields of the tunnel.
-pub(super) fn write(list: &mut List<'_, '_>, from: Source<'_>) -> fmt::Result {
+pub(super) fn write(list: &mut List<'_, '_>, from: Source<'_>, reader: Reader) -> fmt::Result {
     write_hex(list, from, slot::TUN_ID, "tun_id")?;
     write_ipv4(list, from, slot::TUN_SRC, "tun_src")?;
     write_ipv4(list, from, slot::TUN_DST, "tun_dst")?;
@@ -28,7 +29,10 @@ pub(super) fn write(list: &mut List<'_, '_>, from: Source<'_>) -> fmt::Result {
     write_hex(list, from, slot::TUN_GTPU_FLAGS, "gtpu_flags")?;
     write_decimal(list, from, slot::TUN_GTPU_MSGTYPE, "gtpu_msgtype")?;
     if let Some((value, mask)) = from.counts(Field::TunFlags.slot()) {
-        list.item(format_args!("tun_flags={}", tunnel_flags(value, mask)))?;
+        match reader {
+            Reader::Packet => list.item(format_args!("tun_flags={}", flags(value, mask, &TUN_FLAGS)))?,
+            _ => list.item(format_args!("tun_flags={}", tunnel_flags(value, mask)))?,
+        }
     }
     for n in 0..8 {
         if let Some((value, mask)) = from.counts(slot::tun_metadata(n)) {
