@@ -410,7 +410,7 @@ fields! {
     #[doc = "NSH flags."]
     NshFlags: "nsh_flags", "nsh_flags", [], ["NXOXM_NSH_FLAGS"], slot::NSH_FLAGS, Decimal, Bitwise, true, Nsh, L3;
     #[doc = "NSH TTL."]
-    NshTtl: "nsh_ttl", "nsh_ttl", [], ["NXOXM_NSH_TTL"], slot::NSH_TTL, Decimal, Exact, true, Nsh, L3;
+    NshTtl: "nsh_ttl", "nsh_ttl", [], ["NXOXM_NSH_TTL"], Slot::new(slot::NSH_TTL.word, slot::NSH_TTL.shift, 6), Decimal, Exact, true, Nsh, L3;
     #[doc = "NSH metadata type."]
     NshMdtype: "nsh_mdtype", "nsh_mdtype", [], ["NXOXM_NSH_MDTYPE"], slot::NSH_MDTYPE, Decimal, Exact, false, Nsh, L3;
     #[doc = "NSH next protocol."]

@@ -124,7 +124,6 @@ pub(crate) fn matches(tags: Tags) -> impl Strategy<Value = Match> {
                 Field::TunGbpFlags if tags != Tags::Any => (value, u128::MAX),
                 // OVS's message loses a zero.
                 Field::CtNwProto => (value | 1, u128::MAX),
-                Field::NshTtl => (value & 0x3f, u128::MAX),
                 Field::NshMdtype => (value % 2 + 1, u128::MAX),
                 Field::ActsetOutput | Field::InPort => (value & 0x7fff, u128::MAX),
                 Field::VlanTci if tags == Tags::Sayable => sayable_tag(kind, value),
