@@ -2,7 +2,9 @@
 
 use crate::NOWHERE;
 use rand::RngExt;
-use sluice_flows::action::Action;
+use rand::rngs::StdRng;
+use sluice_flows::action::{Action, Encap, Subfield};
+use sluice_flows::bridge::Model;
 use sluice_flows::field::Field;
 use sluice_flows::filter::FlowFilter;
 use sluice_flows::flow_mod::FlowMod;
@@ -12,7 +14,7 @@ use sluice_flows::packet::{Frame, extract};
 use sluice_flows::rule::FlowSpec;
 use sluice_flows::{DropReason, Match, Owner, PortNo};
 use sluice_switch::{Clock, Config, FailMode, PacketIn};
-use sluice_tests::generate::{model, packet, seeded};
+use sluice_tests::generate::{model, model_of, packet, prioritised, rule, seeded};
 use sluice_tests::switch::{Switch, take_all, wait_until};
 
 const TABLES: u64 = 1_000;
@@ -22,10 +24,10 @@ const THREADS: u64 = 6;
 /// Everything that can be seen of what a switch did: frames by port, packets for the controller.
 type Seen = (Vec<(String, u16, Vec<Vec<u8>>)>, Vec<(u16, Vec<u8>)>);
 
-fn run(caches: bool, seed: u64, frames: &[(u16, Vec<u8>)]) -> (Seen, Switch) {
-    let model = model(&mut seeded(seed), 30);
-    let config = Config { caches, packet_in_rate: 1_000_000_000, ..Config::default() };
-    let mut switch = Switch::of_model(config, &model);
+fn run(caches: bool, model: &Model, frames: &[(u16, Vec<u8>)]) -> (Seen, Switch) {
+    // Small caches start faster, and there are few frames.
+    let config = Config { caches, packet_in_rate: 1_000_000_000, exact_slots: 256, ..Config::default() };
+    let mut switch = Switch::of_model(config, model);
     let packet_ins = switch.datapath.packet_ins(100_000);
     for (n, (port, bytes)) in frames.iter().enumerate() {
         switch.send(*port, bytes);
@@ -67,6 +69,29 @@ fn frames(seed: u64) -> Vec<(u16, Vec<u8>)> {
     keys.iter().map(|k| (k.get(slot::IN_PORT) as u16, compose(k, &[1, 2, 3]))).collect()
 }
 
+/// A random rule with one of the actions that do more than send and rewrite.
+fn rich_rule(rng: &mut StdRng) -> FlowSpec {
+    let mut spec = rule(rng);
+    let mut actions = spec.actions.to_vec();
+    let port = PortNo(rng.random_range(1..5));
+    let bit = Subfield { field: Field::Reg0, ofs: rng.random_range(0..2), bits: 1 };
+    let label = Action::SetMplsLabel(rng.random_range(0..8));
+    let more = match rng.random_range(0..7) {
+        0 => vec![Action::Clone(actions.as_slice().into())],
+        1 => vec![Action::CheckPktLarger { len: rng.random_range(30..80), dst: bit }],
+        2 => vec![Action::OutputTruncated { port, max_len: rng.random_range(14..80) }],
+        3 => vec![Action::PushMpls(0x8847), label, Action::Output(port), Action::PopMpls(0x0800)],
+        4 => vec![Action::PushMpls(0x8848), Action::Output(port)],
+        5 => vec![Action::Encap(Encap::Nsh { md_type: None, tlvs: Box::default() }), Action::Encap(Encap::Ethernet)],
+        _ => vec![Action::Decap(None), Action::Encap(Encap::Ethernet), Action::Output(port)],
+    };
+    // A goto stays the last.
+    let at = rng.random_range(0..actions.len().max(1));
+    actions.splice(at..at, more);
+    spec.actions = actions.into();
+    spec
+}
+
 #[test]
 fn cached_switches_do_what_uncached_ones_do() {
     // Most of the time is spent waiting for workers to wake up, so several pairs of switches run at a time.
@@ -93,8 +118,14 @@ fn compare(first: u64) -> Share {
     let mut share = Share::default();
     for seed in (first..TABLES).step_by(THREADS as usize) {
         let frames = frames(10_000 + seed);
-        let (cached, switch) = run(true, seed, &frames);
-        let (uncached, oracle) = run(false, seed, &frames);
+        let mut rng = seeded(seed);
+        let model = if seed % 2 == 0 {
+            model(&mut rng, 30)
+        } else {
+            model_of(&[(); 2].map(|()| prioritised(&mut rng, 30, rich_rule)), false)
+        };
+        let (cached, switch) = run(true, &model, &frames);
+        let (uncached, oracle) = run(false, &model, &frames);
         for (a, b) in cached.0.iter().zip(&uncached.0) {
             let differ = a.2.iter().zip(&b.2).position(|(a, b)| a != b);
             let counts = (a.2.len(), b.2.len());
