@@ -16,6 +16,11 @@ const EAGER: usize = 1_000;
 /// Times that it is looked at after that, 1 ms apart, before the test fails.
 const PATIENCE: usize = 20_000;
 
+/// Depth of the rings of a port that was asked for.
+const LONG: usize = 8192;
+/// Depth of the rings of a generated model's ports: suites start thousands of those.
+const SHORT: usize = 1024;
+
 /// A data path with memory ports.
 pub struct Switch {
     /// The data path.
@@ -48,7 +53,7 @@ impl Switch {
                 let name = format!("{}-{}", bridge.name, port.no);
                 let device = match port.peer {
                     Some((far, no)) => PortDevice::Patch { peer: format!("br{}-{no}", far.0) },
-                    None => PortDevice::Device(switch.memory(&bridge.name, port.no.0, &name)),
+                    None => PortDevice::Device(switch.memory(&bridge.name, port.no.0, &name, SHORT)),
                 };
                 let request = PortRequest {
                     number: Some(port.no),
@@ -75,13 +80,13 @@ impl Switch {
     /// Adds a memory port.
     pub fn port(&mut self, bridge: &str, no: u16, vlan: VlanMode) {
         let name = format!("{bridge}-{no}");
-        let device = PortDevice::Device(self.memory(bridge, no, &name));
+        let device = PortDevice::Device(self.memory(bridge, no, &name, LONG));
         let request = PortRequest { number: Some(PortNo(no)), vlan, ..PortRequest::new(&name, device) };
         self.datapath.add_port(bridge, request).expect("a new port");
     }
 
-    fn memory(&mut self, bridge: &str, no: u16, name: &str) -> Box<MemPort> {
-        let options = MemOptions { mtu: 65_535, depth: 8192, ..MemOptions::default() };
+    fn memory(&mut self, bridge: &str, no: u16, name: &str, depth: usize) -> Box<MemPort> {
+        let options = MemOptions { mtu: 65_535, depth, ..MemOptions::default() };
         let (port, end) = MemPort::new(name, &options).expect("a memory port");
         self.ends.insert((bridge.to_owned(), no), end);
         Box::new(port)

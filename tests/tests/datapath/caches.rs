@@ -28,7 +28,7 @@ fn run(caches: bool, model: &Model, frames: &[(u16, Vec<u8>)]) -> (Seen, Switch)
     // Small caches start faster, and there are few frames.
     let config = Config { caches, packet_in_rate: 1_000_000_000, exact_slots: 256, ..Config::default() };
     let mut switch = Switch::of_model(config, model);
-    let packet_ins = switch.datapath.packet_ins(100_000);
+    let packet_ins = switch.datapath.packet_ins(5_000);
     for (n, (port, bytes)) in frames.iter().enumerate() {
         switch.send(*port, bytes);
         // Frames of different ports may be received in any order, those of one burst not.
