@@ -21,7 +21,7 @@ mod tables;
 pub use groups::GroupModError;
 pub use learn::Learning;
 pub use meters::{MAX_BANDS, MAX_METERS, MeterModError};
-pub use tables::{MAX_TABLE_NAME_LEN, TableModError};
+pub use tables::{MAX_TABLE_NAME_LEN, TableModError, check_table_name};
 
 use crate::action::{GroupId, MeterId};
 use crate::bridge::{Bridge, TableMod};

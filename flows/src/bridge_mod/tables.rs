@@ -72,17 +72,26 @@ impl Bridge {
 
     fn check_name(&self, table: Option<TableId>, name: &Arc<str>) -> Result<(), TableModError> {
         let Some(table) = table else { return Err(TableModError::NameForAll { name: Arc::clone(name) }) };
-        let bad =
-            |c: char| c.is_whitespace() || c.is_control() || matches!(c, ',' | '(' | ')' | '"' | '\'' | '=' | ':');
-        if name.len() > MAX_TABLE_NAME_LEN || name.starts_with(|c: char| c.is_ascii_digit()) || name.contains(bad) {
-            return Err(TableModError::BadName { name: Arc::clone(name) });
-        }
+        check_table_name(name)?;
         let others = self.table_configs.iter().filter(|(other, _)| **other != table);
         match others.into_iter().find(|(_, config)| config.name.as_ref() == Some(name)) {
             Some((other, _)) => Err(TableModError::NameTaken { name: Arc::clone(name), table: *other }),
             None => Ok(()),
         }
     }
+}
+
+/// Checks that `name` can be a table's.
+///
+/// # Errors
+/// [`TableModError::BadName`].
+pub fn check_table_name(name: &str) -> Result<(), TableModError> {
+    let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, ',' | '(' | ')' | '"' | '\'' | '=' | ':');
+    let digit = |c: char| c.is_ascii_digit();
+    if name.is_empty() || name.len() > MAX_TABLE_NAME_LEN || name.starts_with(digit) || name.contains(bad) {
+        return Err(TableModError::BadName { name: name.into() });
+    }
+    Ok(())
 }
 
 fn changed(old: &TableConfig, change: &TableMod) -> TableConfig {

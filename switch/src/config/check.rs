@@ -1,11 +1,13 @@
 //! From what the file says to what it means: ranges, names, and what goes with what.
 
 use super::error::{Complaint, ConfigError, Source, did_you_mean};
-use super::raw::{RawBridge, RawConfig, RawPort};
+use super::raw::{RawBridge, RawConfig, RawPort, RawTable};
 use super::{BridgeConfig, Config, FlowLine, LogFormat, PortConfig, read};
 use crate::port::{PortKind, PortSpec, SpecError};
 use sluice_flows::PortNo;
-use sluice_flows::bridge::{VlanId, VlanMode};
+use sluice_flows::bridge::{TableConfig, TableMiss, VlanId, VlanMode};
+use sluice_flows::bridge_mod::check_table_name;
+use sluice_flows::rule::TableId;
 use sluice_flows::text::flow_lines;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::{Range, RangeInclusive};
@@ -77,7 +79,13 @@ fn bridge(
     Ok(BridgeConfig {
         name: name.get_ref().clone(),
         local_port: raw.local_port.unwrap_or(true),
-        flows: flows(source, raw.flows, raw.flow_files)?,
+        flows: match (raw.flows, raw.flow_files) {
+            (None, None) => None,
+            (flows, files) => Some(lines(source, flows, files)?),
+        },
+        groups: lines(source, raw.groups, raw.group_files)?,
+        meters: lines(source, raw.meters, None)?,
+        tables: tables(source, raw.tables)?,
         ports,
     })
 }
@@ -210,14 +218,62 @@ fn vlan_id(source: Source<'_>, value: &Spanned<i64>) -> Result<VlanId, Complaint
     VlanId::new(id).ok_or_else(|| source.complain(&value.span(), "a VLAN ID is 0 to 4095"))
 }
 
-fn flows(
+/// What is said of flow tables; each stands under its number.
+fn tables(
+    source: Source<'_>,
+    raw: BTreeMap<Spanned<String>, RawTable>,
+) -> Result<BTreeMap<TableId, TableConfig>, Complaint> {
+    let mut tables = BTreeMap::new();
+    let mut names = HashMap::new();
+    for (key, raw) in in_order(raw) {
+        let Some(id) = key.get_ref().parse().ok().and_then(TableId::new) else {
+            let what = format!("there is no table `{}`", key.get_ref());
+            return Err(source.complain(&key.span(), what).advice(format!("tables are 0 to {}", TableId::LAST)));
+        };
+        let table = table(source, &raw)?;
+        if let (Some(name), Some(spanned)) = (&table.name, &raw.name)
+            && let Some(other) = names.insert(name.clone(), id)
+        {
+            return Err(source.complain(&spanned.span(), format!("table {other} has the name `{name}`")));
+        }
+        // `01` and `1` are different keys.
+        if tables.insert(id, table).is_some() {
+            return Err(source.complain(&key.span(), format!("table {id} stands here twice")));
+        }
+    }
+    Ok(tables)
+}
+
+fn table(source: Source<'_>, raw: &RawTable) -> Result<TableConfig, Complaint> {
+    let miss = match raw.miss.as_ref().map(|m| (m, m.get_ref().as_str())) {
+        None | Some((_, "drop")) => TableMiss::Drop,
+        Some((_, "controller")) => TableMiss::Controller,
+        Some((_, "continue")) => TableMiss::Continue,
+        Some((word, other)) => {
+            let near = did_you_mean(other, ["drop", "controller", "continue"]);
+            return Err(source
+                .complain(&word.span(), format!("unknown `miss` `{other}`{near}"))
+                .advice("allowed: drop, controller, continue"));
+        }
+    };
+    if let Some(name) = &raw.name {
+        check_table_name(name.get_ref()).map_err(|e| source.complain(&name.span(), e.to_string()))?;
+    }
+    let most = i64::from(u32::MAX);
+    Ok(TableConfig {
+        name: raw.name.as_ref().map(|n| n.get_ref().as_str().into()),
+        miss,
+        max_flows: raw.max_flows.as_ref().map(|n| number(source, n, 1..=most, "`max_flows`")).transpose()?,
+        evict: raw.evict.unwrap_or(false),
+    })
+}
+
+/// Lines of the file itself, then those of other files.
+fn lines(
     source: Source<'_>,
     lines: Option<Vec<Spanned<String>>>,
     files: Option<Vec<Spanned<std::path::PathBuf>>>,
-) -> Result<Option<Vec<FlowLine>>, ConfigError> {
-    if lines.is_none() && files.is_none() {
-        return Ok(None);
-    }
+) -> Result<Vec<FlowLine>, ConfigError> {
     let mut out = Vec::new();
     for flow in lines.unwrap_or_default() {
         let (line, column) = source.place(flow.span().start);
@@ -229,7 +285,7 @@ fn flows(
         let lines = flow_lines(&text);
         out.extend(lines.map(|(line, l)| FlowLine { text: l.to_owned(), path: path.clone(), line, column: 1 }));
     }
-    Ok(Some(out))
+    Ok(out)
 }
 
 fn number<T: TryFrom<i64>>(

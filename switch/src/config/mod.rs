@@ -4,11 +4,12 @@
 //! as a key (`[bridges.br0.ports.tap1]`), so that it cannot be given twice; bridges and ports keep the order in which
 //! they stand in the file, since ports without a number are numbered in that order.
 //!
-//! Flows in the file are text, checked here as far as that is possible without the bridge: a flow may name a port that
+//! Flows, groups and meters in the file are text, checked here as far as that is possible without the bridge: a flow may name a port that
 //! comes later.
 
 mod check;
 mod error;
+mod lines;
 mod raw;
 mod setup;
 
@@ -18,7 +19,8 @@ pub use setup::{Change, SetupError, add_bridge, add_port, check, reload, start};
 
 use crate::port::PortKind;
 use sluice_flows::PortNo;
-use sluice_flows::bridge::VlanMode;
+use sluice_flows::bridge::{TableConfig, VlanMode};
+use sluice_flows::rule::TableId;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -54,8 +56,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// A bridge.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A bridge. The default is a learning bridge without a name, a port of its own or any other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BridgeConfig {
     /// Its name.
     pub name: String,
@@ -63,14 +65,20 @@ pub struct BridgeConfig {
     pub local_port: bool,
     /// Its flows; `None` for a learning switch's.
     pub flows: Option<Vec<FlowLine>>,
+    /// Its groups.
+    pub groups: Vec<FlowLine>,
+    /// Its meters.
+    pub meters: Vec<FlowLine>,
+    /// What is said of its flow tables.
+    pub tables: BTreeMap<TableId, TableConfig>,
     /// Its ports, in the file's order.
     pub ports: Vec<PortConfig>,
 }
 
-/// A flow and where it stands.
+/// A flow, group or meter, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowLine {
-    /// The flow, in OVS's syntax.
+    /// The flow, group or meter, in OVS's syntax.
     pub text: String,
     /// The file.
     pub path: PathBuf,
@@ -117,7 +125,7 @@ impl Default for Config {
 impl BridgeConfig {
     /// A learning bridge with its own port and no other.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), local_port: true, flows: None, ports: Vec::new() }
+        Self { name: name.to_owned(), local_port: true, ..Self::default() }
     }
 }
 

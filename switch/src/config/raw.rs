@@ -30,7 +30,21 @@ pub(super) struct RawBridge {
     pub(super) local_port: Option<bool>,
     pub(super) flows: Option<Vec<Spanned<String>>>,
     pub(super) flow_files: Option<Vec<Spanned<PathBuf>>>,
+    pub(super) groups: Option<Vec<Spanned<String>>>,
+    pub(super) group_files: Option<Vec<Spanned<PathBuf>>>,
+    pub(super) meters: Option<Vec<Spanned<String>>>,
+    pub(super) tables: BTreeMap<Spanned<String>, RawTable>,
     pub(super) ports: BTreeMap<Spanned<String>, RawPort>,
+}
+
+/// What is said of a flow table beside its flows.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawTable {
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) miss: Option<Spanned<String>>,
+    pub(super) max_flows: Option<Spanned<i64>>,
+    pub(super) evict: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

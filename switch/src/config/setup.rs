@@ -2,15 +2,14 @@
 //!
 //! What has to change is found by comparing two configurations, not by looking at the switch: what others added through
 //! the API is not ours to remove. A bridge or port that is in both but is made differently is removed and made anew;
-//! VLANs, flooding and state are changed in place. A bridge's flows are compared as text and replaced in one step.
+//! VLANs, flooding and state are changed in place. A bridge's flows, groups and meters are compared as text and
+//! replaced in one step.
 
-use super::{BridgeConfig, Config, FlowLine, PortConfig};
+use super::{BridgeConfig, Config, FlowLine, PortConfig, lines};
 use crate::port::{PortKind, PortSpec, SpecError};
 use crate::{ControlError, Datapath, FailMode, PortChange, PortDevice, PortRequest};
-use sluice_flows::filter::{FlowFilter, OwnerFilter};
-use sluice_flows::flow_mod::FlowMod;
-use sluice_flows::text::{Names, ParseError, parse_flow_mod_of};
-use sluice_flows::{Owner, PortNo};
+use sluice_flows::PortNo;
+use sluice_flows::text::{Names, ParseError};
 use std::fmt;
 use thiserror::Error;
 
@@ -28,10 +27,10 @@ pub enum SetupError {
         /// What is wrong.
         source: SpecError,
     },
-    /// A flow is wrong. Prints as `FILE:LINE:COLUMN: WHAT`, with the flow below it.
-    #[error("{}:{}:{column}: {}", .line.path.display(), .line.line, without_column(error))]
+    /// A flow, group or meter is wrong. Prints as `FILE:LINE:COLUMN: WHAT`, with the text below it.
+    #[error("{}:{}:{column}: {}", .line.path.display(), .line.line, lines::without_column(error))]
     Flow {
-        /// Where the flow stands.
+        /// Where it stands.
         line: Box<FlowLine>,
         /// Column of the fault, from 1.
         column: usize,
@@ -53,7 +52,7 @@ pub enum Change {
     PortRemoved(String),
     /// A port was changed in place.
     PortChanged(String),
-    /// A bridge's flows were replaced.
+    /// A bridge's flows, groups, meters and what is said of its tables were replaced.
     FlowsReplaced(String),
     /// A setting differs that takes effect only at the next start.
     NeedsRestart(&'static str),
@@ -87,10 +86,7 @@ fn start_bridge(datapath: &Datapath, bridge: &BridgeConfig) -> Result<(), SetupE
     for port in &bridge.ports {
         add_port(datapath, &bridge.name, port)?;
     }
-    match &bridge.flows {
-        Some(flows) => add_flows(datapath, &bridge.name, flows, Vec::new()),
-        None => Ok(()),
-    }
+    lines::start(datapath, bridge)
 }
 
 /// Makes a bridge, with its own port if that is wanted; or neither.
@@ -140,37 +136,8 @@ fn spec(port: &PortConfig) -> Result<PortSpec, SetupError> {
     PortSpec::parse(port.kind, options).map_err(|source| SetupError::Spec { port: port.name.clone(), source })
 }
 
-/// Reads the flows and puts them into the bridge in one step, after the changes in `before`.
-/// The error without its own column, which counts from the start of the flow and not of the file's line.
-fn without_column(error: &ParseError) -> String {
-    let text = format!("{error:#}");
-    let own = format!("column {}: ", error.columns().start);
-    text.strip_prefix(&own).unwrap_or(&text).to_owned()
-}
-
-fn add_flows(datapath: &Datapath, bridge: &str, flows: &[FlowLine], before: Vec<FlowMod>) -> Result<(), SetupError> {
-    let names = Names::of_bridge(&*datapath.bridge(bridge)?);
-    let mut mods = before;
-    for flow in flows {
-        mods.push(read_flow(flow, &names)?);
-    }
-    datapath.apply_bundle(bridge, &mods)?;
-    Ok(())
-}
-
-fn read_flow(flow: &FlowLine, names: &Names) -> Result<FlowMod, SetupError> {
-    let owner = Owner::file_line(&flow.path.display().to_string(), flow.line);
-    match parse_flow_mod_of(&owner, &flow.text, names) {
-        Ok(read) => Ok(read.value),
-        Err(error) => Err(SetupError::Flow {
-            line: Box::new(flow.clone()),
-            column: flow.column + error.columns().start - 1,
-            error: Box::new(error),
-        }),
-    }
-}
-
-/// Checks what can be checked without making anything: port options, and flows against the port names of their bridge.
+/// Checks what can be checked without making anything: port options, and flows, groups and meters against the
+/// names of their bridge.
 ///
 /// # Errors
 /// [`SetupError::Spec`] or [`SetupError::Flow`].
@@ -183,9 +150,7 @@ pub fn check(config: &Config) -> Result<(), SetupError> {
             // Which number a port gets does not matter here, but that its name is one does.
             names.add_port(port.number.unwrap_or(PortNo(number)), port.name.as_str());
         }
-        for flow in bridge.flows.iter().flatten() {
-            read_flow(flow, &names)?;
-        }
+        lines::check(bridge, &mut names)?;
     }
     Ok(())
 }
@@ -267,33 +232,10 @@ impl Reload<'_> {
                 Some(_) => {}
             }
         }
-        if old.flows != new.flows {
-            let result = self.flows(old, new);
+        let lines = |b: &BridgeConfig| (b.flows.clone(), b.groups.clone(), b.meters.clone(), b.tables.clone());
+        if lines(old) != lines(new) {
+            let result = lines::reload(self.datapath, old, new);
             self.note(result, Change::FlowsReplaced(new.name.clone()));
         }
     }
-
-    /// Takes out the old file's flows that the new one does not have, and puts in the new ones. Flows in both, and those
-    /// of others, stay with their counters.
-    fn flows(&self, old: &BridgeConfig, new: &BridgeConfig) -> Result<(), SetupError> {
-        let names = Names::of_bridge(&*self.datapath.bridge(&new.name)?);
-        let (before, after) = (listed(old), listed(new));
-        let mut mods = Vec::new();
-        for flow in before.iter().filter(|flow| !after.contains(flow)) {
-            if let FlowMod::Add { spec, .. } = read_flow(flow, &names)? {
-                let owner = Some(OwnerFilter::Is(spec.owner.clone()));
-                mods.push(FlowMod::delete(FlowFilter { owner, ..FlowFilter::strictly(&spec) }));
-            }
-        }
-        let added: Vec<_> = after.into_iter().filter(|flow| !before.contains(flow)).collect();
-        add_flows(self.datapath, &new.name, &added, mods)
-    }
-}
-
-/// The flows of a bridge; those of a learning switch when the file does not say.
-fn listed(bridge: &BridgeConfig) -> Vec<FlowLine> {
-    bridge.flows.clone().unwrap_or_else(|| {
-        let text = "priority=0,owner=builtin:default actions=NORMAL".to_owned();
-        vec![FlowLine { text, path: "builtin".into(), line: 1, column: 1 }]
-    })
 }

@@ -171,3 +171,72 @@ fn flow_files_are_read_beside_the_file_without_comments() {
     let flows = config.bridges[0].flows.as_ref().unwrap();
     assert_eq!((flows.len(), flows[0].line), (1, 3));
 }
+
+#[test]
+fn groups_meters_and_tables_stand_beside_flows() {
+    let config = parse(
+        "[bridges.br0]\nmeters = ['meter=1,kbps,bands=type=drop,rate=5']\ngroups = ['group_id=1,type=all']\n\
+         [bridges.br0.tables.7]\nname = 'Output'\nmiss = 'continue'\nmax_flows = 9\nevict = true\n",
+    )
+    .unwrap();
+    let bridge = &config.bridges[0];
+    assert_eq!((bridge.groups[0].line, bridge.meters[0].line, bridge.flows.is_none()), (3, 2, true));
+    let table = &bridge.tables[&TableId::new(7).unwrap()];
+    assert_eq!((table.name.as_deref(), table.max_flows, table.evict), (Some("Output"), Some(9), true));
+    for (text, message) in [
+        ("[bridges.br0.tables.255]", "sluiced.toml:1:21: there is no table `255`\n  tables are 0 to 254"),
+        (
+            "[bridges.br0.tables.1]\nmiss = 'dorp'",
+            "sluiced.toml:2:8: unknown `miss` `dorp`; did you mean `drop`?\n  allowed: drop, controller, continue",
+        ),
+        (
+            "[bridges.br0.tables.1]\nname = 'x'\n[bridges.br0.tables.2]\nname = 'x'",
+            "sluiced.toml:4:8: table 1 has the name `x`",
+        ),
+        ("[bridges.br0.tables.1]\n[bridges.br0.tables.01]", "sluiced.toml:2:21: table 1 stands here twice"),
+    ] {
+        assert_eq!(complaint(text), message);
+    }
+}
+
+fn switch(text: &str) -> (crate::Datapath, Config) {
+    let config = parse(text).unwrap();
+    check(&config).unwrap();
+    let datapath = crate::Datapath::start(crate::Config::default()).unwrap();
+    start(&datapath, &config).unwrap();
+    (datapath, config)
+}
+
+#[test]
+fn a_reload_changes_groups_meters_and_tables_and_keeps_what_stays() {
+    let file = |groups: &str, meters: &str, flows: &str, table: &str| {
+        format!(
+            "[bridges.br0]\nlocal_port = false\ngroups = [{groups}]\nmeters = [{meters}]\nflows = [{flows}]\n\
+             [bridges.br0.tables.{table}]\nname = 'Next'\n"
+        )
+    };
+    let (m1, m2) = ("'meter=1,pktps,bands=type=drop,rate=5'", "'meter=2,pktps,bands=type=drop,rate=5'");
+    let (g1, g2) = ("'group_id=1,type=all'", "'group_id=2,type=all'");
+    let flows = "'table=9 actions=group:1','actions=meter:1,group:2'";
+    let (datapath, old) = switch(&file(&format!("{g1},{g2}"), m1, flows, "7"));
+    let group = |id| datapath.bridge("br0").unwrap().groups.get(&sluice_flows::action::GroupId(id)).cloned();
+    group(2).unwrap().stats.credit(3, 300, sluice_flows::rule::Millis(0));
+    assert_eq!(group(1).unwrap().owner.as_str(), "file:sluiced.toml:3");
+
+    let new = parse(&file(g2, &format!("{m1},{m2}"), "'actions=meter:2,group:2'", "8")).unwrap();
+    let (done, failed) = reload(&datapath, &old, &new).unwrap();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!(done, [Change::FlowsReplaced("br0".into())]);
+    let bridge = datapath.bridge("br0").unwrap();
+    assert!(group(1).is_none());
+    assert_eq!((group(2).unwrap().stats.packets(), bridge.meters.len(), bridge.tables.len()), (3, 2, 1));
+    let named: Vec<_> = bridge.table_configs.keys().map(|id| id.get()).collect();
+    assert_eq!(named, [8]);
+}
+
+#[test]
+fn a_fault_in_a_group_is_told_with_its_place() {
+    let config = parse("[bridges.br0]\ngroups = ['group_id=1,type=al']").unwrap();
+    let error = check(&config).unwrap_err().to_string();
+    assert!(error.starts_with("sluiced.toml:2:28: "), "{error}");
+}

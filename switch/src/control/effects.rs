@@ -165,3 +165,6 @@ fn is_done(model: &Model, effect: &Effect, now: Millis) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
