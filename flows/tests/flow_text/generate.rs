@@ -1,14 +1,18 @@
 //! Random matches, actions, flows, packets and texts, made from the field registry.
 
+mod actions;
+
+pub(crate) use actions::{actions, modern_action, old_action};
+
+use actions::table;
 use proptest::collection::vec;
-use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
-use sluice_flows::action::{Action, ControllerAction, ModAction, PacketInReason, Subfield};
+use sluice_flows::action::Action;
 use sluice_flows::field::{FIELDS, Field, FieldInfo, Maskable};
 use sluice_flows::key::{FlowKey, FlowMask, slot};
 use sluice_flows::rule::{FlowSpec, TableId};
-use sluice_flows::{Match, Owner, PortNo};
+use sluice_flows::{Match, Owner};
 
 /// Which matches on VLAN tags are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,153 +162,6 @@ fn sayable_tag(kind: u8, value: u128) -> (u128, u128) {
     }
 }
 
-/// Fields that actions may read, and that OVS prints alike in every version of OpenFlow.
-fn readable() -> Vec<Field> {
-    let plain = |name: &str| !name.starts_with("tun_erspan") && !name.starts_with("tun_metadata");
-    FIELDS.iter().filter(|info| !info.nxm.is_empty() && plain(info.name)).map(|info| info.field).collect()
-}
-
-fn writable() -> Vec<Field> {
-    let outside_ct = |field: &Field| !matches!(field, Field::CtMark | Field::CtLabel);
-    readable().into_iter().filter(|field| field.info().writable && outside_ct(field)).collect()
-}
-
-fn port() -> impl Strategy<Value = PortNo> {
-    prop_oneof![
-        (0..=PortNo::MAX.0).prop_map(PortNo),
-        select(vec![PortNo::IN_PORT, PortNo::TABLE, PortNo::NORMAL, PortNo::FLOOD, PortNo::ALL, PortNo::LOCAL]),
-    ]
-}
-
-fn table() -> impl Strategy<Value = TableId> {
-    (0..=254u8).prop_map(|n| TableId::new(n).unwrap_or(TableId::FIRST))
-}
-
-/// Bits of one of `fields`.
-fn subfield(fields: Vec<Field>) -> impl Strategy<Value = Subfield> {
-    (select(fields), any::<bool>(), any::<u8>(), any::<u8>()).prop_map(|(field, whole, ofs, bits)| {
-        let ofs = ofs % field.width();
-        let part = Subfield { field, ofs, bits: bits % (field.width() - ofs) + 1 };
-        if whole { Subfield::whole(field) } else { part }
-    })
-}
-
-fn set_field() -> impl Strategy<Value = Action> {
-    (select(writable()), number(), any::<(u8, u8, u128)>()).prop_map(|(field, value, (kind, len, any))| {
-        let info = field.info();
-        let slot = info.slot;
-        let mask = mask(kind, len, any, slot.bits);
-        let whole = info.maskable == Maskable::Exact || field == Field::VlanVid || mask == slot.max() || mask == 0;
-        let mask = if whole { u128::MAX } else { mask };
-        let value = match field {
-            Field::VlanVid => value | 0x1000,
-            Field::NwTos => value & 0xfc,
-            _ => value,
-        };
-        Action::SetField { field, value: value & mask & slot.max(), mask }
-    })
-}
-
-/// Loads of at most `most` bits.
-fn load(most: u8) -> impl Strategy<Value = Action> {
-    (subfield(writable()), number()).prop_map(move |(part, value)| {
-        let dst = Subfield { bits: part.bits.min(most), ..part };
-        Action::Load { value: value & dst.mask() >> dst.ofs, dst }
-    })
-}
-
-fn move_bits() -> impl Strategy<Value = Action> {
-    let all: Vec<Field> = readable();
-    (subfield(all), subfield(writable())).prop_map(|(mut src, mut dst)| {
-        src.bits = src.bits.min(dst.bits);
-        dst.bits = src.bits;
-        Action::Move { src, dst }
-    })
-}
-
-fn setter() -> impl Strategy<Value = ModAction> {
-    let mac = 0..1u64 << 48;
-    prop_oneof![
-        mac.clone().prop_map(ModAction::DlSrc),
-        mac.prop_map(ModAction::DlDst),
-        any::<u32>().prop_map(ModAction::NwSrc),
-        any::<u32>().prop_map(ModAction::NwDst),
-        any::<u8>().prop_map(|tos| ModAction::NwTos(tos & 0xfc)),
-        any::<u16>().prop_map(ModAction::TpSrc),
-        any::<u16>().prop_map(ModAction::TpDst),
-        (0..4096u16).prop_map(ModAction::VlanVid),
-        (0..8u8).prop_map(ModAction::VlanPcp),
-    ]
-}
-
-fn controller() -> impl Strategy<Value = Action> {
-    let reason = select(vec![PacketInReason::NoMatch, PacketInReason::Action, PacketInReason::InvalidTtl]);
-    (any::<u16>(), reason, prop_oneof![Just(0), any::<u16>()]).prop_map(|(max_len, reason, controller_id)| {
-        let extended = reason != PacketInReason::Action || controller_id != 0;
-        Action::Controller(Box::new(ControllerAction {
-            max_len,
-            reason,
-            controller_id,
-            extended,
-            ..ControllerAction::default()
-        }))
-    })
-}
-
-fn resubmit() -> impl Strategy<Value = Action> {
-    (option::of(port()), table(), any::<bool>()).prop_map(|(port, table, with_table)| {
-        let port = port.filter(|p| *p != PortNo::IN_PORT);
-        let table = Some(table).filter(|_| with_table || port.is_none());
-        Action::Resubmit { port, table, ct: false, extended: table.is_some() }
-    })
-}
-
-/// Actions that print alike in every version of OpenFlow, if notes have the lengths that fit its messages.
-fn common() -> impl Strategy<Value = Action> {
-    let all: Vec<Field> = readable();
-    prop_oneof![
-        port().prop_map(Action::Output),
-        // OpenFlow cannot say more than 64 bits here.
-        subfield(all).prop_map(|part| Action::OutputField(Subfield { bits: part.bits.min(64), ..part })),
-        controller(),
-        resubmit(),
-        move_bits(),
-        prop_oneof![vec(any::<u8>(), 6), vec(any::<u8>(), 14)].prop_map(|bytes| Action::Note(bytes.into())),
-    ]
-}
-
-/// Actions as OpenFlow 1.0 with Nicira's extensions says them.
-pub(crate) fn old_action() -> impl Strategy<Value = Action> {
-    prop_oneof![
-        2 => common(),
-        // OpenFlow loads at most 64 bits at a time.
-        2 => load(64),
-        2 => setter().prop_map(Action::Mod),
-        1 => select(vec![Action::DecTtl(Box::default()), Action::PopVlan { modern: false }]),
-    ]
-}
-
-/// Actions as OpenFlow 1.5 says them, whatever the match.
-pub(crate) fn modern_action() -> impl Strategy<Value = Action> {
-    prop_oneof![2 => common(), 3 => set_field(), 1 => select(vec![0x8100, 0x88a8]).prop_map(Action::PushVlan)]
-}
-
-/// Any action list.
-pub(crate) fn actions() -> impl Strategy<Value = Vec<Action>> {
-    let other = prop_oneof![
-        load(128),
-        any::<u8>().prop_map(|n| Action::Mod(ModAction::NwTtl(n))),
-        (0..4u8).prop_map(|n| Action::Mod(ModAction::NwEcn(n))),
-        Just(Action::PopVlan { modern: true }),
-        vec(any::<u8>(), 0..20).prop_map(|bytes| Action::Note(bytes.into())),
-    ];
-    let one = prop_oneof![3 => old_action(), 3 => modern_action(), 1 => other];
-    (vec(one, 0..6), option::weighted(0.2, table())).prop_map(|(mut actions, goto)| {
-        actions.extend(goto.map(Action::GotoTable));
-        actions
-    })
-}
-
 /// A flow with these parts.
 pub(crate) fn flow(
     matches: impl Strategy<Value = Match>,
@@ -387,6 +244,22 @@ pub(crate) fn soup() -> impl Strategy<Value = String> {
         "controller",
         "note",
         "goto_table",
+        "clone(",
+        "write_actions(",
+        "learn(",
+        "ct(",
+        "nat(",
+        "exec(",
+        "encap(",
+        "bundle(",
+        "multipath(",
+        "conjunction(",
+        "check_pkt_larger",
+        "eth_src,0,hrw,ofport,members",
+        "commit",
+        "zone",
+        "src",
+        "nsh",
         "drop",
         "delete",
         "modify_strict",

@@ -121,11 +121,25 @@ fn long_hostile_texts_are_read_in_linear_time() {
         "actions=",
         "dl_vlan=5000,",
         "->",
+        "clone(",
+        "write_actions(clone(",
+        "ct(exec(",
+        "ct(nat(src=1.2.3.4-",
+        "encap(nsh(tlv(",
+        "conjunction(1,1/2),",
+        "learn(reg0=reg1,",
+        "dec_ttl(1,",
+        "meter:1,",
+        "1 2 ",
     ] {
         let text = piece.repeat(LEN / piece.len());
         let _ = (parse_match(&text, Names::NONE), parse_actions(&text, Names::NONE));
         let _ = (parse_flow_mod(&text, Names::NONE), parse_flow_file("f", &text, Names::NONE));
         let _ = parse_packet(&text, Names::NONE);
-        let _ = parse_actions(&format!("set_field:{text}"), Names::NONE);
+        for within in
+            ["set_field:", "learn(", "ct(", "ct(exec(", "bundle(eth_src,0,hrw,ofport,members:", "dec_ttl(", "note:"]
+        {
+            let _ = parse_actions(&format!("{within}{text}"), Names::NONE);
+        }
     }
 }

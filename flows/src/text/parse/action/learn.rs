@@ -114,9 +114,11 @@ fn constant(dst: Subfield, word: Word<'_>, names: &Names) -> Result<u128, Fault>
     if dst != Subfield::whole(dst.field) {
         return value::number_to(word, what, max);
     }
-    if word.text.starts_with(|c: char| c.is_ascii_alphabetic()) && word.text.contains('[') {
-        // It looks like a field; say what is wrong with it as one.
-        subfield::read(word)?;
+    // What begins with a field's name and goes on with brackets was meant to be bits of that field.
+    if let Err(fault) = subfield::read(word)
+        && matches!(fault.kind(), ErrorKind::BadBits { .. })
+    {
+        return Err(fault);
     }
     match value::field_value(dst.field, word, names)? {
         (value, u128::MAX) if value <= max => Ok(value),
