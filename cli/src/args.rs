@@ -49,7 +49,8 @@ Examples:
 /// Options that every verb knows.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// How to write the answer: table, wide (every column), json (with `"v": 1`), or ofctl (`flows dump` as OVS's)
+    /// How to write the answer: table, wide (every column), json (with `"v": 1`), or ofctl (dumps
+    /// of flows, groups and meters as OVS's)
     #[arg(
         short,
         long,
@@ -83,6 +84,12 @@ pub(crate) enum Command {
     /// The flow tables: dump, add, delete, replace, compare
     #[command(subcommand, after_help = FLOWS_EXAMPLES)]
     Flows(cmd::flows::Verb),
+    /// The groups with their buckets and counters; add, change, delete them
+    Groups(cmd::groups::Groups),
+    /// The meters with their counters; add, change, delete them
+    Meters(cmd::meters::Meters),
+    /// The flow tables as such: names, limits, what happens without a match
+    Tables(cmd::tables::Tables),
     /// What would happen to a packet, and which rule decides
     Trace(cmd::trace::Trace),
     /// The ports with their counters; add, change, remove them

@@ -9,6 +9,7 @@ mod cmd;
 mod failure;
 mod lab;
 mod output;
+mod watch;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -46,6 +47,9 @@ fn run(command: Command, out: &mut Output) -> Result<Exit, Failure> {
     match command {
         Command::Lab(verb) => lab::run(verb, out),
         Command::Flows(verb) => cmd::flows::run(verb, out),
+        Command::Groups(args) => cmd::groups::run(args, out),
+        Command::Meters(args) => cmd::meters::run(args, out),
+        Command::Tables(args) => cmd::tables::run(args, out),
         Command::Trace(args) => cmd::trace::run(&args, out),
         Command::Ports(args) => cmd::ports::run(args, out),
         Command::Bridges(args) => cmd::bridges::run(args, out),

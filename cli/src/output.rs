@@ -18,7 +18,7 @@ pub(crate) enum Format {
     Wide,
     /// One JSON document with `"v": 1`, raw numbers, units in the keys
     Json,
-    /// OVS's own dump syntax (flows only)
+    /// OVS's own dump syntax (flows, groups, meters)
     Ofctl,
 }
 
@@ -243,6 +243,20 @@ impl Output {
     pub(crate) fn talk(&mut self, text: impl AsRef<str>) -> io::Result<()> {
         self.to.flush()?;
         writeln!(io::stderr(), "{}", text.as_ref())
+    }
+
+    /// Clears the screen, if it is one that is written to.
+    pub(crate) fn clear(&mut self) -> io::Result<()> {
+        if io::stdout().is_terminal() { write!(self.to, "\x1b[H\x1b[2J") } else { Ok(()) }
+    }
+
+    /// Sets the next answer off from the last: on a cleared screen, or behind an empty line. Documents of JSON are lines
+    /// of their own as it is.
+    pub(crate) fn begin_again(&mut self) -> io::Result<()> {
+        if io::stdout().is_terminal() {
+            return self.clear();
+        }
+        if self.format == Format::Json { Ok(()) } else { writeln!(self.to) }
     }
 
     /// Hands what was written so far to the terminal or pipe.

@@ -2,6 +2,9 @@
 //! the test's own process with memory ports.
 #![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
+#[path = "verbs/groups.rs"]
+mod groups;
+
 use sluice_flows::PortNo;
 use sluice_switch::api::{self, Running};
 use sluice_switch::port::{MemHandle, MemOptions, MemPort};

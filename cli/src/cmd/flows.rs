@@ -3,19 +3,12 @@
 mod diff;
 mod dump;
 
+use super::bundle::{Common, Kind, apply, lines};
 use crate::client::{BridgeArg, Client, Target};
 use crate::failure::Failure;
 use crate::output::{Exit, Format, Output};
 use clap::{Args, Subcommand};
-use serde::Serialize;
-use sluice_flows::text::flow_lines;
-use sluice_proto::v1::{
-    ApplyBundleReply, ApplyBundleRequest, BundleHeader, DeleteFlowsRequest, FlowFilter, FlowMod, flow_mod::Command,
-};
-use std::io::Read;
-
-/// Flows in one message of a bundle: far below the limit of 16 MiB, large enough not to matter.
-const CHUNK: usize = 2000;
+use sluice_proto::v1::{DeleteFlowsRequest, FlowFilter};
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -38,6 +31,7 @@ pub(crate) enum Verb {
   sluice flows add 'priority=100,tcp,tp_dst=22 actions=drop'
   sluice flows add 'table=1,ip,nw_dst=10.0.0.0/8 actions=output:2' 'table=1 actions=NORMAL'
   sluice flows add --file pipeline.flows        one a line; `delete ...` and `modify ...` work too
+  sluice flows add --file bundle.txt            lines may begin with `flow`, `group` or `meter`, too
   generate | sluice flows add --file -")]
 pub(crate) struct Add {
     /// Flows in OVS's syntax
@@ -65,21 +59,6 @@ pub(crate) struct Replace {
     only: String,
     #[command(flatten)]
     common: Common,
-}
-
-/// What verbs that change flows share.
-#[derive(Debug, Args)]
-struct Common {
-    /// Owner of flows that do not name one: KIND:NAME
-    #[arg(long, value_name = "OWNER")]
-    owner: Option<String>,
-    /// Only check the flows and say what would change
-    #[arg(long)]
-    dry_run: bool,
-    #[command(flatten)]
-    bridge: BridgeArg,
-    #[command(flatten)]
-    target: Target,
 }
 
 /// Arguments of `sluice flows del`.
@@ -110,104 +89,22 @@ pub(crate) struct Del {
 /// Runs the verb.
 pub(crate) fn run(verb: Verb, out: &mut Output) -> Result<Exit, Failure> {
     match verb {
-        Verb::Dump(args) => dump::run(args, out),
+        Verb::Dump(args) => dump::run(&args, out),
         Verb::Add(args) => {
             let mods = match &args.file {
-                Some(file) => lines(file, args.common.owner.as_deref())?,
-                None => args.flows.iter().map(|f| flow_mod(f, "")).collect(),
+                Some(file) => lines(file, Kind::Flow, args.common.owner.as_deref())?,
+                None => args.flows.iter().map(|f| Kind::Flow.change(f, "")).collect(),
             };
-            apply(args.common, mods, None, out)
+            apply(args.common, Kind::Flow, mods, None, out)
         }
         Verb::Replace(args) => {
-            let mods = lines(&args.file, args.common.owner.as_deref())?;
+            let mods = lines(&args.file, Kind::Flow, args.common.owner.as_deref())?;
             let filter = FlowFilter { r#match: args.only, ..FlowFilter::default() };
-            apply(args.common, mods, Some(filter), out)
+            apply(args.common, Kind::Flow, mods, Some(filter), out)
         }
         Verb::Del(args) => del(args, out),
         Verb::Diff(args) => diff::run(&args, out),
     }
-}
-
-/// The text of a file, or of standard input for `-`.
-pub(crate) fn read(file: &str) -> Result<String, Failure> {
-    let text = if file == "-" {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map(|_| text)
-    } else {
-        std::fs::read_to_string(file)
-    };
-    text.map_err(|e| Failure::usage(format!("cannot read {file}: {e}")))
-}
-
-/// What owners and messages call a file.
-pub(crate) fn label(file: &str) -> &str {
-    if file == "-" { "stdin" } else { file }
-}
-
-fn flow_mod(flow: &str, owner: &str) -> FlowMod {
-    let command = Command::AsWritten.into();
-    FlowMod { command, flow: flow.to_owned(), owner: owner.to_owned(), generation: None, drop_reason: String::new() }
-}
-
-/// The lines of a flow file that say something; each is its place's in the file unless an owner is given.
-fn lines(file: &str, owner: Option<&str>) -> Result<Vec<FlowMod>, Failure> {
-    let text = read(file)?;
-    let label = label(file);
-    Ok(flow_lines(&text)
-        .map(|(number, line)| match owner {
-            Some(owner) => flow_mod(line, owner),
-            None => flow_mod(line, &format!("file:{label}:{number}")),
-        })
-        .collect())
-}
-
-#[derive(Serialize)]
-struct Changed {
-    added: u64,
-    modified: u64,
-    deleted: u64,
-    unchanged: u64,
-    dry_run: bool,
-}
-
-fn apply(common: Common, mods: Vec<FlowMod>, replace: Option<FlowFilter>, out: &mut Output) -> Result<Exit, Failure> {
-    let format = out.format(&[Format::Table, Format::Json])?;
-    let client = Client::connect(&common.target)?;
-    let header = BundleHeader {
-        bridge: common.bridge.bridge,
-        owner: common.owner.unwrap_or_else(|| "user".to_owned()),
-        generation: 0,
-        replace,
-        dry_run: common.dry_run,
-    };
-    let reply = bundle(&client, header, mods)?;
-    for warning in &reply.warnings {
-        eprintln!("warning: {warning}");
-    }
-    let ApplyBundleReply { added, modified, deleted, unchanged, .. } = reply;
-    let changed = Changed { added, modified, deleted, unchanged, dry_run: common.dry_run };
-    if format == Format::Json {
-        out.json(&changed)?;
-    } else {
-        let would = if common.dry_run { "would be: " } else { "" };
-        out.line(format!("{would}{added} added, {modified} modified, {deleted} deleted, {unchanged} unchanged"))?;
-    }
-    Ok(Exit::Yes)
-}
-
-/// Sends a bundle in parts and has it done.
-fn bundle(client: &Client, header: BundleHeader, mods: Vec<FlowMod>) -> Result<ApplyBundleReply, Failure> {
-    let mut parts = vec![ApplyBundleRequest { header: Some(header), ..ApplyBundleRequest::default() }];
-    let mut mods = mods.into_iter();
-    loop {
-        let mods: Vec<_> = mods.by_ref().take(CHUNK).collect();
-        if mods.is_empty() {
-            break;
-        }
-        parts.push(ApplyBundleRequest { mods, ..ApplyBundleRequest::default() });
-    }
-    parts.push(ApplyBundleRequest { commit: true, ..ApplyBundleRequest::default() });
-    client.call(client.flows().apply_bundle(tokio_stream::iter(parts)))
 }
 
 fn del(args: Del, out: &mut Output) -> Result<Exit, Failure> {

@@ -1,13 +1,17 @@
 //! Verbs besides the lab, one file per family.
 
 pub(crate) mod bridges;
+pub(crate) mod bundle;
 pub(crate) mod completion;
 pub(crate) mod drops;
 pub(crate) mod events;
 pub(crate) mod fdb;
 pub(crate) mod flows;
+pub(crate) mod groups;
 pub(crate) mod man;
+pub(crate) mod meters;
 pub(crate) mod packet_out;
 pub(crate) mod ports;
 pub(crate) mod status;
+pub(crate) mod tables;
 pub(crate) mod trace;

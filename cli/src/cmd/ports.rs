@@ -154,7 +154,7 @@ fn option(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn yes_no(text: &str) -> Result<bool, String> {
+pub(crate) fn yes_no(text: &str) -> Result<bool, String> {
     match text {
         "yes" => Ok(true),
         "no" => Ok(false),

@@ -6,7 +6,7 @@
 mod between;
 mod offline;
 
-use super::flows::read;
+use super::bundle::read;
 use crate::client::{BridgeArg, Client, Target};
 use crate::failure::Failure;
 use crate::output::{Exit, Format, Output};

@@ -1,7 +1,8 @@
 //! `sluice flows diff`.
 
-use super::{dump, label, read};
+use super::dump;
 use crate::client::{BridgeArg, Client, Target};
+use crate::cmd::bundle::{label, read};
 use crate::failure::Failure;
 use crate::output::{Exit, Format, Output};
 use clap::Args;

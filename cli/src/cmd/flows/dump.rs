@@ -3,6 +3,7 @@
 use crate::client::{BridgeArg, Client, Target};
 use crate::failure::Failure;
 use crate::output::{Cell, Exit, Format, Output, Table};
+use crate::watch::Watch;
 use clap::Args;
 use serde::Serialize;
 use sluice_proto::v1::{DumpFlowsRequest, Flow, FlowFilter};
@@ -15,6 +16,7 @@ use std::fmt::Write;
   sluice flows dump table=1,tcp               the flows of table 1 within this match
   sluice flows dump owner=np:shop/*           the flows of some owners
   sluice flows dump --nonzero                 only flows that were hit
+  sluice flows dump --nonzero -w=2            again every two seconds
   sluice flows dump -o ofctl                  as `ovs-ofctl dump-flows` prints them
   sluice flows dump -o ofctl --no-stats > backup.flows")]
 pub(crate) struct Dump {
@@ -30,6 +32,8 @@ pub(crate) struct Dump {
     /// Without counters and times, with -o ofctl: what can be fed back or compared
     #[arg(long)]
     no_stats: bool,
+    #[command(flatten)]
+    watch: Watch,
     #[command(flatten)]
     bridge: BridgeArg,
     #[command(flatten)]
@@ -86,14 +90,18 @@ impl From<Flow> for Row {
 }
 
 /// Runs the verb.
-pub(super) fn run(args: Dump, out: &mut Output) -> Result<Exit, Failure> {
+pub(super) fn run(args: &Dump, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Wide, Format::Json, Format::Ofctl])?;
     let client = Client::connect(&args.target)?;
+    args.watch.run(out, |out| show(args, &client, format, out))
+}
+
+fn show(args: &Dump, client: &Client, format: Format, out: &mut Output) -> Result<Exit, Failure> {
     let everything = args.matches.is_empty() && !args.nonzero;
-    let mut flows = flows(&client, args.bridge.bridge, args.matches, args.names)?;
+    let mut flows = flows(client, args.bridge.bridge.clone(), args.matches.clone(), args.names)?;
     flows.retain(|f| !args.nonzero || f.packets > 0);
     if flows.is_empty() {
-        eprintln!("{}", if everything { "there are no flows: every packet is dropped" } else { "no flow is selected" });
+        out.talk(if everything { "there are no flows: every packet is dropped" } else { "no flow is selected" })?;
     }
     match format {
         Format::Json => out.json(&Answer { flows: flows.into_iter().map(Row::from).collect() })?,

@@ -1,7 +1,7 @@
 //! Traces through the flows of a file: one bridge, `br0`, no switch, nothing learned.
 
 use super::Traced;
-use crate::cmd::flows::{label, read};
+use crate::cmd::bundle::{label, read};
 use crate::failure::Failure;
 use sluice_flows::action::Action;
 use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, Model, VlanMode};
