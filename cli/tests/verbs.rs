@@ -149,8 +149,14 @@ fn an_offline_trace_in_json_is_one_line_for_each_packet_on_standard_input() {
     let said = run(folder.path(), &["trace", "--flows", "t.flows", "--ports", "1,2", "-o", "json", "-"], packets);
     assert_eq!(said.code, Some(3), "{said:?}");
     let lines: Vec<serde_json::Value> = said.out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let mut first = lines[0].clone();
+    let passes = first.as_object_mut().and_then(|fields| fields.remove("passes")).unwrap();
+    let kinds: Vec<_> =
+        passes[0]["steps"].as_array().unwrap().iter().map(|step| step["kind"].as_str().unwrap()).collect();
+    assert_eq!(&kinds[..3], ["bridge", "table", "action"]);
+    assert_eq!(passes[0]["steps"][1]["rule"]["owner"], "file:t.flows:2");
     assert_eq!(
-        lines[0],
+        first,
         serde_json::json!({
             "v": 1,
             "packet": "in_port=1,tcp,nw_dst=10.1.1.1,nw_ttl=64,tp_dst=80",
@@ -177,11 +183,14 @@ fn what_cannot_be_traced_is_said_with_the_usage_code() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("t.flows"), FLOWS).unwrap();
     std::fs::write(folder.path().join("bad.flows"), "actions=drop\nip,nw_dts=1 actions=drop\n").unwrap();
+    std::fs::write(folder.path().join("groups.flows"), "actions=group:7\n").unwrap();
     for (args, want) in [
         (&["trace", "--flows", "t.flows", "in_port=1,tpc"][..], "packet 1 of 1: column 11: `tpc`"),
         (&["trace", "--flows", "bad.flows", "in_port=1"], "bad.flows:2:4: `nw_dts`"),
         (&["trace", "--flows", "none.flows", "in_port=1"], "cannot read none.flows: No such file"),
-        (&["trace", "--flows", "t.flows", "--groups", "g", "in_port=1"], "groups are not supported yet"),
+        (&["trace", "--flows", "t.flows", "--groups", "g", "in_port=1"], "cannot read g: No such file"),
+        (&["trace", "--flows", "groups.flows", "in_port=1"], "flow 1: there is no group 7"),
+        (&["trace", "--flows", "t.flows", "--ct-next", "est", "in_port=1"], "say trk,est"),
         (&["trace", "--flows", "t.flows", "--ports", "0", "in_port=1"], "a port's number is 1 to 65279, or LOCAL"),
         (&["trace"], "required"),
         (&["flows", "dump", "-o", "yaml"], "possible values"),

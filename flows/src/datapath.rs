@@ -1,5 +1,7 @@
 //! What translation makes of a packet: a flat list of datapath actions, valid for every packet under a mask.
 
+mod rewrite;
+
 use crate::action::{Action, CtAlg, MeterId, Nat, NshTlv, PacketInReason};
 use crate::bridge::{BridgeId, VlanId};
 use crate::field::Field;

@@ -384,6 +384,15 @@ impl FlowMask {
         }
     }
 
+    /// The bits that are not in `other`.
+    pub fn without(&self, other: &Self) -> Self {
+        let mut out = *self;
+        for (a, b) in out.0.iter_mut().zip(&other.0) {
+            *a &= !b;
+        }
+        out
+    }
+
     /// The mask without the pipeline part, whose bits no packet brings along.
     pub fn without_pipeline(&self) -> Self {
         let mut out = *self;

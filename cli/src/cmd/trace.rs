@@ -1,9 +1,10 @@
 //! `sluice trace`: what would happen to a packet, and which rule decides.
 //!
 //! Three ways to ask: of flows in a file, without any switch ([`offline`]); of the running switch; and between two hosts
-//! of a lab ([`between`]). All three come to a [`Traced`], and print alike.
+//! of a lab ([`between`]). All three come to the same reply, and print alike.
 
 mod between;
+mod json;
 mod offline;
 
 use super::bundle::read;
@@ -11,11 +12,8 @@ use crate::client::{BridgeArg, Client, Target};
 use crate::failure::Failure;
 use crate::output::{Exit, Format, Output};
 use clap::Args;
-use serde::Serialize;
-use serde_json::{Map, Value};
-use sluice_flows::Verdict;
-use sluice_flows::explain::Report;
-use sluice_flows::text::{Names, show_match, show_value};
+use json::Traced;
+use sluice_flows::explain::{CtNext, Options};
 use sluice_proto::v1::{TracePacket, TraceReply, TraceRequest, trace_packet::Packet};
 
 /// Arguments of `sluice trace`.
@@ -25,8 +23,10 @@ use sluice_proto::v1::{TracePacket, TraceReply, TraceRequest, trace_packet::Pack
   sluice trace h1 h2:80 tcp                     a TCP SYN to port 80
   sluice trace 'in_port=1,tcp,nw_dst=10.0.0.2,tp_dst=80'
   sluice trace --flows acl.flows --ports 1,2 'in_port=1,ip,nw_dst=10.0.0.2'
+  sluice trace --flows nat.flows --ct-next trk,est 'in_port=1,tcp,nw_src=10.0.0.1'
   generate-packets | sluice trace --flows acl.flows --ports 1,2 -o json -
 
+Each time that connection tracking is asked, --ct-next says what it answers.
 Nothing is sent, counted or learned. Exit code 3 means that a packet was dropped; between two
 hosts, 1 means that it went elsewhere.")]
 pub(crate) struct Trace {
@@ -41,158 +41,52 @@ pub(crate) struct Trace {
     /// always there
     #[arg(long, value_name = "N[=NAME],..", value_delimiter = ',', requires = "flows", help_heading = "Offline")]
     ports: Vec<offline::PortArg>,
-    /// Groups of the flows; not supported yet
+    /// Groups that the flows send to, one a line as `ovs-ofctl add-groups` takes them
     #[arg(long, value_name = "FILE", requires = "flows", help_heading = "Offline")]
     groups: Option<String>,
+    /// Meters that the flows go through, one a line as `ovs-ofctl add-meter` takes them
+    #[arg(long, value_name = "FILE", requires = "flows", help_heading = "Offline")]
+    meters: Option<String>,
+    /// What connection tracking says of the packet: flags such as trk,est. Once for each time that it is asked; the
+    /// connection is new where nothing is said
+    #[arg(long, value_name = "FLAGS")]
+    ct_next: Vec<CtNext>,
+    /// Write ports by name, as is done where they have names
+    #[arg(long, overrides_with = "no_names")]
+    names: bool,
+    /// Write ports by number
+    #[arg(long, overrides_with = "names")]
+    no_names: bool,
+    /// Tell also what each table looked at beyond the rule that matched, and every header field that changed
+    #[arg(short, long)]
+    verbose: bool,
     #[command(flatten)]
     bridge: BridgeArg,
     #[command(flatten)]
     target: Target,
 }
 
-/// What would happen to one packet, as every way to ask prints it.
-#[derive(Debug, Serialize)]
-struct Traced {
-    /// The packet as it was typed.
-    packet: String,
-    verdict: &'static str,
-    reason: Option<String>,
-    rule: Option<Rule>,
-    outputs: Vec<Out>,
-    megaflow: String,
-    datapath_actions: String,
-    #[serde(skip)]
-    walk: String,
-}
-
-#[derive(Debug, Serialize)]
-struct Rule {
-    table: u32,
-    priority: u32,
-    r#match: String,
-    cookie: u64,
-    owner: String,
-}
-
-#[derive(Debug, Serialize)]
-struct Out {
-    port: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bridge: Option<String>,
-    /// What differs from the packet that came in; tags as `vlans`, the list of their VLAN IDs, the outer one first.
-    set: Map<String, Value>,
-    /// Every VLAN tag, the outer one first.
-    tags: Vec<Tag>,
-}
-
-#[derive(Debug, Serialize)]
-struct Tag {
-    tpid: u32,
-    vid: u32,
-    pcp: u32,
-}
-
-impl Traced {
-    fn offline(packet: &str, report: &Report) -> Self {
-        let rule = report.rule.as_ref().map(|rule| Rule {
-            table: rule.spec.table.get().into(),
-            priority: rule.spec.priority.into(),
-            r#match: show_match(&rule.spec.matches, &Names::new()).to_string(),
-            cookie: rule.spec.cookie,
-            owner: rule.spec.owner.to_string(),
-        });
-        let outputs = report.exits.iter().map(|exit| {
-            let came_in = sluice_flows::explain::Exit { packet: report.packet, ..exit.clone() }.tags();
-            let set = exit.changes(&report.packet).into_iter();
-            let set =
-                set.map(|(field, value)| (field.info().match_name.to_owned(), show_value(field, value).to_string()));
-            let tags = exit.tags();
-            let changed = tags != came_in;
-            let tags = tags.into_iter().map(|(tpid, tci)| Tag {
-                tpid: tpid.into(),
-                vid: (tci & 0xfff).into(),
-                pcp: (tci >> 13).into(),
-            });
-            Out::new(exit.port.no.0.into(), set.collect(), tags.collect(), changed)
-        });
-        Self {
-            packet: packet.to_owned(),
-            verdict: if report.verdict == Verdict::Forward { "forward" } else { "drop" },
-            reason: match report.verdict {
-                Verdict::Forward => None,
-                Verdict::Drop(reason) => Some(reason.name().to_owned()),
-            },
-            rule,
-            outputs: outputs.collect(),
-            megaflow: report.megaflow.clone(),
-            datapath_actions: report.datapath_actions.clone(),
-            walk: report.walk.clone(),
-        }
-    }
-
-    fn online(packet: &str, reply: TraceReply) -> Self {
-        let outputs = reply.outputs.into_iter().map(|o| {
-            let set = o.set.into_iter().map(|f| (f.field, f.value)).collect();
-            let tags = o.vlans.into_iter().map(|t| Tag { tpid: t.tpid, vid: t.vid, pcp: t.pcp }).collect();
-            let out = Out::new(o.port, set, tags, o.vlans_changed);
-            Out { name: Some(o.port_name), bridge: Some(o.bridge), ..out }
-        });
-        Self {
-            packet: packet.to_owned(),
-            verdict: if reply.verdict == "forward" { "forward" } else { "drop" },
-            reason: Some(reply.reason).filter(|r| !r.is_empty()),
-            rule: reply.rule.map(|r| Rule {
-                table: r.table,
-                priority: r.priority,
-                r#match: r.r#match,
-                cookie: r.cookie,
-                owner: r.owner,
-            }),
-            outputs: outputs.collect(),
-            megaflow: reply.megaflow,
-            datapath_actions: reply.datapath_actions,
-            walk: reply.walk,
-        }
-    }
-
-    fn is_dropped(&self) -> bool {
-        self.verdict == "drop"
-    }
-}
-
-impl Out {
-    fn new(port: u32, set: Vec<(String, String)>, tags: Vec<Tag>, tags_changed: bool) -> Self {
-        let mut set: Map<String, Value> = set.into_iter().map(|(name, value)| (name, number_or_text(value))).collect();
-        if tags_changed {
-            set.insert("vlans".to_owned(), tags.iter().map(|t| t.vid).collect());
-        }
-        Self { port, name: None, bridge: None, set, tags }
-    }
-}
-
-/// A value as JSON has it: numbers raw, the rest as flows print it.
-fn number_or_text(value: String) -> Value {
-    value.parse::<u64>().map_or(Value::String(value), Value::from)
-}
-
 /// Runs the verb.
 pub(crate) fn run(args: &Trace, out: &mut Output) -> Result<Exit, Failure> {
-    if args.groups.is_some() {
-        return Err(Failure::usage("--groups: groups are not supported yet"));
-    }
     out.format(&[Format::Table, Format::Json])?;
     if let Some(file) = &args.flows {
         let packets = packets(&args.what)?;
-        return show(&offline::trace(file, &args.ports, &packets)?, out);
+        let files = offline::Files { flows: file, groups: args.groups.as_deref(), meters: args.meters.as_deref() };
+        let by_name = args.names || !args.no_names && args.ports.iter().any(offline::PortArg::is_named);
+        return show(&offline::trace(&files, &args.ports, &packets, &args.options(by_name))?, out);
     }
     if between::is_meant(&args.what) {
         return between::run(args, out);
     }
     let packets = packets(&args.what)?;
     let client = Client::connect(&args.target)?;
-    show(&ask(&client, &args.bridge.bridge, &packets)?, out)
+    show(&ask(&client, &args.bridge.bridge, &packets, &args.options(!args.no_names))?, out)
+}
+
+impl Trace {
+    fn options(&self, names: bool) -> Options {
+        Options { names, verbose: self.verbose, ct_next: self.ct_next.clone() }
+    }
 }
 
 /// The packets that the words mean: themselves, or the lines of standard input for `-`.
@@ -211,11 +105,17 @@ fn packets(words: &[String]) -> Result<Vec<String>, Failure> {
 }
 
 /// Has the running switch trace packets.
-fn ask(client: &Client, bridge: &str, packets: &[String]) -> Result<Vec<Traced>, Failure> {
+fn ask(client: &Client, bridge: &str, packets: &[String], options: &Options) -> Result<Vec<Traced>, Failure> {
     let asked = packets.iter().map(|p| TracePacket { packet: Some(Packet::Flow(p.clone())), in_port: String::new() });
-    let request = TraceRequest { bridge: bridge.to_owned(), packets: asked.collect() };
-    let replies = client.collect(client.trace().trace(request))?;
-    Ok(packets.iter().zip(replies).map(|(packet, reply)| Traced::online(packet, reply)).collect())
+    let request = TraceRequest {
+        bridge: bridge.to_owned(),
+        packets: asked.collect(),
+        ct_next: options.ct_next.iter().map(ToString::to_string).collect(),
+        verbose: options.verbose,
+        numbers: !options.names,
+    };
+    let replies: Vec<TraceReply> = client.collect(client.trace().trace(request))?;
+    Ok(packets.iter().zip(replies).map(|(packet, reply)| Traced::new(packet, reply)).collect())
 }
 
 fn show(all: &[Traced], out: &mut Output) -> Result<Exit, Failure> {

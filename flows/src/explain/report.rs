@@ -1,16 +1,79 @@
 //! The whole account of one packet, which an offline trace and a trace of a running switch print alike.
 
-use super::{Exit, effective, exits, show_walk};
+use super::conntrack::{answer, asked};
+use super::walk::{Telling, show_unmatched};
+use super::{CtNext, Exit, Step, effective, exits, show_steps};
 use crate::bridge::Model;
-use crate::datapath::Translation;
+use crate::datapath::{DpAction, Effect, Resume, Translation};
 use crate::key::{FlowKey, slot};
 use crate::port::DpPort;
 use crate::rule::Rule;
-use crate::text::{Names, show_datapath_actions, show_megaflow, show_packet};
-use crate::translate::{MacLookup, TraceLog, translate};
-use crate::verdict::Verdict;
+use crate::text::{Names, show_datapath_actions, show_flow, show_megaflow, show_packet};
+use crate::translate::{MacLookup, TraceLog, TraceStep, translate, translate_resumed};
+use crate::verdict::{DropReason, Verdict};
+use std::collections::VecDeque;
 use std::fmt::Write;
 use std::sync::Arc;
+
+/// Most passes of one packet that are followed.
+pub const MAX_PASSES: usize = 64;
+
+/// How a packet is traced and told of.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Ports are written by name, also in the datapath actions; else by number, there by the datapath's number.
+    pub names: bool,
+    /// Tell also what each lookup looked at, and every field that changed.
+    pub verbose: bool,
+    /// What connection tracking says of the packet each time that it is asked, in order; after that, that the
+    /// connection is new.
+    pub ct_next: Vec<CtNext>,
+}
+
+/// Who translates.
+pub trait Translator {
+    /// Translates the packet `key` that comes in by `ingress`.
+    fn first(&self, ingress: DpPort, key: &FlowKey, log: &mut TraceLog) -> Translation;
+
+    /// Translates the next pass of a packet. `None` if its bridge is gone.
+    fn next(&self, resume: &Resume, key: &FlowKey, log: &mut TraceLog) -> Option<Translation>;
+}
+
+/// Translates by a model.
+struct ByModel<'a, M> {
+    model: &'a Model,
+    macs: &'a M,
+}
+
+impl<M: MacLookup> Translator for ByModel<'_, M> {
+    fn first(&self, ingress: DpPort, key: &FlowKey, log: &mut TraceLog) -> Translation {
+        translate(self.model, self.macs, ingress, key, log)
+    }
+
+    fn next(&self, resume: &Resume, key: &FlowKey, log: &mut TraceLog) -> Option<Translation> {
+        translate_resumed(self.model, self.macs, resume, key, log)
+    }
+}
+
+/// One pass of a packet through the tables.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    /// Why there is this pass; empty for the first.
+    pub cause: String,
+    /// The packet as a flow, as this pass begins.
+    pub flow: String,
+    /// What happened.
+    pub steps: Vec<Step>,
+    /// The packet as the tables see it at the end, as a flow; `unchanged` if it is as it was.
+    pub final_flow: String,
+    /// The flow that stands for every packet of which this pass is true.
+    pub megaflow: String,
+    /// What became of the packet in this pass.
+    pub verdict: Verdict,
+    /// What is done to it in the wording of OVS's datapath, without changes that have no effect on this very packet;
+    /// `drop` when there is nothing.
+    pub datapath_actions: String,
+}
 
 /// The account of one packet.
 #[derive(Clone, Debug)]
@@ -21,139 +84,224 @@ pub struct Report {
     pub flow: String,
     /// The walk through the tables, one step a line. Its last line starts with `Datapath actions: `.
     pub walk: String,
-    /// What became of the packet.
+    /// What became of the packet: it is forwarded if any pass forwards it, else the last one says why not.
     pub verdict: Verdict,
     /// The rule that decided: the last that matched.
     pub rule: Option<Arc<Rule>>,
-    /// Where it leaves, in order.
+    /// Where it leaves, in order, of all passes.
     pub exits: Vec<Exit>,
-    /// The flow that stands for every packet of which all this is true.
+    /// The flow that stands for every packet of which the last pass is true.
     pub megaflow: String,
-    /// What is done to it in the wording of OVS's datapath, without changes that have no effect on this very packet;
-    /// `drop` when there is nothing.
+    /// What is done to it in the last pass, in the wording of OVS's datapath.
     pub datapath_actions: String,
+    /// Flows that it makes, as `ovs-ofctl` takes them.
+    pub learned: Vec<String>,
+    /// Every pass, in order; never empty.
+    pub passes: Vec<Pass>,
+}
+
+/// A pass that is still to be made.
+struct Due {
+    cause: String,
+    resume: Resume,
+    key: FlowKey,
+}
+
+/// A report in the making.
+struct Making<'a> {
+    model: &'a Model,
+    options: &'a Options,
+    words: Names,
+    ct_next: usize,
+    due: VecDeque<Due>,
+    /// Passes so far that `recirc(..)` numbers were given to.
+    numbered: u32,
+    /// The controller is told of the packet.
+    told: bool,
+    report: Report,
 }
 
 impl Report {
-    /// Traces the packet `key` that comes in by `ingress`. Nothing is learned, counted or sent. Ports are written by
-    /// name where `names` is true, else by number, and in the datapath actions by the datapath's number.
-    pub fn trace(model: &Model, macs: &impl MacLookup, ingress: DpPort, key: &FlowKey, names: bool) -> Self {
-        let mut log = TraceLog::default();
-        let translation = translate(model, macs, ingress, key, &mut log);
-        Self::new(model, ingress, key, &translation, &log, names)
+    /// Traces the packet `key` that comes in by `ingress`. Nothing is learned, counted or sent.
+    pub fn trace(model: &Model, macs: &impl MacLookup, ingress: DpPort, key: &FlowKey, options: &Options) -> Self {
+        Self::make(model, &ByModel { model, macs }, ingress, key, options)
     }
 
-    /// The account of a translation that was made with `log` as its sink; see [`Report::trace`].
-    pub fn new(
+    /// As [`Report::trace`], with the translations of `translator`, which are made in `model`.
+    pub fn make(
         model: &Model,
+        translator: &impl Translator,
         ingress: DpPort,
         key: &FlowKey,
-        translation: &Translation,
-        log: &TraceLog,
-        names: bool,
+        options: &Options,
     ) -> Self {
         let entry = model.ports.get(&ingress);
         let mut packet = *key;
         packet.set(slot::IN_PORT, entry.map_or(0, |(_, no)| no.0.into()));
-        let bridge = entry.filter(|_| names).and_then(|(bridge, _)| model.bridge(*bridge));
+        let bridge = entry.filter(|_| options.names).and_then(|(bridge, _)| model.bridge(*bridge));
         let words = bridge.map(|bridge| Names::of_bridge(bridge)).unwrap_or_default();
-        let actions = effective(&translation.actions, &packet);
-        let name = |dp| model.port(dp).filter(|_| names).map(|(_, port)| &*port.name);
-        let mut report = Self {
+        let report = Self {
             packet,
             flow: show_packet(&packet, &words).to_string(),
             walk: String::new(),
-            verdict: translation.verdict,
-            rule: translation.decider().cloned(),
-            exits: exits(model, &translation.actions, &packet),
-            megaflow: show_megaflow(&packet, &translation.mask, &words).to_string(),
-            datapath_actions: show_datapath_actions(&actions, &packet, name).to_string(),
+            verdict: Verdict::Drop(DropReason::NoRule),
+            rule: None,
+            exits: Vec::new(),
+            megaflow: String::new(),
+            datapath_actions: String::new(),
+            learned: Vec::new(),
+            passes: Vec::new(),
         };
-        report.walk = report.tell(model, log, names);
-        report
+        let due = VecDeque::new();
+        let mut making = Making { model, options, words, ct_next: 0, due, numbered: 0, told: false, report };
+        let mut log = TraceLog::default();
+        let first = translator.first(ingress, key, &mut log);
+        making.pass(&first, &log, &packet, None, String::new());
+        while let Some(due) = making.due.pop_front() {
+            if making.report.passes.len() >= MAX_PASSES {
+                break;
+            }
+            let mut log = TraceLog::default();
+            if let Some(next) = translator.next(&due.resume, &due.key, &mut log) {
+                making.pass(&next, &log, &due.key, Some(&due.resume), due.cause);
+            }
+        }
+        making.finish()
+    }
+}
+
+impl Making<'_> {
+    /// Takes in a pass of the packet `packet`.
+    fn pass(&mut self, made: &Translation, log: &TraceLog, packet: &FlowKey, resume: Option<&Resume>, cause: String) {
+        let report = &mut self.report;
+        let words = &self.words;
+        let end = log.steps.iter().rev().find_map(|(_, step)| match step {
+            TraceStep::End(key) => Some(**key),
+            _ => None,
+        });
+        let mut actions = effective(&made.actions, packet);
+        number(&mut actions, self.numbered);
+        let (model, names) = (self.model, self.options.names);
+        let name = |dp| model.port(dp).filter(|_| names).map(|(_, port)| &*port.name);
+        let final_flow = end.map(|end| visible(&end)).filter(|end| *end != visible(packet));
+        report.passes.push(Pass {
+            cause,
+            flow: show_packet(packet, words).to_string(),
+            steps: Telling::new(model, packet, names).tell(log, resume),
+            final_flow: final_flow.map_or_else(|| "unchanged".to_owned(), |end| show_packet(&end, words).to_string()),
+            megaflow: show_megaflow(packet, &made.mask, words).to_string(),
+            verdict: made.verdict,
+            datapath_actions: show_datapath_actions(&actions, packet, name).to_string(),
+        });
+        self.told |= tells_controller(&made.actions);
+        report.exits.extend(exits(model, &made.actions, packet));
+        report.rule = made.decider().cloned().or(report.rule.take());
+        report.learned.extend(made.effects.iter().filter_map(|effect| match effect {
+            Effect::Learn(learned) => Some(show_flow(&learned.spec, None, words).to_string()),
+            Effect::FinTimeout { .. } => None,
+        }));
+        self.put_off(made);
     }
 
-    fn tell(&self, model: &Model, log: &TraceLog, names: bool) -> String {
-        let mut out = format!("Flow: {}\n{}", self.flow, show_walk(model, log, names));
-        // Writing to a string cannot fail.
-        _ = write!(out, "Megaflow: {}\nVerdict: {}", self.megaflow, self.verdict);
-        if let Verdict::Drop(reason) = self.verdict {
-            _ = write!(out, ":{}", reason.explanation());
+    /// Notes the passes that follow from a translation.
+    fn put_off(&mut self, made: &Translation) {
+        for (index, resume) in (0..).zip(&made.resumes) {
+            let number = self.numbered.saturating_add(index).saturating_add(1);
+            let ct = asked(&made.actions, index);
+            // What only the bytes of the packet could tell, such as what was under a popped label, ends the trace.
+            if resume.ct_zone.is_none() && ct.is_none() {
+                continue;
+            }
+            let script = self.options.ct_next.get(self.ct_next).copied();
+            self.ct_next += 1;
+            let next = script.unwrap_or_default();
+            let mut answer = answer(resume, ct, next);
+            answer.key.set(slot::RECIRC_ID, number.into());
+            let state = match script {
+                Some(next) => format!("ct_state={next}"),
+                None => "default ct_state=trk|new (use --ct-next to customize)".to_owned(),
+            };
+            let cause = format!("recirc({number:#x}) - resume conntrack with {state}\n{}", answer.told);
+            self.due.push_back(Due { cause, resume: resume.clone(), key: answer.key });
         }
-        _ = write!(out, "\nDatapath actions: {}", self.datapath_actions);
+        let count = u32::try_from(made.resumes.len()).unwrap_or(u32::MAX);
+        self.numbered = self.numbered.saturating_add(count);
+    }
+
+    fn finish(mut self) -> Report {
+        // A pass that only leads to the next one forwards as far as it goes; the packet is dropped if no pass sends it.
+        let sent = self.told || !self.report.exits.is_empty();
+        let dropped = self.report.passes.iter().map(|pass| pass.verdict).rfind(|verdict| *verdict != Verdict::Forward);
+        self.report.verdict = dropped.filter(|_| !sent).unwrap_or(Verdict::Forward);
+        if let Some(last) = self.report.passes.last() {
+            self.report.megaflow.clone_from(&last.megaflow);
+            self.report.datapath_actions.clone_from(&last.datapath_actions);
+        }
+        self.report.walk = self.tell();
+        self.report
+    }
+
+    /// The account as lines.
+    fn tell(&self) -> String {
+        const RULE: &str = "===============================================================================";
+        let mut out = String::new();
+        let count = self.report.passes.len();
+        for (index, pass) in self.report.passes.iter().enumerate() {
+            // Writing to a string cannot fail.
+            if index > 0 {
+                _ = write!(out, "\n\n{RULE}\n{}{RULE}\n\n", pass.cause);
+            }
+            let verbose = self.options.verbose;
+            _ = write!(out, "Flow: {}\n{}\n", pass.flow, show_steps(&pass.steps, verbose));
+            if verbose {
+                _ = write!(out, "{}", show_unmatched(&pass.steps));
+            }
+            _ = write!(out, "Final flow: {}\nMegaflow: {}\n", pass.final_flow, pass.megaflow);
+            if index + 1 == count {
+                _ = write!(out, "Verdict: {}", self.report.verdict);
+                if let Verdict::Drop(reason) = self.report.verdict {
+                    _ = write!(out, ":{}", reason.explanation());
+                }
+                out.push('\n');
+            }
+            _ = write!(out, "Datapath actions: {}", pass.datapath_actions);
+        }
         out
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bridge::{Bridge, BridgeId, BridgePort, VlanMode};
-    use crate::port::PortNo;
-    use crate::rule::Millis;
-    use crate::table::Tables;
-    use crate::text::{parse_flow_file, parse_packet};
-    use crate::translate::NoMacs;
-    use crate::verdict::DropReason;
+/// Whether the controller is told of the packet.
+fn tells_controller(actions: &[DpAction]) -> bool {
+    actions.iter().any(|action| match action {
+        DpAction::Controller(_) => true,
+        DpAction::Clone(list) => tells_controller(list),
+        DpAction::CheckPktLen { larger, otherwise, .. } => tells_controller(larger) || tells_controller(otherwise),
+        _ => false,
+    })
+}
 
-    /// A bridge `br0` with ports 1 to 3 (datapath numbers are port numbers) and the flows of this file.
-    fn model(flows: &str) -> Model {
-        let id = BridgeId(0);
-        let mut tables = Tables::default();
-        for change in parse_flow_file("t.flows", flows, &Names::new()).unwrap().value {
-            tables.apply(&change, Millis(0)).unwrap();
+/// What of the packet is printed of what the tables see.
+fn visible(key: &FlowKey) -> FlowKey {
+    let mut key = *key;
+    key.set(slot::ACTSET_OUTPUT, 0);
+    key.set(slot::CONJ_ID, 0);
+    key
+}
+
+/// Gives every `recirc(..)` a number that no other pass has.
+fn number(actions: &mut [DpAction], before: u32) {
+    for action in actions {
+        match action {
+            DpAction::Recirculate(index) => *index = index.saturating_add(before),
+            DpAction::Clone(list) => number(list, before),
+            DpAction::CheckPktLen { larger, otherwise, .. } => {
+                number(larger, before);
+                number(otherwise, before);
+            }
+            _ => {}
         }
-        let mut model = Model::default();
-        let mut bridge = Bridge { tables, ..Bridge::new(id, "br0") };
-        for no in 1..=3 {
-            let (no, dp) = (PortNo(no), DpPort(no.into()));
-            let name = format!("p{no}").into();
-            let port = BridgePort { no, name, dp, vlan: VlanMode::default(), up: true, no_flood: false, peer: None };
-            bridge.ports.insert(no, Arc::new(port));
-            model.ports.insert(dp, (id, no));
-        }
-        model.bridges.insert(id, Arc::new(bridge));
-        model
-    }
-
-    fn trace(flows: &str, packet: &str, names: bool) -> Report {
-        let key = parse_packet(packet, &Names::new()).unwrap();
-        Report::trace(&model(flows), &NoMacs, DpPort(key.get(slot::IN_PORT) as u32), &key, names)
-    }
-
-    #[test]
-    fn the_walk_ends_with_megaflow_verdict_and_datapath_actions() {
-        let flows = "ip,nw_dst=10.0.0.0/8 actions=mod_dl_dst:02:00:00:00:00:02,dec_ttl,output:2";
-        let report = trace(flows, "in_port=1,tcp,dl_dst=02:00:00:00:00:02,nw_dst=10.1.2.3,nw_ttl=64,tp_dst=80", false);
-        let (lines, want) = (report.walk.lines().rev().take(3).collect::<Vec<_>>(), report.datapath_actions.as_str());
-        // The destination is what it was, so setting it does nothing here.
-        assert_eq!(want, "set(ipv4(ttl=63)),2");
-        assert_eq!(lines[0], format!("Datapath actions: {want}"));
-        assert_eq!(lines[1], "Verdict: forward");
-        assert!(lines[2].starts_with("Megaflow: recirc_id=0,eth,ip,in_port=1,"), "{}", report.walk);
-        assert!(report.walk.starts_with("Flow: tcp,in_port=1,"), "{}", report.walk);
-        assert!(report.walk.contains("priority 32768  [file:t.flows:1]"), "{}", report.walk);
-        assert_eq!(report.exits.len(), 1);
-    }
-
-    #[test]
-    fn a_drop_says_its_reason() {
-        for (flows, packet, reason) in [
-            ("ip actions=drop", "in_port=1,ip", DropReason::RuleDrop),
-            ("arp actions=output:2", "in_port=1,ip", DropReason::NoRule),
-            ("actions=output:2", "in_port=7,ip", DropReason::NoPort),
-        ] {
-            let report = trace(flows, packet, false);
-            assert_eq!(report.verdict, Verdict::Drop(reason));
-            assert_eq!(report.walk.lines().last(), Some("Datapath actions: drop"), "{}", report.walk);
-            assert!(report.walk.contains(&format!("\nVerdict: drop ({reason}): ")), "{}", report.walk);
-        }
-    }
-
-    #[test]
-    fn ports_are_named_when_that_is_asked_for() {
-        let report = trace("in_port=1 actions=output:2", "in_port=1", true);
-        assert_eq!(report.datapath_actions, "p2");
-        assert!(report.walk.contains(" 0. in_port=p1, priority 32768"), "{}", report.walk);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! The action set: what `write_actions` collects and the end of the pipeline does, in OpenFlow's order (OpenFlow 1.5,
 //! 5.6), which is also how a group's bucket does its actions.
 
-use super::{At, MacLookup, TraceSink, Walk, Work};
+use super::{At, MacLookup, TraceEvent, TraceSink, Walk, Work};
 use crate::action::{Action, PacketInReason};
 use crate::key::slot;
 use crate::port::PortNo;
@@ -92,6 +92,10 @@ pub(super) fn in_order(set: &[Action]) -> Arc<[Action]> {
 impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
     pub(super) fn write_actions(&mut self, list: &[Action]) {
         self.action_set.extend(list.iter().cloned());
+        if S::ACTIVE {
+            let set = in_order(&self.action_set);
+            self.tell(TraceEvent::ActionSet(&set));
+        }
         self.tell_output_of_set();
     }
 
@@ -116,7 +120,9 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         let set = std::mem::take(&mut self.action_set);
         let list = in_order(&set);
         if !list.is_empty() {
-            self.note("the action set is done");
+            if S::ACTIVE {
+                self.tell(TraceEvent::ActionSetDone);
+            }
             let at = At { rule: None, table: TableId::FIRST, reason: Some(PacketInReason::ActionSet) };
             self.stack.push(Work::Actions { list, next: 0, at, deepens: false });
         }

@@ -1,7 +1,7 @@
 //! Connection tracking, as far as translation goes: what the tracker is asked to do, and where the packet goes on with
 //! its answer.
 
-use super::{Flow, MacLookup, TraceSink, Walk};
+use super::{Flow, MacLookup, TraceEvent, TraceSink, Walk};
 use crate::action::{Action, Ct, CtZone};
 use crate::datapath::{DpAction, DpCt, Resume};
 use crate::field::{ETH_TYPE_IPV4, Field};
@@ -72,15 +72,13 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
             nat: ct.nat,
             alg: ct.alg,
         })));
-        match ct.table {
-            Some(table) => {
-                self.resume_at(table, Some(zone));
-                self.note(
-                    "a copy goes through the tracker and on in the table; here the packet is untracked from now on",
-                );
+        if let Some(table) = ct.table {
+            self.resume_at(table, Some(zone));
+            if S::ACTIVE {
+                self.tell(TraceEvent::Forked(table));
             }
-            None => self.note("the packet is untracked from now on"),
         }
+        self.note("Sets the packet to an untracked state, and clears all the conntrack fields.");
         // What is sent goes where the tracker's answer leads; without one this translation is as far as it gets.
         self.forwarded |= ct.table.is_some();
         self.forget_connection();

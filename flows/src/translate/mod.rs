@@ -41,7 +41,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use trace::{NoTrace, TraceEvent, TraceLog, TraceSink, TraceStep};
+pub use trace::{FieldChange, NoTrace, TraceEvent, TraceLog, TraceSink, TraceStep};
 
 use crate::action::{Action, ControllerAction, PacketInReason};
 use crate::bridge::{Bridge, BridgeId, Model, TableMiss};
@@ -305,6 +305,9 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
     }
 
     fn finish(mut self) -> Translation {
+        if S::ACTIVE {
+            self.sink.event(0, TraceEvent::End(&self.flow.key));
+        }
         self.out.mask.union(&self.mask.without_pipeline());
         add_protocol(&mut self.out.mask);
         self.out.verdict = if self.forwarded { Verdict::Forward } else { Verdict::Drop(self.reason) };
@@ -389,6 +392,8 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
     fn look_up(&mut self, table: TableId, in_port: Option<PortNo>, original: bool) -> Option<&'a Arc<Rule>> {
         // Tables do not see the ports of fragments, not even those of a first one (OVS's `frags=normal`): else the parts
         // of one packet would go different ways.
+        let before = S::ACTIVE.then_some(self.mask);
+        let mut told = None;
         let hides_ports = self.has(Prereq::Ip) && self.read(Field::IpFrag.slot()) != 0;
         let mut read = FlowMask::ZERO;
         let found = if in_port.is_none() && !original && !hides_ports {
@@ -412,10 +417,13 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
                 read = self.flow.of_original_tuple(&read);
             }
             self.mask.union(&read);
+            told = S::ACTIVE.then_some(seen.key);
             found
         };
-        if S::ACTIVE {
+        if let Some(before) = before {
             self.tell(TraceEvent::Lookup { table, rule: found });
+            let read = self.mask.without(&before);
+            self.tell_lookup(table, found, &told.unwrap_or(self.flow.key), &read);
         }
         found
     }
@@ -449,6 +457,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         if S::ACTIVE {
             self.tell(TraceEvent::Action(action));
         }
+        let before = S::ACTIVE.then_some((self.flow.key, self.stack.len()));
         match action {
             Action::Output(port) => self.output(*port, at),
             Action::OutputField(source) => {
@@ -523,6 +532,9 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             Action::WriteMetadata { value, mask } => self.set_field(Field::Metadata, (*value).into(), (*mask).into()),
             // A clause of a conjunction is for the lookup, not for doing; a sample is counted with its rule.
             Action::Conjunction(_) | Action::Sample(_) | Action::Note(_) => {}
+        }
+        if let Some(before) = before {
+            self.tell_changes(before);
         }
     }
 

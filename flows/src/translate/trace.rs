@@ -1,9 +1,12 @@
 //! Watching a translation: every step is told to a [`TraceSink`]. The switch's own sink is silent and costs nothing.
 
-use crate::action::Action;
+use super::{MacLookup, Walk};
+use crate::action::{Action, Conjunction};
 use crate::bridge::{Bridge, BridgePort};
 use crate::datapath::Learned;
+use crate::field::{FIELDS, Field};
 use crate::group::{Bucket, Group};
+use crate::key::{FlowKey, FlowMask};
 use crate::port::PortNo;
 use crate::rule::{Rule, TableId};
 use std::sync::Arc;
@@ -25,8 +28,19 @@ pub enum TraceEvent<'a> {
         /// The rule that matched, if any did.
         rule: Option<&'a Arc<Rule>>,
     },
+    /// Bits of the packet itself that the lookup just told depends on, and that nothing before it depended on.
+    Read(&'a FlowMask),
+    /// A rule that satisfies one clause of the conjunction that the lookup just told found.
+    Clause {
+        /// The clause.
+        clause: Conjunction,
+        /// The rule.
+        rule: &'a Arc<Rule>,
+    },
     /// An action is about to be done.
     Action(&'a Action),
+    /// The action just told gave a field another value.
+    Changed(FieldChange),
     /// The packet is sent.
     Output(&'a BridgePort),
     /// The packet comes to a group.
@@ -40,8 +54,27 @@ pub enum TraceEvent<'a> {
     Bucket(&'a Bucket),
     /// The packet makes a flow.
     Learned(&'a Learned),
+    /// The action set is now this, in the order in which it is done if nothing is added.
+    ActionSet(&'a [Action]),
+    /// The action set is about to be done.
+    ActionSetDone,
+    /// A copy of the packet goes through the connection tracker, and on in this table.
+    Forked(TableId),
     /// What the step just told came to.
     Note(&'static str),
+    /// The walk is over: the packet as the tables see it.
+    End(&'a FlowKey),
+}
+
+/// A field that got another value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FieldChange {
+    /// The field, whole.
+    pub field: Field,
+    /// Its value before.
+    pub before: u128,
+    /// Its value now.
+    pub after: u128,
 }
 
 /// Who is told of each step.
@@ -87,8 +120,19 @@ pub enum TraceStep {
         /// The rule that matched, if any did.
         rule: Option<Arc<Rule>>,
     },
+    /// Bits of the packet itself that the lookup just told depends on, and that nothing before it depended on.
+    Read(Box<FlowMask>),
+    /// A rule that satisfies one clause of the conjunction that the lookup just told found.
+    Clause {
+        /// The clause.
+        clause: Conjunction,
+        /// The rule.
+        rule: Arc<Rule>,
+    },
     /// An action is about to be done.
     Action(Action),
+    /// The action just told gave a field another value.
+    Changed(FieldChange),
     /// The packet is sent by this port.
     Output {
         /// Its number in the bridge.
@@ -107,8 +151,16 @@ pub enum TraceStep {
     Bucket(Bucket),
     /// The packet makes a flow.
     Learned(Box<Learned>),
+    /// The action set is now this, in the order in which it is done if nothing is added.
+    ActionSet(Vec<Action>),
+    /// The action set is about to be done.
+    ActionSetDone,
+    /// A copy of the packet goes through the connection tracker, and on in this table.
+    Forked(TableId),
     /// What the step just told came to.
     Note(&'static str),
+    /// The walk is over: the packet as the tables see it.
+    End(Box<FlowKey>),
 }
 
 impl TraceSink for TraceLog {
@@ -116,7 +168,14 @@ impl TraceSink for TraceLog {
         let step = match event {
             TraceEvent::Bridge { bridge, in_port } => TraceStep::Bridge { name: Arc::clone(&bridge.name), in_port },
             TraceEvent::Lookup { table, rule } => TraceStep::Lookup { table, rule: rule.cloned() },
+            TraceEvent::Read(mask) => TraceStep::Read(Box::new(*mask)),
+            TraceEvent::Clause { clause, rule } => TraceStep::Clause { clause, rule: Arc::clone(rule) },
             TraceEvent::Action(action) => TraceStep::Action(action.clone()),
+            TraceEvent::Changed(change) => TraceStep::Changed(change),
+            TraceEvent::ActionSet(actions) => TraceStep::ActionSet(actions.to_vec()),
+            TraceEvent::ActionSetDone => TraceStep::ActionSetDone,
+            TraceEvent::Forked(table) => TraceStep::Forked(table),
+            TraceEvent::End(key) => TraceStep::End(Box::new(*key)),
             TraceEvent::Output(port) => TraceStep::Output { no: port.no, name: Arc::clone(&port.name) },
             TraceEvent::Group { group, chosen } => {
                 TraceStep::Group { group: Arc::clone(group), chosen: chosen.to_vec() }
@@ -127,4 +186,52 @@ impl TraceSink for TraceLog {
         };
         self.steps.push((depth, step));
     }
+}
+
+impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
+    /// Tells what the lookup of `table` came to besides its rule: the bits of the packet that it was the first to look
+    /// at (`read`), and, if it found a conjunction, a rule for each of its clauses. `key` is what was looked up.
+    pub(super) fn tell_lookup(&mut self, table: TableId, found: Option<&Arc<Rule>>, key: &FlowKey, read: &FlowMask) {
+        if *read != FlowMask::ZERO {
+            self.tell(TraceEvent::Read(read));
+        }
+        let Some((id, _)) = found.map(|rule| rule.spec.matches.field(Field::ConjId)).filter(|(_, mask)| *mask != 0)
+        else {
+            return;
+        };
+        let mut told = 0_u64;
+        let mut rules: Vec<_> =
+            self.bridge.tables.iter_table(table).filter(|rule| rule.spec.matches.matches(key)).collect();
+        rules.sort_by_key(|rule| std::cmp::Reverse(rule.spec.priority));
+        for rule in rules {
+            let clause = rule.spec.actions.iter().find_map(|action| match action {
+                Action::Conjunction(clause) if u128::from(clause.id) == id => Some(*clause),
+                _ => None,
+            });
+            let Some(clause) = clause.filter(|clause| told >> (clause.clause & 63) & 1 == 0) else { continue };
+            told |= 1 << (clause.clause & 63);
+            self.tell(TraceEvent::Clause { clause, rule });
+        }
+    }
+
+    /// Tells which fields have another value than `before`. An action that began something new (a list, a bridge), so
+    /// that more than `depth` works are left, is told by what it began.
+    pub(super) fn tell_changes(&mut self, (before, depth): (FlowKey, usize)) {
+        if before == self.flow.key || self.stack.len() > depth {
+            return;
+        }
+        for info in FIELDS.iter().filter(|info| is_told(info.field)) {
+            let (old, new) = (before.get(info.slot), self.flow.key.get(info.slot));
+            if old != new && info.prereq.holds(&self.flow.key, &mut { FlowMask::ZERO }) {
+                self.tell(TraceEvent::Changed(FieldChange { field: info.field, before: old, after: new }));
+            }
+        }
+    }
+}
+
+/// Whether changes are told by this field's name: of fields that share bits, one is.
+fn is_told(field: Field) -> bool {
+    let name = field.info().name;
+    let wide = name.starts_with("xreg") || name.starts_with("xxreg");
+    !wide && !matches!(field, Field::VlanVid | Field::VlanPcp | Field::IpDscp | Field::ActsetOutput | Field::InPort)
 }

@@ -27,6 +27,7 @@ mod trace;
 mod watch;
 
 pub use socket::{Socket, SocketError};
+pub use trace::trace_reply;
 
 use crate::Datapath;
 use sluice_flows::bridge::Bridge;

@@ -2,16 +2,20 @@
 
 use super::{Api, Parts, find_bridge};
 use crate::Datapath;
-use sluice_flows::bridge::{Bridge, BridgePort, Model};
-use sluice_flows::explain::{Exit, Report};
+use sluice_flows::bridge::{Bridge, BridgePort};
+use sluice_flows::datapath::{Resume, Translation};
+use sluice_flows::explain::{self, CtNextError, Exit, Options, Pass, Report, Translator};
 use sluice_flows::key::{FlowKey, PacketKey, slot};
 use sluice_flows::packet::extract;
+use sluice_flows::rule::Rule;
 use sluice_flows::text::{Names, parse_packet, show_actions, show_match, show_value};
 use sluice_flows::translate::TraceLog;
-use sluice_flows::{PortNo, Verdict};
+use sluice_flows::{DpPort, PortNo, Verdict};
 use sluice_proto::v1::trace_packet::Packet;
 use sluice_proto::v1::trace_service_server::TraceService;
-use sluice_proto::v1::{FieldValue, TraceOutput, TracePacket, TraceReply, TraceRequest, TraceRule, VlanTag};
+use sluice_proto::v1::{
+    FieldValue, TraceOutput, TracePacket, TracePass, TraceReply, TraceRequest, TraceRule, TraceStep, VlanTag,
+};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
@@ -23,14 +27,17 @@ impl TraceService for Api {
     type TraceStream = Parts<TraceReply>;
 
     async fn trace(&self, request: Request<TraceRequest>) -> Result<Response<Self::TraceStream>, Status> {
-        let TraceRequest { bridge, packets } = request.into_inner();
+        let TraceRequest { bridge, packets, ct_next, verbose, numbers } = request.into_inner();
         if packets.len() > MAX_PACKETS {
             return Err(Status::resource_exhausted(format!("a request traces at most {MAX_PACKETS} packets")));
         }
+        let ct_next: Result<_, CtNextError> = ct_next.iter().map(|state| state.parse()).collect();
+        let ct_next = ct_next.map_err(|e| Status::invalid_argument(format!("ct_next: {e}")))?;
+        let options = Options { names: !numbers, verbose, ct_next };
         let bridge = self.blocking(move |datapath| find_bridge(datapath, &bridge)).await?;
         Ok(Response::new(self.parts(move |datapath, send| {
             for packet in &packets {
-                if !send(trace(datapath, &bridge, packet)?) {
+                if !send(trace(datapath, &bridge, packet, &options)?) {
                     break;
                 }
             }
@@ -39,7 +46,20 @@ impl TraceService for Api {
     }
 }
 
-fn trace(datapath: &Datapath, bridge: &Bridge, packet: &TracePacket) -> Result<TraceReply, Status> {
+/// Translates as the switch does.
+struct Live<'a>(&'a Datapath);
+
+impl Translator for Live<'_> {
+    fn first(&self, ingress: DpPort, key: &FlowKey, log: &mut TraceLog) -> Translation {
+        self.0.trace(ingress, key, log)
+    }
+
+    fn next(&self, resume: &Resume, key: &FlowKey, log: &mut TraceLog) -> Option<Translation> {
+        self.0.trace_resumed(resume, key, log)
+    }
+}
+
+fn trace(datapath: &Datapath, bridge: &Bridge, packet: &TracePacket, options: &Options) -> Result<TraceReply, Status> {
     let names = Names::of_bridge(bridge);
     let (key, port) = match &packet.packet {
         Some(Packet::Flow(text)) => {
@@ -55,10 +75,9 @@ fn trace(datapath: &Datapath, bridge: &Bridge, packet: &TracePacket) -> Result<T
         }
         None => return Err(Status::invalid_argument("a packet to trace is missing")),
     };
-    let mut log = TraceLog::default();
-    let translation = datapath.trace(port.dp, &key, &mut log);
     let model = datapath.model();
-    Ok(reply(&Report::new(&model, port.dp, &key, &translation, &log, true), &model))
+    let report = Report::make(&model, &Live(datapath), port.dp, &key, options);
+    Ok(trace_reply(&report, model.generation))
 }
 
 /// The port of a bridge with this number.
@@ -88,31 +107,63 @@ pub(super) fn port_number(text: &str, names: &Names) -> Result<PortNo, Status> {
         .ok_or_else(|| Status::invalid_argument(format!("`{text}` is no port: give a name or a number")))
 }
 
-fn reply(report: &Report, model: &Model) -> TraceReply {
-    let reason = match report.verdict {
-        Verdict::Forward => "",
-        Verdict::Drop(reason) => reason.name(),
-    };
+/// A verdict in words: `forward` or `drop`, and the reason's name, which is empty for `forward`.
+fn words(verdict: Verdict) -> (String, String) {
+    match verdict {
+        Verdict::Forward => ("forward".to_owned(), String::new()),
+        Verdict::Drop(reason) => ("drop".to_owned(), reason.name().to_owned()),
+    }
+}
+
+fn rule(rule: &Rule) -> TraceRule {
+    let spec = &rule.spec;
+    TraceRule {
+        table: spec.table.get().into(),
+        priority: spec.priority.into(),
+        r#match: show_match(&spec.matches, &Names::new()).to_string(),
+        cookie: spec.cookie,
+        owner: spec.owner.to_string(),
+        actions: show_actions(&spec.actions, &Names::new()).to_string(),
+    }
+}
+
+/// The answer that tells a report, of a model of this generation.
+pub fn trace_reply(report: &Report, generation: u64) -> TraceReply {
+    let (verdict, reason) = words(report.verdict);
     TraceReply {
         packet: report.flow.clone(),
         walk: report.walk.clone(),
-        verdict: if reason.is_empty() { "forward" } else { "drop" }.to_owned(),
-        reason: reason.to_owned(),
-        rule: report.rule.as_ref().map(|rule| {
-            let spec = &rule.spec;
-            TraceRule {
-                table: spec.table.get().into(),
-                priority: spec.priority.into(),
-                r#match: show_match(&spec.matches, &Names::new()).to_string(),
-                cookie: spec.cookie,
-                owner: spec.owner.to_string(),
-                actions: show_actions(&spec.actions, &Names::new()).to_string(),
-            }
-        }),
+        verdict,
+        reason,
+        rule: report.rule.as_deref().map(rule),
         outputs: report.exits.iter().map(|exit| output(exit, &report.packet)).collect(),
         megaflow: report.megaflow.clone(),
         datapath_actions: report.datapath_actions.clone(),
-        model_generation: model.generation,
+        model_generation: generation,
+        learned: report.learned.clone(),
+        passes: report.passes.iter().map(pass).collect(),
+    }
+}
+
+fn pass(pass: &Pass) -> TracePass {
+    let (verdict, reason) = words(pass.verdict);
+    let steps = pass.steps.iter().map(|step| TraceStep {
+        depth: u32::try_from(step.depth).unwrap_or(u32::MAX),
+        kind: step.kind.name().to_owned(),
+        text: step.text.clone(),
+        table: step.table.map(|table| table.get().into()),
+        rule: step.rule.as_deref().map(rule),
+        read: step.read.clone(),
+    });
+    TracePass {
+        cause: pass.cause.clone(),
+        packet: pass.flow.clone(),
+        steps: steps.collect(),
+        final_flow: pass.final_flow.clone(),
+        megaflow: pass.megaflow.clone(),
+        verdict,
+        reason,
+        datapath_actions: pass.datapath_actions.clone(),
     }
 }
 
@@ -121,9 +172,8 @@ fn output(exit: &Exit, before: &FlowKey) -> TraceOutput {
         field: field.info().match_name.to_owned(),
         value: show_value(field, value).to_string(),
     });
-    let came_in = Exit { packet: *before, ..exit.clone() }.tags();
     let tags = exit.tags();
-    let vlans_changed = tags != came_in;
+    let vlans_changed = tags != explain::tags(before);
     let vlans = tags.into_iter().map(|(tpid, tci)| VlanTag {
         tpid: tpid.into(),
         vid: (tci & 0xfff).into(),
@@ -136,5 +186,7 @@ fn output(exit: &Exit, before: &FlowKey) -> TraceOutput {
         set: set.collect(),
         vlans: vlans.collect(),
         vlans_changed,
+        when: exit.when.iter().map(ToString::to_string).collect(),
+        max_len: exit.cut,
     }
 }

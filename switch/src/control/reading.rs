@@ -10,10 +10,10 @@ use crossbeam::channel::{Receiver, bounded};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use sluice_flows::action::Action;
-use sluice_flows::datapath::Translation;
+use sluice_flows::datapath::{Resume, Translation};
 use sluice_flows::key::FlowKey;
 use sluice_flows::packet::Frame;
-use sluice_flows::translate::TraceSink;
+use sluice_flows::translate::{TraceSink, translate_resumed};
 use sluice_flows::{DpPort, PortNo};
 use std::time::{Duration, Instant};
 
@@ -101,6 +101,11 @@ impl Datapath {
     /// What would happen to a packet that comes in by `ingress`. Nothing is sent, counted or learned.
     pub fn trace(&self, ingress: DpPort, key: &FlowKey, sink: &mut impl TraceSink) -> Translation {
         receive(&self.model(), &self.inner.shared.macs, key, ingress, sink)
+    }
+
+    /// What would happen to a packet that goes on at `resume` and by then is `key`. `None` if its bridge is gone.
+    pub fn trace_resumed(&self, resume: &Resume, key: &FlowKey, sink: &mut impl TraceSink) -> Option<Translation> {
+        translate_resumed(&self.model(), &self.inner.shared.macs, resume, key, sink)
     }
 
     /// Sends a packet as if it had come in by `in_port` of the bridge and a rule had these actions

@@ -1,5 +1,6 @@
 //! Traces between two hosts of a running lab: the lab's state knows their addresses and ports.
 
+use super::json::Out;
 use super::{Trace, Traced, ask, show};
 use crate::client::Client;
 use crate::failure::Failure;
@@ -42,7 +43,7 @@ pub(super) fn run(args: &Trace, out: &mut Output) -> Result<Exit, Failure> {
     let (from, to) = (endpoint(&state, from)?, endpoint(&state, to)?);
     let packet = packet(&from, &to, port, proto.first().map(String::as_str))?;
     let client = Client::connect(&args.target)?;
-    let traced = ask(&client, &from.switch, std::slice::from_ref(&packet))?;
+    let traced = ask(&client, &from.switch, std::slice::from_ref(&packet), &args.options(!args.no_names))?;
     let arrives = traced.iter().any(|t| arrives(t, &to));
     if out.format(&[Format::Table, Format::Json])? == Format::Table {
         for t in &traced {
@@ -104,7 +105,7 @@ fn six(v6: bool) -> &'static str {
 }
 
 fn arrives(traced: &Traced, to: &Endpoint) -> bool {
-    let here = |o: &super::Out| o.port == u32::from(to.port) && o.bridge.as_deref() == Some(to.switch.as_str());
+    let here = |o: &Out| o.port == u32::from(to.port) && o.bridge.as_deref() == Some(to.switch.as_str());
     traced.outputs.iter().any(here)
 }
 

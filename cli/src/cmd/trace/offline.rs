@@ -5,15 +5,19 @@ use crate::cmd::bundle::{label, read};
 use crate::failure::Failure;
 use sluice_flows::action::Action;
 use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, Model, VlanMode};
-use sluice_flows::explain::Report;
+use sluice_flows::bridge_mod::{BridgeMod, ModError};
+use sluice_flows::explain::{Options, Report};
 use sluice_flows::field::Field;
-use sluice_flows::flow_mod::FlowMod;
+use sluice_flows::flow_mod::{FlowMod, FlowModError};
+use sluice_flows::group::GroupMod;
 use sluice_flows::key::slot;
-use sluice_flows::rule::{FlowSpec, Millis};
-use sluice_flows::table::Tables;
-use sluice_flows::text::{Names, parse_flow_file, parse_packet};
+use sluice_flows::rule::Millis;
+use sluice_flows::text::{
+    MeterCommand, Names, flow_lines, parse_flow_file, parse_group_file, parse_meter_mod, parse_packet,
+};
 use sluice_flows::translate::NoMacs;
 use sluice_flows::{DpPort, PortNo};
+use sluice_switch::api::trace_reply;
 use std::collections::BTreeSet;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -42,18 +46,38 @@ impl FromStr for PortArg {
     }
 }
 
+impl PortArg {
+    /// Whether the port was given a name.
+    pub(super) fn is_named(&self) -> bool {
+        self.name.is_some()
+    }
+}
+
+/// The files that make the bridge.
+#[derive(Debug)]
+pub(super) struct Files<'a> {
+    pub(super) flows: &'a str,
+    pub(super) groups: Option<&'a str>,
+    pub(super) meters: Option<&'a str>,
+}
+
 /// The bridge that the flows are in.
 const BRIDGE: BridgeId = BridgeId(0);
 
-/// Traces each packet through the flows of `file`.
-pub(super) fn trace(file: &str, ports: &[PortArg], packets: &[String]) -> Result<Vec<Traced>, Failure> {
+/// Traces each packet through the flows of a file.
+pub(super) fn trace(
+    files: &Files<'_>,
+    ports: &[PortArg],
+    packets: &[String],
+    options: &Options,
+) -> Result<Vec<Traced>, Failure> {
     let mut names = Names::new();
     for port in ports {
         if let Some(name) = &port.name {
             names.add_port(port.no, name.as_str());
         }
     }
-    let (tables, mut numbers) = tables(file, &names)?;
+    let (mut bridge, mut numbers) = bridge(files, &names)?;
     let mut keys = Vec::with_capacity(packets.len());
     for (index, packet) in packets.iter().enumerate() {
         let key = parse_packet(packet, &names)
@@ -66,67 +90,106 @@ pub(super) fn trace(file: &str, ports: &[PortArg], packets: &[String]) -> Result
         numbers = ports.iter().map(|p| p.no).collect();
     }
     numbers.retain(|no| no.is_ordinary());
+    // A bridge of OVS always has its own port.
     numbers.insert(PortNo::LOCAL);
-    let mut model = model(tables, &numbers, &names);
+    add_ports(&mut bridge, &numbers, &names);
+    let mut model = Model::default();
     // As in OVS, a packet without a port, or by one that the bridge does not have, meets the tables all the same.
-    for (_, no) in &keys {
+    for no in numbers.iter().chain(keys.iter().map(|(_, no)| no)) {
         model.ports.insert(DpPort(no.0.into()), (BRIDGE, *no));
     }
+    model.bridges.insert(BRIDGE, Arc::new(bridge));
     let traced = keys.iter().zip(packets).map(|((key, no), packet)| {
-        Traced::offline(packet, &Report::trace(&model, &NoMacs, DpPort(no.0.into()), key, !ports_are_numbers(ports)))
+        let report = Report::trace(&model, &NoMacs, DpPort(no.0.into()), key, options);
+        Traced::new(packet, trace_reply(&report, model.generation)).without_names()
     });
     Ok(traced.collect())
 }
 
-fn ports_are_numbers(ports: &[PortArg]) -> bool {
-    ports.iter().all(|p| p.name.is_none())
-}
-
-/// The tables that the file makes, and the ports that its flows name.
-fn tables(file: &str, names: &Names) -> Result<(Tables, BTreeSet<PortNo>), Failure> {
-    let text = read(file)?;
-    let parsed = parse_flow_file(label(file), &text, names).map_err(|e| Failure::usage(format!("{e:#}")))?;
+/// The bridge that the files make, without ports, and the ports that its flows and groups name.
+fn bridge(files: &Files<'_>, names: &Names) -> Result<(Bridge, BTreeSet<PortNo>), Failure> {
+    let mut bridge = Bridge::new(BRIDGE, "br0");
+    let mut numbers = BTreeSet::new();
+    if let Some(file) = files.meters {
+        let text = read(file)?;
+        for (line, words) in flow_lines(&text) {
+            let meter = parse_meter_mod(words, MeterCommand::Add);
+            let meter = meter.map_err(|e| Failure::usage(format!("{}:{line}: {e:#}", label(file))))?;
+            apply(&mut bridge, meter.into(), file, &format!("line {line}"))?;
+        }
+    }
+    if let Some(file) = files.groups {
+        let text = read(file)?;
+        let groups = parse_group_file(label(file), &text, names).map_err(|e| Failure::usage(format!("{e:#}")))?;
+        for (index, group) in groups.into_iter().enumerate() {
+            if let GroupMod::Add(spec) | GroupMod::Modify { spec, .. } = &group {
+                for bucket in &spec.buckets {
+                    numbers.extend(bucket.watch_port);
+                    named_ports(&bucket.actions, &mut numbers);
+                }
+            }
+            apply(&mut bridge, group.into(), file, &format!("group {}", index + 1))?;
+        }
+    }
+    let text = read(files.flows)?;
+    let parsed = parse_flow_file(label(files.flows), &text, names).map_err(|e| Failure::usage(format!("{e:#}")))?;
     for warning in &parsed.warnings {
         eprintln!("warning: {warning}");
     }
-    let mut tables = Tables::new();
-    let mut numbers = BTreeSet::new();
-    for (index, change) in parsed.value.iter().enumerate() {
-        tables
-            .apply(change, Millis(0))
-            .map_err(|e| Failure::usage(format!("{}, flow {}: {e}", label(file), index + 1)))?;
-        if let FlowMod::Add { spec, .. } | FlowMod::Modify { spec, .. } = change {
-            named_ports(spec, &mut numbers);
+    for (index, change) in parsed.value.into_iter().enumerate() {
+        if let FlowMod::Add { spec, .. } | FlowMod::Modify { spec, .. } = &change {
+            let (value, mask) = spec.matches.field(Field::InPort);
+            if mask != 0 {
+                numbers.insert(PortNo(value as u16));
+            }
+            named_ports(&spec.actions, &mut numbers);
         }
+        apply(&mut bridge, change.into(), files.flows, &format!("flow {}", index + 1))?;
     }
-    Ok((tables, numbers))
+    Ok((bridge, numbers))
 }
 
-fn named_ports(spec: &FlowSpec, numbers: &mut BTreeSet<PortNo>) {
-    let (value, mask) = spec.matches.field(Field::InPort);
-    if mask != 0 {
-        numbers.insert(PortNo(value as u16));
-    }
-    for action in spec.actions.iter() {
+/// Makes one change; `what` of `file` says it.
+fn apply(bridge: &mut Bridge, change: BridgeMod, file: &str, what: &str) -> Result<(), Failure> {
+    let missing = |e: &ModError| match e {
+        ModError::Flow(FlowModError::NoGroup { .. }) => Some("--groups FILE"),
+        ModError::Flow(FlowModError::NoMeter { .. }) => Some("--meters FILE"),
+        _ => None,
+    };
+    bridge.apply(&change, Millis(0)).map(drop).map_err(|e| {
+        let failure = Failure::usage(format!("{}, {what}: {e}", label(file)));
+        match missing(&e) {
+            Some(option) => failure.next(option),
+            None => failure,
+        }
+    })
+}
+
+/// The ports that actions name.
+fn named_ports(actions: &[Action], numbers: &mut BTreeSet<PortNo>) {
+    for action in actions {
         match action {
-            Action::Output(no) | Action::Resubmit { port: Some(no), .. } => drop(numbers.insert(*no)),
+            Action::Output(no)
+            | Action::OutputTruncated { port: no, .. }
+            | Action::Enqueue { port: no, .. }
+            | Action::Resubmit { port: Some(no), .. } => drop(numbers.insert(*no)),
+            Action::Bundle(bundle) => numbers.extend(&bundle.members),
+            Action::Clone(nested) | Action::WriteActions(nested) => named_ports(nested, numbers),
             _ => {}
         }
     }
 }
 
-/// A bridge with these tables and ports; datapath numbers are port numbers, as in OVS's own tests.
-fn model(tables: Tables, numbers: &BTreeSet<PortNo>, names: &Names) -> Model {
-    let id = BRIDGE;
-    let mut model = Model::default();
-    let mut bridge = Bridge { tables, ..Bridge::new(id, "br0") };
+/// Gives the bridge these ports; datapath numbers are port numbers, as in OVS's own tests.
+fn add_ports(bridge: &mut Bridge, numbers: &BTreeSet<PortNo>, names: &Names) {
     for &no in numbers {
         let dp = DpPort(no.0.into());
-        let name = names.port_name(no).map_or_else(|| no.to_string(), str::to_owned).into();
+        let name = match names.port_name(no) {
+            Some(name) => name.into(),
+            None if no == PortNo::LOCAL => Arc::clone(&bridge.name),
+            None => no.to_string().into(),
+        };
         let port = BridgePort { no, name, dp, vlan: VlanMode::default(), up: true, no_flood: false, peer: None };
         bridge.ports.insert(no, Arc::new(port));
-        model.ports.insert(dp, (id, no));
     }
-    model.bridges.insert(id, Arc::new(bridge));
-    model
 }

@@ -1,14 +1,22 @@
-//! Printing datapath actions in OVS's wording.
+//! Printing datapath actions in the words of OVS's trace.
+//!
+//! What is set by a `set(..)` depends on the packet as it is by then (an MPLS header is printed whole), so the packet
+//! is changed along with the actions. Where the two switches differ, the words are OVS's all the same: a meter has its
+//! OpenFlow number, and a `recirc(..)` counts the places where one packet goes on, from 1.
+
+mod ct;
+mod set;
+#[cfg(test)]
+mod tests;
 
 use super::List;
-use super::value::{hex, ipv6, mac_masked};
+use super::value::{hex, mac};
 use crate::action::PacketInReason;
-use crate::datapath::{Change, DpAction, PacketIn};
-use crate::field::{ETH_TYPE_IPV6, ETH_TYPE_VLAN, Field};
-use crate::key::{FlowKey, slot};
+use crate::datapath::{DpAction, NshHeader, PacketIn};
+use crate::field::ETH_TYPE_VLAN;
+use crate::key::FlowKey;
 use crate::port::DpPort;
 use std::fmt::{self, Display};
-use std::net::Ipv4Addr;
 
 /// Datapath actions for the packet `key` as OVS's trace prints them behind `Datapath actions: `; `drop` for none.
 ///
@@ -17,116 +25,91 @@ pub fn show_datapath_actions<'a, N>(actions: &'a [DpAction], key: &FlowKey, name
 where
     N: Fn(DpPort) -> Option<&'a str> + 'a,
 {
-    let v6 = key.get(slot::ETH_TYPE) as u16 == ETH_TYPE_IPV6;
-    fmt::from_fn(move |f| {
-        if actions.is_empty() {
-            return f.write_str("drop");
-        }
-        let mut list = List::new(f);
-        actions.iter().try_for_each(|action| match action {
-            DpAction::Output(port) => match name(*port) {
-                Some(name) => list.item(format_args!("{name}")),
-                None => list.item(format_args!("{port}")),
-            },
-            DpAction::Set(changes) => write_set(&mut list, changes, v6),
-            DpAction::PushVlan { tpid: ETH_TYPE_VLAN, tci } => {
-                list.item(format_args!("push_vlan(vid={},pcp={})", tci & 0xfff, tci >> 13))
-            }
-            DpAction::PushVlan { tpid, tci } => {
-                list.item(format_args!("push_vlan(tpid=0x{tpid:04x},vid={},pcp={})", tci & 0xfff, tci >> 13))
-            }
-            DpAction::PopVlan => list.item(format_args!("pop_vlan")),
-            DpAction::Controller(packet_in) => list.item(format_args!("{}", controller(packet_in))),
-            _ => Ok(()),
-        })
-    })
+    let key = *key;
+    fmt::from_fn(move |f| write_all(f, actions, key, &|port| name(port)))
 }
 
-/// The datapath's names for the header of `field` and for the field in it.
-fn header(field: Field, v6: bool) -> (&'static str, &'static str) {
-    match field {
-        Field::EthSrc => ("eth", "src"),
-        Field::EthDst => ("eth", "dst"),
-        Field::ArpSpa => ("arp", "sip"),
-        Field::ArpTpa => ("arp", "tip"),
-        Field::ArpOp => ("arp", "op"),
-        Field::ArpSha => ("arp", "sha"),
-        Field::ArpTha => ("arp", "tha"),
-        Field::IpSrc => ("ipv4", "src"),
-        Field::IpDst => ("ipv4", "dst"),
-        Field::Ipv6Src => ("ipv6", "src"),
-        Field::Ipv6Dst => ("ipv6", "dst"),
-        Field::Ipv6Label => ("ipv6", "label"),
-        Field::NwTos | Field::IpDscp | Field::IpEcn if v6 => ("ipv6", "tclass"),
-        Field::NwTos | Field::IpDscp | Field::IpEcn => ("ipv4", "tos"),
-        Field::IpTtl if v6 => ("ipv6", "hlimit"),
-        Field::IpTtl => ("ipv4", "ttl"),
-        Field::TcpSrc => ("tcp", "src"),
-        Field::TcpDst => ("tcp", "dst"),
-        Field::UdpSrc => ("udp", "src"),
-        Field::UdpDst => ("udp", "dst"),
-        Field::SctpSrc => ("sctp", "src"),
-        Field::SctpDst => ("sctp", "dst"),
-        Field::IcmpType => ("icmp", "type"),
-        Field::IcmpCode => ("icmp", "code"),
-        Field::Icmpv6Type => ("icmpv6", "type"),
-        Field::Icmpv6Code => ("icmpv6", "code"),
-        Field::NdTarget => ("nd", "target"),
-        Field::NdSll => ("nd", "sll"),
-        Field::NdTll => ("nd", "tll"),
-        Field::PktMark => ("skb_mark", ""),
-        other => (other.info().name, ""),
+/// Gives the names of ports.
+type PortNames<'n, 'a> = &'n dyn Fn(DpPort) -> Option<&'a str>;
+
+/// Writes a list for the packet `key`.
+fn write_all(
+    f: &mut fmt::Formatter<'_>,
+    actions: &[DpAction],
+    mut key: FlowKey,
+    name: PortNames<'_, '_>,
+) -> fmt::Result {
+    if actions.iter().all(|action| matches!(action, DpAction::Drop(_))) {
+        return f.write_str("drop");
     }
-}
-
-/// Writes a `set(..)` for each header changed.
-fn write_set(list: &mut List<'_, '_>, changes: &[Change], v6: bool) -> fmt::Result {
-    for part in changes.chunk_by(|a, b| header(a.field, v6).0 == header(b.field, v6).0) {
-        list.item(format_args!("{}", set(part, v6)))?;
+    let mut list = List::new(f);
+    for action in actions {
+        write(&mut list, action, &key, name)?;
+        action.rewrite(&mut key);
     }
     Ok(())
 }
 
-/// `set(HEADER(FIELD=VALUE[/MASK],..))`.
-fn set(changes: &[Change], v6: bool) -> impl Display + '_ {
-    fmt::from_fn(move |f| {
-        let Some(first) = changes.first() else {
-            return Ok(());
-        };
-        write!(f, "set({}(", header(first.field, v6).0)?;
-        let mut list = List::new(f);
-        for change in changes {
-            match header(change.field, v6).1 {
-                "" => list.item(format_args!("{}", value(change)))?,
-                name => list.item(format_args!("{name}={}", value(change)))?,
+fn write(list: &mut List<'_, '_>, action: &DpAction, key: &FlowKey, name: PortNames<'_, '_>) -> fmt::Result {
+    let nested = |actions| fmt::from_fn(move |f| write_all(f, actions, *key, name));
+    match action {
+        DpAction::Output(port) => match name(*port) {
+            Some(name) => list.item(format_args!("{name}")),
+            None => list.item(format_args!("{port}")),
+        },
+        DpAction::Set(changes) => set::write(list, changes, key),
+        DpAction::PushVlan { tpid, tci } => {
+            let (vid, pcp) = (tci & 0xfff, tci >> 13);
+            match *tpid {
+                ETH_TYPE_VLAN => list.item(format_args!("push_vlan(vid={vid},pcp={pcp})")),
+                tpid => list.item(format_args!("push_vlan(tpid=0x{tpid:04x},vid={vid},pcp={pcp})")),
             }
         }
-        f.write_str("))")
-    })
+        DpAction::PopVlan => list.item(format_args!("pop_vlan")),
+        DpAction::Controller(packet_in) => list.item(format_args!("{}", controller(packet_in))),
+        DpAction::Truncate(len) => list.item(format_args!("trunc({len})")),
+        DpAction::PushMpls { eth_type, lse } => {
+            list.item(format_args!("push_mpls({},eth_type={eth_type:#x})", set::label(*lse)))
+        }
+        DpAction::PopMpls(eth_type) => list.item(format_args!("pop_mpls(eth_type={eth_type:#x})")),
+        DpAction::PushEthernet { src, dst, .. } => {
+            list.item(format_args!("push_eth(src={},dst={})", mac(*src), mac(*dst)))
+        }
+        DpAction::PopEthernet => list.item(format_args!("pop_eth")),
+        DpAction::PushNsh(header) => list.item(format_args!("push_nsh({})", service_header(header))),
+        DpAction::PopNsh => list.item(format_args!("pop_nsh()")),
+        DpAction::Meter(meter) => list.item(format_args!("meter({})", meter.id())),
+        DpAction::Clone(actions) => list.item(format_args!("clone({})", nested(actions))),
+        DpAction::CheckPktLen { len, larger, otherwise } => {
+            list.item(format_args!("check_pkt_len(size={len},gt({}),le({}))", nested(larger), nested(otherwise)))
+        }
+        DpAction::Ct(action) => list.item(format_args!("{}", ct::show(action))),
+        DpAction::CtClear => list.item(format_args!("ct_clear")),
+        DpAction::Recirculate(index) => list.item(format_args!("recirc({:#x})", u64::from(*index) + 1)),
+        DpAction::Drop(_) => Ok(()),
+    }
 }
 
-/// The new value, with its mask if it is not whole.
-fn value(change: &Change) -> impl Display + '_ {
+fn service_header(header: &NshHeader) -> impl Display + '_ {
     fmt::from_fn(move |f| {
-        let slot = change.field.slot();
-        let (value, mask) = (change.value & change.mask, change.mask & slot.max());
-        match change.field {
-            Field::EthSrc | Field::EthDst | Field::ArpSha | Field::ArpTha | Field::NdSll | Field::NdTll => {
-                return mac_masked(value, mask).fmt(f);
-            }
-            Field::IpSrc | Field::IpDst | Field::ArpSpa | Field::ArpTpa => {
-                write!(f, "{}", Ipv4Addr::from_bits(value as u32))?;
-                let mask = Ipv4Addr::from_bits(mask as u32);
-                return if mask == Ipv4Addr::BROADCAST { Ok(()) } else { write!(f, "/{mask}") };
-            }
-            Field::Ipv6Src | Field::Ipv6Dst | Field::NdTarget => {
-                write!(f, "{}", ipv6(value))?;
-                return if mask == u128::MAX { Ok(()) } else { write!(f, "/{}", ipv6(mask)) };
-            }
-            Field::NwTos | Field::Ipv6Label | Field::PktMark => write!(f, "{}", hex(value))?,
-            _ => write!(f, "{value}")?,
+        let (spi, si) = (header.path >> 8, header.path & 0xff);
+        let NshHeader { flags, ttl, md_type, np, context: [c1, c2, c3, c4], tlvs, .. } = header;
+        write!(f, "flags={flags},ttl={ttl},mdtype={md_type},np={np},spi={spi:#x},si={si}")?;
+        if *md_type == 1 {
+            return write!(f, ",c1={c1:#x},c2={c2:#x},c3={c3:#x},c4={c4:#x}");
         }
-        if mask == slot.max() { Ok(()) } else { write!(f, "/{mask:#x}") }
+        if tlvs.is_empty() {
+            return Ok(());
+        }
+        f.write_str(",md2=0x")?;
+        for tlv in tlvs {
+            write!(f, "{:04x}{:02x}{:02x}", tlv.class, tlv.ty, tlv.value.len())?;
+            tlv.value.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+            // Each value is filled up to whole words of 32 bits.
+            let padding = tlv.value.len().next_multiple_of(4) - tlv.value.len();
+            (0..padding).try_for_each(|_| f.write_str("00"))?;
+        }
+        Ok(())
     })
 }
 
@@ -139,11 +122,15 @@ fn controller(packet_in: &PacketIn) -> impl Display + '_ {
         PacketInReason::Group => 4,
         PacketInReason::PacketOut => 5,
     };
+    let (continuation, recirc_id) = match packet_in.resume {
+        Some(index) => (1, u64::from(index) + 1),
+        None => (0, 0),
+    };
     fmt::from_fn(move |f| {
         write!(
             f,
-            "userspace(pid=0,controller(reason={reason},dont_send=0,continuation=0,recirc_id=0,rule_cookie={},\
-             controller_id={},max_len={}))",
+            "userspace(pid=0,controller(reason={reason},dont_send=1,continuation={continuation},recirc_id={recirc_id},\
+             rule_cookie={},controller_id={},max_len={}))",
             hex(packet_in.cookie.into()),
             packet_in.controller_id,
             packet_in.max_len

@@ -222,7 +222,7 @@ fn controllers_and_port_names_print() {
     let name = |port: DpPort| (port == DpPort(1)).then_some("p1");
     assert_eq!(
         show_datapath_actions(&actions, &packet("tcp"), name).to_string(),
-        "userspace(pid=0,controller(reason=2,dont_send=0,continuation=0,recirc_id=0,rule_cookie=0x1f,controller_id=3,\
+        "userspace(pid=0,controller(reason=2,dont_send=1,continuation=0,recirc_id=0,rule_cookie=0x1f,controller_id=3,\
          max_len=128)),p1,9"
     );
     let changes = smallvec![Change { field: Field::EthSrc, value: 1, mask: 1 }];
