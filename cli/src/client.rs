@@ -37,6 +37,9 @@ const PING_EVERY: Duration = Duration::from_secs(5);
 /// How long the answer may take.
 const PING_ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// Bytes of an answer that may be under way before they are read: a dump need not wait for each other message.
+const WINDOW: u32 = 1 << 20;
+
 /// Which switch a verb talks to.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Which switch")]
@@ -112,7 +115,9 @@ impl Client {
             let endpoint = endpoint
                 .http2_keep_alive_interval(PING_EVERY)
                 .keep_alive_timeout(PING_ANSWER_WITHIN)
-                .keep_alive_while_idle(true);
+                .keep_alive_while_idle(true)
+                .initial_stream_window_size(WINDOW)
+                .initial_connection_window_size(WINDOW);
             endpoint.connect().await
         });
         let channel = channel.map_err(|e| {

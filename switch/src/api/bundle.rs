@@ -17,7 +17,9 @@ use sluice_flows::{DropReason, Match, Owner};
 use sluice_proto::v1::bridge_mod::Change;
 use sluice_proto::v1::flow_mod::Command;
 use sluice_proto::v1::{self as proto, ApplyBundleReply, ApplyBundleRequest, BundleHeader, group_mod, meter_mod};
+use std::borrow::Cow;
 use std::collections::HashSet;
+use std::sync::mpsc::sync_channel;
 use tonic::{Status, Streaming};
 
 /// Most changes in a bundle.
@@ -28,6 +30,10 @@ const MAX_FLOW_LEN: usize = 64 << 10;
 const MAX_GROUP_LEN: usize = 8 << 20;
 /// Warnings that are sent back.
 const MAX_WARNINGS: usize = 100;
+/// Changes that are read at a time: while some are made, the next are read.
+const CHUNK: usize = 1_000;
+/// Chunks that may have been read before the first of them is made, which bounds the memory that they take.
+const CHUNKS_AHEAD: usize = 4;
 
 /// A bundle that has arrived whole.
 pub(super) struct Bundle {
@@ -71,15 +77,16 @@ impl Bundle {
     pub(super) fn apply(self, datapath: &Datapath) -> Result<ApplyBundleReply, Status> {
         let bridge = find_bridge(datapath, &self.header.bridge)?;
         let mut reply = ApplyBundleReply { model_generation: datapath.model().generation, ..Default::default() };
-        let mods = self.read(&bridge, &mut reply.warnings)?;
+        let reader = Reader::new(&self, &bridge);
+        let mut totals = Totals::default();
         let replaced = match &self.header.replace {
-            Some(asked) => Some(flow::filter(asked, &bridge)?),
+            Some(asked) => Some((flow::filter(asked, &bridge)?, reader.read_all(&bridge, &mut reply.warnings)?)),
             None => None,
         };
-        let mut totals = Totals::default();
+        let warnings = &mut reply.warnings;
         let mut change = |bridge: &mut Bridge, now: Millis| match &replaced {
-            Some(filter) => replace(bridge, filter, &mods, now, &mut totals),
-            None => in_order(bridge, &mods, now, &mut totals),
+            Some((filter, mods)) => replace(bridge, filter, mods, now, &mut totals),
+            None => reader.make(bridge, now, &mut totals, warnings),
         };
         if self.header.dry_run {
             change(&mut (*bridge).clone(), datapath.clock().now()).map_err(|e| self.refused(e))?;
@@ -91,58 +98,6 @@ impl Bundle {
             totals;
         let others = ApplyBundleReply { others_added, others_modified, others_deleted, ..reply };
         Ok(ApplyBundleReply { added, modified, deleted, unchanged, ..others })
-    }
-
-    /// Reads the text of every change.
-    fn read(&self, bridge: &Bridge, warnings: &mut Vec<String>) -> Result<Vec<BridgeMod>, Status> {
-        let names = Names::of_bridge(bridge);
-        let owner = if self.header.owner.is_empty() { Owner::user() } else { Owner::new(&self.header.owner) };
-        let mut mods = Vec::with_capacity(self.changes.len());
-        for (index, asked) in self.changes.iter().enumerate() {
-            let wrong = |why: String| Status::invalid_argument(format!("{}: {why}", self.place(index)));
-            mods.push(match asked {
-                Change::Flow(asked) => {
-                    let change = self.read_flow(index, asked, &owner, &names, warnings).map_err(wrong)?;
-                    BridgeMod::Flow(change)
-                }
-                Change::Group(asked) => read_group(asked, &owner, &names).map_err(wrong)?.into(),
-                Change::Meter(asked) => read_meter(asked, &owner).map_err(wrong)?.into(),
-                Change::Table(asked) => table::change(asked).map_err(wrong)?.into(),
-            });
-        }
-        Ok(mods)
-    }
-
-    fn read_flow(
-        &self,
-        index: usize,
-        asked: &proto::FlowMod,
-        owner: &Owner,
-        names: &Names,
-        warnings: &mut Vec<String>,
-    ) -> Result<FlowMod, String> {
-        fits("flow", &asked.flow, MAX_FLOW_LEN)?;
-        let reason = match asked.drop_reason.as_str() {
-            "" => None,
-            name => {
-                Some(DropReason::from_name(name).ok_or_else(|| format!("`{name}` is no drop reason: {}", reasons()))?)
-            }
-        };
-        let text = verb(asked.command()) + &asked.flow;
-        let owner = owner_of(&asked.owner, owner);
-        let read = parse_flow_mod_of(&owner, &text, names).map_err(|e| format!("{e:#}"))?;
-        for warning in read.warnings.iter().take(MAX_WARNINGS.saturating_sub(warnings.len())) {
-            warnings.push(format!("{}: {warning}", self.place(index)));
-        }
-        let mut change = read.value;
-        if let FlowMod::Add { spec, .. } | FlowMod::Modify { spec, .. } = &mut change {
-            spec.generation = asked.generation.unwrap_or(self.header.generation);
-            spec.drop_reason = reason;
-        }
-        if self.header.replace.is_some() && !matches!(change, FlowMod::Add { .. }) {
-            return Err("flows that replace others are all adds".to_owned());
-        }
-        Ok(change)
     }
 
     /// Names a change: its number, and where it stands if its owner tells.
@@ -165,6 +120,7 @@ impl Bundle {
     fn refused(&self, error: Refused) -> Status {
         match error {
             Refused::Control(error) => error::status(error),
+            Refused::Text(status) => status,
             Refused::Change(index, error) => {
                 let text = match self.changes.get(index) {
                     Some(Change::Flow(flow)) => flow.flow.trim(),
@@ -176,6 +132,123 @@ impl Bundle {
                 Status::invalid_argument(format!("{}: {error}{below}", self.place(index)))
             }
         }
+    }
+}
+
+/// Reads the texts of a bundle's changes.
+struct Reader<'a> {
+    bundle: &'a Bundle,
+    names: Names,
+    /// Owner of what does not name one.
+    owner: Owner,
+}
+
+impl<'a> Reader<'a> {
+    fn new(bundle: &'a Bundle, bridge: &Bridge) -> Self {
+        let owner = bundle.header.owner.as_str();
+        let owner = if owner.is_empty() { Owner::user() } else { Owner::new(owner) };
+        Self { bundle, names: Names::of_bridge(bridge), owner }
+    }
+
+    /// Makes the changes one after the other. They are read on a thread of their own meanwhile, if there are many.
+    fn make(
+        &self,
+        bridge: &mut Bridge,
+        now: Millis,
+        totals: &mut Totals,
+        warnings: &mut Vec<String>,
+    ) -> Result<Vec<Applied>, Refused> {
+        let changes = &self.bundle.changes;
+        let mut all = Vec::with_capacity(changes.len());
+        let mut make = |mods: Vec<BridgeMod>| -> Result<(), Refused> {
+            for change in &mods {
+                let applied = one(bridge, all.len(), change, now, totals)?;
+                all.push(applied);
+            }
+            Ok(())
+        };
+        if changes.len() <= CHUNK {
+            make(self.read(0, changes, warnings).map_err(Refused::Text)?)?;
+            return Ok(all);
+        }
+        std::thread::scope(|scope| {
+            let (sender, receiver) = sync_channel(CHUNKS_AHEAD);
+            let read = move || {
+                for (first, chunk) in (0..).step_by(CHUNK).zip(changes.chunks(CHUNK)) {
+                    let read = self.read(first, chunk, warnings);
+                    let last = read.is_err();
+                    // Nobody takes them any more when a change was refused.
+                    if sender.send(read).is_err() || last {
+                        break;
+                    }
+                }
+            };
+            let spawned = std::thread::Builder::new().name("sluice-read".to_owned()).spawn_scoped(scope, read);
+            spawned.map_err(|e| Refused::Text(Status::resource_exhausted(format!("no thread to read flows: {e}"))))?;
+            receiver.iter().try_for_each(|mods| make(mods.map_err(Refused::Text)?))
+        })?;
+        Ok(all)
+    }
+
+    /// Reads every change; equal lists of actions are shared from the start.
+    fn read_all(&self, bridge: &Bridge, warnings: &mut Vec<String>) -> Result<Vec<BridgeMod>, Status> {
+        let mut lists = bridge.tables.action_lists().clone();
+        let mut all = Vec::with_capacity(self.bundle.changes.len());
+        for (first, chunk) in (0..).step_by(CHUNK).zip(self.bundle.changes.chunks(CHUNK)) {
+            let mut mods = self.read(first, chunk, warnings)?;
+            for change in &mut mods {
+                if let BridgeMod::Flow(FlowMod::Add { spec, .. }) = change {
+                    spec.actions = lists.hold(&spec.actions);
+                }
+            }
+            all.append(&mut mods);
+        }
+        Ok(all)
+    }
+
+    /// Reads some changes, the first of which has this number, counted from 0.
+    fn read(&self, first: usize, changes: &[Change], warnings: &mut Vec<String>) -> Result<Vec<BridgeMod>, Status> {
+        let (owner, names) = (&self.owner, &self.names);
+        let mut mods = Vec::with_capacity(changes.len());
+        for (index, asked) in (first..).zip(changes) {
+            let wrong = |why: String| Status::invalid_argument(format!("{}: {why}", self.bundle.place(index)));
+            mods.push(match asked {
+                Change::Flow(asked) => self.read_flow(index, asked, warnings).map_err(wrong)?.into(),
+                Change::Group(asked) => read_group(asked, owner, names).map_err(wrong)?.into(),
+                Change::Meter(asked) => read_meter(asked, owner).map_err(wrong)?.into(),
+                Change::Table(asked) => table::change(asked).map_err(wrong)?.into(),
+            });
+        }
+        Ok(mods)
+    }
+
+    fn read_flow(&self, index: usize, asked: &proto::FlowMod, warnings: &mut Vec<String>) -> Result<FlowMod, String> {
+        fits("flow", &asked.flow, MAX_FLOW_LEN)?;
+        let header = &self.bundle.header;
+        let reason = match asked.drop_reason.as_str() {
+            "" => None,
+            name => {
+                Some(DropReason::from_name(name).ok_or_else(|| format!("`{name}` is no drop reason: {}", reasons()))?)
+            }
+        };
+        let text = match verb(asked.command()) {
+            "" => Cow::Borrowed(asked.flow.as_str()),
+            verb => Cow::Owned(format!("{verb}{}", asked.flow)),
+        };
+        let owner = owner_of(&asked.owner, &self.owner);
+        let read = parse_flow_mod_of(&owner, &text, &self.names).map_err(|e| format!("{e:#}"))?;
+        for warning in read.warnings.iter().take(MAX_WARNINGS.saturating_sub(warnings.len())) {
+            warnings.push(format!("{}: {warning}", self.bundle.place(index)));
+        }
+        let mut change = read.value;
+        if let FlowMod::Add { spec, .. } | FlowMod::Modify { spec, .. } = &mut change {
+            spec.generation = asked.generation.unwrap_or(header.generation);
+            spec.drop_reason = reason;
+        }
+        if header.replace.is_some() && !matches!(change, FlowMod::Add { .. }) {
+            return Err("flows that replace others are all adds".to_owned());
+        }
+        Ok(change)
     }
 }
 
@@ -228,7 +301,7 @@ fn read_meter(asked: &proto::MeterMod, owner: &Owner) -> Result<MeterMod, String
 }
 
 /// What a change's text is to begin with.
-fn verb(command: Command) -> String {
+fn verb(command: Command) -> &'static str {
     match command {
         Command::AsWritten => "",
         Command::Add => "add ",
@@ -237,7 +310,6 @@ fn verb(command: Command) -> String {
         Command::Delete => "delete ",
         Command::DeleteStrict => "delete_strict ",
     }
-    .to_owned()
 }
 
 fn reasons() -> String {
@@ -247,6 +319,8 @@ fn reasons() -> String {
 /// Why a bundle was not done.
 enum Refused {
     Control(ControlError),
+    /// A text is wrong.
+    Text(Status),
     /// Which change, counted from 0.
     Change(usize, ChangeError),
 }

@@ -7,7 +7,7 @@ use sluice_flows::DropReason;
 use sluice_flows::bridge::Bridge;
 use sluice_flows::filter::{FlowFilter, OwnerFilter};
 use sluice_flows::flow_mod::FlowMod;
-use sluice_flows::rule::{Millis, Rule};
+use sluice_flows::rule::{Millis, Rule, TableId};
 use sluice_flows::text::{Names, parse_filter, parse_flow_mod, show_actions, show_match};
 use sluice_proto::v1::flow_service_server::FlowService;
 use sluice_proto::v1::{
@@ -15,11 +15,14 @@ use sluice_proto::v1::{
     DumpFlowsRequest, Flow,
 };
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Flows in one part of a dump.
-const CHUNK: usize = 500;
+const CHUNK: usize = 1_000;
+/// Most texts of action lists that a dump keeps, for lists that many flows share.
+const KEPT_TEXTS: usize = 1_000;
 
 #[tonic::async_trait]
 impl FlowService for Api {
@@ -41,17 +44,26 @@ impl FlowService for Api {
             _ = datapath.sync_stats();
             let bridge = find_bridge(datapath, &request.bridge)?;
             let filter = filter(&request.filter.unwrap_or_default(), &bridge)?;
-            Ok((sorted(&bridge, &filter), bridge))
+            Ok((by_priority(&bridge, &filter), bridge))
         };
         let (rules, bridge) = self.blocking(select).await?;
         Ok(Response::new(self.parts(move |datapath, send| {
-            let names = if names { Names::of_bridge(&bridge) } else { Names::new() };
-            for chunk in rules.chunks(CHUNK) {
-                let now = datapath.clock().now();
-                if !send(DumpFlowsReply { flows: chunk.iter().map(|rule| flow(rule, now, &names)).collect() }) {
-                    break;
+            let named = names;
+            let names = if named { Names::of_bridge(&bridge) } else { Names::new() };
+            let mut texts = ActionTexts::default();
+            let mut flows = Vec::with_capacity(CHUNK);
+            // What has been made is sent and printed while the rest is made.
+            for rules in rules.chunk_by(|a, b| place(a) == place(b)) {
+                for (rule, by_number) in by_match(rules) {
+                    let matches = if !named { by_number } else { show_match(&rule.spec.matches, &names).to_string() };
+                    let actions = texts.text(rule, &names);
+                    flows.push(flow_of(rule, datapath.clock().now(), matches, actions));
+                    if flows.len() == CHUNK && !send(DumpFlowsReply { flows: std::mem::take(&mut flows) }) {
+                        return Ok(());
+                    }
                 }
             }
+            send(DumpFlowsReply { flows });
             Ok(())
         })))
     }
@@ -68,15 +80,46 @@ impl FlowService for Api {
     }
 }
 
-/// The rules that the filter selects: by table, then the highest priority first, then by match.
-fn sorted(bridge: &Bridge, filter: &FlowFilter) -> Vec<Arc<Rule>> {
+/// The rules that the filter selects: by table, then the highest priority first.
+fn by_priority(bridge: &Bridge, filter: &FlowFilter) -> Vec<Arc<Rule>> {
     let mut rules: Vec<_> = bridge.tables.select(filter).cloned().collect();
-    let by_number = Names::new();
-    rules.sort_by_cached_key(|rule| {
-        let spec = &rule.spec;
-        (spec.table, Reverse(spec.priority), show_match(&spec.matches, &by_number).to_string())
-    });
+    rules.sort_unstable_by_key(|rule| place(rule));
     rules
+}
+
+fn place(rule: &Rule) -> (TableId, Reverse<u16>) {
+    (rule.spec.table, Reverse(rule.spec.priority))
+}
+
+/// The rules in the order of their matches' texts, with these.
+fn by_match(rules: &[Arc<Rule>]) -> Vec<(&Rule, String)> {
+    let by_number = Names::new();
+    let text = |rule: &Rule| show_match(&rule.spec.matches, &by_number).to_string();
+    let mut all: Vec<_> = rules.iter().map(|rule| (&**rule, text(rule))).collect();
+    all.sort_unstable_by(|a, b| a.1.cmp(&b.1));
+    all
+}
+
+/// Texts of action lists, each made once for the flows that share it.
+#[derive(Default)]
+struct ActionTexts {
+    /// By the address of the list, which the rules of the dump keep where it is.
+    texts: HashMap<usize, String>,
+}
+
+impl ActionTexts {
+    fn text(&mut self, rule: &Rule, names: &Names) -> String {
+        let actions = &rule.spec.actions;
+        let make = || show_actions(actions, names).to_string();
+        // The list's own holder and one rule are two; a third is a rule that shares it, or a snapshot.
+        if Arc::strong_count(actions) < 3 {
+            return make();
+        }
+        if self.texts.len() >= KEPT_TEXTS {
+            self.texts.clear();
+        }
+        self.texts.entry(actions.as_ptr().addr()).or_insert_with(make).clone()
+    }
 }
 
 /// What a request's filter selects in this bridge.
@@ -100,13 +143,18 @@ pub(super) fn filter(asked: &proto::FlowFilter, bridge: &Bridge) -> Result<FlowF
 
 /// A rule as a dump shows it.
 pub(super) fn flow(rule: &Rule, now: Millis, names: &Names) -> Flow {
+    let matches = show_match(&rule.spec.matches, names).to_string();
+    flow_of(rule, now, matches, show_actions(&rule.spec.actions, names).to_string())
+}
+
+fn flow_of(rule: &Rule, now: Millis, r#match: String, actions: String) -> Flow {
     let spec = &rule.spec;
     Flow {
         table: spec.table.get().into(),
         priority: spec.priority.into(),
         cookie: spec.cookie,
-        r#match: show_match(&spec.matches, names).to_string(),
-        actions: show_actions(&spec.actions, names).to_string(),
+        r#match,
+        actions,
         owner: spec.owner.to_string(),
         generation: spec.generation,
         drop_reason: spec.drop_reason.map_or("", DropReason::name).to_owned(),

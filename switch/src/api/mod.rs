@@ -61,6 +61,8 @@ const MAX_CALLS: u32 = 64;
 const MAX_WATCHERS: usize = 64;
 /// How long calls may still run once the server is to end.
 const GRACE: Duration = Duration::from_secs(2);
+/// Bytes of a call that may be under way before they are read: a bundle need not wait for each other message.
+const WINDOW: u32 = 1 << 20;
 /// Parts of a dump that wait for a slow reader.
 const PARTS_WAITING: usize = 4;
 
@@ -130,6 +132,8 @@ async fn router(api: &Api) -> tonic::transport::server::Router {
         .build_v1();
     Server::builder()
         .max_concurrent_streams(MAX_CALLS)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
         .add_service(health_service)
         // The descriptors are compiled in, and a test asks for them.
         .add_optional_service(reflection.ok())

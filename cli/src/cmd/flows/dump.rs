@@ -97,32 +97,56 @@ pub(super) fn run(args: &Dump, out: &mut Output) -> Result<Exit, Failure> {
 }
 
 fn show(args: &Dump, client: &Client, format: Format, out: &mut Output) -> Result<Exit, Failure> {
+    if format == Format::Ofctl {
+        return print(args, client, out);
+    }
     let everything = args.matches.is_empty() && !args.nonzero;
     let mut flows = flows(client, args.bridge.bridge.clone(), args.matches.clone(), args.names)?;
     flows.retain(|f| !args.nonzero || f.packets > 0);
     if flows.is_empty() {
-        out.talk(if everything { "there are no flows: every packet is dropped" } else { "no flow is selected" })?;
+        out.talk(none(everything))?;
     }
     match format {
         Format::Json => out.json(&Answer { flows: flows.into_iter().map(Row::from).collect() })?,
-        Format::Ofctl => {
-            if !args.no_stats {
-                out.line("NXST_FLOW reply (xid=0x4):")?;
-            }
-            for flow in &flows {
-                out.line(ofctl(flow, !args.no_stats))?;
-            }
-        }
         _ => out.table(&table(&flows, format == Format::Wide))?,
     }
     Ok(Exit::Yes)
 }
 
+/// What to say when there is nothing to show.
+fn none(everything: bool) -> &'static str {
+    if everything { "there are no flows: every packet is dropped" } else { "no flow is selected" }
+}
+
+/// Prints flows as `ovs-ofctl` does, each as soon as it is there.
+fn print(args: &Dump, client: &Client, out: &mut Output) -> Result<Exit, Failure> {
+    let everything = args.matches.is_empty() && !args.nonzero;
+    let request = request(args.bridge.bridge.clone(), args.matches.clone(), args.names);
+    let mut parts = client.call(client.flows().dump_flows(request))?;
+    if !args.no_stats {
+        out.line("NXST_FLOW reply (xid=0x4):")?;
+    }
+    let mut found = false;
+    while let Some(part) = client.next(&mut parts)? {
+        for flow in part.flows.iter().filter(|f| !args.nonzero || f.packets > 0) {
+            found = true;
+            out.line(ofctl(flow, !args.no_stats))?;
+        }
+    }
+    if !found {
+        out.talk(none(everything))?;
+    }
+    Ok(Exit::Yes)
+}
+
+fn request(bridge: String, matches: String, names: bool) -> DumpFlowsRequest {
+    let filter = FlowFilter { r#match: matches, ..FlowFilter::default() };
+    DumpFlowsRequest { bridge, filter: Some(filter), port_names: names }
+}
+
 /// The flows of a bridge that `matches` selects.
 pub(super) fn flows(client: &Client, bridge: String, matches: String, names: bool) -> Result<Vec<Flow>, Failure> {
-    let filter = FlowFilter { r#match: matches, ..FlowFilter::default() };
-    let request = DumpFlowsRequest { bridge, filter: Some(filter), port_names: names };
-    let parts = client.collect(client.flows().dump_flows(request))?;
+    let parts = client.collect(client.flows().dump_flows(request(bridge, matches, names)))?;
     Ok(parts.into_iter().flat_map(|p| p.flows).collect())
 }
 
