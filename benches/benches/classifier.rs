@@ -7,8 +7,10 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sluice_benches::acl;
 use sluice_benches::alloc::CountingAlloc;
+use sluice_flows::bridge::{Bridge, BridgeId};
+use sluice_flows::bridge_mod::{BridgeMod, apply_bundle};
 use sluice_flows::filter::FlowFilter;
-use sluice_flows::flow_mod::{FlowMod, apply_bundle};
+use sluice_flows::flow_mod::FlowMod;
 use sluice_flows::key::{FlowKey, FlowMask};
 use sluice_flows::rule::{Millis, TableId};
 use sluice_flows::table::Tables;
@@ -28,11 +30,12 @@ fn changes(rules: usize) -> Vec<FlowMod> {
 }
 
 fn tables(rules: usize) -> Tables {
-    let mut tables = Tables::new();
-    if let Err((index, error)) = apply_bundle(&mut tables, &changes(rules), Millis(0)) {
+    let mut bridge = Bridge::new(BridgeId(0), "br0");
+    let changes: Vec<_> = changes(rules).into_iter().map(BridgeMod::from).collect();
+    if let Err((index, error)) = apply_bundle(&mut bridge, &changes, Millis(0)) {
         eprintln!("rule {index} was refused: {error}");
     }
-    tables
+    bridge.tables
 }
 
 /// Bytes that the tables take, and what packets look at in them.
@@ -89,14 +92,14 @@ fn lookup(c: &mut Criterion) {
 fn bundle(c: &mut Criterion) {
     let mut group = c.benchmark_group("classifier/bundle");
     for rules in [1_000, 100_000, 200_000] {
-        let changes = changes(rules);
+        let changes: Vec<_> = changes(rules).into_iter().map(BridgeMod::from).collect();
         group.throughput(Throughput::Elements(changes.len() as u64));
         group.sample_size(10);
         group.bench_function(BenchmarkId::from_parameter(rules), |b| {
             b.iter_with_large_drop(|| {
-                let mut tables = Tables::new();
-                black_box(apply_bundle(&mut tables, black_box(&changes), Millis(0)).is_ok());
-                tables
+                let mut bridge = Bridge::new(BridgeId(0), "br0");
+                black_box(apply_bundle(&mut bridge, black_box(&changes), Millis(0)).is_ok());
+                bridge
             });
         });
     }

@@ -252,21 +252,5 @@ impl Tables {
     }
 }
 
-/// Makes all the changes at `now`, in order, or none of them.
-///
-/// # Errors
-/// The index of the change that was refused, and why; the tables are then as they were.
-pub fn apply_bundle(
-    tables: &mut Tables,
-    changes: &[FlowMod],
-    now: Millis,
-) -> Result<Vec<Applied>, (usize, FlowModError)> {
-    let mut next = tables.clone();
-    let applied = changes.iter().enumerate().map(|(i, change)| next.apply(change, now).map_err(|e| (i, e)));
-    let applied = applied.collect::<Result<_, _>>()?;
-    *tables = next;
-    Ok(applied)
-}
-
 #[cfg(test)]
 mod tests;

@@ -41,19 +41,18 @@ impl Bridge {
     /// Checks that every group and meter that the actions name is there.
     ///
     /// # Errors
-    /// The last one that is not.
+    /// The first one that is not.
     pub fn check_references(&self, actions: &[Action]) -> Result<(), FlowModError> {
-        let mut result = Ok(());
-        each(actions, &mut |what| match what {
-            Reference::Group(group) if !self.groups.contains_key(&group) => {
-                result = Err(FlowModError::NoGroup { group });
-            }
-            Reference::Meter(meter) if !self.meters.contains_key(&meter) => {
-                result = Err(FlowModError::NoMeter { meter });
-            }
-            _ => {}
+        let mut missing = None;
+        each(actions, &mut |what| {
+            let error = match what {
+                Reference::Group(group) if !self.groups.contains_key(&group) => FlowModError::NoGroup { group },
+                Reference::Meter(meter) if !self.meters.contains_key(&meter) => FlowModError::NoMeter { meter },
+                _ => return,
+            };
+            missing.get_or_insert(error);
         });
-        result
+        missing.map_or(Ok(()), Err)
     }
 
     /// Takes out of a full table what has to go for a new flow; nothing when the flow replaces another.

@@ -209,21 +209,6 @@ fn a_flow_that_its_table_or_match_does_not_allow_is_refused() {
 }
 
 #[test]
-fn a_bundle_is_applied_in_order_or_not_at_all() {
-    let mut tables = tables([flow(ip(), 1)]);
-    let bad = FlowSpec::new(Match::any(), [Action::GotoTable(TableId::FIRST)], Owner::user());
-    let good = [FlowMod::delete(FlowFilter::all()), FlowMod::add(flow(tcp(80), 2)), FlowMod::modify(flow(ip(), 3))];
-    let mut changes = good.to_vec();
-    changes.push(FlowMod::add(bad));
-    let (index, _) = apply_bundle(&mut tables, &changes, T1).unwrap_err();
-    assert_eq!(index, 3);
-    assert_eq!(dump(&tables), [(0, 32768, Some(PortNo(1)))]);
-    let applied = apply_bundle(&mut tables, &good, T1).unwrap();
-    assert_eq!((applied.len(), applied[0].removed.len(), applied[2].modified.len()), (3, 1, 1));
-    assert_eq!(dump(&tables), [(0, 32768, Some(PortNo(3)))]);
-}
-
-#[test]
 fn rules_expire_when_idle_or_when_their_hard_timeout_passes() {
     let mut tables = tables([
         with(flow(tcp(1), 1), |s| s.idle_timeout = 10),

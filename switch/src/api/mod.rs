@@ -17,6 +17,8 @@ mod error;
 mod event;
 mod fdb;
 mod flow;
+mod group;
+mod meter;
 mod packet;
 mod port;
 mod socket;
@@ -35,6 +37,8 @@ use sluice_proto::v1::bridge_service_server::BridgeServiceServer;
 use sluice_proto::v1::event_service_server::EventServiceServer;
 use sluice_proto::v1::fdb_service_server::FdbServiceServer;
 use sluice_proto::v1::flow_service_server::FlowServiceServer;
+use sluice_proto::v1::group_service_server::GroupServiceServer;
+use sluice_proto::v1::meter_service_server::MeterServiceServer;
 use sluice_proto::v1::packet_service_server::PacketServiceServer;
 use sluice_proto::v1::port_service_server::PortServiceServer;
 use sluice_proto::v1::stats_service_server::StatsServiceServer;
@@ -125,7 +129,7 @@ async fn router(api: &Api) -> tonic::transport::server::Router {
     }
     serving!(BridgeServiceServer, PortServiceServer, FlowServiceServer, StatsServiceServer, FdbServiceServer);
     serving!(TraceServiceServer, PacketServiceServer, EventServiceServer, StatusServiceServer);
-    serving!(TableServiceServer);
+    serving!(GroupServiceServer, MeterServiceServer, TableServiceServer);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -140,6 +144,8 @@ async fn router(api: &Api) -> tonic::transport::server::Router {
         .add_service(limited!(BridgeServiceServer))
         .add_service(limited!(PortServiceServer))
         .add_service(limited!(FlowServiceServer))
+        .add_service(limited!(GroupServiceServer))
+        .add_service(limited!(MeterServiceServer))
         .add_service(limited!(TableServiceServer))
         .add_service(limited!(StatsServiceServer))
         .add_service(limited!(FdbServiceServer))

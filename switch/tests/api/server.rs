@@ -16,15 +16,18 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 /// Every service of the API.
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 12] = [
     "sluice.v1.BridgeService",
     "sluice.v1.EventService",
     "sluice.v1.FdbService",
     "sluice.v1.FlowService",
+    "sluice.v1.GroupService",
+    "sluice.v1.MeterService",
     "sluice.v1.PacketService",
     "sluice.v1.PortService",
     "sluice.v1.StatsService",
     "sluice.v1.StatusService",
+    "sluice.v1.TableService",
     "sluice.v1.TraceService",
 ];
 
