@@ -111,3 +111,6 @@ fn outputs_to(action: &Action, port: PortNo) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

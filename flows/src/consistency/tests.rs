@@ -185,3 +185,156 @@ fn ports_between_the_ordinary_and_the_reserved_ones_are_refused() {
         assert_eq!(ok(&Match::any(), &[Action::Output(port)]), accepted, "{port}");
     }
 }
+
+/// What is wrong with the actions of a flow text, if anything.
+fn wrong(flow: &str) -> Option<String> {
+    use crate::text::{ErrorKind, Names, parse_flow};
+    match parse_flow(flow, Names::NONE).map_err(|error| error.kind().clone()) {
+        Ok(_) => None,
+        Err(ErrorKind::Inconsistent(error)) => Some(error.to_string()),
+        Err(other) => panic!("{flow}: {other}"),
+    }
+}
+
+#[track_caller]
+fn asks_for(cases: &[(&str, Option<&str>)]) {
+    for (flow, part) in cases {
+        let wrong = wrong(flow);
+        match (&wrong, part) {
+            (None, None) => {}
+            (Some(wrong), Some(part)) if wrong.contains(part) => {}
+            _ => panic!("{flow}: {wrong:?} instead of {part:?}"),
+        }
+    }
+}
+
+#[test]
+fn connection_tracking_needs_ip_and_a_packet_that_can_be_tracked() {
+    asks_for(&[
+        ("actions=ct(commit)", Some("add ip or ipv6")),
+        ("arp,actions=ct(table=1)", Some("add ip or ipv6")),
+        ("ip,actions=ct(commit)", None),
+        ("ct_state=+trk+inv,ip,actions=ct(commit)", Some("ct_state=+inv")),
+        ("ct_state=+trk+inv,ip,actions=ct(table=1)", None),
+        ("ct_state=+trk-inv,ip,actions=ct(commit)", None),
+        ("udp,actions=ct(alg=ftp)", Some("add tcp or tcp6")),
+        ("tcp6,actions=ct(alg=ftp)", None),
+        ("ipv6,actions=ct(commit,nat(src=1.2.3.4))", Some("nat to an IPv4 address is for IPv4 packets")),
+        ("ip,actions=ct(commit,nat(dst=::1))", Some("add ipv6 to the match")),
+        // OVS looks at nat no more when the zone comes from a field.
+        ("ip,actions=ct(commit,zone=reg0[0..15],nat(dst=::1))", None),
+        ("ip,actions=ct(zone=tcp_src)", Some("add tcp or tcp6")),
+        ("ip,actions=ct(commit,exec(move:tcp_src->ct_mark[0..15]))", Some("add tcp or tcp6")),
+    ]);
+}
+
+#[test]
+fn fields_of_the_connection_need_a_state_that_says_there_is_one() {
+    let known = "add ct_state=+trk-inv";
+    asks_for(&[
+        ("ip,actions=resubmit(,2,ct)", Some(known)),
+        ("ct_state=+trk,ip,actions=resubmit(,2,ct)", Some(known)),
+        ("ct_state=+trk-inv,ip,actions=resubmit(,2,ct)", None),
+        ("ct_state=+trk+rpl,ip,actions=resubmit(,2,ct)", None),
+        ("ct_state=+trk+inv,ip,actions=resubmit(,2,ct)", Some(known)),
+        ("ct_state=+trk,ip,actions=move:ct_nw_src->reg0", Some(known)),
+        ("ct_state=+trk+est,ip,actions=move:ct_nw_src->reg0", None),
+        ("ip,actions=move:ct_mark->reg0,move:ct_label->xxreg0", None),
+    ]);
+}
+
+#[test]
+fn labels_and_headers_change_what_a_packet_is() {
+    asks_for(&[
+        ("actions=set_field:5->mpls_label", Some("add mpls or mplsm")),
+        ("actions=push_mpls:0x8847,set_field:5->mpls_label", None),
+        ("tcp,actions=push_mpls:0x8847,set_field:5->tcp_src", Some("add tcp")),
+        ("tcp,actions=push_mpls:0x8847,pop_mpls:0x0800,set_field:5->tcp_src", Some("add tcp")),
+        ("mpls,actions=pop_mpls:0x0800,set_field:1.2.3.4->ip_src", None),
+        ("actions=encap(nsh),set_field:5->nsh_spi", None),
+        ("actions=encap(nsh),set_field:00:00:00:00:00:01->eth_dst", Some("Ethernet packets")),
+        ("actions=encap(nsh),encap(ethernet),set_field:00:00:00:00:00:01->eth_dst", None),
+        ("ip,actions=decap,set_field:1.2.3.4->ip_dst", None),
+        ("ip,actions=decap,set_field:00:00:00:00:00:01->eth_dst", Some("Ethernet packets")),
+        ("ip,actions=decap,decap,set_field:1.2.3.4->ip_dst", Some("add ip to the match")),
+    ]);
+}
+
+#[test]
+fn what_a_list_within_another_changes_is_forgotten_behind_it() {
+    asks_for(&[
+        ("actions=push_vlan:0x8100,clone(pop_vlan),set_field:5->vlan_vid", None),
+        ("actions=clone(push_vlan:0x8100,set_field:5->vlan_vid)", None),
+        ("actions=clone(push_vlan:0x8100),set_field:5->vlan_vid", Some("action 2: vlan_vid")),
+        ("actions=1,clone(2,clone(set_field:1.2.3.4->ip_src))", Some("action 2: ip_src")),
+        ("actions=write_actions(set_field:1.2.3.4->ip_src)", Some("add ip to the match")),
+        ("actions=push_vlan:0x8100,write_actions(set_field:5->vlan_vid)", None),
+    ]);
+}
+
+#[test]
+fn a_learned_flow_needs_what_its_own_match_says_before() {
+    asks_for(&[
+        ("actions=learn(ip_src=1.2.3.4)", Some("add ip to the match")),
+        ("actions=learn(ip_src=1.2.3.4,eth_type=0x800)", Some("add ip to the match")),
+        ("actions=learn(eth_type=0x800,ip_src=1.2.3.4,nw_proto=6,tcp_src=5)", None),
+        ("ip,actions=learn(eth_type,ip_src=1.2.3.4)", Some("add ip to the match")),
+        ("ip,actions=learn(eth_type=0x800,ip_src=ip_dst)", None),
+        ("actions=learn(eth_type=0x800,ip_src=ip_dst)", Some("add ip to the match")),
+        ("actions=learn(eth_type=0x800,load:1->ip_dst)", None),
+        ("actions=learn(load:1->ip_dst)", Some("add ip to the match")),
+        ("actions=learn(output:ip_dst)", Some("add ip to the match")),
+        ("actions=learn(ct_state=0x21,ct_nw_src=1.2.3.4)", None),
+    ]);
+}
+
+#[test]
+fn instructions_stand_in_their_order_and_once() {
+    asks_for(&[
+        ("actions=1,meter:1", Some("meter must stand before output")),
+        ("actions=goto_table:1,2", Some("output must stand before goto_table")),
+        ("actions=clear_actions,write_actions(1),write_metadata:1,goto_table:1", None),
+        ("actions=write_actions(1),clear_actions", Some("clear_actions must stand before write_actions")),
+        ("actions=meter:1,meter:2", Some("meter can stand once only")),
+        ("actions=clone(goto_table:1)", Some("goto_table cannot stand within clone")),
+        ("actions=write_actions(learn())", Some("learn cannot stand within write_actions")),
+        ("actions=conjunction(1,1/2),2", Some("output cannot stand beside conjunction")),
+        ("actions=conjunction(1,1/2),note:00,conjunction(2,1/2)", None),
+        ("actions=load:1->ct_mark", Some("within ct(commit,exec(..))")),
+        ("ip,actions=ct(commit,exec(load:1->reg0))", Some("not reg0")),
+    ]);
+}
+
+#[test]
+fn actions_that_no_text_can_say_are_refused_too() {
+    use crate::action::*;
+    let part = |field, ofs, bits| Subfield { field, ofs, bits };
+    let nat = |addresses, ports| Nat { direction: Some(NatDirection::Src), addresses, ports, ..Nat::default() };
+    let with_nat = |nat| Action::Ct(Box::new(Ct { commit: true, nat: Some(nat), ..Ct::default() }));
+    let address = std::net::IpAddr::from([10, 0, 0, 1]);
+    let deep = |levels| (0..levels).fold(Action::Exit, |inner, _| Action::Clone([inner].into()));
+    for action in [
+        Action::Group(GroupId(u32::MAX)),
+        Action::Meter(MeterId(0)),
+        Action::OutputTruncated { port: PortNo(1), max_len: 13 },
+        Action::OutputTruncated { port: PortNo::NORMAL, max_len: 100 },
+        Action::Enqueue { port: PortNo::NORMAL, queue: 0 },
+        Action::DeleteField(Field::Reg0),
+        Action::CheckPktLarger { len: 0, dst: part(Field::Reg0, 0, 2) },
+        Action::CheckPktLarger { len: 0, dst: part(Field::EthType, 0, 1) },
+        Action::Push(part(Field::Reg0, 30, 8)),
+        Action::Pop(part(Field::EthType, 0, 1)),
+        Action::Conjunction(Conjunction { id: 1, clause: 2, clauses: 2 }),
+        Action::Conjunction(Conjunction { id: 1, clause: 0, clauses: 65 }),
+        Action::PushMpls(0x0800),
+        Action::Ct(Box::new(Ct { force: true, ..Ct::default() })),
+        Action::Ct(Box::new(Ct { zone: CtZone::Field(part(Field::Reg0, 0, 8)), ..Ct::default() })),
+        with_nat(nat(None, Some((1, 2)))),
+        with_nat(nat(Some((address, address)), Some((2, 1)))),
+        deep(66),
+    ] {
+        assert!(!ok(&ip(), std::slice::from_ref(&action)), "{action:?}");
+    }
+    assert!(ok(&ip(), &[deep(64)]));
+    assert!(ok(&ip(), &[with_nat(nat(Some((address, address)), Some((1, 2))))]));
+}
