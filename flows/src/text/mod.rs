@@ -10,21 +10,26 @@
 //!
 //! # Where it differs from Open vSwitch 3.1
 //!
-//! Refused, although OVS takes it: an argument where none belongs (`normal:x`, `tcp=1`, `load:5x->reg0`), numbers of an
-//! IPv4 address above 255, an ICMP type above 255 given as `tp_src`, `goto_table` that does not lead to a later table,
-//! and setting `dl_vlan`, which OVS turns into setting `in_port`.
+//! Refused, although OVS takes it: an argument where none belongs (`normal:x`, `tcp=1`, `load:5x->reg0`, `exit:1`), numbers
+//! of an IPv4 address above 255, an ICMP type above 255 given as `tp_src`, `goto_table` that does not lead to a later
+//! table, and setting `dl_vlan`, which OVS turns into setting `in_port`. Numbers that OVS cuts to their width or reads as
+//! 0 (`set_queue:4294967296`, `learn(priority=0x10)`, `dec_ttl(65536)`, `learn(limit)`), a learned value that does not fit
+//! its field, `nat` to port 0, groups above 0xffffff00, half a byte in `tlv(..)`, and `nat` or `md_type` given twice.
 //!
-//! Taken, although OVS refuses it: IPv6 masks that begin with a decimal digit, `owner=`, and OpenFlow 1.0's setters without
-//! their protocol in the match beside actions of later versions. What is more lenient in packets stands at
-//! [`parse_packet`].
+//! Taken, although OVS refuses it: IPv6 masks that begin with a decimal digit, `owner=`, and OpenFlow 1.0's setters and
+//! MPLS actions without their protocol in the match beside actions of later versions. What is more lenient in packets
+//! stands at [`parse_packet`].
 //!
 //! Printed otherwise: actions print as they were written, where OVS prints what the OpenFlow version of the connection
-//! makes of them (notes are not padded, `goto_table` stays `goto_table`); a set of no bits is `*`, where OVS prints a word
-//! that it does not read.
+//! makes of them (notes are not padded, `goto_table` stays `goto_table`, `load` stays `load`); what is printed is what
+//! `ovs-ofctl diff-flows` prints of a file, but for these. A set of no bits is `*`, and a learned match on `ct_state` is a
+//! list of flags, where OVS prints words that it does not read; bits outside a mask are not kept; a load of more than 64
+//! bits stays one; `nat` stands before `exec`, and keeps its flags without an address; `resubmit(1,,ct)` keeps its `ct`;
+//! a `tlv` keeps the zeros that it begins with; `md_type` stands before `tlv`; `in_port_oxm` is `in_port`.
 //!
-//! Limits: fields and actions that the model does not have are refused as [`ErrorKind::Unsupported`]. Of one-bit matches
-//! on `ip_frag`, those that print as `no` and `later` read back as matches on both bits, as in OVS; packets tell no
-//! difference.
+//! Limits: fields that the model does not have are refused as [`ErrorKind::Unsupported`]; of Geneve options there are
+//! `tun_metadata0` to `tun_metadata7`. 64 lists of actions can stand within each other, where OVS has 100. Of one-bit matches on `ip_frag`, those that print as `no` and `later` read back as matches on both
+//! bits, as in OVS; packets tell no difference.
 
 mod names;
 mod parse;
