@@ -5,12 +5,13 @@ use crate::failure::Failure;
 use crate::output::{Exit, Format, Output};
 use clap::Args;
 use serde::Serialize;
-use sluice_flows::text::flow_lines;
+use sluice_flows::bridge::{TableMiss, TableMod};
+use sluice_flows::text::{Names, ParseError, flow_lines, parse_table_mod};
 use sluice_proto::MAX_MESSAGE_LEN;
 use sluice_proto::v1::bridge_mod::Change;
 use sluice_proto::v1::{
-    ApplyBundleReply, ApplyBundleRequest, BridgeMod, BundleHeader, FlowFilter, FlowMod, GroupMod, MeterMod, flow_mod,
-    group_mod, meter_mod,
+    self as proto, ApplyBundleReply, ApplyBundleRequest, BridgeMod, BundleHeader, FlowFilter, FlowMod, GroupMod,
+    MeterMod, flow_mod, group_mod, meter_mod,
 };
 use std::fs::File;
 use std::io::Read;
@@ -37,6 +38,13 @@ pub(crate) struct Common {
     target: Target,
 }
 
+impl Common {
+    /// For this bridge of this switch.
+    pub(crate) fn new(bridge: BridgeArg, target: Target) -> Self {
+        Self { owner: None, dry_run: false, bridge, target }
+    }
+}
+
 /// What a verb's texts are, and what those of a file are that do not say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -46,13 +54,19 @@ pub(crate) enum Kind {
     Group(group_mod::Command),
     /// Meters, with this command.
     Meter(meter_mod::Command),
+    /// What is said of tables.
+    Table,
 }
 
 impl Kind {
     /// The change that a text asks for.
-    pub(crate) fn change(self, text: &str, owner: &str) -> BridgeMod {
+    ///
+    /// # Errors
+    /// What the text says of a table is wrong. The switch reads the other texts.
+    pub(crate) fn change(self, text: &str, owner: &str) -> Result<BridgeMod, ParseError> {
         let (text, owner) = (text.to_owned(), owner.to_owned());
         let change = match self {
+            Self::Table => Change::Table(table(parse_table_mod(&text, Names::NONE)?)),
             Self::Flow => Change::Flow(FlowMod {
                 command: flow_mod::Command::AsWritten.into(),
                 flow: text,
@@ -63,18 +77,19 @@ impl Kind {
             Self::Group(command) => Change::Group(GroupMod { command: command.into(), group: text, owner }),
             Self::Meter(command) => Change::Meter(MeterMod { command: command.into(), meter: text, owner }),
         };
-        BridgeMod { change: Some(change) }
+        Ok(BridgeMod { change: Some(change) })
     }
 
-    /// The change that a line of a file asks for, which may begin with `flow`, `group` or `meter`, as in the files that
+    /// The change that a line of a file asks for, which may begin with `flow`, `group`, `meter` or `table`, as in the files that
     /// `ovs-ofctl bundle` reads.
-    fn line(self, line: &str, owner: &str) -> BridgeMod {
+    fn line(self, line: &str, owner: &str) -> Result<BridgeMod, ParseError> {
         let line = line.trim();
         let (word, rest) = line.split_once([' ', '\t']).unwrap_or((line, ""));
         match word {
             "flow" => Self::Flow.change(rest.trim_start(), owner),
             "group" => Self::Group(group_mod::Command::AsWritten).change(rest.trim_start(), owner),
             "meter" => meter(rest.trim_start(), owner),
+            "table" => Self::Table.change(rest.trim_start(), owner),
             _ if matches!(self, Self::Meter(meter_mod::Command::Add)) => meter(line, owner),
             _ => self.change(line, owner),
         }
@@ -82,7 +97,7 @@ impl Kind {
 }
 
 /// A meter, or a change to one behind `add`, `modify` or `delete`.
-fn meter(line: &str, owner: &str) -> BridgeMod {
+fn meter(line: &str, owner: &str) -> Result<BridgeMod, ParseError> {
     let (word, rest) = line.split_once([' ', '\t']).unwrap_or((line, ""));
     let (command, text) = match word {
         "add" => (meter_mod::Command::Add, rest),
@@ -91,6 +106,23 @@ fn meter(line: &str, owner: &str) -> BridgeMod {
         _ => (meter_mod::Command::Add, line),
     };
     Kind::Meter(command).change(text.trim(), owner)
+}
+
+/// A change to a table as the switch takes it.
+fn table(change: TableMod) -> proto::TableMod {
+    let miss = match change.miss {
+        None => proto::TableMiss::Unspecified,
+        Some(TableMiss::Drop) => proto::TableMiss::Drop,
+        Some(TableMiss::Controller) => proto::TableMiss::Controller,
+        Some(TableMiss::Continue) => proto::TableMiss::Continue,
+    };
+    proto::TableMod {
+        table: change.table.map(|table| table.get().into()),
+        name: change.name.map(|name| name.to_string()),
+        miss: miss.into(),
+        max_flows: change.max_flows,
+        evict: change.evict,
+    }
 }
 
 /// The text of a file, or of standard input for `-`; at most [`MAX_FILE_LEN`] bytes.
@@ -119,16 +151,25 @@ pub(crate) fn label(file: &str) -> &str {
 pub(crate) fn lines(file: &str, kind: Kind, owner: Option<&str>) -> Result<Vec<BridgeMod>, Failure> {
     let text = read(file)?;
     let label = label(file);
-    flow_lines(&text)
-        .map(|(number, line)| match owner {
-            _ if line.len() > MAX_TEXT_LEN => {
-                let len = line.len();
-                Err(Failure::usage(format!("{label}:{number}: the line has {len} bytes; it may have {MAX_TEXT_LEN}")))
-            }
-            Some(owner) => Ok(kind.line(line, owner)),
-            None => Ok(kind.line(line, &format!("file:{label}:{number}"))),
-        })
-        .collect()
+    let mut changes = Vec::new();
+    for (number, line) in flow_lines(&text) {
+        if line.len() > MAX_TEXT_LEN {
+            let len = line.len();
+            let what = format!("{label}:{number}: the line has {len} bytes; it may have {MAX_TEXT_LEN}");
+            return Err(Failure::usage(what));
+        }
+        let change = match owner {
+            Some(owner) => kind.line(line, owner),
+            None => kind.line(line, &format!("file:{label}:{number}")),
+        };
+        changes.push(change.map_err(|e| Failure::usage(format!("{label}:{number}: {e:#}")))?);
+    }
+    Ok(changes)
+}
+
+/// The changes that these texts ask for.
+pub(crate) fn texts(texts: &[String], kind: Kind) -> Result<Vec<BridgeMod>, Failure> {
+    texts.iter().map(|text| kind.change(text, "").map_err(|e| Failure::usage(format!("{e:#}")))).collect()
 }
 
 #[derive(Serialize)]
@@ -243,12 +284,15 @@ mod tests {
 
     #[test]
     fn lines_of_a_bundle_file_say_what_they_are() {
-        let flow = |line| match Kind::Flow.line(line, "o").change {
+        let flow = |line| match Kind::Flow.line(line, "o").unwrap().change {
             Some(Change::Flow(flow)) => format!("flow {}", flow.flow),
             Some(Change::Group(group)) => format!("group {}", group.group),
             Some(Change::Meter(meter)) => format!("meter {} {}", meter.command, meter.meter),
-            _ => String::new(),
+            Some(Change::Table(table)) => format!("table {:?} {:?}", table.table, table.name),
+            None => String::new(),
         };
+        assert_eq!(flow("table 1 name:acl"), "table Some(1) Some(\"acl\")");
+        assert_eq!(flow("table=1 actions=drop"), "flow table=1 actions=drop");
         assert_eq!(flow("flow add tcp,actions=drop"), "flow add tcp,actions=drop");
         assert_eq!(flow(" delete table=1"), "flow delete table=1");
         assert_eq!(flow("group  insert_bucket group_id=1"), "group insert_bucket group_id=1");
@@ -258,8 +302,8 @@ mod tests {
 
     #[test]
     fn a_bundle_is_cut_at_its_size_and_keeps_its_order() {
-        let flow = |len: usize| Kind::Flow.change(&"x".repeat(len), "");
-        let group = || Kind::Group(group_mod::Command::Add).change("g", "");
+        let flow = |len: usize| Kind::Flow.change(&"x".repeat(len), "").unwrap();
+        let group = || Kind::Group(group_mod::Command::Add).change("g", "").unwrap();
         let changes = vec![flow(1), group(), flow(2), flow(MAX_TEXT_LEN - 3), flow(MAX_TEXT_LEN), flow(1)];
         let requests = requests(BundleHeader::default(), changes);
         let sizes: Vec<_> = requests.iter().map(|r| (r.mods.len(), r.changes.len(), r.commit)).collect();

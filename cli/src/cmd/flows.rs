@@ -3,7 +3,7 @@
 mod diff;
 mod dump;
 
-use super::bundle::{Common, Kind, apply, lines};
+use super::bundle::{Common, Kind, apply, lines, texts};
 use crate::client::{BridgeArg, Client, Target};
 use crate::failure::Failure;
 use crate::output::{Exit, Format, Output};
@@ -31,7 +31,7 @@ pub(crate) enum Verb {
   sluice flows add 'priority=100,tcp,tp_dst=22 actions=drop'
   sluice flows add 'table=1,ip,nw_dst=10.0.0.0/8 actions=output:2' 'table=1 actions=NORMAL'
   sluice flows add --file pipeline.flows        one a line; `delete ...` and `modify ...` work too
-  sluice flows add --file bundle.txt            lines may begin with `flow`, `group` or `meter`, too
+  sluice flows add --file bundle.txt            lines may begin with `flow`, `group`, `meter` or `table`
   generate | sluice flows add --file -")]
 pub(crate) struct Add {
     /// Flows in OVS's syntax
@@ -93,7 +93,7 @@ pub(crate) fn run(verb: Verb, out: &mut Output) -> Result<Exit, Failure> {
         Verb::Add(args) => {
             let mods = match &args.file {
                 Some(file) => lines(file, Kind::Flow, args.common.owner.as_deref())?,
-                None => args.flows.iter().map(|f| Kind::Flow.change(f, "")).collect(),
+                None => texts(&args.flows, Kind::Flow)?,
             };
             apply(args.common, Kind::Flow, mods, None, out)
         }

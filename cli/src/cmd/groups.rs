@@ -1,6 +1,6 @@
 //! `sluice groups`: several lists of actions under one number.
 
-use super::bundle::{Common, Kind, apply, lines};
+use super::bundle::{Common, Kind, apply, lines, texts};
 use crate::client::{BridgeArg, Client, Target};
 use crate::failure::Failure;
 use crate::output::{Cell, Exit, Format, Output, Table};
@@ -208,12 +208,12 @@ impl From<Bucket> for BucketRow {
 
 /// Runs the verb.
 pub(crate) fn run(args: Groups, out: &mut Output) -> Result<Exit, Failure> {
-    let change = |command, text: &str| vec![Kind::Group(command).change(text, "")];
+    let change = |command, text: String| texts(&[text], Kind::Group(command));
     let (common, changes) = match args.verb {
         None => return dump(&Dump { group: None, show: args.show }, out),
         Some(Verb::Dump(args)) => return dump(&args, out),
         Some(Verb::Add(Add { groups, file: None, common })) => {
-            (common, groups.iter().flat_map(|g| change(Command::AsWritten, g)).collect())
+            (common, texts(&groups, Kind::Group(Command::AsWritten))?)
         }
         Some(Verb::Add(Add { file: Some(file), common, .. })) => {
             let changes = lines(&file, Kind::Group(Command::AsWritten), common.owner.as_deref())?;
@@ -221,18 +221,18 @@ pub(crate) fn run(args: Groups, out: &mut Output) -> Result<Exit, Failure> {
         }
         Some(Verb::Mod(Mod { group, may_create, common })) => {
             let command = if may_create { Command::AddOrModify } else { Command::Modify };
-            (common, change(command, &group))
+            (common, change(command, group)?)
         }
         Some(Verb::Del(Del { group, common, .. })) => {
             let text = group.map(|id| format!("group_id={id}")).unwrap_or_default();
-            (common, change(Command::Delete, &text))
+            (common, change(Command::Delete, text)?)
         }
         Some(Verb::InsertBuckets(InsertBuckets { group, buckets, at, common })) => {
             let text = format!("group_id={group},command_bucket_id={at},{}", buckets.join(","));
-            (common, change(Command::InsertBuckets, &text))
+            (common, change(Command::InsertBuckets, text)?)
         }
         Some(Verb::RemoveBuckets(RemoveBuckets { group, which, common })) => {
-            (common, change(Command::RemoveBuckets, &format!("group_id={group},command_bucket_id={which}")))
+            (common, change(Command::RemoveBuckets, format!("group_id={group},command_bucket_id={which}"))?)
         }
     };
     apply(common, Kind::Group(Command::AsWritten), changes, None, out)

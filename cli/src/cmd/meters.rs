@@ -1,6 +1,6 @@
 //! `sluice meters`: limits to the rate of packets or bits.
 
-use super::bundle::{Common, Kind, apply, lines};
+use super::bundle::{Common, Kind, apply, lines, texts};
 use crate::client::{BridgeArg, Client, Target};
 use crate::failure::Failure;
 use crate::output::{Cell, Exit, Format, Output, Table, Tone};
@@ -179,21 +179,18 @@ fn is_kbps(meter: &Meter) -> bool {
 
 /// Runs the verb.
 pub(crate) fn run(args: Meters, out: &mut Output) -> Result<Exit, Failure> {
-    let change = |command, text: &str| Kind::Meter(command).change(text, "");
     let (common, changes) = match args.verb {
         None => return dump(&Dump { meter: None, show: args.show }, out),
         Some(Verb::Dump(args)) => return dump(&args, out),
-        Some(Verb::Add(Add { meters, file: None, common })) => {
-            (common, meters.iter().map(|m| change(Command::Add, m)).collect())
-        }
+        Some(Verb::Add(Add { meters, file: None, common })) => (common, texts(&meters, Kind::Meter(Command::Add))?),
         Some(Verb::Add(Add { file: Some(file), common, .. })) => {
             let changes = lines(&file, Kind::Meter(Command::Add), common.owner.as_deref())?;
             (common, changes)
         }
-        Some(Verb::Mod(Mod { meter, common })) => (common, vec![change(Command::Modify, &meter)]),
+        Some(Verb::Mod(Mod { meter, common })) => (common, texts(&[meter], Kind::Meter(Command::Modify))?),
         Some(Verb::Del(Del { meter, common, .. })) => {
             let text = meter.map(|id| format!("meter={id}")).unwrap_or_default();
-            (common, vec![change(Command::Delete, &text)])
+            (common, texts(&[text], Kind::Meter(Command::Delete))?)
         }
     };
     apply(common, Kind::Meter(Command::Add), changes, None, out)

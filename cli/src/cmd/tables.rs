@@ -1,17 +1,13 @@
 //! `sluice tables`: the flow tables as such.
 
-use super::bundle::{label, read};
+use super::bundle::{self, Common, Kind, lines};
 use crate::client::{BridgeArg, Client, Target};
 use crate::failure::Failure;
 use crate::output::{Cell, Exit, Format, Output, Table, Tone};
 use crate::watch::Watch;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
-use sluice_flows::text::flow_lines;
-use sluice_proto::v1::bridge_mod::Change;
-use sluice_proto::v1::{
-    ApplyBundleRequest, BridgeMod, BundleHeader, ListTablesRequest, SetTableRequest, TableMiss, TableMod,
-};
+use sluice_proto::v1::{ListTablesRequest, SetTableRequest, TableMiss, TableMod};
 
 /// Arguments of `sluice tables`.
 #[derive(Debug, Args)]
@@ -50,21 +46,21 @@ enum Verb {
   sluice tables set 1 --miss continue           what matches nothing goes on in table 2
   sluice tables set 10 --max-flows 1000 --evict yes
   sluice tables set --all --miss controller
-  sluice tables set --names pipeline.tables     a number and a name on each line")]
+  sluice tables set --file pipeline.tables      lines such as `1 name:acl continue`, `9 flow_limit:1000 evict`")]
 struct Set {
     /// Its number, 0 to 254
     #[arg(
-        required_unless_present_any = ["all", "names"],
-        conflicts_with_all = ["all", "names"],
+        required_unless_present_any = ["all", "file"],
+        conflicts_with_all = ["all", "file"],
         value_parser = clap::value_parser!(u32).range(0..=254)
     )]
     table: Option<u32>,
     /// Every table
-    #[arg(long, conflicts_with_all = ["name", "names"])]
+    #[arg(long, conflicts_with_all = ["name", "file"])]
     all: bool,
-    /// Name tables as a file says, or standard input if it is `-`; all or none
+    /// What a file says of tables in OVS's syntax, or standard input if it is `-`; all or nothing of it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "miss", "max_flows", "evict"])]
-    names: Option<String>,
+    file: Option<String>,
     /// Its name; empty takes it away
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -117,7 +113,10 @@ struct Row {
 pub(crate) fn run(args: Tables, out: &mut Output) -> Result<Exit, Failure> {
     match args.verb {
         None => show(&args, out),
-        Some(Verb::Set(Set { names: Some(file), bridge, target, .. })) => set_names(&file, bridge, &target, out),
+        Some(Verb::Set(Set { file: Some(file), bridge, target, .. })) => {
+            let changes = lines(&file, Kind::Table, None)?;
+            bundle::apply(Common::new(bridge, target), Kind::Table, changes, None, out)
+        }
         Some(Verb::Set(args)) => set(args, out),
     }
 }
@@ -201,31 +200,4 @@ fn set(args: Set, out: &mut Output) -> Result<Exit, Failure> {
         out.talk(format!("{} flows were evicted: the table may hold fewer now", reply.evicted))?;
     }
     out.done(&serde_json::json!({"evicted": reply.evicted}))
-}
-
-/// Names tables as the lines of a file say: a number and a name.
-fn set_names(file: &str, bridge: BridgeArg, target: &Target, out: &mut Output) -> Result<Exit, Failure> {
-    let text = read(file)?;
-    let mut changes = Vec::new();
-    for (number, line) in flow_lines(&text) {
-        let mut words = line.split_whitespace();
-        let table = words.next().and_then(|word| word.parse().ok()).filter(|table: &u32| *table <= 254);
-        let (Some(table), Some(name), None) = (table, words.next(), words.next()) else {
-            let place = format!("{}:{number}", label(file));
-            return Err(Failure::usage(format!("{place}: want the number of a table, 0 to 254, and its name")));
-        };
-        let change = TableMod { table: Some(table), name: Some(name.to_owned()), ..TableMod::default() };
-        changes.push(BridgeMod { change: Some(Change::Table(change)) });
-    }
-    out.format(&[Format::Table, Format::Json])?;
-    let client = Client::connect(target)?;
-    let header = BundleHeader { bridge: bridge.bridge, owner: "user".to_owned(), ..BundleHeader::default() };
-    let request = ApplyBundleRequest { header: Some(header), changes, commit: true, ..ApplyBundleRequest::default() };
-    let reply = client.call(client.flows().apply_bundle(tokio_stream::iter([request])))?;
-    if out.format(&[Format::Table, Format::Json])? == Format::Json {
-        out.json(&serde_json::json!({"named": reply.others_modified}))?;
-    } else {
-        out.line(format!("{} tables named", reply.others_modified))?;
-    }
-    Ok(Exit::Yes)
 }

@@ -166,15 +166,15 @@ TABLE  NAME  FLOWS      LIMIT  MISS
     9  -         0  1, evicts  drop
 "
     );
-    switch.write("t.tables", "1 first  # of all\n2 second\n");
-    assert_eq!(switch.out(&["tables", "set", "--names", "t.tables"]), "2 tables named\n");
+    switch.write("t.tables", "1 name:first drop  # of all\n2 name:second\n");
+    assert_eq!(switch.out(&["tables", "set", "--file", "t.tables"]), "0 added, 2 modified, 0 deleted\n");
     let json: serde_json::Value = serde_json::from_str(&switch.out(&["tables", "-o", "json"])).expect("JSON");
     let names: Vec<_> = json["tables"].as_array().expect("tables").iter().map(|t| t["name"].as_str()).collect();
     assert_eq!(names, [Some("first"), Some("second"), None]);
-    switch.write("bad.tables", "1 one\n300 three\n");
-    let said = switch.run(&["tables", "set", "--names", "bad.tables"]);
-    assert_eq!(said.err, "error: bad.tables:2: want the number of a table, 0 to 254, and its name\n");
+    switch.write("bad.tables", "1 name:one\n2 nmae:two\n");
+    let said = switch.run(&["tables", "set", "--file", "bad.tables"]);
     assert_eq!(said.code, Some(2));
+    assert!(said.err.starts_with("error: bad.tables:2: column 3: `nmae`: "), "{}", said.err);
 }
 
 #[test]

@@ -4,16 +4,17 @@ use crate::ovs::Pass;
 use crate::walks::{Leg, Walk};
 use crate::{PORTS, TUNNEL, file, lines};
 use sluice_flows::action::{Nat, NatDirection};
-use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, Model, TableMod, VlanMode};
+use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, Model, VlanMode};
 use sluice_flows::bridge_mod::BridgeMod;
 use sluice_flows::datapath::{DpAction, DpCt, PacketIn, Resume, Translation};
 use sluice_flows::explain::effective;
 use sluice_flows::field::Field;
 use sluice_flows::key::{FlowKey, slot};
 use sluice_flows::meter::MeterMod;
-use sluice_flows::rule::{Millis, TableId};
+use sluice_flows::rule::Millis;
 use sluice_flows::text::{
-    Names, parse_flow_file, parse_group_file, parse_meter, parse_packet, show_datapath_actions, show_packet,
+    Names, parse_flow_file, parse_group_file, parse_meter, parse_packet, parse_table_mod, show_datapath_actions,
+    show_packet,
 };
 use sluice_flows::translate::{NoMacs, TraceLog, TraceStep, translate, translate_resumed};
 use sluice_flows::{DpPort, PortNo};
@@ -33,9 +34,7 @@ fn changes() -> Vec<BridgeMod> {
     let names = Names::new();
     let mut changes: Vec<BridgeMod> = Vec::new();
     for line in lines(&file("pipeline.tables")) {
-        let (table, name) = line.split_once(' ').expect("a number and a name");
-        let table = table.parse().ok().and_then(TableId::new);
-        changes.push(TableMod { table, name: Some(name.into()), ..TableMod::default() }.into());
+        changes.push(parse_table_mod(line, &names).unwrap_or_else(|e| panic!("{e:#}")).into());
     }
     for line in lines(&file("pipeline.meters")) {
         changes.push(MeterMod::Add(parse_meter(line).unwrap_or_else(|e| panic!("{e:#}"))).into());
@@ -106,6 +105,16 @@ fn tracked(resume: &Resume, ct: &DpCt, leg: &Leg) -> FlowKey {
     key
 }
 
+/// The packet as OVS reads it. It prints a tunnel's fields that are 0 by names that it does not read.
+fn packet(key: &FlowKey) -> String {
+    let text = show_packet(key, &Names::new()).to_string();
+    let is_empty = |word: &&str| {
+        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        (name.starts_with("tun_") || name.starts_with("gtpu_")) && matches!(value, "0" | "::" | "0.0.0.0")
+    };
+    text.split(',').filter(|word| !is_empty(word)).collect::<Vec<_>>().join(",")
+}
+
 /// The first address and port of a range, as OVS's trace takes them.
 fn translate_address(key: &mut FlowKey, nat: &Nat) {
     let Some(direction) = nat.direction else { return };
@@ -158,7 +167,7 @@ pub(crate) fn follow(model: &Model, walk: &Walk) -> Vec<Ours> {
         let key = tracked(resume, ct, leg);
         let mut log = TraceLog::default();
         let next = translate_resumed(model, &NoMacs, resume, &key, &mut log).expect("the bridge is there");
-        let from = Some((resume.table.get(), show_packet(&key, &Names::new()).to_string()));
+        let from = Some((resume.table.get(), packet(&key)));
         all.push(Ours { from, pass: pass(&key, &log, &next), translation: next });
     }
     all
