@@ -2,7 +2,7 @@
 
 use crate::ovs::Pass;
 use crate::walks::{Leg, Walk};
-use crate::{PORTS, TUNNEL, file, lines};
+use crate::{PORTS, file, lines};
 use sluice_flows::action::{Nat, NatDirection};
 use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, Model, VlanMode};
 use sluice_flows::bridge_mod::BridgeMod;
@@ -53,9 +53,8 @@ pub(crate) fn model() -> Model {
     let id = BridgeId(0);
     let mut bridge = Bridge::new(id, "br0");
     let mut model = Model::default();
-    for (dp, (name, no)) in (1..).map(DpPort).zip(PORTS.into_iter().chain([TUNNEL])) {
-        let no = PortNo(no);
-        let name = name.into();
+    for (name, no, dp) in PORTS {
+        let (name, no, dp) = (name.into(), PortNo(no), DpPort(dp));
         let port = BridgePort { no, name, dp, vlan: VlanMode::default(), up: true, no_flood: false, peer: None };
         bridge.ports.insert(no, Arc::new(port));
         model.ports.insert(dp, (id, no));

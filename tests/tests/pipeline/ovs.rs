@@ -83,8 +83,8 @@ impl Ovs {
             .all(|name| program(Path::new("/"), name).arg("--version").stdout(Stdio::null()).status().is_ok())
     }
 
-    /// Starts OVS with these ports, and a tunnel of one more number. Datapath numbers are given in order, from 1.
-    pub(crate) fn start(ports: &[(&str, u16)], tunnel: (&str, u16)) -> Self {
+    /// Starts OVS with these ports, of which the last is a tunnel.
+    pub(crate) fn start(ports: &[(&str, u16, u32)]) -> Self {
         let dir = tempfile::Builder::new().prefix("sluice-ovs-").tempdir().expect("a temporary directory");
         let path = dir.path();
         let mut create = program(path, "ovsdb-tool");
@@ -103,12 +103,11 @@ impl Ovs {
             format!("-- add-br br0 -- set bridge br0 datapath-type=dummy fail-mode=secure protocols={OPENFLOW}");
         ovs.vsctl(&bridge);
         // One by one, so that their numbers in the datapath are known.
-        for (name, no) in ports {
-            ovs.vsctl(&format!("-- add-port br0 {name} -- set interface {name} type=dummy ofport_request={no}"));
+        for (index, (name, no, _)) in ports.iter().enumerate() {
+            let tunnel = "geneve options:remote_ip=flow options:key=flow";
+            let kind = if index + 1 == ports.len() { tunnel } else { "dummy" };
+            ovs.vsctl(&format!("-- add-port br0 {name} -- set interface {name} type={kind} ofport_request={no}"));
         }
-        let (name, no) = tunnel;
-        let options = "type=geneve options:remote_ip=flow options:key=flow";
-        ovs.vsctl(&format!("-- add-port br0 {name} -- set interface {name} {options} ofport_request={no}"));
         ovs
     }
 
