@@ -106,6 +106,13 @@ impl Egress {
                     self.send(*port, at);
                     continue;
                 }
+                DpAction::Set(changes) => {
+                    self.own(at);
+                    for c in changes {
+                        rewrite::set_field(&mut self.frames[at.current], &at.layers, c.field, c.value, c.mask);
+                    }
+                    continue;
+                }
                 DpAction::Controller(about) => {
                     self.punt(about, at, to);
                     continue;
@@ -127,9 +134,9 @@ impl Egress {
                 DpAction::CheckPktLen { len, larger, otherwise } => {
                     if wire_len(&self.frames[at.current]) > usize::from(*len) { larger } else { otherwise }
                 }
-                change => {
+                headers => {
                     self.own(at);
-                    rewrite(change, &mut self.frames[at.current], &mut at.layers)?;
+                    change_headers(headers, &mut self.frames[at.current], &mut at.layers)?;
                     continue;
                 }
             };
@@ -144,6 +151,7 @@ impl Egress {
     }
 
     /// Works through a list with a copy of the packet.
+    #[inline(never)]
     fn nested(&mut self, list: &[DpAction], at: &mut Place, to: &PuntTo<'_>) {
         let outcome = if self.held.len() < MAX_NESTED {
             self.held.push(at.current as u16);
@@ -165,6 +173,7 @@ impl Egress {
     }
 
     /// Sends the packet by `port`.
+    #[inline]
     fn send(&mut self, port: DpPort, at: &mut Place) {
         let frame = &self.frames[at.current];
         let limit = at.limit.take();
@@ -210,6 +219,7 @@ impl Egress {
     }
 
     /// Hands the packet to the controllers.
+    #[inline(never)]
     fn punt(&mut self, about: &PacketIn, at: &Place, to: &PuntTo<'_>) {
         let frame = &self.frames[at.current];
         let admitted = about.meter.as_ref().is_none_or(|meter| meter.0.admit(frame.len() as u64, to.now));
@@ -231,10 +241,17 @@ impl Egress {
     }
 
     /// Makes the packet one that nobody else needs as it is.
+    #[inline]
     fn own(&mut self, at: &mut Place) {
-        if !std::mem::replace(&mut at.shared, false) {
-            return;
+        if at.shared {
+            self.copy(at);
         }
+    }
+
+    /// Goes on with a copy of the packet.
+    #[inline(never)]
+    fn copy(&mut self, at: &mut Place) {
+        at.shared = false;
         let full = self.next_copy == self.frames.len();
         self.held.push(at.current as u16);
         let copy = self.fresh();
@@ -272,16 +289,11 @@ impl Egress {
     }
 }
 
-/// Applies one rewrite. A header that is not there is left alone, as Open vSwitch does; a packet that a header cannot be
-/// put in front of is dropped.
-fn rewrite(action: &DpAction, frame: &mut Frame, layers: &mut Layers) -> Result<(), DropReason> {
+/// Puts a header on or takes one off. A header that is not there is left alone, as Open vSwitch does; a packet that a
+/// header cannot be put in front of is dropped.
+#[inline(never)]
+fn change_headers(action: &DpAction, frame: &mut Frame, layers: &mut Layers) -> Result<(), DropReason> {
     let fits = match action {
-        DpAction::Set(changes) => {
-            for c in changes {
-                rewrite::set_field(frame, layers, c.field, c.value, c.mask);
-            }
-            return Ok(());
-        }
         DpAction::PushVlan { tpid, tci } => rewrite::push_vlan(frame, layers, *tpid, *tci),
         DpAction::PushMpls { eth_type, lse } => encap::push_mpls(frame, layers, *eth_type, *lse),
         DpAction::PushEthernet { src, dst, eth_type } => encap::push_ethernet(frame, layers, *src, *dst, *eth_type),

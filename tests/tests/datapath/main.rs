@@ -11,6 +11,7 @@ mod frames;
 mod learning;
 mod lifecycle;
 mod output;
+mod shared_state;
 
 use sluice_flows::action::Action;
 use sluice_flows::field::Field;
