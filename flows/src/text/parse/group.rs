@@ -64,7 +64,7 @@ const KINDS: [(&str, GroupKind); 5] = [
 ];
 
 /// The largest number of a bucket.
-const BUCKET_MAX: u128 = 0xffff_ff00;
+const BUCKET_MAX: u128 = 0xffff_feff;
 
 /// A group text while it is read.
 #[derive(Default)]
