@@ -231,3 +231,75 @@ fn controllers_and_port_names_print() {
         "set(eth(src=00:00:00:00:00:01/00:00:00:00:00:01))"
     );
 }
+
+/// What every packet below has behind its context.
+const EMPTY: &str = "vlan_tci=0x0000,dl_src=00:00:00:00:00:00,dl_dst=00:00:00:00:00:00";
+
+#[test]
+fn packets_with_connections_tunnels_and_labels_print_as_in_a_trace() {
+    let ip = "nw_src=0.0.0.0,nw_dst=0.0.0.0,nw_proto=0,nw_tos=0,nw_ecn=0,nw_ttl=0,nw_frag=no";
+    let tcp = "nw_src=0.0.0.0,nw_dst=0.0.0.0,nw_tos=0,nw_ecn=0,nw_ttl=0,nw_frag=no,tp_src=0,tp_dst=0,tcp_flags=0";
+    for (text, before, behind) in [
+        (
+            "in_port=1,ct_state=trk|new,ct_zone=5,ct_mark=0x10,ct_label=0x20,tcp",
+            "ct_state=new|trk,ct_zone=5,ct_mark=0x10,ct_label=0x20,tcp,in_port=1",
+            tcp,
+        ),
+        (
+            "in_port=1,tcp,ct_state=trk|new,ct_nw_src=1.2.3.4,ct_nw_dst=1.2.3.5,ct_nw_proto=6,ct_tp_src=1,ct_tp_dst=2",
+            "ct_state=new|trk,ct_nw_src=1.2.3.4,ct_nw_dst=1.2.3.5,ct_nw_proto=6,ct_tp_src=1,ct_tp_dst=2,tcp,in_port=1",
+            tcp,
+        ),
+        (
+            "in_port=1,ip,tun_src=1.2.3.4,tun_dst=1.2.3.5,tun_tos=4,tun_ttl=64,tun_flags=oam,tun_gbp_id=3,tun_gbp_flags=1",
+            "ip,tun_src=1.2.3.4,tun_dst=1.2.3.5,tun_ipv6_src=::,tun_ipv6_dst=::,tun_gbp_id=3,tun_gbp_flags=0x1,tun_tos=4,\
+             tun_ttl=64,tun_erspan_ver=0,gtpu_flags=0,gtpu_msgtype=0,tun_flags=oam,in_port=1",
+            ip,
+        ),
+        (
+            "in_port=1,ip,tun_ipv6_src=::1,tun_ipv6_dst=::2",
+            "ip,tun_src=0.0.0.0,tun_dst=0.0.0.0,tun_ipv6_src=::1,tun_ipv6_dst=::2,tun_gbp_id=0,tun_gbp_flags=0,tun_tos=0,\
+             tun_ttl=0,tun_erspan_ver=0,gtpu_flags=0,gtpu_msgtype=0,tun_flags=0,in_port=1",
+            ip,
+        ),
+        (
+            "in_port=1,ip,metadata=5,reg0=1,reg15=7,xreg1=0x300000004,xxreg2=5,pkt_mark=9,skb_priority=8,dp_hash=7",
+            "pkt_mark=0x9,dp_hash=0x7,skb_priority=0x8,ip,reg0=0x1,reg2=0x3,reg3=0x4,reg11=0x5,reg15=0x7,metadata=0x5,\
+             in_port=1",
+            ip,
+        ),
+        ("in_port=1,ip,recirc_id=5", "recirc_id=0x5,eth,ip,in_port=1", ip),
+        ("in_port=1,ip,conj_id=5,actset_output=2", "ip,in_port=1", ip),
+        (
+            "in_port=1,mpls,mpls_label=5,mpls_tc=3,mpls_bos=1,mpls_ttl=64",
+            "mpls,in_port=1",
+            "mpls_label=5,mpls_tc=3,mpls_ttl=64,mpls_bos=1",
+        ),
+        ("in_port=1,mpls", "mpls,in_port=1", "mpls_label=0,mpls_tc=0,mpls_ttl=0,mpls_bos=0,mpls_lse1=0,mpls_lse2=0"),
+        (
+            "in_port=1,dl_type=0x894f,nsh_flags=1,nsh_ttl=5,nsh_mdtype=1,nsh_np=3,nsh_spi=0x123,nsh_si=255,nsh_c1=1",
+            "in_port=1",
+            "dl_type=0x894f,nsh_flags=1,nsh_ttl=5,nsh_mdtype=1,nsh_np=3,nsh_spi=0x123,nsh_si=255,nsh_c1=0x1,nsh_c2=0x0,\
+             nsh_c3=0x0,nsh_c4=0x0",
+        ),
+    ] {
+        assert_eq!(shown(text), format!("{before},{EMPTY},{behind}"), "{text}");
+    }
+}
+
+#[test]
+fn packets_without_ethernet_print_their_type() {
+    assert_eq!(
+        shown("in_port=1,packet_type=(1,0x800),nw_src=1.2.3.4,nw_proto=6"),
+        "packet_type=(1,0x800),in_port=1,nw_src=1.2.3.4,nw_dst=0.0.0.0,nw_proto=6,nw_tos=0,nw_ecn=0,nw_ttl=0,nw_frag=no,\
+         tp_src=0,tp_dst=0,tcp_flags=0"
+    );
+}
+
+#[test]
+fn flags_of_packets_are_those_that_are_set() {
+    let state = |text: &str| packet(text).get(slot::CT_STATE);
+    assert_eq!(state("in_port=1,ct_state=trk|new"), state("in_port=1,ct_state=+trk+new-est"));
+    assert_eq!(state("in_port=1,ct_state=0x21"), 0x21);
+    assert_eq!(packet("tun_flags=+oam").get(slot::TUN_FLAGS), 1);
+}
