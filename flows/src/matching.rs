@@ -26,15 +26,15 @@ impl Match {
 
     /// The match on `value` under `mask`; value bits outside the mask are ignored.
     pub fn new(value: &FlowKey, mask: &FlowMask) -> Self {
-        let mut map = 0u64;
-        let words = (0..KEY_WORDS)
-            .filter(|&i| mask.0[i] != 0)
-            .map(|i| {
-                map |= 1 << i;
-                [value.0[i] & mask.0[i], mask.0[i]]
-            })
-            .collect();
-        Self { map, words }
+        let map = (0..KEY_WORDS).fold(0, |map, i| map | u64::from(mask.0[i] != 0) << i);
+        let mut words = Vec::with_capacity(map.count_ones() as usize);
+        let mut rest = map;
+        while rest != 0 {
+            let i = rest.trailing_zeros() as usize;
+            words.push([value.0[i] & mask.0[i], mask.0[i]]);
+            rest &= rest - 1;
+        }
+        Self { map, words: words.into() }
     }
 
     /// Whether every packet satisfies it.

@@ -19,6 +19,9 @@ impl Owner {
 
     /// An owner with this text; cut at [`Self::MAX_LEN`] bytes (on a character boundary), control characters replaced.
     pub fn new(text: &str) -> Self {
+        if text.len() <= Self::MAX_LEN && !text.chars().any(char::is_control) {
+            return Self(text.into());
+        }
         let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let end = clean.floor_char_boundary(Self::MAX_LEN.min(clean.len()));
         Self(clean[..end].into())

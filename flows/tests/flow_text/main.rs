@@ -72,6 +72,30 @@ proptest! {
     }
 }
 
+/// Groups, meters and tables as they are written.
+const OTHERS: [&str; 5] = [
+    "group_id=1,type=select,selection_method=hash,selection_method_param=7,fields(ip_src=255.0.0.0,tcp_dst),\
+     bucket=bucket_id:3,weight:10,watch_port:1,actions=set_field:5->reg0,output:1,bucket=watch_group=2,resubmit(,3)",
+    "group_id=7,command_bucket_id=5,bucket=1,bucket=weight:3,ct(commit,table=1)",
+    "meter=2 pktps burst stats bands=type=drop rate=100 burst_size=7 type=drop,rate=9,burst_size=1",
+    "group insert_bucket group_id=7,command_bucket_id=first,bucket=actions=drop",
+    "table 9 name:acl evict,flow_limit:10",
+];
+
+proptest! {
+    #[test]
+    fn a_group_or_meter_with_one_character_changed_is_read_or_refused(
+        which in any::<prop::sample::Index>(),
+        at in any::<prop::sample::Index>(),
+        with in any::<char>(),
+    ) {
+        let mut text: Vec<char> = which.get(&OTHERS).chars().collect();
+        let at = at.index(text.len());
+        text[at] = with;
+        read_every_way(&text.into_iter().collect::<String>())?;
+    }
+}
+
 /// Reads `text` as everything there is, and prints the errors.
 fn read_every_way(text: &str) -> Result<(), TestCaseError> {
     let errors = [
@@ -82,6 +106,14 @@ fn read_every_way(text: &str) -> Result<(), TestCaseError> {
         parse_filter(text, Names::NONE).err(),
         parse_packet(text, Names::NONE).err(),
         parse_flow_file("f", text, Names::NONE).err(),
+        parse_group(text, Names::NONE).err(),
+        parse_group_mod(text, GroupCommand::InsertBuckets, Names::NONE).err(),
+        parse_group_mod(text, GroupCommand::RemoveBuckets, Names::NONE).err(),
+        parse_group_file("f", text, Names::NONE).err(),
+        parse_meter(text).err(),
+        parse_meter_mod(text, MeterCommand::Delete).err(),
+        parse_table_mod(text, Names::NONE).err(),
+        parse_bundle_file("f", text, Names::NONE).err(),
     ];
     for error in errors.into_iter().flatten() {
         let columns = error.columns();
@@ -131,15 +163,33 @@ fn long_hostile_texts_are_read_in_linear_time() {
         "dec_ttl(1,",
         "meter:1,",
         "1 2 ",
+        "nw_src=1.2.3.4,",
+        "nsh_c1[0]=1,",
+        "mpls_label=5,",
+        "ct_nw_src=1.2.3.4,",
+        "ct_state=+trk-",
+        "bucket=",
+        "bucket=1,",
+        "bucket=actions=",
+        "bucket=weight:1,",
+        "group_id=1,",
+        "group add group_id=1,type=all,bucket=1\n",
+        "fields(reg0,",
+        "type=drop,rate=1,",
+        "bands=",
+        "meter add meter=1,kbps,bands=type=drop,rate=1\n",
     ] {
         let text = piece.repeat(LEN / piece.len());
         let _ = (parse_match(&text, Names::NONE), parse_actions(&text, Names::NONE));
         let _ = (parse_flow_mod(&text, Names::NONE), parse_flow_file("f", &text, Names::NONE));
-        let _ = parse_packet(&text, Names::NONE);
         for within in
             ["set_field:", "learn(", "ct(", "ct(exec(", "bundle(eth_src,0,hrw,ofport,members:", "dec_ttl(", "note:"]
         {
             let _ = parse_actions(&format!("{within}{text}"), Names::NONE);
         }
+        let _ = (parse_packet(&text, Names::NONE), parse_group(&text, Names::NONE), parse_meter(&text));
+        let _ = parse_group(&format!("group_id=1,type=select,bucket={text}"), Names::NONE);
+        let _ = parse_meter(&format!("meter=1,kbps,bands={text}"));
+        let _ = (parse_group_file("f", &text, Names::NONE), parse_bundle_file("f", &text, Names::NONE));
     }
 }

@@ -75,7 +75,6 @@ impl Verb {
 struct Line<'a> {
     verb: Verb,
     names: &'a Names,
-    builder: Builder<'a>,
     table: Option<TableId>,
     priority: u16,
     cookie: Option<u64>,
@@ -95,7 +94,7 @@ struct Line<'a> {
 struct Read<'a> {
     line: Line<'a>,
     matches: Match,
-    actions: Box<[Action]>,
+    actions: Arc<[Action]>,
     notices: Vec<Notice>,
 }
 
@@ -103,7 +102,6 @@ fn read<'a>(text: Word<'a>, verb: Verb, names: &'a Names) -> Result<Read<'a>, Fa
     let mut line = Line {
         verb,
         names,
-        builder: Builder::new(names),
         table: None,
         priority: DEFAULT_PRIORITY,
         cookie: None,
@@ -118,6 +116,7 @@ fn read<'a>(text: Word<'a>, verb: Verb, names: &'a Names) -> Result<Read<'a>, Fa
         no_byte_counts: false,
         owner: None,
     };
+    let mut builder = Builder::new(names);
     let mut pairs = Pairs::new(text);
     let mut actions = None;
     while let Some(pair) = pairs.next() {
@@ -128,14 +127,16 @@ fn read<'a>(text: Word<'a>, verb: Verb, names: &'a Names) -> Result<Read<'a>, Fa
             actions = Some(found);
             break;
         }
-        line.pair(&pair)?;
+        if !builder.read(&pair)? {
+            line.pair(&pair)?;
+        }
     }
     let list = match actions {
         Some(text) => action::read_list(text, names)?,
         None if verb.has_actions() => return Err(text.end().fault(ErrorKind::MissingActions)),
         None => action::List::default(),
     };
-    let built = std::mem::replace(&mut line.builder, Builder::new(names)).finish()?;
+    let built = builder.finish()?;
     consistency::check(line.table.unwrap_or_default(), &built.matches, &list.actions).map_err(|error| {
         let range = error.action().checked_sub(1).and_then(|i| list.ranges.get(i)).cloned();
         Fault::new(range.unwrap_or(text.range()), error.into())
@@ -169,9 +170,6 @@ fn out_group(word: Word<'_>) -> Result<Option<GroupId>, Fault> {
 
 impl<'a> Line<'a> {
     fn pair(&mut self, pair: &Pair<'a>) -> Result<(), Fault> {
-        if self.builder.read(pair)? {
-            return Ok(());
-        }
         let (key, value) = (pair.key, pair.value);
         let numeric =
             |what| if value.text.is_empty() { Err(value.fault(ErrorKind::MissingValue(what))) } else { Ok(()) };
@@ -268,7 +266,7 @@ impl<'a> Line<'a> {
 }
 
 impl Read<'_> {
-    fn spec(&self, default: &Owner) -> FlowSpec {
+    fn spec(&mut self, default: &Owner) -> FlowSpec {
         let [idle_timeout, hard_timeout, importance] = self.line.timeouts;
         FlowSpec {
             table: self.line.table.unwrap_or_default(),
@@ -281,8 +279,8 @@ impl Read<'_> {
             no_packet_counts: self.line.no_packet_counts,
             no_byte_counts: self.line.no_byte_counts,
             ..FlowSpec::new(
-                self.matches.clone(),
-                self.actions.clone(),
+                std::mem::take(&mut self.matches),
+                std::mem::take(&mut self.actions),
                 self.line.owner.map_or_else(|| default.clone(), Owner::new),
             )
         }
@@ -304,7 +302,7 @@ impl Read<'_> {
         }
     }
 
-    fn flow_mod(&self, owner: &Owner) -> FlowMod {
+    fn flow_mod(&mut self, owner: &Owner) -> FlowMod {
         let (check_overlap, reset_counts) = (self.line.check_overlap, self.line.reset_counts);
         match self.line.verb {
             Verb::Add => FlowMod::Add { spec: self.spec(owner), check_overlap, reset_counts: true },
@@ -326,7 +324,7 @@ impl Read<'_> {
 /// When a word is unknown or a value is wrong, when `actions=` is missing, and when the actions do not suit the match.
 pub fn parse_flow(text: &str, names: &Names) -> Result<Parsed<FlowSpec>, ParseError> {
     match read(Word::whole(text), Verb::Add, names) {
-        Ok(read) => {
+        Ok(mut read) => {
             let value = read.spec(&Owner::user());
             Ok(Parsed { value, warnings: Notice::all_in_text(read.notices, text) })
         }

@@ -253,7 +253,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The match, without the fields that its packets cannot have.
-    pub(crate) fn finish(mut self) -> Result<Built, Fault> {
+    pub(crate) fn finish(&mut self) -> Result<Built, Fault> {
         let mask = self.mask;
         let shape = Shape::of(&self.key);
         self.narrow_icmp(shape)?;
@@ -277,7 +277,7 @@ impl<'a> Builder<'a> {
                 self.dropped(aside.range, aside.field);
             }
         }
-        Ok(Built { matches: Match::new(&self.key, &self.mask), notices: self.notices })
+        Ok(Built { matches: Match::new(&self.key, &self.mask), notices: std::mem::take(&mut self.notices) })
     }
 
     /// Says that a word about `field` has no effect.

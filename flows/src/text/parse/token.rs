@@ -36,7 +36,11 @@ impl<'a> Word<'a> {
 
     /// What stands before and after the first `mark`.
     pub(crate) fn split_once(self, mark: &str) -> Option<(Self, Self)> {
-        let i = self.text.find(mark)?;
+        // A single byte is found without a searcher for strings, which takes longer to make than to use.
+        let i = match mark.as_bytes() {
+            [byte] if byte.is_ascii() => self.text.bytes().position(|b| b == *byte)?,
+            _ => self.text.find(mark)?,
+        };
         Some((self.part(0, i), self.part(i + mark.len(), self.text.len())))
     }
 

@@ -39,8 +39,16 @@ fn number(text: &str) -> Result<u128, NumberError> {
 }
 
 fn digits_value(digits: &str, radix: u32, max: u128) -> Result<u128, NumberError> {
-    if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
+    /// Digits that fit into 64 bits in every base.
+    const SHORT: usize = 16;
+    let bytes = digits.as_bytes();
+    if bytes.is_empty() || !bytes.iter().all(|b| char::from(*b).is_digit(radix)) {
         return Err(NumberError::Syntax);
+    }
+    if bytes.len() <= SHORT {
+        let digit = |b: &u8| char::from(*b).to_digit(radix).unwrap_or(0);
+        let value = bytes.iter().fold(0u64, |value, b| value * u64::from(radix) + u64::from(digit(b)));
+        return if u128::from(value) <= max { Ok(value.into()) } else { Err(NumberError::Range) };
     }
     u128::from_str_radix(digits, radix).ok().filter(|v| *v <= max).ok_or(NumberError::Range)
 }
