@@ -338,7 +338,7 @@ impl<'a> State<'a> {
             field,
             Field::EthSrc | Field::EthDst | Field::EthType | Field::VlanTci | Field::VlanVid | Field::VlanPcp
         );
-        if ethernet && self.key().get(slot::PACKET_TYPE) != 0 {
+        if ethernet && self.packet_type() != 0 {
             let (needs, advice) = ("Ethernet packets", "match packet_type=(0,0), or encap(ethernet) before");
             let field = field.info().name;
             return Err(ConsistencyError::FieldMissing { action: self.action, field, needs, advice });
@@ -351,6 +351,14 @@ impl<'a> State<'a> {
             _ => prereq.holds(self.key(), &mut FlowMask::default()),
         };
         if holds { Ok(()) } else { Err(self.missing(field, prereq)) }
+    }
+
+    /// The packet type, for which alone the known bits are not made.
+    fn packet_type(&self) -> u128 {
+        match &self.known {
+            Some((key, _)) => key.get(slot::PACKET_TYPE),
+            None => self.matches.map_or(0, |matches| matches.get(slot::PACKET_TYPE).0),
+        }
     }
 
     /// Whether actions may change `field`.
