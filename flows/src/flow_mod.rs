@@ -245,9 +245,7 @@ impl Tables {
 
     fn delete(&mut self, filter: &FlowFilter) -> Applied {
         let selected: Vec<_> = self.select(filter).map(|r| (r.clone(), RemovedReason::Delete)).collect();
-        for (rule, _) in &selected {
-            self.remove(rule.spec.table, rule.spec.priority, &rule.spec.matches);
-        }
+        self.remove_all(selected.iter().map(|(rule, _)| rule));
         Applied { removed: selected, ..Applied::default() }
     }
 }

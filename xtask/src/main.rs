@@ -28,7 +28,7 @@ enum Chore {
     Layering,
     /// Install the Debian packages that tests and benches use (needs root).
     Setup,
-    /// Measure Sluice beside other switches in network namespaces and print one table (needs root).
+    /// Measure Sluice beside other switches: packets in network namespaces, then changes of flows (needs root).
     Bench {
         /// Seconds of each measurement.
         #[arg(long, default_value_t = 4)]
@@ -93,5 +93,6 @@ fn setup() -> Result<()> {
 fn bench(seconds: u32) -> Result<()> {
     setup()?;
     build_release()?;
-    script("benches/ports.sh", &[&seconds.to_string()])
+    script("benches/ports.sh", &[&seconds.to_string()])?;
+    script("benches/flows.sh", &[])
 }

@@ -18,7 +18,8 @@
 //! soft matches left out; the first rule that is found wins. If none is, the soft matches of the next lower priority
 //! are asked, and in the end the ordinary rule wins. What OVS leaves open is settled so: an ordinary rule wins over
 //! soft matches of its own priority; clauses whose numbers of clauses differ belong to different conjunctions; and soft
-//! matches hide no ordinary rule of a lower priority with the same match.
+//! matches hide no ordinary rule of a lower priority with the same match (OVS 3.1 does not see such a rule in the second
+//! lookup, though its manual says that conjunctive flows are ignored there).
 //!
 //! # The mask
 //! A lookup adds to the mask enough bits to prove its answer: the bits of the winner, and for every subtable that could

@@ -131,3 +131,17 @@ fn replacing_a_rule_releases_the_list_of_the_old_one() {
     tables.insert(Arc::new(Rule::new(spec(1), Millis(0))));
     assert_eq!(Arc::strong_count(&old), 1);
 }
+
+#[test]
+fn many_rules_removed_at_once_leave_what_is_left_when_removed_one_by_one() {
+    let in_table = |table, n| FlowSpec { table: TableId::new(table).unwrap(), idle_timeout: 5, ..spec(n) };
+    let mut tables = tables((0..10).flat_map(|n| [in_table(0, n), in_table(3, n), in_table(254, n)]));
+    let snapshot = tables.clone();
+    let leaving: Vec<_> = tables.iter().filter(|r| r.spec.table.get() == 3 || r.spec.priority < 4).cloned().collect();
+    tables.remove_all(leaving.iter());
+    let left = |tables: &Tables, table| tables.table_len(TableId::new(table).unwrap());
+    assert_eq!([left(&tables, 0), left(&tables, 3), left(&tables, 254), tables.len()], [6, 0, 6, 12]);
+    assert_eq!(tables.expired(Millis(5_000)).len(), 12);
+    assert!(leaving.iter().all(|r| tables.get_strict(r.spec.table, r.spec.priority, &r.spec.matches).is_none()));
+    assert_eq!((snapshot.len(), left(&snapshot, 3)), (30, 10));
+}
