@@ -31,7 +31,7 @@ pub(crate) enum Verb {
   sluice flows add 'priority=100,tcp,tp_dst=22 actions=drop'
   sluice flows add 'table=1,ip,nw_dst=10.0.0.0/8 actions=output:2' 'table=1 actions=NORMAL'
   sluice flows add --file pipeline.flows        one a line; `delete ...` and `modify ...` work too
-  sluice flows add --file bundle.txt            lines may begin with `flow`, `group`, `meter` or `table`
+  sluice flows add --file bundle.txt            lines of `flow`, `group`, `meter` and `table`
   generate | sluice flows add --file -")]
 pub(crate) struct Add {
     /// Flows in OVS's syntax

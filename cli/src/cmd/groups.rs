@@ -79,9 +79,9 @@ struct Dump {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   sluice groups add 'group_id=1,type=all,bucket=output:2,bucket=output:3'
-  sluice groups add 'group_id=2,type=select,selection_method=hash,fields(ip_src),bucket=weight:1,actions=output:2'
-  sluice groups add 'group_id=3,type=ff,bucket=watch_port:2,actions=output:2,bucket=watch_port:3,actions=output:3'
-  sluice groups add --file pipeline.groups    one a line; `modify ...`, `delete ...` and others work too")]
+  sluice groups add 'group_id=2,type=select,bucket=weight:9,actions=output:2,bucket=output:3'
+  sluice groups add 'group_id=3,type=ff,bucket=watch_port:2,actions=output:2'
+  sluice groups add --file pipeline.groups    one a line; `modify ...` and `delete ...` work too")]
 struct Add {
     /// Groups in OVS's syntax
     #[arg(required_unless_present = "file", conflicts_with = "file")]
@@ -288,7 +288,8 @@ fn table(groups: &[Group], wide: bool) -> Table {
         }
         for bucket in &group.buckets {
             let mut row = std::mem::replace(&mut about, vec![Cell::from(""); 5]);
-            row.extend([bucket.id.to_string(), bucket.weight.to_string(), bucket.packets.to_string()].map(Cell::right));
+            let weight = if group.r#type == "select" { bucket.weight.to_string() } else { "-".to_owned() };
+            row.extend([bucket.id.to_string(), weight, bucket.packets.to_string()].map(Cell::right));
             if wide {
                 row.extend([bucket.bytes.to_string(), std::mem::take(&mut age)].map(Cell::right));
             }

@@ -46,7 +46,7 @@ enum Verb {
   sluice tables set 1 --miss continue           what matches nothing goes on in table 2
   sluice tables set 10 --max-flows 1000 --evict yes
   sluice tables set --all --miss controller
-  sluice tables set --file pipeline.tables      lines such as `1 name:acl continue`, `9 flow_limit:1000 evict`")]
+  sluice tables set --file pipeline.tables      lines such as `1 name:acl continue`")]
 struct Set {
     /// Its number, 0 to 254
     #[arg(

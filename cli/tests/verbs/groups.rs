@@ -63,7 +63,7 @@ fn groups_are_shown_with_their_buckets_and_owners() {
 GROUP  TYPE    OWNER              FLOWS  PKTS  BUCKET  WEIGHT  PKTS  ACTIONS
     1  select  file:bundle.txt:1      1     0       0     100     0  output:1
                                                     1      50     0  output:2
-    2  ff      svc:shop/web           0     0       0       1     0  output:1
+    2  ff      svc:shop/web           0     0       0       -     0  output:1
 "
     );
     assert_eq!(
