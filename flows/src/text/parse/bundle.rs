@@ -41,7 +41,7 @@ fn first_word(text: Word<'_>) -> (Word<'_>, Word<'_>) {
 /// The first line that is wrong, with its number.
 pub fn parse_bundle_file(path: &str, text: &str, names: &Names) -> Result<Parsed<Vec<BridgeMod>>, ParseError> {
     let label: Arc<str> = path.into();
-    let mut all = Parsed { value: Vec::new(), warnings: Vec::new() };
+    let mut all = Parsed { value: Vec::with_capacity(flow::likely_lines(text)), warnings: Vec::new() };
     for (number, line) in flow_lines(text) {
         let read = read_line(&Owner::file_line(path, number), line, names);
         let read = read.map_err(|error| error.at(&label, number))?;

@@ -390,7 +390,7 @@ pub(crate) fn read_change(
 /// The first line that [`parse_flow_mod`] refuses, with its number.
 pub fn parse_flow_file(path: &str, text: &str, names: &Names) -> Result<Parsed<Vec<FlowMod>>, ParseError> {
     let label: Arc<str> = path.into();
-    let mut all = Parsed { value: Vec::new(), warnings: Vec::new() };
+    let mut all = Parsed { value: Vec::with_capacity(likely_lines(text)), warnings: Vec::new() };
     for (number, line) in flow_lines(text) {
         let read = parse_flow_mod_of(&Owner::file_line(path, number), line, names);
         let read = read.map_err(|error| error.at(&label, number))?;
@@ -405,6 +405,13 @@ pub fn parse_flow_file(path: &str, text: &str, names: &Names) -> Result<Parsed<V
 pub fn flow_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let says = |line: &str| !line.is_empty() && !is_dump_header(line);
     (1..).zip(text.lines().map(without_comment)).filter(move |(_, line)| says(line.trim()))
+}
+
+/// How many changes a file is likely to have: its lines, but not more than lines of some length would make.
+pub(crate) fn likely_lines(text: &str) -> usize {
+    const SHORT_LINE: usize = 32;
+    let ends = text.bytes().filter(|b| *b == b'\n').count() + 1;
+    ends.min(text.len() / SHORT_LINE)
 }
 
 /// Whether the line is the one that a dump begins with, such as `OFPST_FLOW reply (OF1.5) (xid=0x2):`.
