@@ -9,7 +9,7 @@ use sluice_flows::filter::FlowFilter;
 use sluice_flows::flow_mod::{Applied, FlowMod};
 use sluice_flows::group::GroupMod;
 use sluice_flows::meter::MeterMod;
-use sluice_flows::rule::{FlowSpec, Millis};
+use sluice_flows::rule::{FlowSpec, Millis, TableId};
 use sluice_flows::text::{
     GroupCommand, MeterCommand, Names, parse_flow_mod_of, parse_group_line, parse_group_mod, parse_meter_mod,
 };
@@ -147,7 +147,17 @@ impl<'a> Reader<'a> {
     fn new(bundle: &'a Bundle, bridge: &Bridge) -> Self {
         let owner = bundle.header.owner.as_str();
         let owner = if owner.is_empty() { Owner::user() } else { Owner::new(owner) };
-        Self { bundle, names: Names::of_bridge(bridge), owner }
+        let mut names = Names::of_bridge(bridge);
+        // Flows may use the names that the bundle gives to tables.
+        for change in &bundle.changes {
+            if let Change::Table(proto::TableMod { table: Some(id), name: Some(name), .. }) = change
+                && let Some(id) = u8::try_from(*id).ok().and_then(TableId::new)
+                && !name.is_empty()
+            {
+                names.add_table(id, name.as_str());
+            }
+        }
+        Self { bundle, names, owner }
     }
 
     /// Makes the changes one after the other. They are read on a thread of their own meanwhile, if there are many.

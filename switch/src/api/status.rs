@@ -28,6 +28,7 @@ fn status(datapath: &Datapath, started: Instant) -> GetStatusReply {
             detail: if workers_answer { "all answer" } else { "at least one did not answer in 100 ms" }.to_owned(),
         },
         ports_part(&ports),
+        effects_part(datapath.effects_lost()),
     ];
     parts.sort_by_key(|p| p.ok);
     GetStatusReply {
@@ -42,6 +43,15 @@ fn status(datapath: &Datapath, started: Instant) -> GetStatusReply {
         model_generation: model.generation,
         parts,
     }
+}
+
+/// Flows that packets could not make are a fault: the switch changes more slowly than packets ask for it.
+fn effects_part(lost: u64) -> PartStatus {
+    let detail = match lost {
+        0 => "all made".to_owned(),
+        lost => format!("{lost} changes that packets asked for were lost because too many waited; they ask again"),
+    };
+    PartStatus { name: "learned flows".to_owned(), ok: lost == 0, detail }
 }
 
 /// Ports whose device is gone are a fault; ports that are down are somebody's will, or a cable.

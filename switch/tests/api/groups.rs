@@ -55,17 +55,18 @@ async fn a_bundle_makes_groups_meters_tables_and_the_flows_that_name_them_in_ord
         meter("meter=1,pktps,bands=type=drop,rate=1000000"),
         group("group_id=1,type=all,bucket=output:p2,bucket=output:p3"),
         Change::Table(TableMod { table: Some(3), name: Some("Output".into()), ..Default::default() }),
-        flow("tcp actions=meter:1,group:1"),
+        flow("tcp actions=meter:1,resubmit(,Output)"),
+        flow("table=3 actions=group:1"),
     ];
     let mut backwards = all.clone();
     backwards.reverse();
     let error = change(&switch, header(), backwards).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
-    assert!(error.message().starts_with("change 1 of 4, a flow: there is no meter 1"), "{}", error.message());
+    assert!(error.message().starts_with("change 1 of 5, a flow: there is no group 1"), "{}", error.message());
     assert!(switch.dump().await.is_empty() && groups(&switch).await.is_empty());
 
     let reply = change(&switch, header(), all).await.unwrap();
-    assert_eq!((reply.added, reply.others_added, reply.others_modified), (1, 2, 1));
+    assert_eq!((reply.added, reply.others_added, reply.others_modified), (2, 2, 1));
     assert!(switch.ends[0].inject(&syn()));
     eventually(|| switch.ends[1].take()).await;
     eventually(|| switch.ends[2].take()).await;
