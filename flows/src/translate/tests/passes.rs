@@ -55,7 +55,7 @@ fn a_lookup_with_the_first_packets_tuple_depends_on_what_the_tracker_said() {
     let ask = Action::Resubmit { port: None, table: Some(table(1)), ct: true, extended: true };
     let model = model(trunks(2), vec![rule(0, vec![ask]), other]);
     let mut key = tcp();
-    key.set(slot::CT_STATE, u128::from(CT_TRK));
+    key.set(slot::CT_STATE, u128::from(CT_TRK | CT_NEW));
     key.set(slot::CT_NW_DST, 0x0a00_0009);
     let result = run(&model, &key);
     assert_eq!(result.actions, [out(2)]);
