@@ -4,8 +4,9 @@
 //! counters when their group is modified, and so does the group.
 
 use super::{Fate, ModError, Touched};
-use crate::action::{Action, GroupId};
+use crate::action::GroupId;
 use crate::bridge::Bridge;
+use crate::consistency::{self, ConsistencyError, Place};
 use crate::flow_mod::Applied;
 use crate::group::{Bucket, BucketChoice, BucketPlace, BucketSpec, Group, GroupKind, GroupMod, GroupSpec, MAX_BUCKETS};
 use crate::owner::Owner;
@@ -106,15 +107,15 @@ pub enum GroupModError {
         /// The bucket's number.
         bucket: u32,
     },
-    /// An instruction.
-    #[error("group {group}, bucket {bucket}: {action} is an instruction of a flow; a bucket has actions only")]
-    Instruction {
+    /// Actions that a bucket cannot have.
+    #[error("group {group}, bucket {bucket}, {source}")]
+    Actions {
         /// The group.
         group: GroupId,
         /// The bucket's number.
         bucket: u32,
-        /// The word for it.
-        action: &'static str,
+        /// Which, and why.
+        source: ConsistencyError,
     },
     /// A packet would go in circles.
     #[error("group {group} would send to itself: {path}")]
@@ -336,19 +337,5 @@ fn check_bucket(group: GroupId, kind: GroupKind, bucket: u32, spec: &BucketSpec)
     if spec.weight != 0 && kind != GroupKind::Select {
         return Err(GroupModError::Weight { group, bucket });
     }
-    match spec.actions.iter().find_map(instruction) {
-        Some(action) => Err(GroupModError::Instruction { group, bucket, action }),
-        None => Ok(()),
-    }
-}
-
-/// The word for an action that only flows may have.
-fn instruction(action: &Action) -> Option<&'static str> {
-    match action {
-        Action::GotoTable(_) => Some("goto_table"),
-        Action::WriteActions(_) => Some("write_actions"),
-        Action::ClearActions => Some("clear_actions"),
-        Action::WriteMetadata { .. } => Some("write_metadata"),
-        _ => None,
-    }
+    consistency::verify(&spec.actions, Place::Bucket).map_err(|source| GroupModError::Actions { group, bucket, source })
 }

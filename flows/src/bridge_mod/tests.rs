@@ -213,10 +213,7 @@ fn every_kind_of_group_has_its_own_rules_for_buckets() {
     assert!(matches!(refused(GroupKind::Indirect, vec![plain(), plain()]), Err(GroupModError::NotOneBucket { .. })));
     let goes_on = bucket(None, Action::GotoTable(table(3)));
     let error = refused(GroupKind::All, vec![plain(), goes_on]).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "group 1, bucket 1: goto_table is an instruction of a flow; a bucket has actions only"
-    );
+    assert_eq!(error.to_string(), "group 1, bucket 1, action 1: goto_table cannot stand within a bucket");
 }
 
 #[test]
