@@ -18,7 +18,7 @@ pub use walk::{Kind, Step, show_steps};
 
 use crate::bridge::{Bridge, BridgePort, Model};
 use crate::datapath::{Change, DpAction};
-use crate::field::{FIELDS, Field};
+use crate::field::{FIELDS, Field, Prereq};
 use crate::key::{FlowKey, FlowMask, VLAN_PRESENT, slot};
 use std::sync::Arc;
 
@@ -92,7 +92,8 @@ fn leave(model: &Model, actions: &[DpAction], mut packet: FlowKey, when: &mut Ve
 }
 
 /// The actions without the changes that change nothing in this very packet. A translation is made for every packet
-/// under its mask, so it sets fields that some of them have already.
+/// under its mask, so it sets fields that some of them have already. As in OVS, what is set in a header right after it
+/// was pushed is pushed with it.
 pub fn effective(actions: &[DpAction], packet: &FlowKey) -> Vec<DpAction> {
     let mut packet = *packet;
     let mut kept = Vec::with_capacity(actions.len());
@@ -101,7 +102,7 @@ pub fn effective(actions: &[DpAction], packet: &FlowKey) -> Vec<DpAction> {
             DpAction::Set(changes) => {
                 let real = changes.iter().filter(|c| packet.get(c.field.slot()) & c.mask != c.value & c.mask);
                 let real: smallvec::SmallVec<[Change; 2]> = real.copied().collect();
-                if !real.is_empty() {
+                if !real.is_empty() && !kept.last_mut().is_some_and(|pushed| absorb(pushed, &real)) {
                     kept.push(DpAction::Set(real));
                 }
             }
@@ -116,6 +117,35 @@ pub fn effective(actions: &[DpAction], packet: &FlowKey) -> Vec<DpAction> {
         action.rewrite(&mut packet);
     }
     kept
+}
+
+/// Pushes a header with these changes, if all of them are to the header that `pushed` pushes.
+fn absorb(pushed: &mut DpAction, changes: &[Change]) -> bool {
+    let is_own = |change: &Change| match pushed {
+        DpAction::PushNsh(_) => change.field.info().prereq == Prereq::Nsh,
+        DpAction::PushEthernet { .. } => matches!(change.field, Field::EthSrc | Field::EthDst),
+        _ => false,
+    };
+    if !changes.iter().all(is_own) {
+        return false;
+    }
+    let mut after = FlowKey::ZERO;
+    pushed.rewrite(&mut after);
+    DpAction::Set(changes.into()).rewrite(&mut after);
+    match pushed {
+        DpAction::PushNsh(header) => {
+            let context = after.get(slot::NSH_CONTEXT);
+            header.flags = after.get(slot::NSH_FLAGS) as u8;
+            header.ttl = after.get(slot::NSH_TTL) as u8;
+            header.path = after.get(slot::NSH_PATH) as u32;
+            header.context = [96, 64, 32, 0].map(|shift| (context >> shift) as u32);
+        }
+        DpAction::PushEthernet { src, dst, .. } => {
+            (*src, *dst) = (after.get(slot::ETH_SRC) as u64, after.get(slot::ETH_DST) as u64);
+        }
+        _ => {}
+    }
+    true
 }
 
 impl Exit {

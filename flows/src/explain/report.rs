@@ -183,13 +183,15 @@ impl Making<'_> {
         number(&mut actions, self.numbered);
         let (model, names) = (self.model, self.options.names);
         let name = |dp| model.port(dp).filter(|_| names).map(|(_, port)| &*port.name);
+        let mut mask = made.mask;
+        mask.add(slot::RECIRC_ID);
         let final_flow = end.map(|end| visible(&end)).filter(|end| *end != visible(packet));
         report.passes.push(Pass {
             cause,
             flow: show_packet(packet, words).to_string(),
             steps: Telling::new(model, packet, names).tell(log, resume),
             final_flow: final_flow.map_or_else(|| "unchanged".to_owned(), |end| show_packet(&end, words).to_string()),
-            megaflow: show_megaflow(packet, &made.mask, words).to_string(),
+            megaflow: show_megaflow(packet, &mask, words).to_string(),
             verdict: made.verdict,
             datapath_actions: show_datapath_actions(&actions, packet, name).to_string(),
         });

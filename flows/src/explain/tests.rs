@@ -1,5 +1,6 @@
 use super::*;
 use crate::bridge::{Bridge, BridgeId, BridgePort};
+use crate::datapath::NshHeader;
 use crate::port::{DpPort, PortNo};
 use smallvec::smallvec;
 
@@ -93,4 +94,15 @@ fn tags_are_listed_outer_first() {
     assert_eq!(exit(packet).tags(), [(0x88a8, 0x6014), (0x8100, 10)]);
     DpAction::PopVlan.rewrite(&mut packet);
     assert_eq!(exit(packet).tags(), [(0x8100, 10)]);
+}
+
+#[test]
+fn what_is_set_in_a_header_that_was_just_pushed_is_pushed_with_it() {
+    let (context, tlvs) = ([0; 4], Box::default());
+    let header = NshHeader { flags: 0, ttl: 63, md_type: 1, np: 3, path: 0xff, context, tlvs };
+    let push = |path, c4| DpAction::PushNsh(Box::new(NshHeader { path, context: [0, 0, 0, c4], ..header.clone() }));
+    let ethernet = |dst| DpAction::PushEthernet { src: 0, dst, eth_type: 0x894f };
+    let sets = [change(Field::NshSpi, 0x1234), change(Field::NshC4, 9), ethernet(0), change(Field::EthDst, 7)];
+    let actions = [&[push(0xff, 0)][..], &sets, &[out(1)]].concat();
+    assert_eq!(effective(&actions, &tcp()), [push(0x0012_34ff, 9), ethernet(7), out(1)]);
 }

@@ -35,6 +35,8 @@ pub enum Kind {
     Bucket,
     /// What the step before came to.
     Detail,
+    /// Why the step before came to nothing.
+    Warning,
     /// A field that the step before changed, which is only printed when details are asked for.
     Change,
 }
@@ -49,13 +51,14 @@ impl Kind {
             Self::Action => "action",
             Self::Bucket => "bucket",
             Self::Detail => "detail",
+            Self::Warning => "warning",
             Self::Change => "change",
         }
     }
 
     /// Whether steps of this kind are indented even when nothing follows beside them.
     const fn is_leaf(self) -> bool {
-        matches!(self, Self::Action | Self::Bucket | Self::Detail | Self::Change)
+        !matches!(self, Self::Bridge | Self::Thaw | Self::Table)
     }
 }
 
@@ -164,7 +167,11 @@ impl<'a> Telling<'a> {
                 self.add(works, Kind::Detail, text);
             }
             TraceStep::ActionSetDone => {
-                self.close(works);
+                // It belongs to the first table of its bridge, whatever led on from there.
+                let bridge = self.open.iter().rposition(|(_, depth)| {
+                    self.steps.iter().rev().find(|step| step.depth == *depth).is_some_and(|s| s.kind == Kind::Bridge)
+                });
+                self.open.truncate(bridge.map_or(0, |bridge| bridge + 2));
                 let depth = self.push(Kind::Table, "--. Executing action set:");
                 self.open.push((works, depth));
             }
@@ -174,6 +181,7 @@ impl<'a> Telling<'a> {
                 self.add(works, Kind::Detail, format!("{text} {table}."));
             }
             TraceStep::Note(text) => self.add(works, Kind::Detail, *text),
+            TraceStep::Warning(text) => self.add(works, Kind::Warning, *text),
             TraceStep::End(_) => {}
         }
     }
@@ -267,12 +275,7 @@ impl<'a> Telling<'a> {
 
     fn changed(&mut self, works: usize, change: &FieldChange) {
         let FieldChange { field, before, after } = *change;
-        let destination = match &self.action {
-            Some(Action::Move { dst, .. } | Action::Pop(dst)) => Some(*dst),
-            Some(Action::Multipath(multipath)) => Some(multipath.dst),
-            Some(Action::Bundle(bundle)) => bundle.dst,
-            _ => None,
-        };
+        let destination = self.action.as_ref().and_then(Action::copies_into);
         if let Some(dst) = destination.filter(|dst| dst.field == field) {
             let value = show_value(field, (after & dst.mask()) >> dst.ofs).to_string();
             return self.add(works, Kind::Detail, format!("{} is now {value}", subfield(&Action::Pop(dst))));
@@ -347,7 +350,11 @@ pub fn show_steps(steps: &[Step], verbose: bool) -> impl fmt::Display + '_ {
                 f.write_str("\n")?;
             }
             let indent = ((level + further) * 4).min(MAX_INDENT);
-            let arrow = if matches!(step.kind, Kind::Detail | Kind::Change) { " -> " } else { "" };
+            let arrow = match step.kind {
+                Kind::Detail | Kind::Change => " -> ",
+                Kind::Warning => " >> ",
+                _ => "",
+            };
             writeln!(f, "{:indent$}{arrow}{}", "", step.text)?;
             if step.kind == Kind::Bridge {
                 writeln!(f, "{:-<1$}", "", step.text.chars().count())?;

@@ -30,7 +30,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             self.tell(TraceEvent::Group { group, chosen: &chosen });
         }
         if chosen.is_empty() {
-            return self.note("no bucket of the group is live");
+            return self.note("no live bucket");
         }
         self.out.buckets.push(Arc::clone(&group.stats));
         chosen.reverse();

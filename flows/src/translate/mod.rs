@@ -534,7 +534,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             Action::Conjunction(_) | Action::Sample(_) | Action::Note(_) => {}
         }
         if let Some(before) = before {
-            self.tell_changes(before);
+            self.tell_changes(action, before);
         }
     }
 

@@ -84,11 +84,11 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         match known {
             Some(port) if port.no == in_port.no => {
                 self.reason = DropReason::NoPort;
-                self.note("NORMAL: the destination is behind the ingress port");
+                self.note("learned port is input port, dropping");
             }
             Some(port) => {
                 let targets = self.tagged(port, vlan, tci).into_iter().collect();
-                self.note("NORMAL: forwarding to the learned port");
+                self.note("forwarding to learned port");
                 self.send_all(targets);
             }
             None => {
@@ -99,7 +99,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
                     .filter(|port| port.no != in_port.no && !port.no_flood)
                     .filter_map(|port| self.tagged(port, vlan, tci))
                     .collect();
-                self.note("NORMAL: the destination is not learned: flooding");
+                self.note("no learned MAC for destination, flooding");
                 self.send_all(targets);
             }
         }

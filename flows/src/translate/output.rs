@@ -34,9 +34,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
                 self.forwarded = true;
             }
             PortNo::NONE => {}
-            port if port == self.in_port() => {
-                self.note("output to the ingress port is skipped; use in_port to hairpin")
-            }
+            port if port == self.in_port() => self.warn("skipping output to input port"),
             port => self.output_number(port),
         }
     }
@@ -67,7 +65,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             Some(port) => self.send(Target { port, tci: None }),
             None => {
                 self.reason = DropReason::NoPort;
-                self.note("the bridge has no such port");
+                self.warn("Nonexistent output port");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Watching a translation: every step is told to a [`TraceSink`]. The switch's own sink is silent and costs nothing.
 
 use super::{MacLookup, Walk};
-use crate::action::{Action, Conjunction};
+use crate::action::{Action, Conjunction, Subfield};
 use crate::bridge::{Bridge, BridgePort};
 use crate::datapath::Learned;
 use crate::field::{FIELDS, Field};
@@ -62,6 +62,8 @@ pub enum TraceEvent<'a> {
     Forked(TableId),
     /// What the step just told came to.
     Note(&'static str),
+    /// Why the step just told came to nothing.
+    Warning(&'static str),
     /// The walk is over: the packet as the tables see it.
     End(&'a FlowKey),
 }
@@ -159,6 +161,8 @@ pub enum TraceStep {
     Forked(TableId),
     /// What the step just told came to.
     Note(&'static str),
+    /// Why the step just told came to nothing.
+    Warning(&'static str),
     /// The walk is over: the packet as the tables see it.
     End(Box<FlowKey>),
 }
@@ -183,6 +187,7 @@ impl TraceSink for TraceLog {
             TraceEvent::Bucket(bucket) => TraceStep::Bucket(bucket.clone()),
             TraceEvent::Learned(learned) => TraceStep::Learned(Box::new(learned.clone())),
             TraceEvent::Note(text) => TraceStep::Note(text),
+            TraceEvent::Warning(text) => TraceStep::Warning(text),
         };
         self.steps.push((depth, step));
     }
@@ -214,17 +219,39 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
         }
     }
 
-    /// Tells which fields have another value than `before`. An action that began something new (a list, a bridge), so
-    /// that more than `depth` works are left, is told by what it began.
-    pub(super) fn tell_changes(&mut self, (before, depth): (FlowKey, usize)) {
-        if before == self.flow.key || self.stack.len() > depth {
+    /// Tells why a step came to nothing.
+    pub(super) fn warn(&mut self, text: &'static str) {
+        if S::ACTIVE {
+            self.tell(TraceEvent::Warning(text));
+        }
+    }
+
+    /// Tells which fields have another value than `before`; the field that `action` copies bits into in any case. An
+    /// action that began something new (a list, a bridge), so that more than `depth` works are left, is told by what
+    /// it began.
+    pub(super) fn tell_changes(&mut self, action: &Action, (before, depth): (FlowKey, usize)) {
+        let copied = action.copies_into().map(|dst| dst.field);
+        if before == self.flow.key && copied.is_none() || self.stack.len() > depth {
             return;
         }
         for info in FIELDS.iter().filter(|info| is_told(info.field)) {
             let (old, new) = (before.get(info.slot), self.flow.key.get(info.slot));
-            if old != new && info.prereq.holds(&self.flow.key, &mut { FlowMask::ZERO }) {
+            let told = old != new || copied == Some(info.field);
+            if told && info.prereq.holds(&self.flow.key, &mut { FlowMask::ZERO }) {
                 self.tell(TraceEvent::Changed(FieldChange { field: info.field, before: old, after: new }));
             }
+        }
+    }
+}
+
+impl Action {
+    /// Where an action puts bits that it does not say itself.
+    pub(crate) fn copies_into(&self) -> Option<Subfield> {
+        match self {
+            Self::Move { dst, .. } | Self::Pop(dst) => Some(*dst),
+            Self::Multipath(multipath) => Some(multipath.dst),
+            Self::Bundle(bundle) => bundle.dst,
+            _ => None,
         }
     }
 }

@@ -81,7 +81,7 @@ pub(super) fn labels(key: &FlowKey) -> Labels {
 /// The fields of each header that actions can set, for the packet that `key` describes.
 fn settable_fields(key: &FlowKey) -> [&'static [Field]; 3] {
     const ETH: &[Field] = &[Field::EthSrc, Field::EthDst];
-    const ARP: &[Field] = &[Field::ArpOp, Field::ArpSpa, Field::ArpTpa, Field::ArpSha, Field::ArpTha];
+    const ARP: &[Field] = &[Field::ArpSpa, Field::ArpTpa, Field::ArpOp, Field::ArpSha, Field::ArpTha];
     const IPV4: &[Field] = &[Field::IpSrc, Field::IpDst, Field::NwTos, Field::IpTtl];
     const IPV6: &[Field] = &[Field::Ipv6Src, Field::Ipv6Dst, Field::Ipv6Label, Field::NwTos, Field::IpTtl];
     const NSH: &[Field] = &[
@@ -158,6 +158,8 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
             if need == 0 {
                 continue;
             }
+            // What was sent already may be sent again, so that a field that was written whole is set whole.
+            need |= written & slot.max();
             if usize::from(slot.word) == 0 || usize::from(slot.word) >= FRAME_WORDS {
                 // What is no header field is set whole.
                 need = slot.max();
