@@ -141,6 +141,16 @@ fn every_command_of_the_page_on_flows_prints_what_it_says() {
     check("docs/flows.md");
 }
 
+#[test]
+fn every_command_of_the_page_on_groups_prints_what_it_says() {
+    check("docs/groups.md");
+}
+
+#[test]
+fn every_command_of_the_page_on_the_kubernetes_pipeline_prints_what_it_says() {
+    check("examples/pipeline/README.md");
+}
+
 /// Needs `sluiced` beside `sluice`, which building the workspace puts there.
 #[test]
 fn every_command_of_the_page_on_the_switch_prints_what_it_says() {

@@ -19,7 +19,7 @@
 //! 0 (`set_queue:4294967296`, `learn(priority=0x10)`, `dec_ttl(65536)`, `learn(limit)`), a learned value that does not fit
 //! its field, `nat` to port 0, groups above 0xffffff00, half a byte in `tlv(..)`, and `nat` or `md_type` given twice.
 //!
-//! Taken, although OVS refuses it: IPv6 masks that begin with a decimal digit, `owner=`, and OpenFlow 1.0's setters and
+//! Taken, although OVS refuses it: IPv6 masks that begin with a decimal digit, `owner=`, `drop_reason=`, and OpenFlow 1.0's setters and
 //! MPLS actions without their protocol in the match beside actions of later versions. What is more lenient in packets
 //! stands at [`parse_packet`].
 //!

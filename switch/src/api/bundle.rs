@@ -253,7 +253,7 @@ impl<'a> Reader<'a> {
         let mut change = read.value;
         if let FlowMod::Add { spec, .. } | FlowMod::Modify { spec, .. } = &mut change {
             spec.generation = asked.generation.unwrap_or(header.generation);
-            spec.drop_reason = reason;
+            spec.drop_reason = reason.or(spec.drop_reason);
         }
         if header.replace.is_some() && !matches!(change, FlowMod::Add { .. }) {
             return Err("flows that replace others are all adds".to_owned());

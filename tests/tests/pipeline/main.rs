@@ -28,16 +28,14 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// The flows as OVS reads them: without owners, which are ours.
-fn without_owners(flows: &str) -> String {
+/// The flows as OVS reads them: without owners and reasons, which are ours.
+fn without_ours(flows: &str) -> String {
     let mut out = String::new();
     for line in lines(flows) {
-        let (before, after) = line.split_once("owner=").expect("every flow of the example has an owner");
-        let after = match after.strip_prefix('"') {
-            Some(quoted) => quoted.split_once('"').expect("quotes come in pairs").1,
-            None => &after[after.find([',', ' ']).unwrap_or(after.len())..],
-        };
-        out.extend([before, after.trim_start_matches(','), "\n"]);
+        let (head, actions) = line.split_once("actions=").expect("every flow has actions");
+        let words = head.split(',').map(str::trim);
+        let theirs: Vec<_> = words.filter(|w| !w.starts_with("owner=") && !w.starts_with("drop_reason=")).collect();
+        out.extend([&theirs.join(","), " actions=", actions, "\n"]);
     }
     out
 }
@@ -53,7 +51,7 @@ fn ovs() -> Option<Ovs> {
     for meter in lines(&file("pipeline.meters")) {
         ovs.ofctl(&["add-meter", "br0", meter]);
     }
-    ovs.feed(&["--bundle", "add-flows"], &without_owners(&file("pipeline.flows")));
+    ovs.feed(&["--bundle", "add-flows"], &without_ours(&file("pipeline.flows")));
     Some(ovs)
 }
 
@@ -80,7 +78,7 @@ fn ovs_takes_the_files_and_walks_the_tables_that_the_page_lists() {
 
 /// Every packet that is followed.
 fn everything() -> impl Iterator<Item = &'static Walk> {
-    WALKS.iter().chain(DENIED.iter().map(|(walk, _)| walk)).chain([&NO_ENDPOINT])
+    WALKS.iter().chain(DENIED.iter().map(|(walk, ..)| walk)).chain([&NO_ENDPOINT])
 }
 
 /// Datapath actions without the numbers that differ from run to run, and those of meters, which OVS's datapath numbers
@@ -110,11 +108,11 @@ fn packets_walk_the_tables_that_the_page_lists() {
 }
 
 #[test]
-fn a_denied_packet_names_whose_rule_denies_it() {
+fn a_denied_packet_says_whose_rule_denies_it_and_why() {
     let model = model();
-    for (walk, owner) in DENIED {
+    for (walk, owner, reason) in DENIED {
         let last = follow(&model, walk).pop().expect("a first pass at least").translation;
-        assert!(matches!(last.verdict, Verdict::Drop(_)), "{}: {}", walk.name, last.verdict);
+        assert_eq!(last.verdict, Verdict::Drop(*reason), "{}", walk.name);
         let decider = last.decider().unwrap_or_else(|| panic!("{}: no rule matched", walk.name));
         assert_eq!(decider.spec.owner.as_str(), *owner, "{}", walk.name);
     }

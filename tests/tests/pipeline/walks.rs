@@ -1,5 +1,7 @@
 //! The packets that are followed through the example, as its README tells their ways.
 
+use sluice_flows::DropReason;
+
 /// A packet, and its way.
 pub(crate) struct Walk {
     /// Who sends what to whom.
@@ -133,8 +135,8 @@ pub(crate) const WALKS: &[Walk] = &[
     },
 ];
 
-/// Packets that do not arrive, and the owner of the rule that decides.
-pub(crate) const DENIED: &[(Walk, &str)] = &[
+/// Packets that do not arrive, the owner of the rule that decides, and its reason.
+pub(crate) const DENIED: &[(Walk, &str, DropReason)] = &[
     (
         Walk {
             name: "web-0 with another address",
@@ -143,6 +145,7 @@ pub(crate) const DENIED: &[(Walk, &str)] = &[
             passes: &[first(&[0, 1, 4, 5])],
         },
         "builtin:SpoofGuard",
+        DropReason::SpoofGuard,
     ),
     (
         Walk {
@@ -152,6 +155,7 @@ pub(crate) const DENIED: &[(Walk, &str)] = &[
             passes: &[first(&[0, 1, 2])],
         },
         "builtin:ARPSpoofGuard",
+        DropReason::SpoofGuard,
     ),
     (
         Walk {
@@ -161,6 +165,7 @@ pub(crate) const DENIED: &[(Walk, &str)] = &[
             passes: &[first(FROM_POD), new(&[10, 11, 12, 13, 14, 15, 16, 17, 18, 21])],
         },
         "np:cluster/no-metadata#1",
+        DropReason::PolicyDeny,
     ),
     (
         Walk {
@@ -170,6 +175,7 @@ pub(crate) const DENIED: &[(Walk, &str)] = &[
             passes: &[first(FROM_POD), new(&[10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20])],
         },
         "np:shop/api-egress",
+        DropReason::PolicyDefaultDeny,
     ),
     (
         Walk {
@@ -182,6 +188,7 @@ pub(crate) const DENIED: &[(Walk, &str)] = &[
             ],
         },
         "np:shop/web-ingress",
+        DropReason::PolicyDefaultDeny,
     ),
 ];
 

@@ -14,6 +14,7 @@ use crate::owner::Owner;
 use crate::port::PortNo;
 use crate::rule::{DEFAULT_PRIORITY, FlowSpec, TableId};
 use crate::text::Names;
+use crate::verdict::DropReason;
 use std::sync::Arc;
 
 /// What a line asks for.
@@ -53,6 +54,7 @@ const KEYS: &[&str] = &[
     "out_port",
     "out_group",
     "owner",
+    "drop_reason",
     "actions",
     "duration",
     "n_packets",
@@ -88,6 +90,7 @@ struct Line<'a> {
     no_packet_counts: bool,
     no_byte_counts: bool,
     owner: Option<&'a str>,
+    drop_reason: Option<DropReason>,
 }
 
 /// A line that was read.
@@ -115,6 +118,7 @@ fn read<'a>(text: Word<'a>, verb: Verb, names: &'a Names) -> Result<Read<'a>, Fa
         no_packet_counts: false,
         no_byte_counts: false,
         owner: None,
+        drop_reason: None,
     };
     let mut builder = Builder::new(names);
     let mut pairs = Pairs::new(text);
@@ -157,6 +161,15 @@ fn actions_after<'a>(pair: &Pair<'a>, pairs: &Pairs<'a>) -> Option<Word<'a>> {
         }
         Some(_) => None,
     }
+}
+
+/// Why a packet was dropped that the flow drops.
+fn drop_reason(word: Word<'_>) -> Result<DropReason, Fault> {
+    DropReason::from_name(word.text).ok_or_else(|| {
+        let names = DropReason::ALL.iter().map(|reason| reason.name());
+        let kind = ErrorKind::BadValue { what: "drop_reason", want: "a drop reason such as policy_deny" };
+        word.fault(kind).suggest(suggest::nearest(word.text, names))
+    })
 }
 
 /// The group that flows must name; none for `any`.
@@ -216,6 +229,12 @@ impl<'a> Line<'a> {
                 numeric("an owner")?;
                 let text = value.text;
                 self.owner = Some(text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text));
+            }
+            "drop_reason" => {
+                if !self.verb.has_actions() {
+                    return Err(key.fault(ErrorKind::NotAllowed("no flows are selected by drop_reason")));
+                }
+                self.drop_reason = Some(drop_reason(value)?);
             }
             "actions" | "action" => return Err(key.end().fault(ErrorKind::MissingActions)),
             _ => return Err(suggest::unknown_flow_word(key, KEYS)),
@@ -278,6 +297,7 @@ impl Read<'_> {
             send_flow_rem: self.line.send_flow_rem,
             no_packet_counts: self.line.no_packet_counts,
             no_byte_counts: self.line.no_byte_counts,
+            drop_reason: self.line.drop_reason,
             ..FlowSpec::new(
                 std::mem::take(&mut self.matches),
                 std::mem::take(&mut self.actions),

@@ -1,5 +1,6 @@
 //! Texts and how they print. Those without a remark print the same under `ovs-ofctl parse-flow`.
 
+use crate::DropReason;
 use crate::filter::FlowFilter;
 use crate::flow_mod::FlowMod;
 use crate::owner::Owner;
@@ -239,6 +240,13 @@ fn verbs_and_keys_make_flow_mods() {
     assert_eq!(read("delete"), FlowMod::Delete { filter: FlowFilter::all() });
     assert!(matches!(read("add check_overlap,actions=2"), FlowMod::Add { check_overlap: true, .. }));
     assert!(matches!(read("tcp,actions=2"), FlowMod::Add { check_overlap: false, .. }));
+}
+
+#[test]
+fn a_flow_may_say_why_it_drops() {
+    let flow = parse_flow("drop_reason=spoof_guard,priority=0,actions=drop", Names::NONE).unwrap();
+    assert_eq!(flow.drop_reason, Some(DropReason::SpoofGuard));
+    assert_eq!(parse_flow("actions=drop", Names::NONE).unwrap().drop_reason, None);
 }
 
 #[test]
