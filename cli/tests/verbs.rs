@@ -327,6 +327,63 @@ fn a_trace_of_the_running_switch_names_ports_and_rule() {
 }
 
 #[test]
+fn a_trace_offline_says_what_a_trace_of_the_running_switch_says() {
+    let switch = Switch::start();
+    switch.write("t.flows", FLOWS);
+    switch.out(&["flows", "add", "--file", "t.flows"]);
+    for packet in
+        ["in_port=p1,tcp,nw_dst=10.1.1.1,nw_ttl=64,tp_dst=80", "in_port=2,arp", "in_port=p2,ip,nw_dst=10.0.0.9"]
+    {
+        for more in [&[][..], &["-v"], &["--no-names"]] {
+            let live = switch.run(&[&["trace"], more, &[packet]].concat());
+            let ports = ["trace", "--flows", "t.flows", "--ports", "1=p1,2=p2"];
+            let offline = run(switch.folder.path(), &[&ports[..], more, &[packet]].concat(), "");
+            assert_eq!((live.code, live.err.as_str()), (offline.code, offline.err.as_str()), "{packet} {more:?}");
+            let walks = [live.out, offline.out].map(|out| without_datapath_numbers(&out));
+            assert_eq!(walks[0], walks[1], "{packet} {more:?}");
+        }
+    }
+}
+
+/// A walk without its last line if that says an output: a switch numbers its datapath's ports as it likes.
+fn without_datapath_numbers(walk: &str) -> String {
+    let ends_with_port = |line: &&str| line.starts_with("Datapath actions: ") && line.ends_with(char::is_numeric);
+    walk.lines().filter(|line| !ends_with_port(line) || line.ends_with("p2")).collect::<Vec<_>>().join("\n")
+}
+
+const CT_FLOWS: &str = "\
+tcp actions=ct(table=1,zone=7)
+table=1,tcp,ct_state=+trk+new actions=group:1
+table=1,tcp,ct_state=+trk+est actions=meter:3,output:2
+";
+
+#[test]
+fn an_offline_trace_follows_connection_tracking_by_the_script_through_groups_and_meters() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name, text| std::fs::write(folder.path().join(name), text).unwrap();
+    write("t.flows", CT_FLOWS);
+    write("t.groups", "group_id=1,type=all,bucket=output:2,bucket=dec_ttl,output:3\n");
+    write("t.meters", "# one meter\nmeter=3,pktps,bands=type=drop,rate=10\n");
+    let files = ["trace", "--flows", "t.flows", "--groups", "t.groups", "--meters", "t.meters"];
+    let trace = |more: &[&str]| {
+        let said = run(folder.path(), &[&files[..], more, &["in_port=1,tcp,nw_ttl=64"]].concat(), "");
+        assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+        said.out
+    };
+    let new = trace(&[]);
+    assert!(new.contains("resume conntrack with default ct_state=trk|new"), "{new}");
+    assert_eq!(new.lines().last(), Some("Datapath actions: 2,set(ipv4(ttl=63)),3"));
+    let known = trace(&["--ct-next", "trk,est"]);
+    assert!(known.contains("recirc(0x1) - resume conntrack with ct_state=est|trk\n"), "{known}");
+    assert_eq!(known.lines().last(), Some("Datapath actions: meter(3),2"));
+    let json: serde_json::Value = serde_json::from_str(&trace(&["-o", "json"])).unwrap();
+    let ports: Vec<_> = json["outputs"].as_array().unwrap().iter().map(|out| out["port"].as_u64().unwrap()).collect();
+    assert_eq!((ports, json["passes"].as_array().unwrap().len()), (vec![2, 3], 2));
+    assert_eq!(json["passes"][0]["datapath_actions"], "ct(zone=7),recirc(0x1)");
+    assert_eq!(json["datapath_actions"], "2,set(ipv4(ttl=63)),3");
+}
+
+#[test]
 fn ports_are_shown_added_changed_and_removed() {
     let switch = Switch::start();
     switch.out(&["ports", "add", "n1", "--type", "null", "--number", "9", "--access", "10"]);
