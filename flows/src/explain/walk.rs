@@ -282,8 +282,9 @@ impl<'a> Telling<'a> {
         }
         let (old, new) = (show_value(field, before), show_value(field, after));
         let text = format!("{}={new} (was {old})", field.info().match_name);
-        // What becomes of headers is told at the end, as the packet; registers are gone by then.
-        let header = (1..FRAME_WORDS).contains(&usize::from(field.slot().word));
+        // What becomes of headers is told at the end, as the packet; registers are gone by then. That the packet is
+        // untracked is told in words.
+        let header = (1..FRAME_WORDS).contains(&usize::from(field.slot().word)) || field.info().name.starts_with("ct_");
         self.add(works, if header { Kind::Change } else { Kind::Detail }, text);
     }
 
