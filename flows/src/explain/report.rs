@@ -262,6 +262,9 @@ impl Making<'_> {
             if index + 1 == count {
                 _ = write!(out, "Verdict: {}", self.report.verdict);
                 if let Verdict::Drop(reason) = self.report.verdict {
+                    if let Some(rule) = self.report.rule.as_ref().filter(|rule| rule.drop_reason() == reason) {
+                        _ = write!(out, " by {}", rule.spec.owner);
+                    }
                     _ = write!(out, ":{}", reason.explanation());
                 }
                 out.push('\n');

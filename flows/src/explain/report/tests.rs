@@ -85,17 +85,19 @@ fn the_walk_ends_with_megaflow_verdict_and_datapath_actions() {
 }
 
 #[test]
-fn a_drop_says_its_reason() {
-    for (flows, packet, reason) in [
-        ("ip actions=drop", "in_port=1,ip", DropReason::RuleDrop),
-        ("arp actions=output:2", "in_port=1,ip", DropReason::NoRule),
-        ("actions=output:2", "in_port=7,ip", DropReason::NoPort),
-        ("actions=output:3", "in_port=1,ip", DropReason::PortDown),
+fn a_drop_says_its_reason_and_whose_rule_it_was() {
+    for (flows, packet, reason, whose) in [
+        ("ip actions=drop", "in_port=1,ip", DropReason::RuleDrop, " by file:t.flows:1"),
+        ("owner=np:a/b,drop_reason=policy_deny,actions=drop", "in_port=1,ip", DropReason::PolicyDeny, " by np:a/b"),
+        ("arp actions=output:2", "in_port=1,ip", DropReason::NoRule, ""),
+        ("ip actions=resubmit(,1)", "in_port=1,ip", DropReason::NoRule, ""),
+        ("actions=output:2", "in_port=7,ip", DropReason::NoPort, ""),
+        ("actions=output:3", "in_port=1,ip", DropReason::PortDown, ""),
     ] {
         let report = trace(flows, packet);
         assert_eq!(report.verdict, Verdict::Drop(reason));
         assert_eq!(report.walk.lines().last(), Some("Datapath actions: drop"), "{}", report.walk);
-        assert!(report.walk.contains(&format!("\nVerdict: drop ({reason}): ")), "{}", report.walk);
+        assert!(report.walk.contains(&format!("\nVerdict: drop ({reason}){whose}: ")), "{}", report.walk);
     }
 }
 
