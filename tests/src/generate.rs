@@ -4,17 +4,18 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, RngExt, SeedableRng};
 use sluice_flows::action::{Action, ControllerAction, ModAction, Subfield};
-use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, Model, VlanMode};
+use sluice_flows::bridge::{Bridge, BridgeId, Model};
 use sluice_flows::field::{FIELDS, Field, Format, Maskable};
 use sluice_flows::key::{FRAG_ANY, FRAG_LATER, FlowKey, VLAN_PRESENT, slot};
 use sluice_flows::rule::{FlowSpec, Millis, Rule, TableId};
-use sluice_flows::table::Tables;
 use sluice_flows::{DpPort, Match, Owner, PortNo};
 use std::sync::Arc;
 
+mod actions;
 mod dialect;
-
-pub use dialect::{Dialect, flow, packet_like, without};
+pub mod language;
+pub mod program;
+pub mod words;
 
 /// Ports of a generated bridge: 1 to this; the last is down.
 pub const PORTS: u16 = 5;
@@ -48,41 +49,20 @@ pub fn dp_port(bridge: u16, no: u16) -> DpPort {
 /// priorities in each. The datapath number of port P of bridge B is 10 x B + P.
 pub fn model(rng: &mut StdRng, rules: usize) -> Model {
     let flows = [(); 2].map(|()| prioritised(rng, rules, rule));
-    model_of(&flows, false)
+    model_of(&flows)
 }
 
-/// A model as of [`model`] with these flows; with the bridges' own ports if `local`.
-pub fn model_of(flows: &[Vec<FlowSpec>; 2], local: bool) -> Model {
-    let mut model = Model::default();
+/// A model as of [`model`] with these flows.
+pub fn model_of(flows: &[Vec<FlowSpec>; 2]) -> Model {
+    let mut model = program::bare_model(false);
     for (id, flows) in [BridgeId(0), BridgeId(1)].into_iter().zip(flows) {
-        let ports = (1..=PORTS).chain(local.then_some(PortNo::LOCAL.0)).map(|no| bridge_port(id, no));
-        let mut tables = Tables::default();
+        let mut bridge = Bridge::clone(model.bridge(id).expect("bridges are there"));
         for flow in flows {
-            tables.insert(Arc::new(Rule::new(flow.clone(), Millis(0))));
+            bridge.tables.insert(Arc::new(Rule::new(flow.clone(), Millis(0))));
         }
-        let ports = ports.map(|p| (p.no, Arc::new(p))).collect();
-        let bridge = Bridge { ports, tables, ..Bridge::new(id, format!("br{}", id.0)) };
-        model.ports.extend(bridge.ports.values().map(|p| (p.dp, (id, p.no))));
         model.bridges.insert(id, Arc::new(bridge));
     }
     model
-}
-
-fn bridge_port(bridge: BridgeId, no: u16) -> BridgePort {
-    let peer = match (bridge.0, no) {
-        (0, PATCH) => Some((BridgeId(1), PortNo(1))),
-        (1, 1) => Some((BridgeId(0), PortNo(PATCH))),
-        _ => None,
-    };
-    BridgePort {
-        no: PortNo(no),
-        name: format!("p{no}").into(),
-        dp: dp_port(bridge.0, no),
-        vlan: VlanMode::default(),
-        up: no != PORTS,
-        no_flood: no == 3,
-        peer,
-    }
 }
 
 /// As many flows as `count`, with the priorities 1 to `count` in random order.

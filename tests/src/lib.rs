@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "this crate is test code: a panic is a failed test")]
 
+pub mod events;
 pub mod generate;
 pub mod host;
 pub mod interpreter;

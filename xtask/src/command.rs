@@ -15,6 +15,21 @@ pub(crate) fn cargo(args: &[&str]) -> Result<()> {
     run(Path::new(env!("CARGO")), args)
 }
 
+/// Runs cargo with more in its environment.
+pub(crate) fn cargo_with(environment: &[(&str, &str)], args: &[&str]) -> Result<()> {
+    let program = Path::new(env!("CARGO"));
+    let set: Vec<String> = environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    eprintln!("$ {} cargo {}", set.join(" "), args.join(" "));
+    let status = Command::new(program)
+        .args(args)
+        .envs(environment.iter().copied())
+        .current_dir(root())
+        .status()
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    ensure!(status.success(), "`cargo {}` failed ({status})", args.join(" "));
+    Ok(())
+}
+
 /// Runs a script of the repository.
 pub(crate) fn script(path: &str, args: &[&str]) -> Result<()> {
     run(&root().join(path), args)

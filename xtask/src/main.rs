@@ -5,7 +5,7 @@ mod layering;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use command::{cargo, script, sluice};
+use command::{cargo, cargo_with, script, sluice};
 use std::process::ExitCode;
 
 /// Repository chores. Every one runs from any folder of the checkout.
@@ -22,6 +22,12 @@ enum Chore {
     Hello,
     /// Install what the tests need, then run every check and every test: what CI runs.
     Test,
+    /// The suites that take long: 2,000 random programs beside Open vSwitch, more random programs and longer fuzzing.
+    Nightly {
+        /// Seed of the first random program beside Open vSwitch.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
     /// Format, lints and layering only; installs nothing.
     Check,
     /// Check which crate may depend on which.
@@ -55,6 +61,7 @@ fn run(chore: Chore) -> Result<()> {
             test()?;
             hello()
         }
+        Chore::Nightly { seed } => nightly(seed),
         Chore::Check => check(),
         Chore::Layering => layering::check(),
         Chore::Setup => setup(),
@@ -84,6 +91,21 @@ fn check() -> Result<()> {
 fn test() -> Result<()> {
     cargo(&["build", "--workspace", "--bins", "--locked"])?;
     cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])
+}
+
+/// Programs beside Open vSwitch, programs beside the interpreter, and cases of each property test.
+const NIGHTLY: [(&str, &str); 3] =
+    [("SLUICE_DIFF_TABLES", "2000"), ("SLUICE_PROGRAMS", "10000"), ("PROPTEST_CASES", "20000")];
+
+fn nightly(seed: u64) -> Result<()> {
+    setup()?;
+    let seed = seed.to_string();
+    let environment = [&NIGHTLY[..], &[("SLUICE_DIFF_SEED", seed.as_str())]].concat();
+    let suites = ["--test", "ovs_differential", "--test", "translation"];
+    let beside =
+        cargo_with(&environment, &[&["test", "--release", "--locked", "-p", "sluice-tests"][..], &suites].concat());
+    let properties = cargo_with(&environment, &["test", "--release", "--locked", "-p", "sluice-flows"]);
+    beside.and(properties)
 }
 
 fn setup() -> Result<()> {

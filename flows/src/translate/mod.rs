@@ -333,10 +333,14 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         deepens
     }
 
-    /// `exit`: ends every list up to the innermost one that works on a copy of the packet.
+    /// `exit`: ends every list up to the innermost one that works on a copy of the packet. As in OVS, and unlike what its
+    /// manual says, the action set is not done either.
     fn exit(&mut self) {
         while let Some(Work::Actions { .. } | Work::Outputs(_) | Work::Buckets { .. }) = self.stack.last() {
             self.pop_list();
+        }
+        if let Some(Work::ActionSet) = self.stack.last() {
+            self.stack.pop();
         }
     }
 

@@ -41,6 +41,10 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
 
     /// Sends at most `max_len` bytes of the packet.
     pub(super) fn output_truncated(&mut self, port: PortNo, max_len: u32, at: At<'a>) {
+        // As in OVS, a packet is cut for ports that lead out of the switch only.
+        if self.bridge.ports.get(&port).is_none_or(|port| port.peer.is_some()) {
+            return self.note("only a port that leads out of the switch takes a part of a packet");
+        }
         let sent = self.out.actions.len();
         self.output(port, at);
         // Only a port takes a part; whatever else comes of the packet is whole.

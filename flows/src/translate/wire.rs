@@ -63,12 +63,16 @@ pub(super) const fn is_mpls(eth_type: u16) -> bool {
     matches!(eth_type, ETH_TYPE_MPLS | ETH_TYPE_MPLS_MCAST)
 }
 
-/// The label stack entries of the packet that the key has room for: up to the bottom of the stack, at most three.
+/// The label stack entries of the packet that the key has room for: up to the bottom of the stack, at most three. An
+/// entry of all zeros is one that is not there, as in OVS.
 pub(super) fn labels(key: &FlowKey) -> Labels {
     let mut labels = Labels::new();
     if is_mpls(key.get(slot::ETH_TYPE) as u16) {
         for slot in LABEL_SLOTS {
             let entry = key.get(slot) as u32;
+            if entry == 0 {
+                break;
+            }
             labels.push(entry);
             if entry & LABEL_BOTTOM != 0 {
                 break;

@@ -1,25 +1,29 @@
-//! One case: two tables and a packet, what OVS makes of them and what we do.
+//! One case: a program and a packet, what OVS makes of them and what we do.
 
-use crate::odp;
-use crate::ovs::{BRIDGES, Ovs};
+use crate::odp::Trace;
+use crate::ovs::Ovs;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use sluice_flows::action::Action;
-use sluice_flows::bridge::Model;
-use sluice_flows::datapath::Translation;
-use sluice_flows::key::{FRAG_LATER, FlowKey, PacketKey, Slot, VLAN_PRESENT, slot};
+use sluice_flows::bridge::{BridgeId, Model};
+use sluice_flows::datapath::{Effect, Translation};
+use sluice_flows::field::Field;
+use sluice_flows::key::{CT_EST, CT_NEW, CT_RPL, CT_TRK, FRAG_LATER, FlowKey, PacketKey, Slot, VLAN_PRESENT, slot};
 use sluice_flows::packet::compose::compose;
 use sluice_flows::packet::extract;
 use sluice_flows::rule::FlowSpec;
-use sluice_flows::text::{Names, show_datapath_actions, show_flow, show_packet};
-use sluice_flows::translate::{NoMacs, NoTrace, translate};
+use sluice_flows::text::{Names, parse_flow, show_datapath_actions, show_flow};
 use sluice_flows::{DpPort, DropReason, PortNo, Verdict};
-use sluice_tests::generate::{self, Dialect, PORTS, dp_port, model_of};
-use sluice_tests::interpreter::{self, Sent};
+use sluice_tests::events::{Event, STAGES, Switch, Wire, tidied};
+use sluice_tests::generate::language::{Version, packet_like};
+use sluice_tests::generate::program::Program;
+use sluice_tests::generate::{PORTS, dp_port, words};
+use sluice_tests::interpreter;
 use std::fmt::{self, Write};
 
-/// Flows of both bridges.
-pub(crate) type Flows = [Vec<FlowSpec>; BRIDGES as usize];
+/// What the connection tracker is made to say of every packet, in both languages.
+pub(crate) const CT_STATES: [(&str, u8); 3] =
+    [("trk,new", CT_TRK | CT_NEW), ("trk,est", CT_TRK | CT_EST), ("trk,est,rpl", CT_TRK | CT_EST | CT_RPL)];
 
 /// A packet in both languages.
 #[derive(Clone, Debug)]
@@ -27,78 +31,61 @@ pub(crate) struct Packet {
     /// What we translate.
     pub(crate) key: FlowKey,
     /// The flow string that OVS is given.
-    flow: String,
+    pub(crate) flow: String,
     /// The frame that OVS is given beside it, in hexadecimal.
-    frame: Option<String>,
+    pub(crate) frame: Option<String>,
+    /// Which of [`CT_STATES`] the tracker says.
+    pub(crate) ct: usize,
 }
 
 impl Packet {
-    /// A random packet, often one of `few`: as a flow string that OVS can read, or as a frame.
-    pub(crate) fn random(rng: &mut StdRng, few: &[FlowKey]) -> Self {
-        let key = loop {
-            let key = generate::packet_like(rng, few);
-            // OVS takes what stands behind the IP header of a later ICMP fragment for an ICMP header, and writes there.
-            let icmp = matches!(key.get(slot::IP_PROTO), 1 | 58);
-            if !(icmp && key.get(slot::IP_FRAG) as u8 & FRAG_LATER != 0) {
-                break key;
-            }
-        };
-        // A flow string can say one tag of TPID 0x8100 and no more.
-        let sayable = key.get(slot::INNER_VLAN_TCI) == 0 && matches!(key.get(slot::VLAN_TPID), 0 | 0x8100);
-        if sayable && rng.random_bool(0.5) {
-            return Self { flow: flow_string(&key), frame: None, key };
-        }
-        let in_port = key.get(slot::IN_PORT);
-        let frame = compose(&key, &[0; 32]);
+    /// A packet that OVS gets as a flow string.
+    pub(crate) fn of(key: FlowKey, ct: usize) -> Self {
+        Self { flow: words::packet(&key).join(","), frame: None, key, ct }
+    }
+
+    /// A packet that OVS gets as a frame.
+    pub(crate) fn framed(in_port: u32, bytes: &[u8], ct: usize) -> Self {
         let mut read = PacketKey::ZERO;
-        extract(&frame, in_port as u32, &mut read);
-        let key = FlowKey::from(&read);
-        let frame = frame.iter().fold(String::new(), |mut hex, byte| {
+        extract(bytes, in_port, &mut read);
+        let frame = bytes.iter().fold(String::new(), |mut hex, byte| {
             let _ = write!(hex, "{byte:02x}");
             hex
         });
-        Self { key, flow: format!("in_port={in_port}"), frame: Some(frame) }
+        Self { key: FlowKey::from(&read), flow: format!("in_port={in_port}"), frame: Some(frame), ct }
     }
-}
 
-impl fmt::Display for Packet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", show_packet(&self.key, Names::NONE))?;
-        match &self.frame {
-            Some(frame) => write!(f, "\n  as the frame {frame}"),
-            None => write!(f, "\n  as the flow  {}", self.flow),
-        }
-    }
-}
-
-/// The packet as we print it, in the words that OVS reads packets in: of those for ports it takes the generic ones for
-/// TCP only, and the words for a second tag that it prints it does not read.
-fn flow_string(key: &FlowKey) -> String {
-    let text = show_packet(key, Names::NONE).to_string();
-    let protocol = text.split(',').next().unwrap_or_default().trim_end_matches('6').to_owned();
-    let kind = key.get(slot::TP_SRC);
-    let words = text.split(',').filter_map(|word| {
-        let (name, value) = word.split_once('=').unwrap_or((word, ""));
-        let name = match (name, protocol.as_str()) {
-            ("vlan_tci1", _) => return None,
-            ("nd_tll", _) if kind == 135 => return None,
-            ("nd_sll", _) if kind == 136 => return None,
-            ("tp_src", "udp" | "sctp") => format!("{protocol}_src"),
-            ("tp_dst", "udp" | "sctp") => format!("{protocol}_dst"),
-            ("icmp_type", "icmp") if text.starts_with("icmp6") => "icmpv6_type".to_owned(),
-            ("icmp_code", "icmp") if text.starts_with("icmp6") => "icmpv6_code".to_owned(),
-            _ => return Some(word.to_owned()),
+    /// A random packet, often one of `few`: as a flow string that OVS can read, or as a frame if they may be.
+    pub(crate) fn random(rng: &mut StdRng, few: &[FlowKey], frames: bool) -> Self {
+        let key = loop {
+            let key = packet_like(rng, few);
+            // OVS takes what stands behind the IP header of a later ICMP fragment for an ICMP header, and writes there.
+            let icmp = matches!(key.get(slot::IP_PROTO), 1 | 58);
+            let two = key.get(slot::INNER_VLAN_TCI) != 0 || !matches!(key.get(slot::VLAN_TPID), 0 | 0x8100);
+            if !(icmp && key.get(slot::IP_FRAG) as u8 & FRAG_LATER != 0) && (frames || !two) {
+                break key;
+            }
         };
-        Some(format!("{name}={value}"))
-    });
-    words.collect::<Vec<_>>().join(",")
+        let ct = rng.random_range(0..CT_STATES.len());
+        // A flow string can say one tag of TPID 0x8100 and no more.
+        let sayable = key.get(slot::INNER_VLAN_TCI) == 0 && matches!(key.get(slot::VLAN_TPID), 0 | 0x8100);
+        let frame = key.packet().0[15..].iter().all(|word| *word == 0) && !mpls(&key);
+        if sayable && (!frames || !frame || rng.random_bool(0.5)) {
+            return Self::of(key, ct);
+        }
+        Self::framed(key.get(slot::IN_PORT) as u32, &compose(&key, &[0; 32]), ct)
+    }
 }
 
-/// Two tables and a packet.
+fn mpls(key: &FlowKey) -> bool {
+    matches!(key.get(slot::ETH_TYPE), 0x8847 | 0x8848)
+}
+
+/// A program and a packet.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
-    pub(crate) dialect: Dialect,
-    pub(crate) flows: Flows,
+    pub(crate) version: Version,
+    pub(crate) program: Program,
     pub(crate) packet: Packet,
 }
 
@@ -107,6 +94,8 @@ pub(crate) struct Case {
 pub(crate) struct Difference {
     theirs: String,
     ours: String,
+    /// All that OVS says.
+    pub(crate) trace: String,
 }
 
 impl fmt::Display for Difference {
@@ -115,128 +104,263 @@ impl fmt::Display for Difference {
     }
 }
 
-impl fmt::Display for Case {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, flows) in self.flows.iter().enumerate() {
-            writeln!(f, "flows of br{i} ({:?}):", self.dialect)?;
-            for line in lines(flows) {
-                writeln!(f, "  {line}")?;
-            }
-        }
-        write!(f, "packet: {}", self.packet)
-    }
-}
-
-/// Flows as OVS reads them.
-pub(crate) fn lines(flows: &[FlowSpec]) -> Vec<String> {
-    flows.iter().map(|flow| show_flow(flow, None, Names::NONE).to_string()).collect()
-}
-
 /// What came of a packet on both sides.
+#[derive(Default)]
 pub(crate) struct Outcome {
     /// It left by some port, the controller's aside.
     pub(crate) sent: bool,
     /// It went round in circles.
     pub(crate) looped: bool,
+    /// It went through the connection tracker, or on in other passes.
+    pub(crate) resumed: bool,
+    /// Flows that it made were compared.
+    pub(crate) learned: bool,
     /// OVS may do otherwise for a reason that is known: it was not compared.
     pub(crate) excused: bool,
     /// What is different.
     pub(crate) difference: Option<Difference>,
 }
 
-/// Gives the packet to OVS, which has the flows already, and to us.
-pub(crate) fn compare(ovs: &mut Ovs, flows: &Flows, packet: &Packet) -> Outcome {
-    let model = model_of(flows, true);
-    let ours = translate(&model, &NoMacs, DpPort(packet.key.get(slot::IN_PORT) as u32), &packet.key, &mut NoTrace);
-    let looped = ours.verdict == Verdict::Drop(DropReason::Loop);
-    let sent = ours.verdict == Verdict::Forward;
-    let (theirs, theirs_text) = match ovs.trace(&packet.flow, packet.frame.as_deref()) {
-        Ok(trace) => read_trace(ovs, &trace, &packet.key),
-        Err(error) => (Err(error.clone()), error),
+/// Gives the packet to OVS, which has the program already, and to us.
+pub(crate) fn compare(ovs: &mut Ovs, model: &Model, packet: &Packet) -> Outcome {
+    let (state, bits) = CT_STATES[packet.ct];
+    let mut switch = Switch::new(model, bits);
+    let events = switch.process(&packet.key);
+    let first = &switch.translations[0].1;
+    let looped = switch.translations.iter().any(|(_, t)| t.verdict == Verdict::Drop(DropReason::Loop));
+    let sent = switch.translations.iter().any(|(_, t)| t.verdict == Verdict::Forward);
+    let text = match ovs.trace(&packet.flow, state, packet.frame.as_deref()) {
+        Ok(text) => text,
+        Err(error) => error,
     };
-    let unordered = floods(&ours);
-    let mine = interpreter::apply(&ours.actions, &packet.key);
-    let blind = left_alone(&packet.key, &mine);
-    let normal = |sent: Vec<Sent>| normal(without(sent, blind), unordered);
-    let mine = normal(mine);
-    let theirs_loop = theirs_text.contains("Translation failed");
+    let trace = Trace::read(&text);
+    let theirs = trace.events(&packet.key, bits).and_then(|events| renumbered(ovs, events));
+    let unordered = switch.translations.iter().any(|(_, t)| floods(t));
+    let view = View { blind: left_alone(&packet.key, &events), unordered };
     // When the second bridge goes round in circles, OVS gives up the walk there, and the first goes on.
-    let peer_loop = looped && ours.rules.iter().any(|rule| flows[1].contains(&rule.spec));
-    let excused = peer_loop || loses_tags(&model, &packet.key);
-    let same = excused || looped == theirs_loop && theirs.is_ok_and(|theirs| normal(theirs) == mine);
+    let crossed = switch.translations.iter().any(|(_, t)| !t.patched.is_empty());
+    let peer_loop = looped && (crossed || enters_peer(model, first));
+    let endless = switch.translations.len() >= STAGES;
+    let excused = peer_loop || endless || loses_tags(model, &packet.key, bits);
+    let same = match &theirs {
+        Ok(theirs) => {
+            let [theirs, ours] = [theirs, &events].map(|events| view.normal(&tidied(without_down(events))));
+            looped == trace.failed && view.same(&theirs, &ours)
+        }
+        Err(_) => false,
+    };
+    let difference = (!same && !excused).then(|| Difference {
+        theirs: match theirs {
+            Ok(_) => format!("{}{}", trace.actions(), if trace.failed { " (failed)" } else { "" }),
+            Err(error) => format!("{} ({error})", trace.actions()),
+        },
+        ours: shown(&switch),
+        trace: text.clone(),
+    });
+    Outcome { sent, looped, excused, difference, learned: false, resumed: switch.translations.len() > 1 }
+}
+
+/// Our datapath actions of every pass.
+pub(crate) fn shown(switch: &Switch<'_>) -> String {
+    let passes = switch.translations.iter();
+    let passes = passes.map(|(key, t)| format!("{} ({})", show_datapath_actions(&t.actions, key, |_| None), t.verdict));
+    passes.collect::<Vec<_>>().join(" | ")
+}
+
+/// Compares the first flow that the packet makes: OVS is told to do what it does for a packet, and has the flow then.
+pub(crate) fn compare_learned(ovs: &mut Ovs, model: &Model, packet: &Packet) -> Outcome {
+    let mut switch = Switch::new(model, CT_STATES[packet.ct].1);
+    switch.process(&packet.key);
+    let ours = switch.translations[0].1.effects.iter().find_map(|effect| match effect {
+        Effect::Learn(learned) => Some(&learned.spec),
+        Effect::FinTimeout { .. } => None,
+    });
+    let Some(ours) = ours else { return Outcome::default() };
+    let text = match ovs.trace(&packet.flow, CT_STATES[packet.ct].0, Some("-generate")) {
+        Ok(text) => text,
+        Err(error) => error,
+    };
+    let trace = Trace::read(&text);
+    let theirs = trace.learned.first().copied().unwrap_or("nothing learned");
+    let read = read_learned(theirs);
+    let same = read.as_ref().is_ok_and(|theirs| {
+        let plain = |spec: &FlowSpec| FlowSpec { owner: sluice_flows::Owner::user(), generation: 0, ..spec.clone() };
+        plain(theirs) == plain(ours)
+    });
     let difference = (!same).then(|| Difference {
-        theirs: theirs_text,
-        ours: format!("{} ({})", show_datapath_actions(&ours.actions, &packet.key, |_| None), ours.verdict),
+        theirs: theirs.to_owned() + &read.err().map(|e| format!(" ({e})")).unwrap_or_default(),
+        ours: show_flow(ours, None, Names::NONE).to_string(),
+        trace: text.clone(),
     });
-    Outcome { sent, looped, excused, difference }
+    Outcome { learned: true, difference, ..Outcome::default() }
 }
 
-/// What left according to a trace of OVS, and the lines that say so.
-fn read_trace(ovs: &Ovs, trace: &str, packet: &FlowKey) -> (Result<Vec<Sent>, String>, String) {
-    const ACTIONS: &str = "Datapath actions: ";
-    let last = trace.lines().find_map(|line| line.strip_prefix(ACTIONS)).unwrap_or("");
-    let failed = trace.lines().find(|line| line.starts_with("Translation failed")).unwrap_or("");
-    let sent = odp::apply(last, packet).and_then(|sent| {
-        let known = sent.into_iter().map(|(port, key)| match port {
-            DpPort(0) => Ok((port, key)),
-            DpPort(number) => match ovs.port(number) {
-                Some(port) => Ok((DpPort(port), key)),
-                None => Err(format!("no port has the datapath number {number}")),
-            },
-        });
-        known.collect()
+/// A flow as a trace of OVS says that it was made.
+fn read_learned(text: &str) -> Result<FlowSpec, String> {
+    let (head, actions) = text.split_once("actions=").unwrap_or((text, "drop"));
+    let head = head.replace(" idle=", " idle_timeout=").replace(" hard=", " hard_timeout=");
+    let text = format!("{} actions={actions}", head.trim_end());
+    parse_flow(&text, Names::NONE).map(|read| read.value).map_err(|error| error.to_string())
+}
+
+/// The events with the ports and meters of the model.
+fn renumbered(ovs: &Ovs, events: Vec<Event>) -> Result<Vec<Event>, String> {
+    let all = events.into_iter().map(|event| {
+        Ok(match event {
+            Event::Output { port, max_len, packet } => {
+                let number = ovs.port(port.0).ok_or_else(|| format!("no port has the number {}", port.0))?;
+                Event::Output { port: DpPort(number), max_len, packet }
+            }
+            Event::Meter(number) => Event::Meter(Ovs::meter(number).1),
+            Event::Controller { reason, controller, max_len, cookie, meter, packet } => {
+                let meter = meter.map(|number| Ovs::meter(number).1);
+                Event::Controller { reason, controller, max_len, cookie, meter, packet }
+            }
+            Event::Copy(inner) => Event::Copy(renumbered(ovs, inner)?),
+            Event::Length { len, larger, otherwise } => {
+                Event::Length { len, larger: renumbered(ovs, larger)?, otherwise: renumbered(ovs, otherwise)? }
+            }
+            other => other,
+        })
     });
-    // OVS leaves it to the datapath to drop what is sent to a port that is down.
+    all.collect()
+}
+
+/// How events are looked at, so that what does not matter does not show.
+struct View {
+    /// Fields that are not compared.
+    blind: &'static [Slot],
+    /// OVS floods in hash order.
+    unordered: bool,
+}
+
+impl View {
+    /// The events in an order that does not depend on OVS's. Ports that get the same packet one after the other are
+    /// sorted; all events if the packet is flooded, as others may come in between through a patch port.
+    fn normal(&self, events: &[Event]) -> Vec<Event> {
+        let mut all: Vec<Event> = events.iter().map(|event| self.seen(event)).collect();
+        if self.unordered {
+            all.sort();
+        } else {
+            all.chunk_by_mut(alike).for_each(<[Event]>::sort);
+        }
+        all
+    }
+
+    fn seen(&self, event: &Event) -> Event {
+        match event.clone() {
+            Event::Output { port, max_len, packet } => Event::Output { port, max_len, packet: self.wire(packet) },
+            Event::Controller { reason, controller, max_len, cookie, meter, packet } => {
+                Event::Controller { reason, controller, max_len, cookie, meter, packet: self.wire(packet) }
+            }
+            Event::Ct { request, packet } => Event::Ct { request, packet: self.wire(packet) },
+            Event::Copy(inner) => Event::Copy(self.normal(&inner)),
+            Event::Length { len, larger, otherwise } => {
+                Event::Length { len, larger: self.normal(&larger), otherwise: self.normal(&otherwise) }
+            }
+            other => other,
+        }
+    }
+
+    fn wire(&self, mut wire: Wire) -> Wire {
+        for slot in self.blind {
+            let mut key = FlowKey::ZERO;
+            key.0[..wire.0.len()].copy_from_slice(&wire.0);
+            key.set(*slot, 0);
+            wire.0.copy_from_slice(&key.packet().0);
+        }
+        wire
+    }
+
+    /// Whether both sides do the same, as far as theirs was followed.
+    fn same(&self, theirs: &[Event], ours: &[Event]) -> bool {
+        let lost = |event: &Event| *event == Event::Lost;
+        if let Some(end) = theirs.iter().position(lost) {
+            return self.unordered || ours.len() >= end && self.same(&theirs[..end], &ours[..end]);
+        }
+        theirs.len() == ours.len()
+            && theirs.iter().zip(ours).all(|(a, b)| match (a, b) {
+                (Event::Copy(a), Event::Copy(b)) => self.same(a, b),
+                (
+                    Event::Length { len: a, larger: a_larger, otherwise: a_otherwise },
+                    Event::Length { len: b, larger: b_larger, otherwise: b_otherwise },
+                ) => a == b && self.same(a_larger, b_larger) && self.same(a_otherwise, b_otherwise),
+                (a, b) => a == b,
+            })
+    }
+}
+
+/// The events without what is sent to ports that are down: OVS leaves it to the datapath to drop it.
+fn without_down(events: &[Event]) -> Vec<Event> {
     let down = [dp_port(0, PORTS), dp_port(1, PORTS)];
-    let sent = sent.map(|sent: Vec<Sent>| sent.into_iter().filter(|(port, _)| !down.contains(port)).collect());
-    (sent, format!("{last} {failed}"))
+    let up = events.iter().filter(|event| !matches!(event, Event::Output { port, .. } if down.contains(port)));
+    let all = up.map(|event| match event {
+        Event::Copy(inner) => Event::Copy(without_down(inner)),
+        Event::Length { len, larger, otherwise } => {
+            Event::Length { len: *len, larger: without_down(larger), otherwise: without_down(otherwise) }
+        }
+        other => other.clone(),
+    });
+    all.collect()
 }
 
-/// Whether any rule on the packet's way may have sent it to several ports at once.
+fn alike(a: &Event, b: &Event) -> bool {
+    match (a, b) {
+        (Event::Output { packet: a, max_len: None, .. }, Event::Output { packet: b, max_len: None, .. }) => a == b,
+        _ => false,
+    }
+}
+
+/// Whether any rule on the packet's way, or a group that it may go through, may have sent it to several ports at once.
 fn floods(translation: &Translation) -> bool {
-    let many = |port: &PortNo| matches!(*port, PortNo::FLOOD | PortNo::ALL | PortNo::NORMAL);
-    translation.rules.iter().flat_map(|rule| rule.spec.actions.iter()).any(|action| match action {
-        Action::Output(port) => many(port),
+    translation.rules.iter().any(|rule| many(&rule.spec.actions))
+}
+
+fn many(actions: &[Action]) -> bool {
+    actions.iter().any(|action| match action {
+        Action::Output(port) => matches!(*port, PortNo::FLOOD | PortNo::ALL | PortNo::NORMAL),
         Action::OutputField(_) => true,
+        Action::Clone(list) | Action::WriteActions(list) => many(list),
         _ => false,
     })
 }
 
+/// Whether a rule of the second bridge matched.
+fn enters_peer(model: &Model, translation: &Translation) -> bool {
+    let peer = model.bridge(BridgeId(1));
+    let there = |spec: &FlowSpec| {
+        peer.is_some_and(|bridge| bridge.tables.get_strict(spec.table, spec.priority, &spec.matches).is_some())
+    };
+    translation.rules.iter().any(|rule| there(&rule.spec))
+}
+
 /// Whether OVS loses tags of this packet that we keep: of two tags, it takes off one that NORMAL meets with VLAN 0 and
 /// priority 0, or that a write to the TCI empties, and all tags behind that one.
-fn loses_tags(model: &Model, packet: &FlowKey) -> bool {
+fn loses_tags(model: &Model, packet: &FlowKey, ct_state: u8) -> bool {
     let empty = |tci: u128| tci & u128::from(VLAN_PRESENT) == 0 || tci == VLAN_PRESENT.into();
-    interpreter::at_implied_pops(model, packet).iter().any(|key| {
+    interpreter::at_implied_pops(model, packet, ct_state).iter().any(|key| {
         let (outer, inner) = (key.get(slot::VLAN_TCI), key.get(slot::INNER_VLAN_TCI));
         inner != 0 && (empty(outer) || empty(inner))
     })
 }
 
 /// The fields of an ARP packet whose opcode has become 0: OVS leaves it alone.
-fn left_alone(packet: &FlowKey, sent: &[Sent]) -> &'static [Slot] {
+fn left_alone(packet: &FlowKey, events: &[Event]) -> &'static [Slot] {
     let arp = matches!(packet.get(slot::ETH_TYPE), 0x0806 | 0x8035);
-    if arp && sent.iter().any(|(_, key)| key.get(slot::IP_PROTO) == 0) {
+    if arp && events.iter().any(without_opcode) {
         &[slot::IP_PROTO, slot::IP_SRC, slot::IP_DST, slot::ARP_SHA, slot::ARP_THA]
     } else {
         &[]
     }
 }
 
-fn without(mut sent: Vec<Sent>, slots: &[Slot]) -> Vec<Sent> {
-    for slot in slots {
-        sent.iter_mut().for_each(|(_, key)| key.set(*slot, 0));
+fn without_opcode(event: &Event) -> bool {
+    match event {
+        Event::Output { packet, .. } | Event::Controller { packet, .. } | Event::Ct { packet, .. } => {
+            packet.0[usize::from(Field::ArpOp.slot().word)] >> Field::ArpOp.slot().shift == 0
+        }
+        Event::Copy(inner) => inner.iter().any(without_opcode),
+        Event::Length { larger, otherwise, .. } => larger.iter().chain(otherwise).any(without_opcode),
+        Event::Meter(_) | Event::Lost => false,
     }
-    sent
-}
-
-/// What left in an order that does not depend on OVS's: it floods in hash order. Ports that get the same packet one
-/// after the other are sorted; all of them if the packet is flooded, as other packets may come in between through a
-/// patch port.
-fn normal(mut sent: Vec<Sent>, unordered: bool) -> Vec<Sent> {
-    if unordered {
-        sent.sort_by_key(|(port, key)| (key.0, *port));
-    } else {
-        sent.chunk_by_mut(|(_, a), (_, b)| a == b).for_each(|run| run.sort_by_key(|(port, _)| *port));
-    }
-    sent
 }

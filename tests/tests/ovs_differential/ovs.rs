@@ -1,7 +1,9 @@
 //! A private Open vSwitch on its dummy datapath: no kernel module, no device, nothing outside a temporary directory.
 
 use crate::unixctl::Unixctl;
-use sluice_tests::generate::{Dialect, PATCH, PORTS};
+use sluice_tests::generate::language::Version;
+use sluice_tests::generate::program::{METERS, Program};
+use sluice_tests::generate::{PATCH, PORTS};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
@@ -11,6 +13,8 @@ use tempfile::TempDir;
 
 /// Bridges, as in a generated model.
 pub(crate) const BRIDGES: u16 = 2;
+/// Passes through the connection tracker that a trace follows.
+const STAGES: usize = sluice_tests::events::STAGES;
 /// Times that a starting daemon is looked for, 5 ms apart.
 const PATIENCE: usize = 2_000;
 
@@ -111,8 +115,12 @@ impl Ovs {
         for bridge in 0..BRIDGES {
             let name = format!("br{bridge}");
             ovs.ofctl(&["mod-port", &name, &format!("b{bridge}p3"), "no-flood"]).expect("a port");
-            // By default OVS hides the ports of first fragments from flows; we never do.
-            ovs.ofctl(&["set-frags", &name, "nx-match"]).expect("a bridge");
+            for meter in 1..=METERS {
+                let meter = format!("meter={meter},pktps,bands=type=drop,rate=1000");
+                ovs.ofctl(&["-O", "OpenFlow15", "add-meter", &name, &meter]).expect("a meter");
+            }
+            let down = format!("b{bridge}p{PORTS}");
+            ovs.ctl.ask("netdev-dummy/set-admin-state", &[&down, "down"]).expect("a dummy port");
         }
         ovs
     }
@@ -123,39 +131,85 @@ impl Ovs {
         run(command)
     }
 
-    /// Replaces the flows of a bridge.
+    /// Replaces the flows and the groups of both bridges.
     ///
     /// # Errors
-    /// What `ovs-ofctl` says when it refuses one; others may have been added then.
-    pub(crate) fn replace_flows(&mut self, bridge: u16, dialect: Dialect, flows: &[String]) -> Result<(), String> {
-        let file = self.dir.path().join("flows.txt");
-        fs::write(&file, format!("delete\n{}\n", flows.join("\n"))).expect("the directory is writable");
-        let file = file.to_string_lossy().into_owned();
-        let name = format!("br{bridge}");
-        let args: &[_] = match dialect {
-            Dialect::OpenFlow10 => &["-O", "OpenFlow10", "add-flows", &name, &file],
-            Dialect::OpenFlow14 => &["-O", "OpenFlow14", "--bundle", "add-flows", &name, &file],
-        };
-        self.ofctl(args).map(drop)
+    /// The bridge and what `ovs-ofctl` says when it refuses something; other changes may have been made then.
+    pub(crate) fn install(&mut self, version: Version, program: &Program) -> Result<(), (usize, String)> {
+        let modern = version == Version::OpenFlow15;
+        for (bridge, (flows, groups)) in program.flows.iter().zip(&program.groups).enumerate() {
+            let name = format!("br{bridge}");
+            if modern {
+                // A group may name one with a greater number.
+                let groups =
+                    groups.iter().rev().map(|group| format!("group add {}", without_dp_hash(&group.to_string())));
+                let start = ["flow delete".to_owned(), "group delete group_id=all".to_owned()];
+                let all = start.into_iter().chain(groups);
+                self.change("OpenFlow15", &["bundle", &name], all).map_err(|error| (bridge, error))?;
+            }
+            // Not in the bundle: of one that deletes and adds, OVS 3.1 does not always find all flows afterwards.
+            let start = ["delete".to_owned()].into_iter().filter(|_| !modern);
+            let lines = start.chain(flows.iter().map(|flow| format!("add {flow}")));
+            self.change(&format!("{version:?}"), &["add-flows", &name], lines).map_err(|error| (bridge, error))?;
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, version: &str, args: &[&str], lines: impl Iterator<Item = String>) -> Result<(), String> {
+        let file = self.dir.path().join("changes.txt");
+        fs::write(&file, lines.map(|line| line + "\n").collect::<String>()).expect("the directory is writable");
+        self.ofctl(&[&["-O", version], args, &[&*file.to_string_lossy()]].concat()).map(drop)
+    }
+
+    /// Whether OVS takes a flow, as text.
+    ///
+    /// # Errors
+    /// What it says against it.
+    pub(crate) fn reads(&mut self, version: Version, flow: &str) -> Result<String, String> {
+        let version = format!("{version:?}");
+        self.ofctl(&["-O", &version, "parse-flow", flow])
     }
 
     /// The lines of `ofproto/trace` for a packet that comes in by `br0`: an OVS flow string, and the frame if it is to be
-    /// read from one.
+    /// read from one, or `-generate` if OVS is to do what it would do for a packet. The connection tracker says
+    /// `ct_state` of every packet.
     ///
     /// # Errors
     /// What OVS says when it cannot read the packet.
-    pub(crate) fn trace(&mut self, flow: &str, frame: Option<&str>) -> Result<String, String> {
-        assert!(matches!(self.vswitchd.0.try_wait(), Ok(None)), "OVS died: {}", log(self.dir.path()));
-        let Some(frame) = frame else {
-            return self.ctl.ask("ofproto/trace", &["br0", flow]);
-        };
-        self.ctl.ask("ofproto/trace", &["br0", flow, frame])
+    pub(crate) fn trace(&mut self, flow: &str, ct_state: &str, frame: Option<&str>) -> Result<String, String> {
+        if !matches!(self.vswitchd.0.try_wait(), Ok(None)) {
+            return Err(format!("OVS died: {}", log(self.dir.path())));
+        }
+        let mut args = vec!["br0", flow];
+        for _ in 0..STAGES {
+            args.extend(["--ct-next", ct_state]);
+        }
+        args.extend(frame);
+        self.ctl.ask("ofproto/trace", &args)
+    }
+
+    /// Whether the daemon that answers is there.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        matches!(self.vswitchd.0.try_wait(), Ok(None))
+    }
+
+    /// The bridge and the number of a meter that the datapath's is: they were made in order.
+    pub(crate) fn meter(number: u32) -> (u32, u32) {
+        (number / METERS, number % METERS + 1)
     }
 
     /// The port of a generated model that the datapath port of OVS is.
     pub(crate) fn port(&self, number: u32) -> Option<u32> {
         self.ports.get(&number).copied()
     }
+}
+
+/// A trace of OVS stops where the datapath hashes: where our groups do not ask for another hash, OVS is asked for one that
+/// it computes itself.
+fn without_dp_hash(group: &str) -> String {
+    let chosen = group.contains("selection_method=");
+    let group = group.replace("selection_method=dp_hash", "selection_method=hash");
+    if chosen { group } else { group.replacen("type=select", "type=select,selection_method=hash", 1) }
 }
 
 /// The end of the log of a daemon that died.
@@ -175,7 +229,7 @@ fn bridges() -> Vec<String> {
         args.push(format!("-- add-br br{bridge}"));
         args.push(format!("-- set bridge br{bridge} datapath-type=dummy fail-mode=secure"));
         args.push(format!("flood-vlans={vlans}"));
-        args.push(format!("protocols=OpenFlow10,OpenFlow14 other-config:hwaddr=aa:55:aa:55:01:0{bridge}"));
+        args.push(format!("protocols=OpenFlow10,OpenFlow15 other-config:hwaddr=aa:55:aa:55:01:0{bridge}"));
         for no in 1..=PORTS {
             let kind = match (bridge, no) {
                 (0, PATCH) => "type=patch options:peer=b1p1".to_owned(),

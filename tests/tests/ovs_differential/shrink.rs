@@ -1,20 +1,21 @@
-//! Makes a failing case small: what is still different without a flow, an action or a part of a match goes without it.
+//! Makes a failing case small: what is still different without a flow, an action, a word of a match, a group, a bucket or
+//! a field of the packet goes without it.
 
-use crate::case::{Case, Difference, Flows, compare, lines};
+use crate::case::{Case, Difference, Packet, compare, compare_learned};
 use crate::ovs::Ovs;
 use sluice_flows::field::FIELDS;
-use sluice_flows::rule::FlowSpec;
-use sluice_tests::generate::without;
+use sluice_flows::key::slot;
+use sluice_tests::generate::program::Program;
 
 /// Rounds over the whole case; each makes it smaller, or is the last.
-const ROUNDS: usize = 10;
+const ROUNDS: usize = 6;
 
-/// Installs the flows and looks whether the case still fails. A table that OVS refuses does not.
-fn fails(ovs: &mut Ovs, case: &Case) -> Option<Difference> {
-    for (bridge, flows) in (0..).zip(&case.flows) {
-        ovs.replace_flows(bridge, case.dialect, &lines(flows)).ok()?;
-    }
-    compare(ovs, &case.flows, &case.packet).difference
+/// Installs the program and looks whether the case still fails. A program that OVS or we refuse does not.
+pub(crate) fn fails(ovs: &mut Ovs, case: &Case) -> Option<Difference> {
+    let model = case.program.model().ok()?;
+    ovs.install(case.version, &case.program).ok()?;
+    let difference = compare(ovs, &model, &case.packet).difference;
+    difference.or_else(|| compare_learned(ovs, &model, &case.packet).difference)
 }
 
 /// The smallest case found that fails as this one does, and how; `None` if it does not fail twice.
@@ -22,24 +23,14 @@ pub(crate) fn shrink(ovs: &mut Ovs, mut case: Case) -> Option<(Case, Difference)
     let mut difference = fails(ovs, &case)?;
     for _ in 0..ROUNDS {
         let mut smaller = false;
-        for bridge in 0..case.flows.len() {
-            let mut at = 0;
-            while let Some(flow) = case.flows[bridge].get(at).cloned() {
-                let mut gone = case.flows.clone();
-                gone[bridge].remove(at);
-                if replaces(ovs, &mut case, gone, &mut difference) {
-                    smaller = true;
-                    continue;
+        // Each case comes with one part less than the last that failed; a part that was taken moves the others up.
+        let mut at = 0;
+        while let Some(tried) = without_part(&case, at) {
+            match fails(ovs, &tried) {
+                Some(found) => {
+                    (case, difference, smaller) = (tried, found, true);
                 }
-                for less in reduced(&flow) {
-                    let mut flows = case.flows.clone();
-                    flows[bridge][at] = less;
-                    if replaces(ovs, &mut case, flows, &mut difference) {
-                        smaller = true;
-                        break;
-                    }
-                }
-                at += 1;
+                None => at += 1,
             }
         }
         if !smaller {
@@ -49,24 +40,67 @@ pub(crate) fn shrink(ovs: &mut Ovs, mut case: Case) -> Option<(Case, Difference)
     Some((case, difference))
 }
 
-/// Takes `flows` into the case if it still fails with them.
-fn replaces(ovs: &mut Ovs, case: &mut Case, flows: Flows, difference: &mut Difference) -> bool {
-    let tried = Case { flows, ..case.clone() };
-    let Some(found) = fails(ovs, &tried) else { return false };
-    (*case, *difference) = (tried, found);
-    true
+/// The case without its part number `at`; `None` if it has no more parts.
+fn without_part(case: &Case, at: usize) -> Option<Case> {
+    let mut less = case.clone();
+    let mut at = at;
+    if remove(&mut less.program, &mut at) {
+        return Some(less);
+    }
+    let packet = &case.packet;
+    if packet.frame.is_some() {
+        return None;
+    }
+    let whole = ["eth_type", "nw_proto", "in_port"];
+    let fields = FIELDS.iter().filter(|info| packet.key.get(info.slot) != 0 && !whole.contains(&info.name));
+    let info = fields.into_iter().nth(at)?;
+    let mut key = packet.key;
+    key.set(info.slot, 0);
+    if key.get(slot::VLAN_TCI) == 0 {
+        key.set(slot::VLAN_TPID, 0);
+    }
+    less.packet = Packet::of(key, packet.ct);
+    Some(less)
 }
 
-/// The flow without one of its actions, or without one of the fields it matches.
-fn reduced(flow: &FlowSpec) -> Vec<FlowSpec> {
-    let mut all = Vec::new();
-    for at in 0..flow.actions.len() {
-        let mut actions = flow.actions.to_vec();
-        actions.remove(at);
-        all.push(FlowSpec { actions: actions.into(), ..flow.clone() });
+/// Takes part number `at` of a program out; counts `at` down by the number of parts if it has fewer.
+fn remove(program: &mut Program, at: &mut usize) -> bool {
+    for flows in &mut program.flows {
+        if *at < flows.len() {
+            flows.remove(*at);
+            return true;
+        }
+        *at -= flows.len();
     }
-    for info in FIELDS.iter().filter(|info| flow.matches.get(info.slot).1 != 0) {
-        all.push(FlowSpec { matches: without(&flow.matches, info.slot), ..flow.clone() });
+    for groups in &mut program.groups {
+        if *at < groups.len() {
+            groups.remove(*at);
+            return true;
+        }
+        *at -= groups.len();
     }
-    all
+    for flow in program.flows.iter_mut().flatten() {
+        for list in [&mut flow.actions, &mut flow.matches] {
+            if *at < list.len() {
+                list.remove(*at);
+                return true;
+            }
+            *at -= list.len();
+        }
+    }
+    for group in program.groups.iter_mut().flatten() {
+        if *at < group.buckets.len() {
+            group.buckets.remove(*at);
+            return true;
+        }
+        *at -= group.buckets.len();
+        for bucket in &mut group.buckets {
+            if *at < bucket.actions.len() {
+                bucket.actions.remove(*at);
+                return true;
+            }
+            *at -= bucket.actions.len();
+        }
+    }
+    false
 }

@@ -26,10 +26,10 @@ impl Unixctl {
         Ok(Self { socket, replies: serde_json::Deserializer::from_reader(reader).into_iter(), id: 0 })
     }
 
-    /// Runs a command: what it prints, or what it refused it with.
+    /// Runs a command: what it prints.
     ///
-    /// # Panics
-    /// When the daemon does not answer.
+    /// # Errors
+    /// What it refused it with, or that the daemon is gone.
     pub(crate) fn ask(&mut self, command: &str, args: &[&str]) -> Result<String, String> {
         self.id += 1;
         let request = json!({ "id": self.id, "method": command, "params": args }).to_string();
@@ -37,7 +37,7 @@ impl Unixctl {
         let reply = self.replies.next().filter(|_| sent.is_ok());
         let reply = match reply {
             Some(Ok(reply)) => reply,
-            other => panic!("OVS died or hangs at {command} {args:?}: {other:?}"),
+            other => return Err(format!("OVS died or hangs: {other:?}")),
         };
         match reply.get("result").and_then(Value::as_str) {
             Some(text) => Ok(text.to_owned()),
