@@ -75,9 +75,12 @@ pub(super) fn labels(key: &FlowKey) -> Labels {
             }
             labels.push(entry);
             if entry & LABEL_BOTTOM != 0 {
-                break;
+                return labels;
             }
         }
+        // Without a bottom in sight, entries of zeros are no labels, as in OVS.
+        let filled = labels.iter().filter(|entry| **entry != 0).count();
+        labels.truncate(filled);
     }
     labels
 }

@@ -9,7 +9,7 @@
 
 use super::BURST;
 use super::cache::megaflow::Plan;
-use super::execute::PuntTo;
+use super::execute::Surroundings;
 use super::lanes::Fate;
 use super::ledger::Ledger;
 use super::upcall::{packet_out, upcall};
@@ -162,8 +162,8 @@ impl Worker<'_> {
             Plan::List(number) => {
                 let list = self.megaflows.list(number);
                 self.egress.fates[index] = first_fate(list.verdict);
-                let to = PuntTo { punts: &self.shared.punts, cells: self.cells, now };
-                self.egress.run(&list.actions, index, self.burst.layers[index], &to);
+                let to = Surroundings { shared: self.shared, model: &self.model, cells: self.cells, now };
+                self.egress.run((&list.actions, &list.resumes), index, self.burst.layers[index], &to);
             }
         }
     }
@@ -214,7 +214,7 @@ impl Worker<'_> {
         // The state before: what changes meanwhile, by this packet's own source too, makes the entry to be checked.
         let epoch = self.epoch;
         self.burst.proved = 0;
-        let (mask, (mut flow, actions)) = upcall(self.shared, &self.model, key, super::ledger::ingress(key), now);
+        let (mask, (mut flow, steps)) = upcall(self.shared, &self.model, key, super::ledger::ingress(key), now);
         self.refresh_after(&flow);
         let ledger = Ledger {
             shared: self.shared,
@@ -232,7 +232,7 @@ impl Worker<'_> {
             }
         }
         let (entry, evicted) =
-            self.megaflows.install(&mask, (flow, actions), epoch, now, |hot, flow| ledger.settle(hot, flow));
+            self.megaflows.install(&mask, (flow, steps), epoch, now, |hot, flow| ledger.settle(hot, flow));
         self.cells.evictions.add(u64::from(evicted));
         self.exact.insert(self.megaflows.hash(key), entry);
         entry
@@ -240,11 +240,11 @@ impl Worker<'_> {
 
     /// Translates a frame and does what comes of it, leaving no trace in the caches.
     fn uncached(&mut self, port: DpPort, index: usize, len: u64, now: Millis) {
-        let (_, (mut flow, actions)) = upcall(self.shared, &self.model, &self.burst.keys[index], port, now);
+        let (_, (mut flow, steps)) = upcall(self.shared, &self.model, &self.burst.keys[index], port, now);
         self.refresh_after(&flow);
         self.egress.fates[index] = first_fate(flow.verdict);
-        let to = PuntTo { punts: &self.shared.punts, cells: self.cells, now };
-        self.egress.run(&actions, index, self.burst.layers[index], &to);
+        let to = Surroundings { shared: self.shared, model: &self.model, cells: self.cells, now };
+        self.egress.run((&steps.actions, &steps.resumes), index, self.burst.layers[index], &to);
         let ledger = Ledger {
             shared: self.shared,
             lanes: &self.egress.lanes,
@@ -263,11 +263,11 @@ impl Worker<'_> {
         let place = (packet.bridge, packet.in_port);
         let answer = packet_out(self.shared, &self.model, key, place, &packet.actions, now).filter(|_| len >= ETH_LEN);
         match answer {
-            Some((mut flow, actions)) => {
+            Some((mut flow, steps)) => {
                 self.refresh_after(&flow);
                 self.egress.fates[0] = first_fate(flow.verdict);
-                let to = PuntTo { punts: &self.shared.punts, cells: self.cells, now };
-                self.egress.run(&actions, 0, layers, &to);
+                let to = Surroundings { shared: self.shared, model: &self.model, cells: self.cells, now };
+                self.egress.run((&steps.actions, &steps.resumes), 0, layers, &to);
                 let ledger = Ledger {
                     shared: self.shared,
                     lanes: &self.egress.lanes,

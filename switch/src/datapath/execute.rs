@@ -15,13 +15,18 @@
 
 use super::BURST;
 use super::lanes::{Fate, Lanes};
-use super::punt::{Budget, Punts};
+use super::ledger::Ledger;
+use super::punt::Budget;
+use super::shared::Shared;
+use super::upcall::resumed;
 use crate::stats::WorkerCells;
-use sluice_flows::datapath::{DpAction, PacketIn};
+use sluice_flows::bridge::Model;
+use sluice_flows::datapath::{DpAction, PacketIn, Resume};
+use sluice_flows::key::{FRAME_WORDS, PacketKey};
 use sluice_flows::packet::segment::{Segmenter, wire_len};
-use sluice_flows::packet::{Frame, Layers, MAX_FRAME_LEN, encap, rewrite};
+use sluice_flows::packet::{Frame, Layers, MAX_FRAME_LEN, encap, extract, rewrite};
 use sluice_flows::rule::Millis;
-use sluice_flows::{DpPort, DropReason};
+use sluice_flows::{DpPort, DropReason, Verdict};
 
 /// Lists within lists that are followed; flow text allows no more either.
 const MAX_NESTED: usize = 64;
@@ -29,11 +34,15 @@ const MAX_NESTED: usize = 64;
 const COPIES: usize = MAX_NESTED + 8;
 
 /// What actions need of the worker besides its frames.
-pub(super) struct PuntTo<'a> {
-    pub(super) punts: &'a Punts,
+pub(super) struct Surroundings<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) model: &'a Model,
     pub(super) cells: &'a WorkerCells,
     pub(super) now: Millis,
 }
+
+/// What one pass does, and where its other passes go on.
+pub(super) type Pass<'a> = (&'a [DpAction], &'a [Resume]);
 
 /// The frames of a burst on their way out.
 pub(super) struct Egress {
@@ -89,19 +98,19 @@ impl Egress {
         }
     }
 
-    /// Works through a list of actions with the received frame `origin`.
-    pub(super) fn run(&mut self, actions: &[DpAction], origin: usize, layers: Layers, to: &PuntTo<'_>) {
+    /// Works through a list of actions, with where its other passes go on, with the received frame `origin`.
+    pub(super) fn run(&mut self, pass: Pass<'_>, origin: usize, layers: Layers, to: &Surroundings<'_>) {
         let mut at = Place { origin, current: origin, layers, shared: false, limit: None };
-        if let Err(reason) = self.list(actions, &mut at, to) {
+        if let Err(reason) = self.list(pass, &mut at, to) {
             self.fates[origin].lose(reason);
         }
     }
 
     /// Works through a list. An error ends it: the packet is dropped for that reason.
-    fn list<'a>(&mut self, mut rest: &'a [DpAction], at: &mut Place, to: &PuntTo<'_>) -> Result<(), DropReason> {
+    fn list(&mut self, (mut rest, resumes): Pass<'_>, at: &mut Place, to: &Surroundings<'_>) -> Result<(), DropReason> {
         while let Some((action, behind)) = rest.split_first() {
             rest = behind;
-            let nested: &'a [DpAction] = match action {
+            let nested: &[DpAction] = match action {
                 DpAction::Output(port) => {
                     self.send(*port, at);
                     continue;
@@ -128,8 +137,14 @@ impl Egress {
                     return Err(DropReason::Meter);
                 }
                 DpAction::Drop(reason) => return Err(*reason),
+                DpAction::Recirculate(index) => {
+                    if let Some(resume) = resumes.get(*index as usize) {
+                        self.next_pass(resume, at, to);
+                    }
+                    continue;
+                }
                 // Flows that need these are refused. The rule's actions come to nothing, then.
-                DpAction::Ct(_) | DpAction::CtClear | DpAction::Recirculate(_) => return Err(DropReason::RuleDrop),
+                DpAction::Ct(_) | DpAction::CtClear => return Err(DropReason::RuleDrop),
                 DpAction::Clone(list) => list,
                 DpAction::CheckPktLen { len, larger, otherwise } => {
                     if wire_len(&self.frames[at.current]) > usize::from(*len) { larger } else { otherwise }
@@ -144,7 +159,7 @@ impl Egress {
                 // Nobody needs the packet as it was.
                 rest = nested;
             } else {
-                self.nested(nested, at, to);
+                self.nested((nested, resumes), at, to);
             }
         }
         Ok(())
@@ -152,7 +167,7 @@ impl Egress {
 
     /// Works through a list with a copy of the packet.
     #[inline(never)]
-    fn nested(&mut self, list: &[DpAction], at: &mut Place, to: &PuntTo<'_>) {
+    fn nested(&mut self, list: Pass<'_>, at: &mut Place, to: &Surroundings<'_>) {
         let outcome = if self.held.len() < MAX_NESTED {
             self.held.push(at.current as u16);
             let outcome = self.list(list, &mut Place { shared: true, ..*at }, to);
@@ -165,6 +180,35 @@ impl Egress {
         if let Err(reason) = outcome {
             self.fates[at.origin].lose(reason);
         }
+    }
+
+    /// Reads the packet anew and does what comes of it in the next pass, with a copy. Such passes are not cached: they are
+    /// for what is under a header that was taken off.
+    #[cold]
+    fn next_pass(&mut self, resume: &Resume, at: &mut Place, to: &Surroundings<'_>) {
+        let frame = &self.frames[at.current];
+        let len = frame.len() as u64;
+        let mut read = PacketKey::ZERO;
+        at.layers = extract(frame.bytes(), 0, &mut read);
+        let mut key = resume.key;
+        // The first word is the ingress port and the mark, which no frame has.
+        key.0[1..FRAME_WORDS].copy_from_slice(&read.0[1..FRAME_WORDS]);
+        let Some((mut flow, steps)) = resumed(to.shared, to.model, resume, &key, to.now) else {
+            return self.fates[at.origin].lose(DropReason::NoPort);
+        };
+        if let Verdict::Drop(reason) = flow.verdict {
+            self.fates[at.origin].lose(reason);
+            // The frame is counted with the others of its burst.
+            flow.verdict = Verdict::Forward;
+        }
+        let ledger = Ledger {
+            shared: to.shared,
+            lanes: &self.lanes,
+            worker: self.lanes.worker(),
+            generation: to.model.generation,
+        };
+        ledger.credit(&mut flow, 1, len, to.now);
+        self.nested((&steps.actions, &steps.resumes), at, to);
     }
 
     /// The frame that was held last, where it now is.
@@ -220,10 +264,10 @@ impl Egress {
 
     /// Hands the packet to the controllers.
     #[inline(never)]
-    fn punt(&mut self, about: &PacketIn, at: &Place, to: &PuntTo<'_>) {
+    fn punt(&mut self, about: &PacketIn, at: &Place, to: &Surroundings<'_>) {
         let frame = &self.frames[at.current];
         let admitted = about.meter.as_ref().is_none_or(|meter| meter.0.admit(frame.len() as u64, to.now));
-        let taken = admitted && self.budget.take(to.now) && to.punts.hand_over(about, frame);
+        let taken = admitted && self.budget.take(to.now) && to.shared.punts.hand_over(about, frame);
         let fate = &mut self.fates[at.origin];
         if !taken {
             to.cells.packet_ins_lost.add(1);

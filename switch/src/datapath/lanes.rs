@@ -66,6 +66,11 @@ impl Lanes {
         self.lanes.get_mut(port.0 as usize)?.as_mut()
     }
 
+    /// The worker's number.
+    pub(super) fn worker(&self) -> usize {
+        self.worker
+    }
+
     /// This worker's counters of a port.
     #[inline]
     pub(super) fn cells(&self, port: DpPort) -> Option<&PortCells> {

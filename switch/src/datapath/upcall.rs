@@ -1,15 +1,18 @@
 //! What happens to a packet that no cache has an answer for: it is translated, here and now, by the worker itself.
 
+use super::cache::lists::Steps;
 use super::cache::megaflow::{Flow, Side};
 use super::shared::Shared;
 use crate::event::EventKind;
 use crate::mac_table::{MacChange, MacEntry, MacTable};
 use sluice_flows::action::Action;
 use sluice_flows::bridge::{BridgeId, Model};
-use sluice_flows::datapath::{DpAction, MacQuery, MacSighting, Translation};
+use sluice_flows::datapath::{MacQuery, MacSighting, Resume, Translation};
 use sluice_flows::key::{FlowKey, PacketKey, PacketMask};
 use sluice_flows::rule::Millis;
-use sluice_flows::translate::{MacLookup, NoTrace, TraceEvent, TraceSink, translate, translate_packet_out};
+use sluice_flows::translate::{
+    MacLookup, NoTrace, TraceEvent, TraceSink, translate, translate_packet_out, translate_resumed,
+};
 use sluice_flows::{DpPort, DropReason, PortNo};
 use smallvec::SmallVec;
 use std::cell::RefCell;
@@ -40,7 +43,7 @@ impl MacLookup for Watched<'_> {
 }
 
 /// What comes of a packet, and what is done with it.
-pub(super) type Answer = (Flow, Vec<DpAction>);
+pub(super) type Answer = (Flow, Steps);
 
 /// Translates a packet that came in by `ingress`, and learns where its source is.
 pub(super) fn upcall(
@@ -68,6 +71,13 @@ pub(super) fn packet_out(
     let watched = Watched::new(&shared.macs);
     let translation = translate_packet_out(model, &watched, bridge, in_port, &key.into(), actions, &mut NoTrace)?;
     Some(finish(shared, model, key, translation, watched, now))
+}
+
+/// Translates the next pass of a packet, which by then is `key`. `None` when the bridge is gone.
+pub(super) fn resumed(shared: &Shared, model: &Model, resume: &Resume, key: &FlowKey, now: Millis) -> Option<Answer> {
+    let watched = Watched::new(&shared.macs);
+    let translation = translate_resumed(model, &watched, resume, key, &mut NoTrace)?;
+    Some(finish(shared, model, &key.packet(), translation, watched, now))
 }
 
 fn finish(
@@ -99,7 +109,7 @@ fn finish(
         bytes: 0,
         effected: 1,
     };
-    (flow, translation.actions)
+    (flow, Steps { actions: translation.actions, resumes: translation.resumes })
 }
 
 fn learn(shared: &Shared, sighting: &MacSighting, now: Millis) {

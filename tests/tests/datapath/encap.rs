@@ -3,7 +3,10 @@
 use crate::{bytes, flow, gso, out, secure, segments_of, set_dst};
 use sluice_flows::action::{Action, Encap};
 use sluice_flows::field::Field;
-use sluice_flows::packet::{Frame, GsoKind, Offload};
+use sluice_flows::key::PacketKey;
+use sluice_flows::packet::rewrite::set_field;
+use sluice_flows::packet::{Frame, GsoKind, Offload, extract};
+use sluice_flows::rule::TableId;
 
 const LABEL: [u8; 6] = [0x88, 0x47, 0, 6, 0x41, 0x3f];
 
@@ -41,6 +44,47 @@ fn a_label_is_put_on_and_taken_off_again() {
         assert_eq!(bytes(switch.take(1)), [&frame[..]]);
     }
     switch.check_accounts();
+}
+
+#[test]
+fn what_was_under_a_label_is_read_and_matched_in_another_pass() {
+    let mut switch = secure(3);
+    let resubmit = Action::Resubmit { port: None, table: TableId::new(1), ct: false, extended: true };
+    let mut pop = flow([Action::PopMpls(0x0800), resubmit, out(3)]);
+    pop.matches.set_field(Field::EthType, 0x8847);
+    let mut under = flow([Action::DecTtl(Box::default()), out(2)]);
+    under.table = TableId::new(1).unwrap();
+    under.matches.set_field(Field::EthType, 0x0800);
+    under.matches.set_field(Field::TcpDst, 80);
+    let mut other = flow([]);
+    other.table = TableId::new(1).unwrap();
+    other.priority = 1;
+    switch.add_flows([pop, under, other]);
+    let mut web = segments_of(&gso(100, 100)).remove(0);
+    rewrite(&mut web, Field::TcpDst, 80);
+    let mut shell = web.clone();
+    rewrite(&mut shell, Field::TcpDst, 22);
+    let mut routed = web.clone();
+    rewrite(&mut routed, Field::IpTtl, u128::from(web[22]) - 1);
+    for _ in 0..3 {
+        switch.send(1, &labelled(&web));
+        switch.wait();
+        assert_eq!(bytes(switch.take(2)), [&routed[..]]);
+        assert_eq!(bytes(switch.take(3)), [&web[..]], "the rest of the list goes on with the packet as it was");
+        switch.send(1, &labelled(&shell));
+        switch.wait();
+        assert!(switch.take(2).is_empty());
+        assert_eq!(switch.take(3).len(), 1);
+    }
+    switch.check_accounts();
+}
+
+/// Sets a field of a frame, checksums included.
+fn rewrite(frame: &mut Vec<u8>, field: Field, value: u128) {
+    let mut copy = Frame::from_bytes(frame);
+    let mut layers = extract(frame, 0, &mut PacketKey::default());
+    set_field(&mut copy, &mut layers, field, value, u128::MAX);
+    *frame = copy.bytes().to_vec();
 }
 
 #[test]

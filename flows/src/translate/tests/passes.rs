@@ -93,6 +93,16 @@ fn popping_the_last_label_to_look_under_it_takes_another_pass() {
 }
 
 #[test]
+fn a_label_that_is_not_the_last_is_popped_though_the_next_one_is_empty() {
+    let mut key = tcp();
+    key.0[4..FRAME_WORDS].fill(0);
+    key.set(slot::ETH_TYPE, 0x8847);
+    key.set(slot::MPLS_LSE, 100 << 12 | 0x40);
+    let model = model(trunks(2), vec![rule(0, vec![Action::PopMpls(0x8847), to(2)])]);
+    assert_eq!(run(&model, &key).actions, [DpAction::PopMpls(0x8847), out(2)]);
+}
+
+#[test]
 fn a_flow_is_learned_from_the_packet_and_owned_by_who_asked() {
     let specs = [
         LearnSpec::Match {

@@ -5,13 +5,22 @@
 
 use hashbrown::HashTable;
 use sluice_flows::Verdict;
-use sluice_flows::datapath::DpAction;
+use sluice_flows::datapath::{DpAction, Resume};
 use std::hash::{BuildHasher, RandomState};
+
+/// What is done to a packet in one pass.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Steps {
+    pub(crate) actions: Vec<DpAction>,
+    /// Where it goes on in other passes; `Recirculate` counts them.
+    pub(crate) resumes: Vec<Resume>,
+}
 
 /// An action list with what it comes to.
 #[derive(Debug)]
 pub(crate) struct List {
     pub(crate) actions: Box<[DpAction]>,
+    pub(crate) resumes: Box<[Resume]>,
     pub(crate) verdict: Verdict,
     users: u32,
 }
@@ -26,16 +35,28 @@ pub(crate) struct Lists {
 }
 
 impl Lists {
-    /// Number of the list; one user more.
-    pub(crate) fn intern(&mut self, actions: Vec<DpAction>, verdict: Verdict) -> u32 {
+    /// Number of the list; one user more. A list with other passes is not shared: they are a packet's own.
+    pub(crate) fn intern(&mut self, Steps { actions, resumes }: Steps, verdict: Verdict) -> u32 {
+        if !resumes.is_empty() {
+            return self.add(List { actions: actions.into(), resumes: resumes.into(), verdict, users: 1 });
+        }
         let hash = self.hasher.hash_one((&*actions, verdict));
         let same = |l: &List| *l.actions == *actions && l.verdict == verdict;
         if let Some(&number) = self.table.find(hash, |&n| same(&self.lists[n as usize])) {
             self.lists[number as usize].users += 1;
             return number;
         }
-        let list = List { actions: actions.into(), verdict, users: 1 };
-        let number = match self.free.pop() {
+        let number = self.add(List { actions: actions.into(), resumes: Box::default(), verdict, users: 1 });
+        let (lists, hasher) = (&self.lists, &self.hasher);
+        self.table.insert_unique(hash, number, |&n| {
+            let List { actions, verdict, .. } = &lists[n as usize];
+            hasher.hash_one((&**actions, *verdict))
+        });
+        number
+    }
+
+    fn add(&mut self, list: List) -> u32 {
+        match self.free.pop() {
             Some(number) => {
                 self.lists[number as usize] = list;
                 number
@@ -44,13 +65,7 @@ impl Lists {
                 self.lists.push(list);
                 (self.lists.len() - 1) as u32
             }
-        };
-        let (lists, hasher) = (&self.lists, &self.hasher);
-        self.table.insert_unique(hash, number, |&n| {
-            let List { actions, verdict, .. } = &lists[n as usize];
-            hasher.hash_one((&**actions, *verdict))
-        });
-        number
+        }
     }
 
     /// One user less; a list without users goes.
@@ -64,7 +79,7 @@ impl Lists {
         if let Ok(found) = self.table.find_entry(hash, |&n| n == number) {
             found.remove();
         }
-        list.actions = Box::default();
+        (list.actions, list.resumes) = (Box::default(), Box::default());
         self.free.push(number);
     }
 
@@ -80,8 +95,8 @@ mod tests {
     use super::*;
     use sluice_flows::DpPort;
 
-    fn outputs(ports: &[u32]) -> Vec<DpAction> {
-        ports.iter().map(|p| DpAction::Output(DpPort(*p))).collect()
+    fn outputs(ports: &[u32]) -> Steps {
+        Steps { actions: ports.iter().map(|p| DpAction::Output(DpPort(*p))).collect(), resumes: Vec::new() }
     }
 
     #[test]
@@ -92,11 +107,11 @@ mod tests {
         assert_ne!(a, b);
         assert_eq!(lists.intern(outputs(&[1, 2]), Verdict::Forward), a);
         lists.release(a);
-        assert_eq!(*lists.get(a).actions, *outputs(&[1, 2]));
+        assert_eq!(*lists.get(a).actions, *outputs(&[1, 2]).actions);
         assert_eq!(lists.intern(outputs(&[1, 2]), Verdict::Forward), a);
         lists.release(a);
         lists.release(a);
         assert_eq!(lists.intern(outputs(&[3]), Verdict::Forward), a, "its number is free");
-        assert_eq!(*lists.get(b).actions, *outputs(&[2, 1]));
+        assert_eq!(*lists.get(b).actions, *outputs(&[2, 1]).actions);
     }
 }

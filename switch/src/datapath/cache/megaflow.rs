@@ -22,7 +22,7 @@
 //! distinct mask, so traffic made to provoke many masks slows misses down, not hits of the exact cache.
 
 use super::lens::{INLINE, Lens, Secret, WORDS};
-use super::lists::{List, Lists};
+use super::lists::{List, Lists, Steps};
 use hashbrown::HashTable;
 use sluice_flows::datapath::{DpAction, Effect, MacSighting};
 use sluice_flows::key::{PacketKey, PacketMask};
@@ -260,7 +260,7 @@ impl MegaflowCache {
     pub(crate) fn install(
         &mut self,
         mask: &PacketMask,
-        (flow, actions): (Flow, Vec<DpAction>),
+        (flow, steps): (Flow, Steps),
         epoch: u64,
         now: Millis,
         mut settle: impl FnMut(&mut Hot, &mut Flow),
@@ -271,7 +271,7 @@ impl MegaflowCache {
         let hash = subtable.lens.hash(&key, &self.secret);
         let view = subtable.lens.view(&key);
         let old = subtable.table.find(hash, |&i| self.agrees(i, &key)).copied();
-        let plan = self.plan(actions, flow.verdict);
+        let plan = self.plan(steps, flow.verdict);
         let fresh = Hot { packets: 0, bytes: 0, used: now, epoch, plan, subtable: number, words: view.first };
         let rest = Rest { hash, words: view.rest, flow };
         if let Some(index) = old {
@@ -302,11 +302,11 @@ impl MegaflowCache {
     }
 
     /// The plan that does what the list says.
-    fn plan(&mut self, actions: Vec<DpAction>, verdict: Verdict) -> Plan {
-        match (actions.as_slice(), verdict) {
+    fn plan(&mut self, steps: Steps, verdict: Verdict) -> Plan {
+        match (steps.actions.as_slice(), verdict) {
             ([], Verdict::Drop(reason)) => Plan::Drop(reason),
             ([DpAction::Output(port)], Verdict::Forward) => Plan::Output(*port),
-            _ => Plan::List(self.lists.intern(actions, verdict)),
+            _ => Plan::List(self.lists.intern(steps, verdict)),
         }
     }
 

@@ -2,5 +2,5 @@
 
 pub(crate) mod exact;
 mod lens;
-mod lists;
+pub(crate) mod lists;
 pub(crate) mod megaflow;

@@ -17,7 +17,7 @@ fn key(port: u32, dst: u128, tp: u128) -> PacketKey {
     key
 }
 
-fn flow(key: &PacketKey, out: u32) -> (Flow, Vec<DpAction>) {
+fn flow(key: &PacketKey, out: u32) -> (Flow, Steps) {
     let flow = Flow {
         verdict: Verdict::Forward,
         generation: 1,
@@ -31,7 +31,11 @@ fn flow(key: &PacketKey, out: u32) -> (Flow, Vec<DpAction>) {
         side: Side::default(),
         effected: 1,
     };
-    (flow, vec![DpAction::Output(DpPort(out))])
+    (flow, steps(&[DpAction::Output(DpPort(out))]))
+}
+
+fn steps(actions: &[DpAction]) -> Steps {
+    Steps { actions: actions.to_vec(), resumes: Vec::new() }
 }
 
 fn add(cache: &mut MegaflowCache, mask: &PacketMask, key: &PacketKey, out: u32, used: u64) -> u32 {
@@ -136,7 +140,7 @@ fn plans_name_the_simple_cases_and_lists_are_shared() {
     let plan_of = |cache: &mut MegaflowCache, dst, verdict, actions: &[DpAction]| {
         let mut flow = flow(&key(1, dst, 0), 0).0;
         flow.verdict = verdict;
-        let index = cache.install(&mask(&[slot::ETH_DST]), (flow, actions.to_vec()), 1, Millis(0), |_, _| {}).0;
+        let index = cache.install(&mask(&[slot::ETH_DST]), (flow, steps(actions)), 1, Millis(0), |_, _| {}).0;
         (index, cache.hot(index).plan)
     };
     let out = DpAction::Output(DpPort(3));
