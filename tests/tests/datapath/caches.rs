@@ -122,7 +122,7 @@ fn compare(first: u64) -> Share {
         let model = if seed % 2 == 0 {
             model(&mut rng, 30)
         } else {
-            model_of(&[(); 2].map(|()| prioritised(&mut rng, 30, rich_rule)), false)
+            model_of(&[(); 2].map(|()| prioritised(&mut rng, 30, rich_rule)))
         };
         let (cached, switch) = run(true, &model, &frames);
         let (uncached, oracle) = run(false, &model, &frames);
