@@ -1,4 +1,5 @@
-//! Lists of actions that work on a copy of the packet: `clone`, buckets, and the two ways behind `check_pkt_larger`.
+//! Lists of actions that work on a copy of the packet: `clone`, buckets, other bridges, and the two ways behind
+//! `check_pkt_larger`.
 
 use super::{At, Flow, MacLookup, TraceSink, Walk, Wire, Work};
 use crate::action::{Action, Subfield};
@@ -79,6 +80,13 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
     pub(super) fn save_for_bucket(&mut self) {
         let saved = self.save(false, true);
         self.depth += 1;
+        self.stack.push(Work::Restore(Box::new(saved)));
+    }
+
+    /// What is done until this is come back to is another bridge's; the packet is `before` then.
+    pub(super) fn save_for_bridge(&mut self, before: Flow) {
+        let mut saved = self.save(false, false);
+        saved.flow = before;
         self.stack.push(Work::Restore(Box::new(saved)));
     }
 

@@ -135,6 +135,8 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             return self.note("the patch port's peer is gone or down");
         };
         self.out.patched.extend([port.dp, peer.dp]);
+        // What a meter or the tracker does in that bridge is not the business of this one.
+        self.save_for_bridge(before);
         let (values, action_set) = (std::mem::take(&mut self.values), std::mem::take(&mut self.action_set));
         self.stack.push(Work::Return { bridge: self.bridge, flow: Box::new(before), values, action_set });
         self.stack.push(Work::ActionSet);
