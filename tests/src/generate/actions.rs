@@ -346,7 +346,8 @@ fn clone(rng: &mut StdRng, place: &Place<'_>) -> String {
                 let info = target(rng, place);
                 set_field(rng, info)
             }
-            _ => jump(rng, place).replace("goto_table:", "resubmit:"),
+            // Nothing that may lead to an exit: in OVS one in a clone ends what is around it too.
+            _ => moved(rng, place),
         })
         .collect();
     format!("clone({})", list.join(","))

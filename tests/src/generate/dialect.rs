@@ -55,6 +55,8 @@ pub(super) fn takes(version: Version, matches: &Match, actions: &[Action]) -> bo
         }
     }
     match last {
+        // Written for OpenFlow 1.0 it is a resubmit, and nothing may come after write_metadata.
+        Action::GotoTable(_) => modern || !before.iter().any(|a| matches!(a, Action::WriteMetadata { .. })),
         Action::PushVlan(_) => modern && tags(actions) <= 2,
         Action::PopVlan { .. } => !modern || tags(before) > 0,
         Action::DecTtl(_) => !modern || has(Prereq::Ip) && labels(before) == 0,
