@@ -50,6 +50,15 @@ fn needs_copy(action: &DpAction) -> bool {
     )
 }
 
+/// Takes a copy that nothing follows for the packet itself.
+pub(super) fn inline_last_copy(actions: &mut Vec<DpAction>) {
+    while let Some(DpAction::Clone(_)) = actions.last() {
+        if let Some(DpAction::Clone(copy)) = actions.pop() {
+            actions.extend(copy);
+        }
+    }
+}
+
 impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
     /// Everything from here on is done on a copy until the work that this leaves is come back to.
     fn save(&mut self, with_lists: bool, deepens: bool) -> Saved {
@@ -92,7 +101,8 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
 
     /// The list that worked on a copy is done.
     pub(super) fn restore(&mut self, saved: Saved) {
-        let (copy, wire) = self.put_back_packet(saved);
+        let (mut copy, wire) = self.put_back_packet(saved);
+        inline_last_copy(&mut copy);
         if copy.iter().any(needs_copy) {
             self.out.actions.push(DpAction::Clone(copy.into()));
         } else {
@@ -139,7 +149,8 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         }
         let Fork { saved, len, dst, rest, at, forwarded, larger } = fork;
         let forwarded = forwarded | std::mem::replace(&mut self.forwarded, false);
-        let (done, _) = self.put_back_packet(saved);
+        let (mut done, _) = self.put_back_packet(saved);
+        inline_last_copy(&mut done);
         match larger {
             None => {
                 let saved = self.save(true, false);

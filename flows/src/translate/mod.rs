@@ -308,6 +308,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         if S::ACTIVE {
             self.sink.event(0, TraceEvent::End(&self.flow.key));
         }
+        branch::inline_last_copy(&mut self.out.actions);
         self.out.mask.union(&self.mask.without_pipeline());
         add_protocol(&mut self.out.mask);
         self.out.verdict = if self.forwarded { Verdict::Forward } else { Verdict::Drop(self.reason) };

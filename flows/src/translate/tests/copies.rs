@@ -120,6 +120,14 @@ fn a_clone_is_inlined_unless_it_can_stop() {
     let [DpAction::Clone(copy), last] = &result.actions[..] else { panic!("{:?}", result.actions) };
     assert!(matches!(copy[..], [DpAction::Meter(_), DpAction::Output(DpPort(2))]));
     assert_eq!(*last, out(3));
+    let list: Arc<[Action]> = [Action::Meter(MeterId(1)), to(2)].into();
+    let model3 = with_group(GroupKind::All, vec![], vec![to(3), Action::Clone(list)]);
+    let result = run(&model3, &tcp());
+    assert!(
+        matches!(result.actions[..], [DpAction::Output(DpPort(3)), DpAction::Meter(_), DpAction::Output(DpPort(2))]),
+        "a copy that nothing follows is the packet itself: {:?}",
+        result.actions
+    );
 }
 
 #[test]
