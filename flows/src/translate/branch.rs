@@ -92,8 +92,8 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         self.stack.push(Work::Restore(Box::new(saved)));
     }
 
-    /// What is done until this is come back to is another bridge's; the packet is `before` then.
-    pub(super) fn save_for_bridge(&mut self, before: Flow) {
+    /// What is done until this is come back to is to send the packet, maybe through another bridge; it is `before` then.
+    pub(super) fn save_until_sent(&mut self, before: Flow) {
         let mut saved = self.save(false, false);
         saved.flow = before;
         self.stack.push(Work::Restore(Box::new(saved)));

@@ -56,12 +56,10 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
 
     /// Sends by a queue of the port.
     pub(super) fn enqueue(&mut self, port: PortNo, queue: u32, at: At<'a>) {
-        let before = self.flow;
+        // A patch port is gone through later: the queue is put back when that is done.
+        self.save_until_sent(self.flow);
         self.write(slot::SKB_PRIORITY, queue.into(), u128::MAX);
         self.output(if port == PortNo::IN_PORT { self.in_port() } else { port }, at);
-        let slot = slot::SKB_PRIORITY;
-        self.flow.key.set(slot, before.key.get(slot));
-        self.flow.written.set(slot, before.written.get(slot));
     }
 
     fn output_number(&mut self, port: PortNo) {
@@ -136,7 +134,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         };
         self.out.patched.extend([port.dp, peer.dp]);
         // What a meter or the tracker does in that bridge is not the business of this one.
-        self.save_for_bridge(before);
+        self.save_until_sent(before);
         let (values, action_set) = (std::mem::take(&mut self.values), std::mem::take(&mut self.action_set));
         self.stack.push(Work::Return { bridge: self.bridge, flow: Box::new(before), values, action_set });
         self.stack.push(Work::ActionSet);
