@@ -1,5 +1,7 @@
 //! Translation against its oracle, and the soundness of its mask, on seeded random programs and packets.
 
+#![expect(clippy::expect_used, reason = "a panic is a failed test")]
+
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 use sluice_flows::bridge::{BridgeId, Model};

@@ -167,7 +167,7 @@ impl<'a> Run<'a> {
                 self.output(PortNo(u16::try_from(port).unwrap_or(PortNo::NONE.0)), at)?;
             }
             Action::OutputTruncated { port, max_len } => self.output_truncated(*port, *max_len),
-            Action::Controller(options) => self.to_controller(options, at),
+            Action::Controller(options) => self.send_to_controller(options, at),
             Action::Enqueue { port, queue } => self.enqueue(*port, *queue, at)?,
             Action::Group(id) => self.group(*id, at)?,
             Action::Bundle(bundle) => self.bundle(bundle, at)?,

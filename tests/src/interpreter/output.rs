@@ -15,7 +15,7 @@ impl Run<'_> {
     pub(super) fn output(&mut self, port: PortNo, at: At<'_>) -> Result<(), TooFar> {
         match port {
             PortNo::IN_PORT => self.send_by(self.in_port(), None)?,
-            PortNo::CONTROLLER => self.to_controller(&ControllerAction::default(), at),
+            PortNo::CONTROLLER => self.send_to_controller(&ControllerAction::default(), at),
             PortNo::TABLE => self.table(0, None, true)?,
             PortNo::FLOOD => self.send_by_all(|no_flood| !no_flood)?,
             PortNo::ALL => self.send_by_all(|_| true)?,
@@ -42,7 +42,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    pub(super) fn to_controller(&mut self, options: &ControllerAction, at: At<'_>) {
+    pub(super) fn send_to_controller(&mut self, options: &ControllerAction, at: At<'_>) {
         let given = reason_number(options.reason);
         let reason = if options.reason == PacketInReason::Action { at.reason.unwrap_or(given) } else { given };
         self.fate.events.push(Event::Controller {
@@ -60,7 +60,10 @@ impl Run<'_> {
         let all: &[u16] = if controllers.is_empty() { &[0] } else { controllers };
         for id in all {
             let reason = PacketInReason::InvalidTtl;
-            self.to_controller(&ControllerAction { reason, controller_id: *id, ..ControllerAction::default() }, at);
+            self.send_to_controller(
+                &ControllerAction { reason, controller_id: *id, ..ControllerAction::default() },
+                at,
+            );
         }
         Ok(())
     }
