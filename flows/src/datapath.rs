@@ -156,13 +156,31 @@ pub struct DpCt {
     pub alg: Option<CtAlg>,
 }
 
-/// Where a packet goes on after the datapath has found something out about it: in `table` of `bridge`.
+/// A list of actions that a packet was on when it had to wait for another pass.
+#[derive(Clone, Debug)]
+pub struct Suspended {
+    /// The list.
+    pub list: Arc<[Action]>,
+    /// The action that comes next, by index.
+    pub next: usize,
+    /// The table of its rule.
+    pub table: TableId,
+    /// The rule that it belongs to; none for those of a packet-out and of an action set.
+    pub rule: Option<Arc<Rule>>,
+    /// Why packets are handed to the controller from there, if it is not because of an action of a rule.
+    pub reason: Option<PacketInReason>,
+}
+
+/// Where a packet goes on after the datapath has found something out about it: in the lists of `lists`, innermost last,
+/// or in `table` of `bridge` if there are none.
 #[derive(Clone, Debug)]
 pub struct Resume {
     /// The bridge.
     pub bridge: BridgeId,
     /// The table.
     pub table: TableId,
+    /// The lists that were not done.
+    pub lists: Vec<Suspended>,
     /// The packet as the tables see it, with metadata and registers.
     pub key: FlowKey,
     /// The bits of `key` that are not the packet's own any more.

@@ -115,7 +115,8 @@ impl<'a> Telling<'a> {
                 self.enter(1, &Arc::clone(&bridge.name));
             }
             let depth = self.push(Kind::Thaw, "thaw");
-            self.steps.push(Step::new(depth + 1, Kind::Thaw, format!("Resuming from table {}", resume.table)));
+            let place = if resume.lists.is_empty() { "from" } else { "the actions of" };
+            self.steps.push(Step::new(depth + 1, Kind::Thaw, format!("Resuming {place} table {}", resume.table)));
         }
         for (works, step) in &log.steps {
             // The first bridge is nested in nothing and holds everything: it counts as one work.

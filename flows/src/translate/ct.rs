@@ -1,11 +1,12 @@
 //! Connection tracking, as far as translation goes: what the tracker is asked to do, and where the packet goes on with
 //! its answer.
 
-use super::{Flow, MacLookup, TraceEvent, TraceSink, Walk};
+use super::{Flow, MacLookup, TraceEvent, TraceSink, Walk, Work};
 use crate::action::{Action, Ct, CtZone};
-use crate::datapath::{DpAction, DpCt, Resume};
+use crate::datapath::{DpAction, DpCt, Resume, Suspended};
 use crate::field::{ETH_TYPE_IPV4, Field};
 use crate::key::{FlowKey, FlowMask, Slot, slot};
+use crate::rule::TableId;
 
 /// Slots of what the tracker says.
 const CT_SLOTS: [Slot; 9] = [
@@ -73,7 +74,7 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
             alg: ct.alg,
         })));
         if let Some(table) = ct.table {
-            self.resume_at(table, Some(zone));
+            self.resume_at(table, Vec::new(), Some(zone), self.action_set.clone());
             if S::ACTIVE {
                 self.tell(TraceEvent::Forked(table));
             }
@@ -117,26 +118,51 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
         sets
     }
 
-    /// The packet, as it is, goes on in `table` after the datapath has looked at it.
-    fn resume_at(&mut self, table: crate::rule::TableId, ct_zone: Option<u16>) {
+    /// The packet, as it is, goes on in `table` or in `lists` after the datapath has looked at it.
+    fn resume_at(&mut self, table: TableId, lists: Vec<Suspended>, ct_zone: Option<u16>, action_set: Vec<Action>) {
         let index = u32::try_from(self.out.resumes.len()).unwrap_or(u32::MAX);
         self.out.actions.push(DpAction::Recirculate(index));
         self.out.resumes.push(Resume {
             bridge: self.bridge.id,
             table,
+            lists,
             key: self.flow.key,
             written: self.flow.written,
             stack: self.values.clone(),
-            action_set: self.action_set.clone(),
+            action_set,
             ct_zone,
         });
     }
 
-    /// The header under the one that was taken off has to be read before tables can see it.
-    pub(super) fn read_anew(&mut self, table: crate::rule::TableId) {
-        self.note("what was under the label has to be read first: the packet goes on in another pass");
+    /// The header under the one that was taken off has to be read before `table` can see it.
+    pub(super) fn read_anew(&mut self, table: TableId) {
+        self.wait_for_reading(table, Vec::new());
+    }
+
+    /// The header under the one that was taken off has to be read before the action that was just begun can be done. It,
+    /// and what is left of the lists that it stands in, is done in another pass.
+    pub(super) fn suspend(&mut self, table: TableId) {
+        let mut lists = Vec::new();
+        while let Some(Work::Actions { .. }) = self.stack.last() {
+            let Some(Work::Actions { list, next, at, deepens }) = self.stack.pop() else { break };
+            self.depth -= u32::from(deepens);
+            let rule = at.rule.cloned();
+            lists.push(Suspended { list, next, table: at.table, rule, reason: at.reason });
+        }
+        if let Some(innermost) = lists.first_mut() {
+            innermost.next = innermost.next.saturating_sub(1);
+        }
+        lists.reverse();
+        self.wait_for_reading(table, lists);
+    }
+
+    fn wait_for_reading(&mut self, table: TableId, lists: Vec<Suspended>) {
+        self.note("what is under the header has to be read first: the packet goes on in another pass");
         self.commit();
-        self.resume_at(table, None);
+        // The action set goes along, unless it belongs to lists that go on here.
+        let goes_along = !lists.is_empty() && matches!(self.stack.last(), Some(Work::ActionSet));
+        let action_set = if goes_along { std::mem::take(&mut self.action_set) } else { Vec::new() };
+        self.resume_at(table, lists, None, action_set);
         self.forwarded = true;
     }
 

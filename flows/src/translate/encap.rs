@@ -2,10 +2,11 @@
 
 use super::wire::{LABEL_BOTTOM, LABEL_SLOTS, is_mpls, labels};
 use super::{MacLookup, TraceSink, Walk};
-use crate::action::Encap;
+use crate::action::{Action, Encap, ModAction};
 use crate::datapath::{DpAction, NshHeader};
 use crate::field::{ETH_TYPE_IPV4, ETH_TYPE_IPV6, ETH_TYPE_MPLS, ETH_TYPE_MPLS_MCAST, ETH_TYPE_NSH, Field, Prereq};
 use crate::key::{FRAME_WORDS, slot};
+use crate::port::PortNo;
 
 /// TTL of a label on a packet that has none (OVS's choice), and of a new NSH header's field (RFC 8300, 2.2).
 const DEFAULT_TTL: u128 = 64;
@@ -25,6 +26,37 @@ fn next_protocol(packet_type: u128, eth_type: u16) -> Option<u8> {
         ETH_TYPE_IPV6 => Some(2),
         ETH_TYPE_NSH => Some(4),
         _ => None,
+    }
+}
+
+/// Whether an action reads or changes headers behind Ethernet and VLAN tags, or may lead to one that does.
+pub(super) fn looks_under_labels(action: &Action) -> bool {
+    let is_under = |field: Field| !matches!(field.info().prereq, Prereq::None | Prereq::Vlan | Prereq::Mpls);
+    match action {
+        Action::GotoTable(_)
+        | Action::Resubmit { .. }
+        | Action::Group(_)
+        | Action::Output(PortNo::TABLE)
+        | Action::Ct(_)
+        | Action::DecTtl(_)
+        | Action::Learn(_)
+        | Action::Multipath(_)
+        | Action::Bundle(_)
+        | Action::FinTimeout { .. } => true,
+        Action::SetField { field, .. } => is_under(*field),
+        Action::Load { dst, .. } | Action::Pop(dst) => is_under(dst.field),
+        Action::Move { src, dst } => is_under(src.field) || is_under(dst.field),
+        Action::Push(src) | Action::OutputField(src) => is_under(src.field),
+        Action::Mod(change) => !matches!(
+            change,
+            ModAction::DlSrc(_)
+                | ModAction::DlDst(_)
+                | ModAction::VlanVid(_)
+                | ModAction::VlanPcp(_)
+                | ModAction::SetVlanVid(_)
+                | ModAction::SetVlanPcp(_)
+        ),
+        _ => false,
     }
 }
 

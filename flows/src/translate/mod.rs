@@ -45,7 +45,7 @@ pub use trace::{FieldChange, NoTrace, TraceEvent, TraceLog, TraceSink, TraceStep
 
 use crate::action::{Action, ControllerAction, PacketInReason};
 use crate::bridge::{Bridge, BridgeId, Model, TableMiss};
-use crate::datapath::{DpAction, MacQuery, MeterRef, PacketIn, Resume, Translation};
+use crate::datapath::{DpAction, MacQuery, MeterRef, PacketIn, Resume, Suspended, Translation};
 use crate::field::{FIELDS, Field, Prereq};
 use crate::key::{FRAME_WORDS, FlowKey, FlowMask, PACKET_WORDS, PIPELINE_WORD, Slot, slot};
 use crate::owner::Owner;
@@ -117,7 +117,13 @@ pub fn translate_resumed(
     walk.action_set.clone_from(&resume.action_set);
     walk.tracked = resume.ct_zone.is_some();
     walk.stack.push(Work::ActionSet);
-    walk.jump(resume.table, None, false, true);
+    for Suspended { list, next, table, rule, reason } in &resume.lists {
+        let at = At { rule: rule.as_ref(), table: *table, reason: *reason };
+        walk.stack.push(Work::Actions { list: Arc::clone(list), next: *next, at, deepens: false });
+    }
+    if resume.lists.is_empty() {
+        walk.jump(resume.table, None, false, true);
+    }
     Some(walk.run())
 }
 
@@ -459,6 +465,9 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
     }
 
     fn act(&mut self, action: &Action, at: At<'a>) {
+        if self.unread && encap::looks_under_labels(action) {
+            return self.suspend(at.table);
+        }
         if S::ACTIVE {
             self.tell(TraceEvent::Action(action));
         }

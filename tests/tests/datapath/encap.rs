@@ -70,7 +70,7 @@ fn what_was_under_a_label_is_read_and_matched_in_another_pass() {
         switch.send(1, &labelled(&web));
         switch.wait();
         assert_eq!(bytes(switch.take(2)), [&routed[..]]);
-        assert_eq!(bytes(switch.take(3)), [&web[..]], "the rest of the list goes on with the packet as it was");
+        assert_eq!(bytes(switch.take(3)), [&routed[..]], "the rest of the list is done in that pass too");
         switch.send(1, &labelled(&shell));
         switch.wait();
         assert!(switch.take(2).is_empty());
@@ -80,11 +80,11 @@ fn what_was_under_a_label_is_read_and_matched_in_another_pass() {
 }
 
 /// Sets a field of a frame, checksums included.
-fn rewrite(frame: &mut Vec<u8>, field: Field, value: u128) {
+fn rewrite(frame: &mut [u8], field: Field, value: u128) {
     let mut copy = Frame::from_bytes(frame);
     let mut layers = extract(frame, 0, &mut PacketKey::default());
     set_field(&mut copy, &mut layers, field, value, u128::MAX);
-    *frame = copy.bytes().to_vec();
+    frame.copy_from_slice(copy.bytes());
 }
 
 #[test]

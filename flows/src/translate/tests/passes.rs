@@ -89,7 +89,23 @@ fn popping_the_last_label_to_look_under_it_takes_another_pass() {
     let model2 = model(trunks(2), vec![rule(0, vec![Action::PopMpls(0x0800), resubmit(1)])]);
     let result = run(&model2, &key);
     assert_eq!(result.actions, [DpAction::PopMpls(0x0800), DpAction::Recirculate(0)]);
-    assert_eq!(result.resumes[0].table, table(1));
+    assert_eq!(result.resumes[0].lists.len(), 1);
+}
+
+#[test]
+fn what_is_left_of_every_list_is_done_in_the_pass_that_reads_under_the_label() {
+    let mut key = tcp();
+    key.0[4..FRAME_WORDS].fill(0);
+    key.set(slot::ETH_TYPE, 0x8847);
+    key.set(slot::MPLS_LSE, 100 << 12 | 0x140);
+    let inner = vec![Action::PopMpls(0x0800), to(3), Action::DecTtl(Box::default()), to(2)];
+    let model = model(trunks(4), vec![rule(0, vec![resubmit(1), to(4)]), rule(1, inner)]);
+    let first = run(&model, &key);
+    assert_eq!(first.actions, [DpAction::PopMpls(0x0800), out(3), DpAction::Recirculate(0)]);
+    let resume = &first.resumes[0];
+    let second = translate_resumed(&model, &NoMacs, resume, &tcp(), &mut NoTrace).unwrap();
+    assert_eq!(second.actions, [set(Field::IpTtl, 63, 0xff), out(2), out(4)]);
+    assert_eq!(second.mask.get(slot::IP_TTL), 0xff);
 }
 
 #[test]
