@@ -82,8 +82,8 @@ fn what_was_under_a_label_is_read_and_matched_in_another_pass() {
 /// Sets a field of a frame, checksums included.
 fn rewrite(frame: &mut [u8], field: Field, value: u128) {
     let mut copy = Frame::from_bytes(frame);
-    let mut layers = extract(frame, 0, &mut PacketKey::default());
-    set_field(&mut copy, &mut layers, field, value, u128::MAX);
+    let layers = extract(frame, 0, &mut PacketKey::default());
+    set_field(&mut copy, &layers, field, value, u128::MAX);
     frame.copy_from_slice(copy.bytes());
 }
 
