@@ -77,13 +77,8 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
     fn source(&mut self, source: LearnSource) -> u128 {
         match source {
             LearnSource::Value(value) => value,
-            LearnSource::Field(src) => self.learn_from(src),
+            LearnSource::Field(src) => self.read_subfield(src),
         }
-    }
-
-    /// The ingress port and the VLAN of a packet are learned as flows write them.
-    fn learn_from(&mut self, src: Subfield) -> u128 {
-        self.read_subfield(src)
     }
 
     /// Shortens the rule's timeouts if the packet ends a TCP connection.
