@@ -1,5 +1,6 @@
 use super::*;
 use crate::Match;
+use crate::Owner;
 use crate::action::{ModAction, Subfield};
 use crate::bridge::{BridgePort, VlanId, VlanMode};
 use crate::datapath::Change;

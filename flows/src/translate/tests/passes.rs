@@ -3,7 +3,7 @@
 use super::*;
 use crate::action::{Ct, CtZone, Learn, LearnSource, LearnSpec};
 use crate::datapath::Effect;
-use crate::key::{CT_NEW, CT_TRK, FRAG_ANY};
+use crate::key::{CT_NEW, CT_TRK, FRAG_ANY, FRAME_WORDS};
 
 fn to(no: u16) -> Action {
     Action::Output(PortNo(no))
