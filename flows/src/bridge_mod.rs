@@ -116,12 +116,20 @@ impl Bridge {
     /// # Errors
     /// When the change is refused; the bridge is then as it was.
     pub fn apply(&mut self, change: &BridgeMod, now: Millis) -> Result<Applied, ModError> {
-        let mut orphans = self.may_orphan(change);
+        self.make(change.clone(), now)
+    }
+
+    /// As [`apply`](Self::apply), without a copy of the change.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub fn make(&mut self, change: BridgeMod, now: Millis) -> Result<Applied, ModError> {
+        let mut orphans = self.may_orphan(&change);
         let mut applied = match change {
             BridgeMod::Flow(change) => self.apply_flow(change, now)?,
-            BridgeMod::Group(change) => self.apply_group(change, now)?,
-            BridgeMod::Meter(change) => self.apply_meter(change, now)?,
-            BridgeMod::Table(change) => self.apply_table(change)?,
+            BridgeMod::Group(change) => self.apply_group(&change, now)?,
+            BridgeMod::Meter(change) => self.apply_meter(&change, now)?,
+            BridgeMod::Table(change) => self.apply_table(&change)?,
         };
         orphans.extend(applied.replaced.iter().flat_map(|rule| deletes_learned(&rule.spec.actions)));
         self.delete_orphans(orphans, &mut applied.removed);

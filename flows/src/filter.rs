@@ -51,7 +51,7 @@ impl OwnerFilter {
     pub fn selects(&self, owner: &Owner) -> bool {
         match self {
             Self::Is(only) => only == owner,
-            Self::Prefix(prefix) => owner.as_str().starts_with(prefix.as_str()),
+            Self::Prefix(prefix) => owner.text().starts_with(prefix.as_str()),
         }
     }
 }

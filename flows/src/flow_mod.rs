@@ -158,12 +158,20 @@ impl Tables {
     /// # Errors
     /// When the change is refused; the tables are then as they were.
     pub fn apply(&mut self, change: &FlowMod, now: Millis) -> Result<Applied, FlowModError> {
+        self.make(change.clone(), now)
+    }
+
+    /// As [`apply`](Self::apply), without a copy of the change.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub fn make(&mut self, change: FlowMod, now: Millis) -> Result<Applied, FlowModError> {
         match change {
-            FlowMod::Add { spec, check_overlap, reset_counts } => self.add(spec, *check_overlap, *reset_counts, now),
+            FlowMod::Add { spec, check_overlap, reset_counts } => self.add(spec, check_overlap, reset_counts, now),
             FlowMod::Modify { filter, spec, set_cookie, reset_counts } => {
-                self.modify(filter, spec, *set_cookie, *reset_counts, now)
+                self.modify(&filter, spec, set_cookie, reset_counts, now)
             }
-            FlowMod::Delete { filter } => Ok(self.delete(filter)),
+            FlowMod::Delete { filter } => Ok(self.delete(&filter)),
         }
     }
 
@@ -178,19 +186,23 @@ impl Tables {
 
     fn add(
         &mut self,
-        spec: &FlowSpec,
+        spec: FlowSpec,
         check_overlap: bool,
         reset_counts: bool,
         now: Millis,
     ) -> Result<Applied, FlowModError> {
         consistency::check(spec.table, &spec.matches, &spec.actions)?;
-        let mut rule = Rule::new(spec.clone(), now);
-        let look = check_overlap || !reset_counts;
-        let old = if look { self.get_strict(spec.table, spec.priority, &spec.matches) } else { None };
-        match old {
-            Some(old) if !reset_counts => rule.stats = old.stats.clone(),
-            None if check_overlap => self.refuse_overlap(spec)?,
-            _ => {}
+        let mut stats = None;
+        if check_overlap || !reset_counts {
+            match self.get_strict(spec.table, spec.priority, &spec.matches) {
+                Some(old) if !reset_counts => stats = Some(old.stats.clone()),
+                None if check_overlap => self.refuse_overlap(&spec)?,
+                _ => {}
+            }
+        }
+        let mut rule = Rule::new(spec, now);
+        if let Some(stats) = stats {
+            rule.stats = stats;
         }
         let (rule, replaced) = self.insert_new(rule);
         Ok(Applied { added: Some(rule), replaced, ..Applied::default() })
@@ -211,7 +223,7 @@ impl Tables {
     fn modify(
         &mut self,
         filter: &FlowFilter,
-        spec: &FlowSpec,
+        spec: FlowSpec,
         set_cookie: bool,
         reset_counts: bool,
         now: Millis,

@@ -32,6 +32,6 @@ pub mod translate;
 mod verdict;
 
 pub use matching::Match;
-pub use owner::Owner;
+pub use owner::{FileLines, Owner};
 pub use port::{DpPort, PortNo};
 pub use verdict::{DropReason, Verdict};

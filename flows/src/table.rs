@@ -36,6 +36,8 @@ pub struct Tables {
     lists: ActionLists,
     references: References,
     len: usize,
+    /// Whether many rules are being added.
+    unsettled: bool,
 }
 
 /// Why a rule was removed.
@@ -121,6 +123,20 @@ impl Tables {
         (rule, old)
     }
 
+    /// Tells that many rules are going to be added, which is faster until [`settle`](Self::settle). Lookups meanwhile
+    /// are right, but look at more bits than they have to.
+    pub fn unsettle(&mut self) {
+        self.unsettled = true;
+    }
+
+    /// Ends what [`unsettle`](Self::unsettle) began.
+    pub fn settle(&mut self) {
+        self.unsettled = false;
+        for table in self.tables.iter_mut().flatten().filter(|table| !table.is_settled()) {
+            Arc::make_mut(table).settle();
+        }
+    }
+
     /// The lists of actions that the rules share.
     pub fn action_lists(&self) -> &ActionLists {
         &self.lists
@@ -132,7 +148,8 @@ impl Tables {
         if self.tables.len() <= index {
             self.tables.resize(index + 1, None);
         }
-        let old = Arc::make_mut(self.tables[index].get_or_insert_default()).insert(rule.clone());
+        let table = Arc::make_mut(self.tables[index].get_or_insert_default());
+        let old = if self.unsettled { table.insert_unsettled(rule.clone()) } else { table.insert(rule.clone()) };
         match &old {
             Some(old) => self.forget(old),
             None => self.len += 1,

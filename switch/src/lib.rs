@@ -15,7 +15,7 @@ pub mod stats;
 
 pub use clock::Clock;
 pub use control::{
-    BundleResult, ChangeError, Config, ControlError, Datapath, FailMode, OtherChanges, PortChange, PortDevice,
+    BundleResult, ChangeError, Config, ControlError, Datapath, FailMode, Made, OtherChanges, PortChange, PortDevice,
     PortInfo, PortRequest,
 };
 pub use datapath::{MegaflowStats, PacketIn};

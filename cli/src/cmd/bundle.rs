@@ -10,8 +10,8 @@ use sluice_flows::text::{Names, ParseError, flow_lines, parse_table_mod};
 use sluice_proto::MAX_MESSAGE_LEN;
 use sluice_proto::v1::bridge_mod::Change;
 use sluice_proto::v1::{
-    self as proto, ApplyBundleReply, ApplyBundleRequest, BridgeMod, BundleHeader, FlowFilter, FlowMod, GroupMod,
-    MeterMod, flow_mod, group_mod, meter_mod,
+    self as proto, ApplyBundleReply, ApplyBundleRequest, BridgeMod, BundleHeader, FlowFilter, FlowLines, FlowMod,
+    GroupMod, MeterMod, flow_mod, group_mod, meter_mod,
 };
 use std::fs::File;
 use std::io::Read;
@@ -20,6 +20,8 @@ use std::io::Read;
 const CHUNK: usize = 2000;
 /// Bytes of text in one message, and of one change: half of what a message may have.
 const MAX_TEXT_LEN: usize = MAX_MESSAGE_LEN / 2;
+/// Bytes of lines in one message, more or less.
+const LINES_LEN: usize = 256 << 10;
 /// Largest file that is read, in bytes. A bundle has a million changes at most.
 const MAX_FILE_LEN: u64 = 512 << 20;
 
@@ -147,12 +149,54 @@ pub(crate) fn label(file: &str) -> &str {
     if file == "-" { "stdin" } else { file }
 }
 
+/// What a bundle is to change.
+pub(crate) enum Changes {
+    /// One by one.
+    Single(Vec<BridgeMod>),
+    /// Lines of a file of flows.
+    Lines {
+        /// What owners and messages call the file.
+        file: String,
+        /// The whole text.
+        text: String,
+        /// Owner of flows that do not name one; empty if it is their place in the file.
+        owner: String,
+    },
+}
+
+impl From<Vec<BridgeMod>> for Changes {
+    fn from(changes: Vec<BridgeMod>) -> Self {
+        Self::Single(changes)
+    }
+}
+
+/// The changes that a file of flows asks for; each is its place's in the file unless an owner is given. The switch cuts
+/// the lines itself if all of them are flows and changes to flows.
+pub(crate) fn flows(file: &str, owner: Option<&str>) -> Result<Changes, Failure> {
+    let text = read(file)?;
+    if text.split('\n').any(|line| line.len() > MAX_TEXT_LEN || is_of_bundle(line)) {
+        return Ok(Changes::Single(lines_of(&text, file, Kind::Flow, owner)?));
+    }
+    Ok(Changes::Lines { file: label(file).to_owned(), text, owner: owner.unwrap_or_default().to_owned() })
+}
+
+/// Whether a line begins as those do that say what they are.
+fn is_of_bundle(line: &str) -> bool {
+    let line = line.trim_start();
+    ["flow", "group", "meter", "table"].iter().any(|word| {
+        line.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
+    })
+}
+
 /// The changes that the lines of a file ask for; each is its place's in the file unless an owner is given.
 pub(crate) fn lines(file: &str, kind: Kind, owner: Option<&str>) -> Result<Vec<BridgeMod>, Failure> {
-    let text = read(file)?;
+    lines_of(&read(file)?, file, kind, owner)
+}
+
+fn lines_of(text: &str, file: &str, kind: Kind, owner: Option<&str>) -> Result<Vec<BridgeMod>, Failure> {
     let label = label(file);
     let mut changes = Vec::new();
-    for (number, line) in flow_lines(&text) {
+    for (number, line) in flow_lines(text) {
         if line.len() > MAX_TEXT_LEN {
             let len = line.len();
             let what = format!("{label}:{number}: the line has {len} bytes; it may have {MAX_TEXT_LEN}");
@@ -220,7 +264,7 @@ impl Changed {
 pub(crate) fn apply(
     common: Common,
     kind: Kind,
-    changes: Vec<BridgeMod>,
+    changes: impl Into<Changes>,
     replace: Option<FlowFilter>,
     out: &mut Output,
 ) -> Result<Exit, Failure> {
@@ -233,7 +277,10 @@ pub(crate) fn apply(
         replace,
         dry_run: common.dry_run,
     };
-    let requests = requests(header, changes);
+    let requests: Box<dyn Iterator<Item = ApplyBundleRequest> + Send> = match changes.into() {
+        Changes::Single(changes) => Box::new(requests(header, changes).into_iter()),
+        Changes::Lines { file, text, owner } => Box::new(requests_of_lines(header, file, text, owner)),
+    };
     let reply = client.call(client.flows().apply_bundle(tokio_stream::iter(requests)))?;
     for warning in &reply.warnings {
         eprintln!("warning: {warning}");
@@ -267,6 +314,29 @@ fn requests(header: BundleHeader, changes: Vec<BridgeMod>) -> Vec<ApplyBundleReq
     }
     requests.push(ApplyBundleRequest { commit: true, ..part });
     requests
+}
+
+/// The messages of a bundle of lines, made as they are sent.
+fn requests_of_lines(
+    header: BundleHeader,
+    file: String,
+    text: String,
+    owner: String,
+) -> impl Iterator<Item = ApplyBundleRequest> + Send {
+    let (mut begin, mut next) = (0, 1);
+    let lines = std::iter::from_fn(move || {
+        let rest = text.get(begin..).filter(|rest| !rest.is_empty())?;
+        let near = rest.as_bytes().get(LINES_LEN..).and_then(|after| after.iter().position(|b| *b == b'\n'));
+        let part = &rest[..near.map_or(rest.len(), |at| LINES_LEN + at + 1)];
+        let first = next;
+        next += part.bytes().filter(|b| *b == b'\n').count() as u64;
+        begin += part.len();
+        let lines = FlowLines { file: file.clone(), first, text: part.to_owned(), owner: owner.clone() };
+        Some(ApplyBundleRequest { lines: vec![lines], ..ApplyBundleRequest::default() })
+    });
+    let first = ApplyBundleRequest { header: Some(header), ..ApplyBundleRequest::default() };
+    let last = ApplyBundleRequest { commit: true, ..ApplyBundleRequest::default() };
+    std::iter::once(first).chain(lines).chain([last])
 }
 
 fn text_len(change: &BridgeMod) -> usize {

@@ -3,7 +3,7 @@
 mod diff;
 mod dump;
 
-use super::bundle::{Common, Kind, apply, lines, texts};
+use super::bundle::{Changes, Common, Kind, apply, flows, texts};
 use crate::client::{BridgeArg, Client, Target};
 use crate::failure::Failure;
 use crate::output::{Exit, Format, Output};
@@ -92,13 +92,13 @@ pub(crate) fn run(verb: Verb, out: &mut Output) -> Result<Exit, Failure> {
         Verb::Dump(args) => dump::run(&args, out),
         Verb::Add(args) => {
             let mods = match &args.file {
-                Some(file) => lines(file, Kind::Flow, args.common.owner.as_deref())?,
-                None => texts(&args.flows, Kind::Flow)?,
+                Some(file) => flows(file, args.common.owner.as_deref())?,
+                None => Changes::Single(texts(&args.flows, Kind::Flow)?),
             };
             apply(args.common, Kind::Flow, mods, None, out)
         }
         Verb::Replace(args) => {
-            let mods = lines(&args.file, Kind::Flow, args.common.owner.as_deref())?;
+            let mods = flows(&args.file, args.common.owner.as_deref())?;
             let filter = FlowFilter { r#match: args.only, ..FlowFilter::default() };
             apply(args.common, Kind::Flow, mods, Some(filter), out)
         }

@@ -10,21 +10,21 @@ use crate::table::RemovedReason;
 use std::sync::Arc;
 
 impl Bridge {
-    pub(super) fn apply_flow(&mut self, change: &FlowMod, now: Millis) -> Result<Applied, ModError> {
-        let spec = match change {
+    pub(super) fn apply_flow(&mut self, change: FlowMod, now: Millis) -> Result<Applied, ModError> {
+        let spec = match &change {
             FlowMod::Add { spec, .. } => spec,
             FlowMod::Modify { spec, filter, .. } => {
                 self.check_references(&spec.actions)?;
                 if self.tables.select(filter).next().is_some() {
-                    return Ok(self.tables.apply(change, now)?);
+                    return Ok(self.tables.make(change, now)?);
                 }
                 spec
             }
-            FlowMod::Delete { .. } => return Ok(self.tables.apply(change, now)?),
+            FlowMod::Delete { .. } => return Ok(self.tables.make(change, now)?),
         };
         self.check_references(&spec.actions)?;
         let evicted = self.make_room(spec)?;
-        match self.tables.apply(change, now) {
+        match self.tables.make(change, now) {
             Ok(mut applied) => {
                 applied.removed.extend(evicted.into_iter().map(|rule| (rule, RemovedReason::Evicted)));
                 Ok(applied)

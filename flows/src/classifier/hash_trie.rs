@@ -119,6 +119,28 @@ impl<T: Hashed + Clone> HashTrie<T> {
         node.add(item, depth);
     }
 
+    /// The item with the hash of `item` for which `is_it` holds, to be changed in place, and `item` back; if there is
+    /// none, adds `item`.
+    pub(crate) fn find_or_insert(&mut self, item: T, is_it: impl Fn(&T) -> bool) -> Option<(&mut T, T)> {
+        let hash = item.hash();
+        let (mut node, mut depth) = (&mut self.root, 0);
+        while let Node::Branch(kids) = node {
+            node = &mut Arc::make_mut(kids)[child(hash >> depth)];
+            depth += BITS;
+        }
+        let found = match node {
+            Node::Leaf(items) => items.iter().position(|item| item.hash() == hash && is_it(item)),
+            _ => None,
+        };
+        match (found, node) {
+            (Some(index), Node::Leaf(items)) => Arc::make_mut(items).get_mut(index).map(|found| (found, item)),
+            (_, node) => {
+                node.add(item, depth);
+                None
+            }
+        }
+    }
+
     /// Removes the item with this hash for which `is_it` holds.
     pub(crate) fn remove(&mut self, hash: u32, is_it: impl Fn(&T) -> bool) -> Option<T> {
         let index = self.position(hash, &is_it)?;
@@ -281,7 +303,12 @@ mod tests {
             let mut snapshots = Vec::new();
             for (i, (add, hash, tag)) in steps.into_iter().enumerate() {
                 let item = Item(hash, tag);
-                if add {
+                if add && hash % 2 == 0 && list.contains(&item) {
+                    prop_assert_eq!(trie.find_or_insert(item, |x| *x == item), Some((&mut item.clone(), item)));
+                } else if add && hash % 2 == 0 {
+                    prop_assert_eq!(trie.find_or_insert(item, |x| *x == item), None);
+                    list.push(item);
+                } else if add {
                     trie.insert(item);
                     list.push(item);
                 } else {

@@ -232,6 +232,26 @@ impl Classifier {
 
     /// Adds a rule; one with the same priority and match is replaced and returned.
     pub fn insert(&mut self, rule: Arc<Rule>) -> Option<Arc<Rule>> {
+        self.place(rule, Prefixes::insert)
+    }
+
+    /// As [`insert`](Self::insert), for one of many rules: faster, but lookups look at more bits than they have to until
+    /// [`settle`](Self::settle).
+    pub fn insert_unsettled(&mut self, rule: Arc<Rule>) -> Option<Arc<Rule>> {
+        self.place(rule, Prefixes::insert_later)
+    }
+
+    /// Ends a row of [`insert_unsettled`](Self::insert_unsettled).
+    pub fn settle(&mut self) {
+        self.prefixes.settle();
+    }
+
+    /// Whether there is nothing to [`settle`](Self::settle).
+    pub fn is_settled(&self) -> bool {
+        self.prefixes.is_settled()
+    }
+
+    fn place(&mut self, rule: Arc<Rule>, track: fn(&mut Prefixes, u8, u8, &Match)) -> Option<Arc<Rule>> {
         let (matches, priority) = (&rule.spec.matches, rule.spec.priority);
         let at = self.position(matches).unwrap_or_else(|| {
             let (subtable, fingerprint) = (Arc::new(Subtable::new(matches)), fingerprint(matches));
@@ -247,7 +267,7 @@ impl Classifier {
         if old.is_none() {
             self.len += 1;
             for &(index, len) in subtable.prefixes() {
-                self.prefixes.insert(index, len, &rule.spec.matches);
+                track(&mut self.prefixes, index, len, &rule.spec.matches);
             }
         }
         if is_new || priority > ranked.max_priority {

@@ -83,9 +83,15 @@ impl PrefixTrie {
     }
 
     /// Counts the prefix of `len` bits, at most 128, of a left-aligned value once more.
-    pub(super) fn insert(&mut self, value: u128, len: u8) {
+    #[cfg(test)]
+    fn insert(&mut self, value: u128, len: u8) {
+        self.insert_often(value, len, 1);
+    }
+
+    /// Counts the prefix of `len` bits, at most 128, of a left-aligned value `count` times more.
+    pub(super) fn insert_often(&mut self, value: u128, len: u8, count: u32) {
         let bits = prefix(value, len);
-        let leaf = || Some(Arc::new(Node { bits, len, count: 1, kids: [None, None] }));
+        let leaf = || Some(Arc::new(Node { bits, len, count, kids: [None, None] }));
         let mut link = &mut self.root;
         while let Some(old) = link.take() {
             let same = ((bits ^ old.bits).leading_zeros() as u8).min(len).min(old.len);
@@ -93,7 +99,7 @@ impl PrefixTrie {
                 // They part here, or the old one lies within the new one.
                 let mut node = Node { bits: prefix(bits, same), len: same, count: 0, kids: [None, None] };
                 if same == len {
-                    node.count = 1;
+                    node.count = count;
                 } else {
                     node.kids[bit(bits, same)] = leaf();
                 }
@@ -104,7 +110,7 @@ impl PrefixTrie {
             }
             let node = Arc::make_mut(link.insert(old));
             if node.len == len {
-                node.count += 1;
+                node.count += count;
                 return;
             }
             link = &mut node.kids[bit(bits, node.len)];
@@ -112,7 +118,7 @@ impl PrefixTrie {
         *link = leaf();
     }
 
-    /// Takes back one [`insert`](Self::insert) of the same.
+    /// Takes back one of the times that the same was counted.
     pub(super) fn remove(&mut self, value: u128, len: u8) {
         remove(&mut self.root, prefix(value, len), len);
     }

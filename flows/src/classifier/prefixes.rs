@@ -20,27 +20,70 @@ fn align(value: u128, slot: Slot) -> u128 {
 }
 
 /// The prefixes that the rules of a table look at.
+///
+/// Prefixes may be added later than their rules, many of them at once, which is several times faster. As long as some
+/// are missing no lookup asks for any: it finds the same, and looks at more bits than it would have to.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Prefixes {
     tries: [PrefixTrie; PREFIX_SLOTS.len()],
+    /// By slot, those that are to be added: left-aligned, and their lengths.
+    missing: [Vec<(u128, u8)>; PREFIX_SLOTS.len()],
+    len_missing: usize,
 }
+
+/// Most prefixes that may be missing, which bounds the memory that they take.
+const MAX_MISSING: usize = 1 << 18;
 
 impl Prefixes {
     /// Counts the prefix of length `len` in slot number `index` of a match.
     pub(super) fn insert(&mut self, index: u8, len: u8, matches: &Match) {
         let (trie, slot) = (&mut self.tries[usize::from(index)], PREFIX_SLOTS[usize::from(index)]);
-        trie.insert(align(matches.get(slot).0, slot), len);
+        trie.insert_often(align(matches.get(slot).0, slot), len, 1);
+    }
+
+    /// As [`insert`](Self::insert), but not before [`settle`](Self::settle) unless too many wait for that.
+    pub(super) fn insert_later(&mut self, index: u8, len: u8, matches: &Match) {
+        let slot = PREFIX_SLOTS[usize::from(index)];
+        let value = align(matches.get(slot).0, slot);
+        self.missing[usize::from(index)].push((value & u128::MAX << (128 - u32::from(len)), len));
+        self.len_missing += 1;
+        if self.len_missing >= MAX_MISSING {
+            self.settle();
+        }
+    }
+
+    /// Adds what is missing.
+    pub(super) fn settle(&mut self) {
+        for (trie, missing) in self.tries.iter_mut().zip(&mut self.missing) {
+            // Neighbours are near each other in the tree too.
+            let mut missing = std::mem::take(missing);
+            missing.sort_unstable();
+            for same in missing.chunk_by(|a, b| a == b) {
+                let (value, len) = same[0];
+                trie.insert_often(value, len, u32::try_from(same.len()).unwrap_or(u32::MAX));
+            }
+        }
+        self.len_missing = 0;
+    }
+
+    /// Whether none is missing.
+    pub(super) fn is_settled(&self) -> bool {
+        self.len_missing == 0
     }
 
     /// Takes back one [`insert`](Self::insert).
     pub(super) fn remove(&mut self, index: u8, len: u8, matches: &Match) {
+        if !self.is_settled() {
+            self.settle();
+        }
         let (trie, slot) = (&mut self.tries[usize::from(index)], PREFIX_SLOTS[usize::from(index)]);
         trie.remove(align(matches.get(slot).0, slot), len);
     }
 
     /// Bytes of heap memory.
     pub(super) fn heap_size(&self) -> usize {
-        self.tries.iter().map(PrefixTrie::heap_size).sum()
+        let missing = self.missing.iter().map(|m| m.capacity() * size_of::<(u128, u8)>()).sum::<usize>();
+        missing + self.tries.iter().map(PrefixTrie::heap_size).sum::<usize>()
     }
 }
 
@@ -68,6 +111,9 @@ impl<'a> Walks<'a> {
     #[inline]
     pub(super) fn refute(&mut self, prefixes: &[(u8, u8)], mask: &mut FlowMask) -> bool {
         let mut best: Option<(u8, usize, u8)> = None;
+        if !self.prefixes.is_settled() {
+            return false;
+        }
         for &(index, len) in prefixes {
             let index = usize::from(index);
             let Known { walk, in_mask } = self.known(index, mask);

@@ -220,21 +220,23 @@ impl StageCounts {
     }
 
     fn add(&mut self, hash: u32) {
-        if let Some(count) = self.get_mut(hash) {
-            count.rules += 1;
-            return;
-        }
-        if let Self::Few(few) = self
-            && few.len() == FEW
-        {
+        if let Self::Few(few) = self {
+            if let Some(count) = few.iter_mut().find(|c| c.hash == hash) {
+                count.rules += 1;
+                return;
+            }
+            if few.len() < FEW {
+                few.push(Count { hash, rules: 1 });
+                return;
+            }
             let mut many = HashTrie::default();
             few.drain(..).for_each(|count| many.insert(count));
             *self = Self::Many(many);
         }
-        let count = Count { hash, rules: 1 };
-        match self {
-            Self::Few(counts) => counts.push(count),
-            Self::Many(counts) => counts.insert(count),
+        if let Self::Many(many) = self
+            && let Some((count, _)) = many.find_or_insert(Count { hash, rules: 1 }, |_| true)
+        {
+            count.rules += 1;
         }
     }
 
@@ -368,14 +370,14 @@ impl Subtable {
         let (priority, soft) = (rule.spec.priority, is_soft(&rule.spec.actions));
         let hashes = self.shape.hashes(&rule.spec.matches);
         let hash = self.hash(&hashes);
-        let same = |e: &Entry| is_rule(e, priority, &rule.spec.matches);
         self.hard += u32::from(!soft);
-        if let Some(entry) = self.rules.find_mut(hash, same) {
-            let old = std::mem::replace(entry, Entry { hash, priority, soft, rule });
+        let new = rule.clone();
+        let same = |e: &Entry| is_rule(e, priority, &new.spec.matches);
+        if let Some((entry, rule)) = self.rules.find_or_insert(Entry { hash, priority, soft, rule }, same) {
+            let old = std::mem::replace(entry, rule);
             self.hard -= u32::from(!old.soft);
             return Some(old.rule);
         }
-        self.rules.insert(Entry { hash, priority, soft, rule });
         self.stages.iter_mut().zip(&hashes).for_each(|(counts, hash)| counts.add(*hash));
         *self.priorities.entry(priority).or_insert(0) += 1;
         None

@@ -100,7 +100,7 @@ fn check_overlap_refuses_flows_of_the_same_priority_only() {
     let mut tables = tables([with(flow(ip(), 1), |s| s.owner = Owner::new("np:a/b#1"))]);
     let add = |spec| FlowMod::Add { spec, check_overlap: true, reset_counts: true };
     let error = tables.apply(&add(flow(tcp(80), 2)), T1).unwrap_err();
-    assert!(matches!(&error, FlowModError::Overlap { owner, .. } if owner.as_str() == "np:a/b#1"), "{error}");
+    assert!(matches!(&error, FlowModError::Overlap { owner, .. } if owner.text() == "np:a/b#1"), "{error}");
     assert!(error.to_string().contains("table 0"), "{error}");
     assert_eq!(tables.len(), 1);
     assert!(tables.apply(&add(with(flow(tcp(80), 2), |s| s.priority = 1)), T1).is_ok());
@@ -124,7 +124,7 @@ fn a_modify_changes_actions_within_its_match_and_keeps_the_rest() {
     let [rule] = applied.modified.as_slice() else { panic!("{applied:?}") };
     assert_eq!((rule.spec.cookie, rule.spec.idle_timeout, rule.spec.hard_timeout), (5, 10, 20));
     assert_eq!((rule.created, rule.modified, rule.stats.packets()), (T0, T1, 3));
-    assert_eq!(rule.spec.owner.as_str(), "svc:a/b");
+    assert_eq!(rule.spec.owner.text(), "svc:a/b");
     old.stats.credit(1, 100, T1);
     assert_eq!(rule.stats.packets(), 4, "what is still credited to the old rule counts");
 }

@@ -29,12 +29,14 @@ impl ActionLists {
     /// The list equal to this one that is shared: this one, if it is the first.
     pub fn hold(&mut self, actions: &Arc<[Action]>) -> Arc<[Action]> {
         let hash = hash(actions);
-        if let Some(shared) = self.lists.find_mut(hash, |s| same(&s.actions, actions)) {
-            shared.holders = shared.holders.saturating_add(1);
-            return shared.actions.clone();
+        let first = Shared { hash, holders: 1, actions: actions.clone() };
+        match self.lists.find_or_insert(first, |s| same(&s.actions, actions)) {
+            Some((shared, _)) => {
+                shared.holders = shared.holders.saturating_add(1);
+                shared.actions.clone()
+            }
+            None => actions.clone(),
         }
-        self.lists.insert(Shared { hash, holders: 1, actions: actions.clone() });
-        actions.clone()
     }
 
     /// Takes back one [`hold`](Self::hold) of a list equal to this one; the last one forgets it.

@@ -59,6 +59,11 @@ impl Names {
         self.table_names.insert(table, name);
     }
 
+    /// Whether nothing has a name.
+    pub fn is_empty(&self) -> bool {
+        self.port_names.is_empty() && self.table_names.is_empty()
+    }
+
     /// The port with this name.
     pub fn port(&self, name: &str) -> Option<PortNo> {
         self.ports.get(name).copied()

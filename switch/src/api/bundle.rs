@@ -1,8 +1,11 @@
 //! Bundles of changes, as they arrive and as they are done: all or nothing.
 
+mod parts;
+
 use super::{error, find_bridge, flow, table};
-use crate::control::apply;
+use crate::control::{Made, apply};
 use crate::{ChangeError, ControlError, Datapath};
+use parts::{Parts, Piece};
 use sluice_flows::bridge::Bridge;
 use sluice_flows::bridge_mod::{BridgeMod, Fate, Touched};
 use sluice_flows::filter::FlowFilter;
@@ -11,41 +14,45 @@ use sluice_flows::group::GroupMod;
 use sluice_flows::meter::MeterMod;
 use sluice_flows::rule::{FlowSpec, Millis, TableId};
 use sluice_flows::text::{
-    GroupCommand, MeterCommand, Names, parse_flow_mod_of, parse_group_line, parse_group_mod, parse_meter_mod,
+    GroupCommand, MeterCommand, Names, flow_lines, parse_flow_mod_of, parse_group_line, parse_group_mod,
+    parse_meter_mod,
 };
-use sluice_flows::{DropReason, Match, Owner};
+use sluice_flows::{DropReason, FileLines, Match, Owner};
 use sluice_proto::v1::bridge_mod::Change;
 use sluice_proto::v1::flow_mod::Command;
-use sluice_proto::v1::{self as proto, ApplyBundleReply, ApplyBundleRequest, BundleHeader, group_mod, meter_mod};
+use sluice_proto::v1::{
+    self as proto, ApplyBundleReply, ApplyBundleRequest, BundleHeader, FlowLines, group_mod, meter_mod,
+};
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::mpsc::sync_channel;
 use tonic::{Status, Streaming};
 
-/// Most changes in a bundle.
-const MAX_MODS: usize = 1_000_000;
 /// Longest flow or meter, in bytes.
 const MAX_FLOW_LEN: usize = 64 << 10;
 /// Longest group, in bytes.
 const MAX_GROUP_LEN: usize = 8 << 20;
 /// Warnings that are sent back.
 const MAX_WARNINGS: usize = 100;
-/// Changes that are read at a time: while some are made, the next are read.
-const CHUNK: usize = 1_000;
-/// Chunks that may have been read before the first of them is made, which bounds the memory that they take.
-const CHUNKS_AHEAD: usize = 4;
+/// About how long a line of a flow file is, in bytes.
+const LIKELY_LINE_LEN: usize = 80;
+/// Pieces that may have been read before the first of them is made, which bounds the memory that they take.
+const PIECES_AHEAD: usize = 8;
 
 /// A bundle that has arrived whole.
 pub(super) struct Bundle {
     header: BundleHeader,
-    changes: Vec<Change>,
+    parts: Parts,
 }
+
+/// What a piece of a bundle asks for.
+type Piecewise<'a> = (Piece<'a>, Vec<BridgeMod>);
 
 impl Bundle {
     /// Receives a bundle.
     pub(super) async fn receive(mut stream: Streaming<ApplyBundleRequest>) -> Result<Self, Status> {
         let mut header = None;
-        let mut changes = Vec::new();
+        let mut parts = Parts::default();
         while let Some(part) = stream.message().await? {
             match (header.is_some(), part.header) {
                 (false, Some(first)) => header = Some(first),
@@ -55,19 +62,16 @@ impl Bundle {
                 }
                 (true, None) => {}
             }
-            changes.extend(part.mods.into_iter().map(Change::Flow));
+            let mut changes: Vec<_> = part.mods.into_iter().map(Change::Flow).collect();
             // A kind of change that this version does not know must not be passed over.
             let others = part.changes.into_iter().map(|change| {
                 change.change.ok_or_else(|| Status::invalid_argument("the bundle holds a change of an unknown kind"))
             });
             changes.extend(others.collect::<Result<Vec<_>, _>>()?);
-            if changes.len() > MAX_MODS {
-                return Err(Status::resource_exhausted(format!(
-                    "a bundle has at most {MAX_MODS} changes; send several"
-                )));
-            }
+            parts.add(changes)?;
+            part.lines.into_iter().try_for_each(|lines| parts.add_lines(lines))?;
             if part.commit {
-                return Ok(Self { header: header.unwrap_or_default(), changes });
+                return Ok(Self { header: header.unwrap_or_default(), parts });
             }
         }
         Err(Status::aborted("the bundle ended without `commit`; nothing was changed"))
@@ -84,14 +88,14 @@ impl Bundle {
             None => None,
         };
         let warnings = &mut reply.warnings;
-        let mut change = |bridge: &mut Bridge, now: Millis| match &replaced {
-            Some((filter, mods)) => replace(bridge, filter, mods, now, &mut totals),
+        let change = |bridge: &mut Bridge, now: Millis| match replaced {
+            Some((filter, mods)) => reader.replace(bridge, &filter, mods, now, &mut totals),
             None => reader.make(bridge, now, &mut totals, warnings),
         };
         if self.header.dry_run {
-            change(&mut (*bridge).clone(), datapath.clock().now()).map_err(|e| self.refused(e))?;
+            change(&mut (*bridge).clone(), datapath.clock().now()).map_err(Refused::status)?;
         } else {
-            let done = datapath.edit(&bridge.name, change).map_err(|e| self.refused(e))?;
+            let done = datapath.edit(&bridge.name, change).map_err(Refused::status)?;
             reply.model_generation = done.generation;
         }
         let Totals { added, modified, deleted, unchanged, others: [others_added, others_modified, others_deleted] } =
@@ -100,38 +104,11 @@ impl Bundle {
         Ok(ApplyBundleReply { added, modified, deleted, unchanged, ..others })
     }
 
-    /// Names a change: its number, and where it stands if its owner tells.
-    fn place(&self, index: usize) -> String {
-        let (what, owner) = match self.changes.get(index) {
-            Some(Change::Flow(flow)) => ("flow", flow.owner.as_str()),
-            Some(Change::Group(group)) => ("group", group.owner.as_str()),
-            Some(Change::Meter(meter)) => ("meter", meter.owner.as_str()),
-            Some(Change::Table(_)) | None => ("table", ""),
-        };
-        match owner.strip_prefix("file:") {
-            Some(place) => place.to_owned(),
-            None if self.changes.iter().all(|c| matches!(c, Change::Flow(_))) => {
-                format!("flow {} of {}", index + 1, self.changes.len())
-            }
-            None => format!("change {} of {}, a {what}", index + 1, self.changes.len()),
-        }
-    }
-
-    fn refused(&self, error: Refused) -> Status {
-        match error {
-            Refused::Control(error) => error::status(error),
-            Refused::Text(status) => status,
-            Refused::Change(index, error) => {
-                let text = match self.changes.get(index) {
-                    Some(Change::Flow(flow)) => flow.flow.trim(),
-                    Some(Change::Group(group)) => group.group.trim(),
-                    Some(Change::Meter(meter)) => meter.meter.trim(),
-                    Some(Change::Table(_)) | None => "",
-                };
-                let below = if text.is_empty() { String::new() } else { format!("\n  {text}") };
-                Status::invalid_argument(format!("{}: {error}{below}", self.place(index)))
-            }
-        }
+    /// Why a change was refused.
+    fn refused(&self, piece: Piece<'_>, index: usize, error: ChangeError) -> Refused {
+        let text = piece.text(index);
+        let below = if text.is_empty() { String::new() } else { format!("\n  {text}") };
+        Refused::Text(Status::invalid_argument(format!("{}: {error}{below}", self.parts.place(piece, index))))
     }
 }
 
@@ -149,7 +126,7 @@ impl<'a> Reader<'a> {
         let owner = if owner.is_empty() { Owner::user() } else { Owner::new(owner) };
         let mut names = Names::of_bridge(bridge);
         // Flows may use the names that the bundle gives to tables.
-        for change in &bundle.changes {
+        for change in bundle.parts.single() {
             if let Change::Table(proto::TableMod { table: Some(id), name: Some(name), .. }) = change
                 && let Some(id) = u8::try_from(*id).ok().and_then(TableId::new)
                 && !name.is_empty()
@@ -167,63 +144,86 @@ impl<'a> Reader<'a> {
         now: Millis,
         totals: &mut Totals,
         warnings: &mut Vec<String>,
-    ) -> Result<Vec<Applied>, Refused> {
-        let changes = &self.bundle.changes;
-        let mut all = Vec::with_capacity(changes.len());
-        let mut make = |mods: Vec<BridgeMod>| -> Result<(), Refused> {
-            for change in &mods {
-                let applied = one(bridge, all.len(), change, now, totals)?;
-                all.push(applied);
+    ) -> Result<Made, Refused> {
+        let parts = &self.bundle.parts;
+        let mut made = Made::default();
+        if !parts.are_few() {
+            bridge.tables.unsettle();
+        }
+        let mut make = |piece, mods: Vec<BridgeMod>| -> Result<(), Refused> {
+            for (index, change) in mods.into_iter().enumerate() {
+                made.add(self.one(bridge, (piece, index), change, now, totals)?);
             }
             Ok(())
         };
-        if changes.len() <= CHUNK {
-            make(self.read(0, changes, warnings).map_err(Refused::Text)?)?;
-            return Ok(all);
+        if parts.are_few() {
+            for piece in parts.pieces() {
+                make(piece, self.read(piece, warnings).map_err(Refused::Text)?)?;
+            }
+            return Ok(made);
         }
         std::thread::scope(|scope| {
-            let (sender, receiver) = sync_channel(CHUNKS_AHEAD);
+            let (sender, receiver) = sync_channel(PIECES_AHEAD);
             let read = move || {
-                for (first, chunk) in (0..).step_by(CHUNK).zip(changes.chunks(CHUNK)) {
-                    let read = self.read(first, chunk, warnings);
+                for piece in parts.pieces() {
+                    let read = self.read(piece, warnings);
                     let last = read.is_err();
                     // Nobody takes them any more when a change was refused.
-                    if sender.send(read).is_err() || last {
+                    if sender.send((piece, read)).is_err() || last {
                         break;
                     }
                 }
             };
             let spawned = std::thread::Builder::new().name("sluice-read".to_owned()).spawn_scoped(scope, read);
             spawned.map_err(|e| Refused::Text(Status::resource_exhausted(format!("no thread to read flows: {e}"))))?;
-            receiver.iter().try_for_each(|mods| make(mods.map_err(Refused::Text)?))
+            receiver.iter().try_for_each(|(piece, mods)| make(piece, mods.map_err(Refused::Text)?))
         })?;
-        Ok(all)
+        bridge.tables.settle();
+        Ok(made)
+    }
+
+    /// Makes one change.
+    fn one(
+        &self,
+        bridge: &mut Bridge,
+        (piece, index): (Piece<'_>, usize),
+        change: BridgeMod,
+        now: Millis,
+        totals: &mut Totals,
+    ) -> Result<Applied, Refused> {
+        let applied = apply(bridge, change, now).map_err(|e| self.bundle.refused(piece, index, e))?;
+        totals.count(&applied);
+        Ok(applied)
     }
 
     /// Reads every change; equal lists of actions are shared from the start.
-    fn read_all(&self, bridge: &Bridge, warnings: &mut Vec<String>) -> Result<Vec<BridgeMod>, Status> {
+    fn read_all(&self, bridge: &Bridge, warnings: &mut Vec<String>) -> Result<Vec<Piecewise<'a>>, Status> {
         let mut lists = bridge.tables.action_lists().clone();
-        let mut all = Vec::with_capacity(self.bundle.changes.len());
-        for (first, chunk) in (0..).step_by(CHUNK).zip(self.bundle.changes.chunks(CHUNK)) {
-            let mut mods = self.read(first, chunk, warnings)?;
+        let mut all = Vec::new();
+        for piece in self.bundle.parts.pieces() {
+            let mut mods = self.read(piece, warnings)?;
             for change in &mut mods {
                 if let BridgeMod::Flow(FlowMod::Add { spec, .. }) = change {
                     spec.actions = lists.hold(&spec.actions);
                 }
             }
-            all.append(&mut mods);
+            all.push((piece, mods));
         }
         Ok(all)
     }
 
-    /// Reads some changes, the first of which has this number, counted from 0.
-    fn read(&self, first: usize, changes: &[Change], warnings: &mut Vec<String>) -> Result<Vec<BridgeMod>, Status> {
+    /// Reads some changes.
+    fn read(&self, piece: Piece<'_>, warnings: &mut Vec<String>) -> Result<Vec<BridgeMod>, Status> {
+        let changes = match piece {
+            Piece::Changes { changes, .. } => changes,
+            Piece::Lines { of, first, text } => return self.read_lines(piece, (of, first, text), warnings),
+        };
         let (owner, names) = (&self.owner, &self.names);
         let mut mods = Vec::with_capacity(changes.len());
-        for (index, asked) in (first..).zip(changes) {
-            let wrong = |why: String| Status::invalid_argument(format!("{}: {why}", self.bundle.place(index)));
+        for (index, asked) in changes.iter().enumerate() {
+            let wrong = |why: String| self.wrong(piece, index, &why);
             mods.push(match asked {
-                Change::Flow(asked) => self.read_flow(index, asked, warnings).map_err(wrong)?.into(),
+                Change::Flow(asked) => self.read_flow((piece, index), asked, warnings).map_err(wrong)?.into(),
                 Change::Group(asked) => read_group(asked, owner, names).map_err(wrong)?.into(),
                 Change::Meter(asked) => read_meter(asked, owner).map_err(wrong)?.into(),
                 Change::Table(asked) => table::change(asked).map_err(wrong)?.into(),
@@ -232,9 +232,37 @@ impl<'a> Reader<'a> {
         Ok(mods)
     }
 
-    fn read_flow(&self, index: usize, asked: &proto::FlowMod, warnings: &mut Vec<String>) -> Result<FlowMod, String> {
-        fits("flow", &asked.flow, MAX_FLOW_LEN)?;
-        let header = &self.bundle.header;
+    /// Reads lines of a flow file, the first of which has this number.
+    fn read_lines(
+        &self,
+        piece: Piece<'_>,
+        (of, first, text): (&FlowLines, usize, &str),
+        warnings: &mut Vec<String>,
+    ) -> Result<Vec<BridgeMod>, Status> {
+        let given = Some(of.owner.as_str()).filter(|o| !o.is_empty()).map(Owner::new);
+        let owners = FileLines::new(&of.file);
+        let mut mods = Vec::with_capacity(text.len() / LIKELY_LINE_LEN);
+        for (index, (number, line)) in flow_lines(text).enumerate() {
+            let owner = given.clone().unwrap_or_else(|| owners.line(first + number - 1));
+            let at = (piece, index);
+            let read = self
+                .read_text(at, line, &owner, warnings)
+                .and_then(|change| self.finish(change, self.bundle.header.generation, None));
+            mods.push(read.map_err(|why| self.wrong(piece, index, &why))?.into());
+        }
+        Ok(mods)
+    }
+
+    fn wrong(&self, piece: Piece<'_>, index: usize, why: &str) -> Status {
+        Status::invalid_argument(format!("{}: {why}", self.bundle.parts.place(piece, index)))
+    }
+
+    fn read_flow(
+        &self,
+        at: (Piece<'_>, usize),
+        asked: &proto::FlowMod,
+        warnings: &mut Vec<String>,
+    ) -> Result<FlowMod, String> {
         let reason = match asked.drop_reason.as_str() {
             "" => None,
             name => {
@@ -245,20 +273,76 @@ impl<'a> Reader<'a> {
             "" => Cow::Borrowed(asked.flow.as_str()),
             verb => Cow::Owned(format!("{verb}{}", asked.flow)),
         };
-        let owner = owner_of(&asked.owner, &self.owner);
-        let read = parse_flow_mod_of(&owner, &text, &self.names).map_err(|e| format!("{e:#}"))?;
+        let change = self.read_text(at, &text, &owner_of(&asked.owner, &self.owner), warnings)?;
+        self.finish(change, asked.generation.unwrap_or(self.bundle.header.generation), reason)
+    }
+
+    /// Reads a flow or a change to flows.
+    fn read_text(
+        &self,
+        (piece, index): (Piece<'_>, usize),
+        text: &str,
+        owner: &Owner,
+        warnings: &mut Vec<String>,
+    ) -> Result<FlowMod, String> {
+        fits("flow", text, MAX_FLOW_LEN)?;
+        let read = parse_flow_mod_of(owner, text, &self.names).map_err(|e| format!("{e:#}"))?;
         for warning in read.warnings.iter().take(MAX_WARNINGS.saturating_sub(warnings.len())) {
-            warnings.push(format!("{}: {warning}", self.bundle.place(index)));
+            warnings.push(format!("{}: {warning}", self.bundle.parts.place(piece, index)));
         }
-        let mut change = read.value;
+        Ok(read.value)
+    }
+
+    /// Gives a change to flows what its text does not say.
+    fn finish(&self, mut change: FlowMod, generation: u64, reason: Option<DropReason>) -> Result<FlowMod, String> {
         if let FlowMod::Add { spec, .. } | FlowMod::Modify { spec, .. } = &mut change {
-            spec.generation = asked.generation.unwrap_or(header.generation);
+            spec.generation = generation;
             spec.drop_reason = reason.or(spec.drop_reason);
         }
-        if header.replace.is_some() && !matches!(change, FlowMod::Add { .. }) {
+        if self.bundle.header.replace.is_some() && !matches!(change, FlowMod::Add { .. }) {
             return Err("flows that replace others are all adds".to_owned());
         }
         Ok(change)
+    }
+
+    /// Puts the flows that `all` adds in the place of those that `filter` selects. Flows in both stay and keep their
+    /// counters, even if their owner or generation changes. Changes that are not to flows are made in their turn.
+    fn replace(
+        &self,
+        bridge: &mut Bridge,
+        filter: &FlowFilter,
+        all: Vec<Piecewise<'_>>,
+        now: Millis,
+        totals: &mut Totals,
+    ) -> Result<Made, Refused> {
+        let mut made = Made::default();
+        for deletion in leaving(bridge, filter, &all) {
+            let applied = apply(bridge, deletion, now).map_err(|e| Refused::Text(Status::internal(e.to_string())))?;
+            totals.count(&applied);
+            made.add(applied);
+        }
+        for (piece, mods) in all {
+            for (index, change) in mods.into_iter().enumerate() {
+                let there = match &change {
+                    BridgeMod::Flow(FlowMod::Add { spec, .. }) => {
+                        let rule = bridge.tables.get_strict(spec.table, spec.priority, &spec.matches);
+                        rule.map_or(Alike::No, |rule| compare(&rule.spec, spec))
+                    }
+                    _ => Alike::No,
+                };
+                match (there, change) {
+                    (Alike::Wholly, _) => totals.unchanged += 1,
+                    (Alike::ButOwner, BridgeMod::Flow(FlowMod::Add { spec, .. })) => {
+                        let keep = FlowMod::Add { spec, check_overlap: false, reset_counts: false };
+                        let kept = apply(bridge, keep.into(), now);
+                        made.add(kept.map_err(|e| self.bundle.refused(piece, index, e))?);
+                        totals.unchanged += 1;
+                    }
+                    (_, change) => made.add(self.one(bridge, (piece, index), change, now, totals)?),
+                }
+            }
+        }
+        Ok(made)
     }
 }
 
@@ -329,10 +413,17 @@ fn reasons() -> String {
 /// Why a bundle was not done.
 enum Refused {
     Control(ControlError),
-    /// A text is wrong.
+    /// A text is wrong, or what it asks for.
     Text(Status),
-    /// Which change, counted from 0.
-    Change(usize, ChangeError),
+}
+
+impl Refused {
+    fn status(self) -> Status {
+        match self {
+            Self::Control(error) => error::status(error),
+            Self::Text(status) => status,
+        }
+    }
 }
 
 impl From<ControlError> for Refused {
@@ -371,72 +462,18 @@ impl Totals {
     }
 }
 
-/// Makes the changes one after the other.
-fn in_order(
-    bridge: &mut Bridge,
-    mods: &[BridgeMod],
-    now: Millis,
-    totals: &mut Totals,
-) -> Result<Vec<Applied>, Refused> {
-    let mut all = Vec::with_capacity(mods.len());
-    for (index, change) in mods.iter().enumerate() {
-        all.push(one(bridge, index, change, now, totals)?);
-    }
-    Ok(all)
-}
-
-fn one(
-    bridge: &mut Bridge,
-    index: usize,
-    change: &BridgeMod,
-    now: Millis,
-    totals: &mut Totals,
-) -> Result<Applied, Refused> {
-    let applied = apply(bridge, change, now).map_err(|e| Refused::Change(index, e))?;
-    totals.count(&applied);
-    Ok(applied)
-}
-
-/// Puts the flows that `mods` add in the place of those that `filter` selects. Flows in both stay and keep their
-/// counters, even if their owner or generation changes. Changes that are not to flows are made in their turn.
-fn replace(
-    bridge: &mut Bridge,
-    filter: &FlowFilter,
-    mods: &[BridgeMod],
-    now: Millis,
-    totals: &mut Totals,
-) -> Result<Vec<Applied>, Refused> {
-    let specs = mods.iter().filter_map(|change| match change {
+/// Deletions of the flows that `filter` selects and nothing adds.
+fn leaving(bridge: &Bridge, filter: &FlowFilter, all: &[Piecewise<'_>]) -> Vec<BridgeMod> {
+    let specs = all.iter().flat_map(|(_, mods)| mods).filter_map(|change| match change {
         BridgeMod::Flow(FlowMod::Add { spec, .. }) => Some(spec),
         _ => None,
     });
     let wanted: HashSet<(u8, u16, &Match)> = specs.map(|s| (s.table.get(), s.priority, &s.matches)).collect();
-    let leaving: Vec<_> = bridge
-        .tables
-        .select(filter)
-        .filter(|rule| !wanted.contains(&(rule.spec.table.get(), rule.spec.priority, &rule.spec.matches)))
-        .map(|rule| FlowMod::delete(FlowFilter::strictly(&rule.spec)).into())
-        .collect();
-    let mut all = in_order(bridge, &leaving, now, totals)?;
-    for (index, change) in mods.iter().enumerate() {
-        let there = match change {
-            BridgeMod::Flow(FlowMod::Add { spec, .. }) => {
-                let rule = bridge.tables.get_strict(spec.table, spec.priority, &spec.matches);
-                rule.map(|rule| (compare(&rule.spec, spec), spec))
-            }
-            _ => None,
-        };
-        match there {
-            Some((Alike::Wholly, _)) => totals.unchanged += 1,
-            Some((Alike::ButOwner, spec)) => {
-                let keep = FlowMod::Add { spec: spec.clone(), check_overlap: false, reset_counts: false };
-                all.push(apply(bridge, &keep.into(), now).map_err(|e| Refused::Change(index, e))?);
-                totals.unchanged += 1;
-            }
-            Some((Alike::No, _)) | None => all.push(one(bridge, index, change, now, totals)?),
-        }
-    }
-    Ok(all)
+    let leaving = bridge.tables.select(filter).filter(|rule| {
+        let spec = &rule.spec;
+        !wanted.contains(&(spec.table.get(), spec.priority, &spec.matches))
+    });
+    leaving.map(|rule| FlowMod::delete(FlowFilter::strictly(&rule.spec)).into()).collect()
 }
 
 /// How alike two flows of the same table, priority and match are.

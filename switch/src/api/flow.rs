@@ -1,21 +1,24 @@
 //! Flows: bundles, dumps, deletions.
 
+mod lines;
+
 use super::bundle::Bundle;
 use super::{Api, Parts, error, find_bridge};
 use crate::Datapath;
+use foldhash::fast::RandomState;
 use sluice_flows::DropReason;
 use sluice_flows::bridge::Bridge;
 use sluice_flows::filter::{FlowFilter, OwnerFilter};
 use sluice_flows::flow_mod::FlowMod;
-use sluice_flows::rule::{Millis, Rule, TableId};
+use sluice_flows::rule::{Millis, Rule};
 use sluice_flows::text::{Names, parse_filter, parse_flow_mod, show_actions, show_match};
 use sluice_proto::v1::flow_service_server::FlowService;
 use sluice_proto::v1::{
     self as proto, ApplyBundleReply, ApplyBundleRequest, DeleteFlowsReply, DeleteFlowsRequest, DumpFlowsReply,
-    DumpFlowsRequest, Flow,
+    DumpFlowsRequest, Flow, FlowLineStyle,
 };
-use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -38,33 +41,23 @@ impl FlowService for Api {
 
     async fn dump_flows(&self, request: Request<DumpFlowsRequest>) -> Result<Response<Self::DumpFlowsStream>, Status> {
         let request = request.into_inner();
-        let names = request.port_names;
+        let style = request.lines();
         let select = move |datapath: &Datapath| {
             // Workers that do not answer in time leave counters a little behind.
             _ = datapath.sync_stats();
             let bridge = find_bridge(datapath, &request.bridge)?;
             let filter = filter(&request.filter.unwrap_or_default(), &bridge)?;
-            Ok((by_priority(&bridge, &filter), bridge))
+            Ok((bridge, filter))
         };
-        let (rules, bridge) = self.blocking(select).await?;
+        let (bridge, filter) = self.blocking(select).await?;
         Ok(Response::new(self.parts(move |datapath, send| {
-            let named = names;
-            let names = if named { Names::of_bridge(&bridge) } else { Names::new() };
-            let mut texts = ActionTexts::default();
-            let mut flows = Vec::with_capacity(CHUNK);
-            // What has been made is sent and printed while the rest is made.
-            for rules in rules.chunk_by(|a, b| place(a) == place(b)) {
-                for (rule, by_number) in by_match(rules) {
-                    let matches = if !named { by_number } else { show_match(&rule.spec.matches, &names).to_string() };
-                    let actions = texts.text(rule, &names);
-                    flows.push(flow_of(rule, datapath.clock().now(), matches, actions));
-                    if flows.len() == CHUNK && !send(DumpFlowsReply { flows: std::mem::take(&mut flows) }) {
-                        return Ok(());
-                    }
-                }
+            let names = if request.port_names { Names::of_bridge(&bridge) } else { Names::new() };
+            let now = datapath.clock().now();
+            if style == FlowLineStyle::None {
+                return dump(&bridge, &filter, &names, (request.nonzero, now), send);
             }
-            send(DumpFlowsReply { flows });
-            Ok(())
+            let style = lines::Style { stats: style == FlowLineStyle::Stats, nonzero: request.nonzero, now };
+            lines::dump(&bridge, &filter, &names, style, send)
         })))
     }
 
@@ -80,22 +73,47 @@ impl FlowService for Api {
     }
 }
 
-/// The rules that the filter selects: by table, then the highest priority first.
-fn by_priority(bridge: &Bridge, filter: &FlowFilter) -> Vec<Arc<Rule>> {
-    let mut rules: Vec<_> = bridge.tables.select(filter).cloned().collect();
-    rules.sort_unstable_by_key(|rule| place(rule));
+/// Sends the flows that `filter` selects, only those that a packet has matched if `nonzero`.
+fn dump(
+    bridge: &Bridge,
+    filter: &FlowFilter,
+    names: &Names,
+    (nonzero, now): (bool, Millis),
+    send: &dyn Fn(DumpFlowsReply) -> bool,
+) -> Result<(), Status> {
+    let mut texts = ActionTexts::default();
+    let mut flows = Vec::with_capacity(CHUNK);
+    let rules = in_order(bridge, filter, nonzero);
+    // What has been made is sent and printed while the rest is made.
+    for rules in rules.chunk_by(|a, b| a.0 == b.0) {
+        for (rule, by_number) in by_match(rules) {
+            let matches = if names.is_empty() { by_number } else { show_match(&rule.spec.matches, names).to_string() };
+            let actions = texts.text(rule, names).to_owned();
+            flows.push(flow_of(rule, now, matches, actions));
+            let whole = |flows| DumpFlowsReply { flows, ..DumpFlowsReply::default() };
+            if flows.len() == CHUNK && !send(whole(std::mem::take(&mut flows))) {
+                return Ok(());
+            }
+        }
+    }
+    send(DumpFlowsReply { flows, ..DumpFlowsReply::default() });
+    Ok(())
+}
+
+/// The rules that the filter selects, by table, then the highest priority first; each behind a number for both.
+fn in_order<'a>(bridge: &'a Bridge, filter: &'a FlowFilter, nonzero: bool) -> Vec<(u32, &'a Rule)> {
+    let place = |rule: &Rule| u32::from(rule.spec.table.get()) << 16 | u32::from(u16::MAX - rule.spec.priority);
+    let rules = bridge.tables.select(filter).filter(|rule| !nonzero || rule.stats.packets() > 0);
+    let mut rules: Vec<_> = rules.map(|rule| (place(rule), &**rule)).collect();
+    rules.sort_unstable_by_key(|(place, _)| *place);
     rules
 }
 
-fn place(rule: &Rule) -> (TableId, Reverse<u16>) {
-    (rule.spec.table, Reverse(rule.spec.priority))
-}
-
 /// The rules in the order of their matches' texts, with these.
-fn by_match(rules: &[Arc<Rule>]) -> Vec<(&Rule, String)> {
+fn by_match<'a>(rules: &[(u32, &'a Rule)]) -> Vec<(&'a Rule, String)> {
     let by_number = Names::new();
     let text = |rule: &Rule| show_match(&rule.spec.matches, &by_number).to_string();
-    let mut all: Vec<_> = rules.iter().map(|rule| (&**rule, text(rule))).collect();
+    let mut all: Vec<_> = rules.iter().map(|(_, rule)| (*rule, text(rule))).collect();
     all.sort_unstable_by(|a, b| a.1.cmp(&b.1));
     all
 }
@@ -104,21 +122,26 @@ fn by_match(rules: &[Arc<Rule>]) -> Vec<(&Rule, String)> {
 #[derive(Default)]
 struct ActionTexts {
     /// By the address of the list, which the rules of the dump keep where it is.
-    texts: HashMap<usize, String>,
+    texts: HashMap<usize, String, RandomState>,
+    /// The text of a list that no other flow shares.
+    own: String,
 }
 
 impl ActionTexts {
-    fn text(&mut self, rule: &Rule, names: &Names) -> String {
+    fn text(&mut self, rule: &Rule, names: &Names) -> &str {
         let actions = &rule.spec.actions;
-        let make = || show_actions(actions, names).to_string();
         // The list's own holder and one rule are two; a third is a rule that shares it, or a snapshot.
         if Arc::strong_count(actions) < 3 {
-            return make();
+            self.own.clear();
+            // Writing to a string cannot fail.
+            _ = write!(self.own, "{}", show_actions(actions, names));
+            return &self.own;
         }
         if self.texts.len() >= KEPT_TEXTS {
             self.texts.clear();
         }
-        self.texts.entry(actions.as_ptr().addr()).or_insert_with(make).clone()
+        let make = || show_actions(actions, names).to_string();
+        self.texts.entry(actions.as_ptr().addr()).or_insert_with(make)
     }
 }
 

@@ -221,7 +221,7 @@ fn a_reload_changes_groups_meters_and_tables_and_keeps_what_stays() {
     let (datapath, old) = switch(&file(&format!("{g1},{g2}"), m1, flows, "7"));
     let group = |id| datapath.bridge("br0").unwrap().groups.get(&sluice_flows::action::GroupId(id)).cloned();
     group(2).unwrap().stats.credit(3, 300, sluice_flows::rule::Millis(0));
-    assert_eq!(group(1).unwrap().owner.as_str(), "file:sluiced.toml:3");
+    assert_eq!(group(1).unwrap().owner.text(), "file:sluiced.toml:3");
 
     let new = parse(&file(g2, &format!("{m1},{m2}"), "'actions=meter:2,group:2'", "8")).unwrap();
     let (done, failed) = reload(&datapath, &old, &new).unwrap();

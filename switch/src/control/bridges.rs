@@ -39,7 +39,7 @@ impl Datapath {
         let mut bridge = Bridge::new(id, name);
         if fail_mode == FailMode::Standalone {
             let flow = FlowMod::add(default_flow()).into();
-            apply(&mut bridge, &flow, self.clock().now()).map_err(|source| refused(name, 1, source))?;
+            apply(&mut bridge, flow, self.clock().now()).map_err(|source| refused(name, 1, source))?;
         }
         state.model.bridges.insert(id, Arc::new(bridge));
         self.inner.publish(&mut state);

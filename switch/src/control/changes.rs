@@ -36,6 +36,44 @@ pub struct OtherChanges {
 /// Flows that are gone, and why.
 pub(crate) type Removed = Vec<(Arc<Rule>, RemovedReason)>;
 
+/// What changes to a bridge did, as far as it is to be made known: a large bundle would take much memory if what became
+/// of each change were kept.
+#[derive(Debug, Default)]
+pub struct Made {
+    changes: FlowChanges,
+    others: OtherChanges,
+    removed: Removed,
+}
+
+impl Made {
+    /// Adds what one change did.
+    pub fn add(&mut self, applied: Applied) {
+        self.changes.added += u64::from(applied.added.is_some());
+        self.changes.modified += applied.modified.len() as u64;
+        self.changes.deleted += applied.removed.len() as u64;
+        self.others.count(&applied.touched);
+        self.removed.extend(applied.removed);
+    }
+
+    /// Whether anything was changed.
+    fn changed(&self) -> bool {
+        self.changes != FlowChanges::default() || self.others != OtherChanges::default()
+    }
+
+    /// The flows that are gone.
+    pub(super) fn into_removed(self) -> Removed {
+        self.removed
+    }
+}
+
+impl From<Vec<Applied>> for Made {
+    fn from(all: Vec<Applied>) -> Self {
+        let mut made = Self::default();
+        all.into_iter().for_each(|applied| made.add(applied));
+        made
+    }
+}
+
 impl Datapath {
     /// Makes all the changes to one bridge, in order, or none of them.
     ///
@@ -62,11 +100,12 @@ impl Datapath {
         let mut all = Vec::with_capacity(bundles.len());
         for (name, changes) in bundles {
             let result = state.edit(name, |bridge| {
-                let numbered = (1..).zip(changes.iter());
-                let done = numbered.map(|(number, change)| {
-                    apply(bridge, &change.clone().into(), now).map_err(|source| refused(name, number, source))
-                });
-                done.collect::<Result<Vec<_>, ControlError>>()
+                let mut made = Made::default();
+                for (number, change) in (1..).zip(changes.iter()) {
+                    let applied = apply(bridge, change.clone().into(), now);
+                    made.add(applied.map_err(|source| refused(name, number, source))?);
+                }
+                Ok(made)
             });
             match result {
                 Ok(applied) => all.push(applied),
@@ -84,34 +123,36 @@ impl Datapath {
     ///
     /// # Errors
     /// When there is no such bridge, or what `edit` returns.
-    pub fn edit<E: From<ControlError>>(
+    pub fn edit<M: Into<Made>, E: From<ControlError>>(
         &self,
         bridge: &str,
-        edit: impl FnOnce(&mut Bridge, Millis) -> Result<Vec<Applied>, E>,
+        edit: impl FnOnce(&mut Bridge, Millis) -> Result<M, E>,
     ) -> Result<BundleResult, E> {
         let now = self.clock().now();
         let mut state = self.inner.lock_for_change()?;
-        let applied = state.edit(bridge, |bridge| edit(bridge, now))?;
-        Ok(self.commit(state, vec![applied]))
+        let made = state.edit(bridge, |bridge| edit(bridge, now).map(Into::into))?;
+        Ok(self.commit(state, vec![made]))
     }
 
     /// Publishes the changes and tells of them.
-    fn commit(&self, mut state: MutexGuard<'_, State>, all: Vec<(BridgeId, Vec<Applied>)>) -> BundleResult {
+    fn commit(&self, mut state: MutexGuard<'_, State>, all: Vec<(BridgeId, Made)>) -> BundleResult {
         let mut total = BundleResult { generation: state.model.generation, ..BundleResult::default() };
-        if !all.iter().flat_map(|(_, applied)| applied).any(Applied::changed) {
+        if !all.iter().any(|(_, made)| made.changed()) {
             return total;
         }
         let shared = &self.inner.shared;
         total.generation = shared.publish(&mut state);
         drop(state);
-        for (bridge, applied) in &all {
-            let changes = shared.tell_changes(*bridge, applied, total.generation);
-            total.changes.added += changes.added;
-            total.changes.modified += changes.modified;
-            total.changes.deleted += changes.deleted;
-            total.others.count(applied);
+        for (bridge, made) in &all {
+            shared.tell_changes(*bridge, made, total.generation);
+            total.changes.added += made.changes.added;
+            total.changes.modified += made.changes.modified;
+            total.changes.deleted += made.changes.deleted;
+            total.others.added += made.others.added;
+            total.others.modified += made.others.modified;
+            total.others.deleted += made.others.deleted;
         }
-        let removed = all.into_iter().map(|(bridge, applied)| (bridge, removed_of(applied)));
+        let removed = all.into_iter().map(|(bridge, made)| (bridge, made.into_removed()));
         self.tell_removed(removed.filter(|(_, removed)| !removed.is_empty()).collect());
         total
     }
@@ -167,13 +208,13 @@ impl State {
     fn edit<E: From<ControlError>>(
         &mut self,
         bridge: &str,
-        edit: impl FnOnce(&mut Bridge) -> Result<Vec<Applied>, E>,
-    ) -> Result<(BridgeId, Vec<Applied>), E> {
+        edit: impl FnOnce(&mut Bridge) -> Result<Made, E>,
+    ) -> Result<(BridgeId, Made), E> {
         let mut next = (*self.bridge(bridge)?).clone();
-        let applied = edit(&mut next)?;
+        let made = edit(&mut next)?;
         let id = next.id;
         self.model.bridges.insert(id, Arc::new(next));
-        Ok((id, applied))
+        Ok((id, made))
     }
 }
 
@@ -185,23 +226,18 @@ impl Shared {
         state.model.generation
     }
 
-    /// Tells that flows were changed, if any were. Returns how many.
-    pub(super) fn tell_changes(&self, bridge: BridgeId, applied: &[Applied], generation: u64) -> FlowChanges {
-        let changes = FlowChanges {
-            added: applied.iter().filter(|a| a.added.is_some()).count() as u64,
-            modified: applied.iter().map(|a| a.modified.len() as u64).sum(),
-            deleted: applied.iter().map(|a| a.removed.len() as u64).sum(),
-        };
+    /// Tells that flows were changed, if any were.
+    pub(super) fn tell_changes(&self, bridge: BridgeId, made: &Made, generation: u64) {
+        let changes = made.changes;
         if changes != FlowChanges::default() {
             self.events.publish(Some(bridge), EventKind::FlowsChanged { changes, generation });
         }
-        changes
     }
 }
 
 impl OtherChanges {
-    fn count(&mut self, applied: &[Applied]) {
-        for touched in applied.iter().flat_map(|a| &a.touched) {
+    fn count(&mut self, touched: &[Touched]) {
+        for touched in touched {
             match touched {
                 Touched::Group(_, Fate::Added) | Touched::Meter(_, Fate::Added) => self.added += 1,
                 Touched::Group(_, Fate::Deleted) | Touched::Meter(_, Fate::Deleted) => self.deleted += 1,
@@ -209,11 +245,6 @@ impl OtherChanges {
             }
         }
     }
-}
-
-/// The flows that changes removed.
-pub(super) fn removed_of(applied: Vec<Applied>) -> Removed {
-    applied.into_iter().flat_map(|a| a.removed).collect()
 }
 
 pub(super) fn refused(bridge: &str, number: usize, source: ChangeError) -> ControlError {

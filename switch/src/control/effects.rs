@@ -9,7 +9,7 @@
 //! and lost, and comes again with the next packet. For the same reason events of flows removed, whose counters have to
 //! be final, are left to the maintenance thread.
 
-use super::changes::{Removed, removed_of};
+use super::changes::{Made, Removed};
 use super::{Datapath, State};
 use crate::datapath::{Notice, Shared};
 use crossbeam::queue::ArrayQueue;
@@ -87,9 +87,9 @@ impl Shared {
         let generation = self.publish(state);
         let mut removed = Vec::new();
         for (bridge, applied) in all {
-            let applied = [applied];
-            self.tell_changes(bridge, &applied, generation);
-            let gone = removed_of(applied.into());
+            let made = Made::from(vec![applied]);
+            self.tell_changes(bridge, &made, generation);
+            let gone = made.into_removed();
             if !gone.is_empty() {
                 removed.push((bridge, gone));
             }

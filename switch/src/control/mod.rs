@@ -20,7 +20,7 @@ mod reading;
 mod untracked;
 
 pub use bridges::FailMode;
-pub use changes::{BundleResult, OtherChanges};
+pub use changes::{BundleResult, Made, OtherChanges};
 pub(crate) use effects::Waiting;
 pub use error::ControlError;
 pub use ports::{PortChange, PortDevice, PortInfo, PortRequest};

@@ -20,14 +20,14 @@ pub enum ChangeError {
 }
 
 /// Makes one change to a bridge of the switch at `now`.
-pub(crate) fn apply(bridge: &mut Bridge, change: &BridgeMod, now: Millis) -> Result<Applied, ChangeError> {
-    let tracks = match change {
+pub(crate) fn apply(bridge: &mut Bridge, change: BridgeMod, now: Millis) -> Result<Applied, ChangeError> {
+    let tracks = match &change {
         BridgeMod::Flow(FlowMod::Add { spec, .. } | FlowMod::Modify { spec, .. }) => tracks(&spec.actions),
         BridgeMod::Group(GroupMod::Add(spec) | GroupMod::Modify { spec, .. }) => any_tracks(&spec.buckets),
         BridgeMod::Group(GroupMod::InsertBuckets { buckets, .. }) => any_tracks(buckets),
         _ => false,
     };
-    if tracks { Err(ChangeError::Untracked) } else { Ok(bridge.apply(change, now)?) }
+    if tracks { Err(ChangeError::Untracked) } else { Ok(bridge.make(change, now)?) }
 }
 
 fn any_tracks(buckets: &[BucketSpec]) -> bool {

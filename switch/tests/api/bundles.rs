@@ -1,7 +1,10 @@
 //! Bundles, dumps, deletions.
 
 use crate::{Switch, eventually, syn, written};
-use sluice_proto::v1::{ApplyBundleRequest, BundleHeader, DeleteFlowsRequest, FlowFilter, FlowMod};
+use sluice_proto::v1::{
+    ApplyBundleRequest, BundleHeader, DeleteFlowsRequest, DumpFlowsRequest, FlowFilter, FlowLineStyle, FlowLines,
+    FlowMod,
+};
 use tonic::Code;
 
 #[tokio::test]
@@ -135,4 +138,75 @@ async fn drop_reasons_travel_by_name_and_unknown_ones_are_refused() {
     assert!(error.message().starts_with("flow 1 of 1: `bad_luck` is no drop reason: policy_deny, "), "{error}");
     switch.bundle(BundleHeader::default(), with("policy_deny")).await.unwrap();
     assert_eq!(switch.dump().await[0].drop_reason, "policy_deny");
+}
+
+/// A bundle of lines, from line `first` of `acl.flows`.
+fn lines(header: BundleHeader, first: u64, text: String, owner: &str) -> Vec<ApplyBundleRequest> {
+    let lines = FlowLines { file: "acl.flows".into(), first, text, owner: owner.into() };
+    vec![
+        ApplyBundleRequest { header: Some(header), ..Default::default() },
+        ApplyBundleRequest { lines: vec![lines], commit: true, ..Default::default() },
+    ]
+}
+
+#[tokio::test]
+async fn lines_of_a_file_are_changes_whose_owners_and_errors_say_where_they_stand() {
+    let switch = Switch::start();
+    let mut flows = switch.flows().await;
+    let text = "# none\n\npriority=1 actions=drop # one\r\n priority=2,ip actions=output:2\ndelete priority=9\n";
+    let refused = flows.apply_bundle(tokio_stream::iter(lines(BundleHeader::default(), 10, text.into(), "")));
+    let error = refused.await.unwrap_err();
+    assert!(error.message().starts_with("acl.flows:14: column 8: `priority`"), "{}", error.message());
+    assert!(switch.dump().await.is_empty());
+
+    let text = text.replace("delete priority=9", "delete ipv6");
+    let made = flows.apply_bundle(tokio_stream::iter(lines(BundleHeader::default(), 10, text.clone(), ""))).await;
+    assert_eq!(made.unwrap().into_inner().added, 2);
+    let owners = |flows: Vec<sluice_proto::v1::Flow>| flows.into_iter().map(|f| f.owner).collect::<Vec<_>>();
+    assert_eq!(owners(switch.dump().await), ["file:acl.flows:13", "file:acl.flows:12"]);
+    flows.apply_bundle(tokio_stream::iter(lines(BundleHeader::default(), 10, text, "np:a/b"))).await.unwrap();
+    assert_eq!(owners(switch.dump().await), ["np:a/b", "np:a/b"]);
+}
+
+#[tokio::test]
+async fn many_lines_are_all_or_nothing_and_print_in_order() {
+    let switch = Switch::start();
+    let mut flows = switch.flows().await;
+    let line = |n: u32| {
+        let net = n / 250;
+        format!("table={},priority={},ip,nw_src=10.0.{net}.{} actions=output:{}\n", n % 3, n % 7, n % 250, n % 5 + 1)
+    };
+    let mut text: String = (0..20_000).map(line).collect();
+    let overlap = "check_overlap,table=1,priority=3,ip actions=drop\n";
+    let all = lines(BundleHeader::default(), 1, format!("{text}{overlap}"), "");
+    let error = flows.apply_bundle(tokio_stream::iter(all)).await.unwrap_err();
+    assert!(error.message().starts_with("acl.flows:20001: the flow overlaps"), "{}", error.message());
+    assert!(error.message().ends_with(&format!("\n  {}", overlap.trim())), "{}", error.message());
+    assert!(switch.dump().await.is_empty());
+
+    text.push_str("table=9 actions=controller\n");
+    flows.apply_bundle(tokio_stream::iter(lines(BundleHeader::default(), 1, text, ""))).await.unwrap();
+    let printed = |f: sluice_proto::v1::Flow| {
+        let table = if f.table == 0 { String::new() } else { format!("table={}, ", f.table) };
+        match f.r#match.as_str() {
+            "" => format!(" {table}actions={}\n", f.actions),
+            text => format!(" {table}priority={},{text} actions={}\n", f.priority, f.actions),
+        }
+    };
+    let expected: Vec<_> = switch.dump().await.into_iter().map(printed).collect();
+    let request = DumpFlowsRequest { lines: FlowLineStyle::NoStats.into(), ..Default::default() };
+    let mut parts = flows.dump_flows(request.clone()).await.unwrap().into_inner();
+    let mut lines = String::new();
+    while let Some(part) = parts.message().await.unwrap() {
+        assert!(part.flows.is_empty());
+        lines.push_str(&part.lines);
+    }
+    assert_eq!(expected.len(), 20_001);
+    assert!(lines == expected.concat(), "the same flows in the same order");
+
+    let hit = DumpFlowsRequest { nonzero: true, ..request };
+    let mut parts = flows.dump_flows(hit).await.unwrap().into_inner();
+    while let Some(part) = parts.message().await.unwrap() {
+        assert_eq!(part.lines, "");
+    }
 }

@@ -114,7 +114,7 @@ fn a_denied_packet_says_whose_rule_denies_it_and_why() {
         let last = follow(&model, walk).pop().expect("a first pass at least").translation;
         assert_eq!(last.verdict, Verdict::Drop(*reason), "{}", walk.name);
         let decider = last.decider().unwrap_or_else(|| panic!("{}: no rule matched", walk.name));
-        assert_eq!(decider.spec.owner.as_str(), *owner, "{}", walk.name);
+        assert_eq!(decider.spec.owner.text(), *owner, "{}", walk.name);
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) fn run(args: &Diff, out: &mut Output) -> Result<Exit, Failure> {
     let names = port_names(&client, &args.bridge.bridge)?;
     let file = file_flows(label(&args.file), &text, &names)?;
     let switch = dump::flows(&client, args.bridge.bridge.clone(), String::new(), false)?;
-    let switch: BTreeMap<Place, String> = switch.iter().map(|f| (place(f), dump::ofctl(f, false))).collect();
+    let switch: BTreeMap<Place, String> = switch.iter().map(|f| (place(f), dump::ofctl(f))).collect();
     let only = |a: &BTreeMap<Place, String>, b: &BTreeMap<Place, String>| -> Vec<(Place, String)> {
         let only = a.iter().filter(|(place, text)| b.get(*place) != Some(*text));
         only.map(|(place, text)| (place.clone(), text.trim().to_owned())).collect()
@@ -128,7 +128,7 @@ mod tests {
             },
             Flow { priority: 0x8000, actions: "drop".into(), ..Flow::default() },
         ];
-        let switch: BTreeMap<_, _> = switch.iter().map(|f| (place(f), dump::ofctl(f, false))).collect();
+        let switch: BTreeMap<_, _> = switch.iter().map(|f| (place(f), dump::ofctl(f))).collect();
         assert_eq!(file, switch);
     }
 }

@@ -6,7 +6,7 @@ use crate::output::{Cell, Exit, Format, Output, Table};
 use crate::watch::Watch;
 use clap::Args;
 use serde::Serialize;
-use sluice_proto::v1::{DumpFlowsRequest, Flow, FlowFilter};
+use sluice_proto::v1::{DumpFlowsRequest, Flow, FlowFilter, FlowLineStyle};
 use std::fmt::Write;
 
 /// Arguments of `sluice flows dump`.
@@ -121,16 +121,18 @@ fn none(everything: bool) -> &'static str {
 /// Prints flows as `ovs-ofctl` does, each as soon as it is there.
 fn print(args: &Dump, client: &Client, out: &mut Output) -> Result<Exit, Failure> {
     let everything = args.matches.is_empty() && !args.nonzero;
+    let style = if args.no_stats { FlowLineStyle::NoStats } else { FlowLineStyle::Stats };
     let request = request(args.bridge.bridge.clone(), args.matches.clone(), args.names);
+    let request = DumpFlowsRequest { lines: style.into(), nonzero: args.nonzero, ..request };
     let mut parts = client.call(client.flows().dump_flows(request))?;
     if !args.no_stats {
         out.line("NXST_FLOW reply (xid=0x4):")?;
     }
     let mut found = false;
     while let Some(part) = client.next(&mut parts)? {
-        for flow in part.flows.iter().filter(|f| !args.nonzero || f.packets > 0) {
+        if !part.lines.is_empty() {
             found = true;
-            out.line(ofctl(flow, !args.no_stats))?;
+            out.line(part.lines.trim_end_matches('\n'))?;
         }
     }
     if !found {
@@ -141,7 +143,7 @@ fn print(args: &Dump, client: &Client, out: &mut Output) -> Result<Exit, Failure
 
 fn request(bridge: String, matches: String, names: bool) -> DumpFlowsRequest {
     let filter = FlowFilter { r#match: matches, ..FlowFilter::default() };
-    DumpFlowsRequest { bridge, filter: Some(filter), port_names: names }
+    DumpFlowsRequest { bridge, filter: Some(filter), port_names: names, ..DumpFlowsRequest::default() }
 }
 
 /// The flows of a bridge that `matches` selects.
@@ -175,25 +177,16 @@ fn table(flows: &[Flow], wide: bool) -> Table {
     table
 }
 
-/// A flow as `ovs-ofctl dump-flows` prints it, with its counters or (`--no-stats`) without.
-pub(super) fn ofctl(f: &Flow, stats: bool) -> String {
+/// A flow as `ovs-ofctl dump-flows --no-stats` prints it.
+pub(super) fn ofctl(f: &Flow) -> String {
     let mut out = String::from(" ");
     // Writing to a string cannot fail.
     let mut put = |part: std::fmt::Arguments<'_>| _ = out.write_fmt(part);
-    if stats || f.cookie != 0 {
+    if f.cookie != 0 {
         put(format_args!("cookie={:#x}, ", f.cookie));
     }
-    if stats {
-        match f.duration_ms % 1000 {
-            0 => put(format_args!("duration={}s, ", f.duration_ms / 1000)),
-            ms => put(format_args!("duration={}.{ms:03}s, ", f.duration_ms / 1000)),
-        }
-    }
-    if stats || f.table != 0 {
+    if f.table != 0 {
         put(format_args!("table={}, ", f.table));
-    }
-    if stats {
-        put(format_args!("n_packets={}, n_bytes={}, ", f.packets, f.bytes));
     }
     for (name, value) in [("idle_timeout", f.idle_timeout_s), ("hard_timeout", f.hard_timeout_s)] {
         if value != 0 {
@@ -205,12 +198,6 @@ pub(super) fn ofctl(f: &Flow, stats: bool) -> String {
     }
     if f.importance != 0 {
         put(format_args!("importance={}, ", f.importance));
-    }
-    if stats {
-        put(format_args!("idle_age={}, ", f.idle_ms / 1000));
-        if f.modified_ms / 1000 != f.duration_ms / 1000 {
-            put(format_args!("hard_age={}, ", f.modified_ms / 1000));
-        }
     }
     let default = u32::from(sluice_flows::rule::DEFAULT_PRIORITY);
     match (f.priority == default, f.r#match.is_empty()) {

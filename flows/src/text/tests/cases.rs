@@ -263,5 +263,5 @@ fn files_have_comments_blank_lines_and_an_owner_for_each_line() {
         })
         .collect();
     assert_eq!(owners[..2], [Owner::new("file:flows.txt:3"), Owner::new("np:a/b#1")]);
-    assert_eq!(owners[2].as_str(), "Some(Prefix(\"lab:\"))");
+    assert_eq!(owners[2].text(), "Some(Prefix(\"lab:\"))");
 }

@@ -133,7 +133,7 @@ fn lines_of_group_files_may_begin_with_a_command() {
         ]
     ));
     let GroupMod::Add(first) = &read[0] else { panic!("{:?}", read[0]) };
-    assert_eq!(first.owner.as_str(), "file:groups.txt:2");
+    assert_eq!(first.owner.text(), "file:groups.txt:2");
     let error = parse_group_file("groups.txt", "delete\ninsert_buckets group_id=1\n", Names::NONE).unwrap_err();
     assert_eq!((error.place(), error.word()), (Some(("groups.txt", 2)), "insert_buckets"));
 }
@@ -262,7 +262,7 @@ fn bundle_files_change_flows_groups_meters_and_tables() {
         show_table_stats(TableId::FIRST, 2, 5, 3, &names).to_string(),
         "  table 0:\n    active=2, lookup=5, matched=3"
     );
-    let flow = bridge.tables.iter().map(|rule| rule.spec.owner.as_str().to_owned()).max();
+    let flow = bridge.tables.iter().map(|rule| rule.spec.owner.to_string()).max();
     assert_eq!(flow.as_deref(), Some("file:changes.txt:3"));
 }
 
