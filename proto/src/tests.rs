@@ -1,7 +1,7 @@
 use crate::FILE_DESCRIPTOR_SET;
 use crate::v1::{
-    ApplyBundleRequest, BridgeMod, BundleHeader, FlowFilter, FlowMod, GroupMod, PortSpec, PortVlan, bridge_mod,
-    flow_mod, group_mod, port_vlan,
+    ApplyBundleRequest, BridgeMod, BundleHeader, FlowFilter, FlowLines, FlowMod, GroupMod, PortSpec, PortVlan,
+    bridge_mod, flow_mod, group_mod, port_vlan,
 };
 use prost::Message;
 use prost_types::FileDescriptorSet;
@@ -30,6 +30,12 @@ fn bundle() -> ApplyBundleRequest {
                 group: "group_id=1,bucket=output:1".into(),
                 owner: "svc:shop/web".into(),
             })),
+        }],
+        lines: vec![FlowLines {
+            file: "acl.flows".into(),
+            first: 7,
+            text: "priority=5,ip actions=drop\n".into(),
+            owner: "np:shop/web".into(),
         }],
     }
 }
