@@ -82,11 +82,9 @@ fn everything() -> impl Iterator<Item = &'static Walk> {
 }
 
 /// Datapath actions without the numbers that differ from run to run, and those of meters, which OVS's datapath numbers
-/// anew. We do a bucket on a copy, and OVS the last one on the packet itself, where that makes no difference.
+/// anew.
 fn normal(pass: &Pass) -> String {
-    let actions = pass.actions.as_str();
-    let actions = actions.strip_prefix("clone(").and_then(|rest| rest.strip_suffix(')')).unwrap_or(actions);
-    ["recirc(0x", "recirc_id=", "meter("].iter().fold(actions.to_owned(), |text, before| {
+    ["recirc(0x", "recirc_id=", "meter("].iter().fold(pass.actions.clone(), |text, before| {
         let mut parts = text.split(before);
         let mut out = parts.next().unwrap_or_default().to_owned();
         for part in parts {
