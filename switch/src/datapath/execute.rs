@@ -30,6 +30,9 @@ use sluice_flows::{DpPort, DropReason, Verdict};
 
 /// Lists within lists that are followed; flow text allows no more either.
 const MAX_NESTED: usize = 64;
+/// Passes of one received frame and its copies beyond the first. A table may send a packet through one pass after the
+/// other, each with several behind it.
+const MAX_PASSES: u32 = 64;
 /// Frames for copies: one that each list in a nest of them goes on with, and some to work with.
 const COPIES: usize = MAX_NESTED + 8;
 
@@ -55,6 +58,8 @@ pub(super) struct Egress {
     held: Vec<u16>,
     /// Takes the place of a frame that is being cut; always there between two calls.
     spare: Option<Frame>,
+    /// Passes that the frame at hand may still take.
+    passes: u32,
     pub(super) budget: Budget,
 }
 
@@ -81,6 +86,7 @@ impl Egress {
             next_copy: BURST,
             held: Vec::with_capacity(MAX_NESTED + 2),
             spare: Some(Frame::with_capacity(0)),
+            passes: 0,
             budget,
         }
     }
@@ -100,6 +106,7 @@ impl Egress {
 
     /// Works through a list of actions, with where its other passes go on, with the received frame `origin`.
     pub(super) fn run(&mut self, pass: Pass<'_>, origin: usize, layers: Layers, to: &Surroundings<'_>) {
+        self.passes = MAX_PASSES;
         let mut at = Place { origin, current: origin, layers, shared: false, limit: None };
         if let Err(reason) = self.list(pass, &mut at, to) {
             self.fates[origin].lose(reason);
@@ -186,6 +193,10 @@ impl Egress {
     /// for what is under a header that was taken off.
     #[cold]
     fn next_pass(&mut self, resume: &Resume, at: &mut Place, to: &Surroundings<'_>) {
+        let Some(left) = self.passes.checked_sub(1) else {
+            return self.fates[at.origin].lose(DropReason::Loop);
+        };
+        self.passes = left;
         let frame = &self.frames[at.current];
         let len = frame.len() as u64;
         let mut read = PacketKey::ZERO;

@@ -79,6 +79,22 @@ fn what_was_under_a_label_is_read_and_matched_in_another_pass() {
     switch.check_accounts();
 }
 
+#[test]
+fn passes_that_each_lead_to_two_more_are_bounded() {
+    let mut switch = secure(3);
+    let again = || Action::Resubmit { port: None, table: TableId::new(0), ct: false, extended: true };
+    let twice = [Action::PushMpls(0x8847), Action::PopMpls(0x0800)];
+    let copy = |list: &[Action]| Action::Clone(list.into());
+    let list = [&twice[..], &[again()]].concat();
+    switch.add_flows([flow([copy(&list), copy(&list), out(2)])]);
+    let frame = segments_of(&gso(100, 100)).remove(0);
+    switch.send(1, &frame);
+    switch.wait();
+    // Each pass that was begun sends the packet once, and the first one does.
+    assert_eq!(switch.take(2).len(), 65);
+    switch.check_accounts();
+}
+
 /// Sets a field of a frame, checksums included.
 fn rewrite(frame: &mut [u8], field: Field, value: u128) {
     let mut copy = Frame::from_bytes(frame);
