@@ -183,8 +183,6 @@ pub struct Resume {
     pub lists: Vec<Suspended>,
     /// The packet as the tables see it, with metadata and registers.
     pub key: FlowKey,
-    /// The bits of `key` that are not the packet's own any more.
-    pub written: FlowMask,
     /// The stack of `push` and `pop`, bottom first.
     pub stack: Vec<u128>,
     /// The action set.

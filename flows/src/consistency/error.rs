@@ -172,49 +172,39 @@ pub enum ConsistencyError {
     },
 }
 
+/// The pattern that every error fits: it says which action.
+macro_rules! of_action {
+    ($action:ident) => {
+        Self::GotoNotLater { action: $action, .. }
+            | Self::Order { action: $action, .. }
+            | Self::Twice { action: $action, .. }
+            | Self::NotHere { action: $action, .. }
+            | Self::BesideConjunction { action: $action, .. }
+            | Self::OutsideCt { action: $action, .. }
+            | Self::NotOfConnection { action: $action, .. }
+            | Self::FieldMissing { action: $action, .. }
+            | Self::NeedsMatch { action: $action, .. }
+            | Self::CommitOfInvalid { action: $action }
+            | Self::NotWritable { action: $action, .. }
+            | Self::NoSuchBits { action: $action, .. }
+            | Self::MoveWidths { action: $action, .. }
+            | Self::TooManyTags { action: $action }
+            | Self::BadTpid { action: $action, .. }
+            | Self::BadPort { action: $action, .. }
+            | Self::BadArgument { action: $action, .. }
+    };
+}
+
 impl ConsistencyError {
     /// Which action does not fit, counted from 1.
     pub fn action(&self) -> usize {
-        match self {
-            Self::GotoNotLater { action, .. }
-            | Self::Order { action, .. }
-            | Self::Twice { action, .. }
-            | Self::NotHere { action, .. }
-            | Self::BesideConjunction { action, .. }
-            | Self::OutsideCt { action, .. }
-            | Self::NotOfConnection { action, .. }
-            | Self::FieldMissing { action, .. }
-            | Self::NeedsMatch { action, .. }
-            | Self::CommitOfInvalid { action }
-            | Self::NotWritable { action, .. }
-            | Self::NoSuchBits { action, .. }
-            | Self::MoveWidths { action, .. }
-            | Self::TooManyTags { action }
-            | Self::BadTpid { action, .. }
-            | Self::BadPort { action, .. }
-            | Self::BadArgument { action, .. } => *action,
-        }
+        let (of_action!(action)) = self;
+        *action
     }
 
     /// The same of the `n`th action.
     pub(super) fn at(mut self, n: usize) -> Self {
-        let (Self::GotoNotLater { action, .. }
-        | Self::Order { action, .. }
-        | Self::Twice { action, .. }
-        | Self::NotHere { action, .. }
-        | Self::BesideConjunction { action, .. }
-        | Self::OutsideCt { action, .. }
-        | Self::NotOfConnection { action, .. }
-        | Self::FieldMissing { action, .. }
-        | Self::NeedsMatch { action, .. }
-        | Self::CommitOfInvalid { action }
-        | Self::NotWritable { action, .. }
-        | Self::NoSuchBits { action, .. }
-        | Self::MoveWidths { action, .. }
-        | Self::TooManyTags { action }
-        | Self::BadTpid { action, .. }
-        | Self::BadPort { action, .. }
-        | Self::BadArgument { action, .. }) = &mut self;
+        let (of_action!(action)) = &mut self;
         *action = n;
         self
     }

@@ -267,7 +267,6 @@ mod tests {
             bridge: crate::bridge::BridgeId(0),
             table: crate::rule::TableId::FIRST,
             key,
-            written: FlowMask::ZERO,
             stack: Vec::new(),
             action_set: Vec::new(),
             ct_zone: Some(9),

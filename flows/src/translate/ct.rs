@@ -127,7 +127,6 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
             table,
             lists,
             key: self.flow.key,
-            written: self.flow.written,
             stack: self.values.clone(),
             action_set,
             ct_zone,
