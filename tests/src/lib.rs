@@ -8,6 +8,7 @@ pub mod host;
 pub mod interpreter;
 pub mod lan;
 pub mod netns;
+pub mod ovs;
 pub mod switch;
 pub mod traffic;
 mod watched;

@@ -23,6 +23,7 @@ use sluice_flows::text::{Names, parse_packet, show_datapath_actions, show_flow, 
 use sluice_tests::events::Switch;
 use sluice_tests::generate::language::Version;
 use sluice_tests::generate::program::{FlowLine, GroupLine, Program};
+use sluice_tests::ovs::Daemons;
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
@@ -150,7 +151,7 @@ fn check(ovs: Option<&mut Ovs>, named: &Named, now: &[String]) -> Result<(), Str
 
 #[test]
 fn every_named_case_comes_to_what_it_says_and_to_what_ovs_makes_of_it() {
-    let mut ovs = Ovs::is_installed().then(Ovs::start);
+    let mut ovs = Daemons::are_installed().then(Ovs::start);
     let write = std::env::var("SLUICE_CASES").is_ok_and(|value| value == "write");
     let (mut failures, mut cases) = (Vec::new(), 0);
     let mut files: Vec<_> = fs::read_dir(folder()).expect("a folder of cases").flatten().map(|f| f.path()).collect();

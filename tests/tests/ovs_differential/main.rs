@@ -26,6 +26,7 @@ use sluice_flows::field::Prereq;
 use sluice_flows::key::FlowKey;
 use sluice_tests::generate::language::{FEW, Generated, Version, program, with_arrival};
 use sluice_tests::generate::{packet, seeded};
+use sluice_tests::ovs::Daemons;
 
 /// Programs, unless the environment says otherwise.
 const TABLES: u64 = 50;
@@ -151,7 +152,7 @@ fn try_seed(ovs: &mut Ovs, seed: u64, count: &mut Count) -> Option<String> {
 
 #[test]
 fn random_tables_do_to_random_packets_what_they_do_in_ovs() {
-    if !Ovs::is_installed() {
+    if !Daemons::are_installed() {
         println!("skipped: Open vSwitch is not installed");
         return;
     }

@@ -1,117 +1,36 @@
-//! A private Open vSwitch on its dummy datapath: no kernel module, no device, nothing outside a temporary directory.
+//! Open vSwitch with the bridges of a generated model.
 
 use crate::unixctl::Unixctl;
 use sluice_tests::generate::language::Version;
 use sluice_tests::generate::program::{METERS, Program};
 use sluice_tests::generate::{PATCH, PORTS};
+use sluice_tests::ovs::Daemons;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-use tempfile::TempDir;
+use std::fs;
 
 /// Bridges, as in a generated model.
 pub(crate) const BRIDGES: u16 = 2;
 /// Passes through the connection tracker that a trace follows.
 const STAGES: usize = sluice_tests::events::STAGES;
-/// Times that a starting daemon is looked for, 5 ms apart.
-const PATIENCE: usize = 2_000;
 
-/// A running OVS. Its daemons are killed, by their ids, when it is dropped.
+/// A running OVS.
 pub(crate) struct Ovs {
     ctl: Unixctl,
     /// Datapath port numbers of a generated model by those of OVS.
     ports: BTreeMap<u32, u32>,
-    vswitchd: Daemon,
-    _ovsdb: Daemon,
-    dir: TempDir,
-}
-
-/// A child process that does not outlive its value.
-struct Daemon(Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A program of OVS that finds all its files in `dir`.
-fn program(dir: &Path, name: &str) -> Command {
-    let mut command = Command::new(name);
-    for variable in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR"] {
-        command.env(variable, dir);
-    }
-    // Debian puts the daemons where not every user looks.
-    let path = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{path}:/usr/sbin:/sbin")).current_dir(dir).stdin(Stdio::null());
-    command
-}
-
-/// Runs a program to its end: what it printed, or what it complained about.
-fn run(mut command: Command) -> Result<String, String> {
-    let output = command.output().expect("OVS's programs are installed together");
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).into_owned())
-    }
-}
-
-fn daemon(dir: &Path, name: &str, args: &[&str]) -> Daemon {
-    let log = File::create(dir.join(format!("{name}.log"))).expect("the directory is writable");
-    let mut command = program(dir, name);
-    command.args(["--no-chdir", "-vsyslog:off", "-vfile:off"]).args(args);
-    Daemon(command.stdout(Stdio::null()).stderr(log).spawn().expect("OVS's daemons are installed together"))
-}
-
-/// Waits until a daemon has made its socket.
-fn wait_for(path: &Path) {
-    for _ in 0..PATIENCE {
-        if path.exists() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    panic!("OVS has not made {} in time", path.display());
+    daemons: Daemons,
 }
 
 impl Ovs {
-    /// Whether OVS is installed.
-    pub(crate) fn is_installed() -> bool {
-        ["ovsdb-server", "ovs-vswitchd", "ovs-ofctl"]
-            .iter()
-            .all(|name| program(Path::new("/"), name).arg("--version").stdout(Stdio::null()).status().is_ok())
-    }
-
     /// Starts OVS with the bridges and ports of a generated model.
     pub(crate) fn start() -> Self {
-        let dir = tempfile::Builder::new().prefix("sluice-ovs-").tempdir().expect("a temporary directory");
-        let path = dir.path();
-        let schema = "/usr/share/openvswitch/vswitch.ovsschema";
-        let mut create = program(path, "ovsdb-tool");
-        create.args(["create", "conf.db", schema]);
-        run(create).expect("a new database");
-        let ovsdb = daemon(path, "ovsdb-server", &["--remote=punix:db.sock", "--unixctl=ovsdb.ctl", "conf.db"]);
-        wait_for(&path.join("db.sock"));
-        let mut init = program(path, "ovs-vsctl");
-        init.args(["--db=unix:db.sock", "--no-wait", "init"]);
         // Two tags, as many as we read; OVS reads it when its daemon starts to work.
-        init.args(["--", "set", "Open_vSwitch", ".", "other_config:vlan-limit=2"]);
-        run(init).expect("the database takes changes");
-        let options =
-            ["--enable-dummy=override", "--disable-system", "--disable-system-route", "--unixctl=vswitchd.ctl"];
-        let vswitchd = daemon(path, "ovs-vswitchd", &[&options[..], &["unix:db.sock"]].concat());
-        let mut make = program(path, "ovs-vsctl");
-        make.args(["--db=unix:db.sock", "--timeout=10"]).args(bridges());
-        if let Err(error) = run(make) {
-            panic!("OVS does not make bridges: {error}{}", log(path));
-        }
-        let mut ctl = Unixctl::connect(&path.join("vswitchd.ctl")).expect("the daemon listens");
+        let daemons = Daemons::start(&["--", "set", "Open_vSwitch", ".", "other_config:vlan-limit=2"]);
+        let bridges = bridges();
+        daemons.vsctl(&bridges.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut ctl = Unixctl::connect(&daemons.dir().join("vswitchd.ctl")).expect("the daemon listens");
         let ports = port_numbers(&ctl.ask("dpif/show", &[]).expect("a command of the daemon"));
-        let mut ovs = Self { ctl, ports, vswitchd, _ovsdb: ovsdb, dir };
+        let mut ovs = Self { ctl, ports, daemons };
         for bridge in 0..BRIDGES {
             let name = format!("br{bridge}");
             ovs.ofctl(&["mod-port", &name, &format!("b{bridge}p3"), "no-flood"]).expect("a port");
@@ -126,9 +45,7 @@ impl Ovs {
     }
 
     fn ofctl(&mut self, args: &[&str]) -> Result<String, String> {
-        let mut command = program(self.dir.path(), "ovs-ofctl");
-        command.args(args);
-        run(command)
+        self.daemons.run("ovs-ofctl", args)
     }
 
     /// Replaces the flows and the groups of both bridges.
@@ -156,7 +73,7 @@ impl Ovs {
     }
 
     fn change(&mut self, version: &str, args: &[&str], lines: impl Iterator<Item = String>) -> Result<(), String> {
-        let file = self.dir.path().join("changes.txt");
+        let file = self.daemons.dir().join("changes.txt");
         fs::write(&file, lines.map(|line| line + "\n").collect::<String>()).expect("the directory is writable");
         self.ofctl(&[&["-O", version], args, &[&*file.to_string_lossy()]].concat()).map(drop)
     }
@@ -177,8 +94,8 @@ impl Ovs {
     /// # Errors
     /// What OVS says when it cannot read the packet.
     pub(crate) fn trace(&mut self, flow: &str, ct_state: &str, frame: Option<&str>) -> Result<String, String> {
-        if !matches!(self.vswitchd.0.try_wait(), Ok(None)) {
-            return Err(format!("OVS died: {}", log(self.dir.path())));
+        if !self.is_alive() {
+            return Err(format!("OVS died: {}", self.daemons.log()));
         }
         let mut args = vec!["br0", flow];
         for _ in 0..STAGES {
@@ -190,7 +107,7 @@ impl Ovs {
 
     /// Whether the daemon that answers is there.
     pub(crate) fn is_alive(&mut self) -> bool {
-        matches!(self.vswitchd.0.try_wait(), Ok(None))
+        self.daemons.are_alive()
     }
 
     /// The bridge and the number of a meter that the datapath's is: they were made in order.
@@ -210,13 +127,6 @@ fn without_dp_hash(group: &str) -> String {
     let chosen = group.contains("selection_method=");
     let group = group.replace("selection_method=dp_hash", "selection_method=hash");
     if chosen { group } else { group.replacen("type=select", "type=select,selection_method=hash", 1) }
-}
-
-/// The end of the log of a daemon that died.
-fn log(dir: &Path) -> String {
-    let text = fs::read_to_string(dir.join("ovs-vswitchd.log")).unwrap_or_default();
-    let lines: Vec<_> = text.lines().rev().take(20).collect();
-    lines.into_iter().rev().map(|line| format!("\n{line}")).collect()
 }
 
 /// Arguments of `ovs-vsctl` that make the bridges and ports of a generated model. Port P of bridge B is `bBpP`.

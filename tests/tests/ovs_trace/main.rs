@@ -16,6 +16,7 @@ use sluice_flows::rule::Millis;
 use sluice_flows::text::{Names, parse_flow_file, parse_group_file, parse_meter, parse_packet};
 use sluice_flows::translate::NoMacs;
 use sluice_flows::{DpPort, PortNo, meter::MeterMod};
+use sluice_tests::ovs::Daemons;
 use std::sync::Arc;
 
 /// The bridge that OVS has: the same ports, flows, groups and meter.
@@ -101,7 +102,7 @@ fn walk(trace: &str) -> Vec<String> {
 
 #[test]
 fn traces_are_worded_as_ovs_words_them() {
-    if !Ovs::is_installed() {
+    if !Daemons::are_installed() {
         println!("skipped: Open vSwitch is not installed");
         return;
     }

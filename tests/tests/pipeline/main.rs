@@ -10,6 +10,7 @@ mod walks;
 use ours::{follow, model, to_controller};
 use ovs::{Ovs, Pass};
 use sluice_flows::Verdict;
+use sluice_tests::ovs::Daemons;
 use walks::{DENIED, NO_ENDPOINT, WALKS, Walk};
 
 /// The ports of the example, the tunnel last: name, number, and the datapath's number, which OVS's dummy datapath takes
@@ -42,7 +43,7 @@ fn without_ours(flows: &str) -> String {
 
 /// OVS with the example in it; nothing where it is not installed.
 fn ovs() -> Option<Ovs> {
-    if !Ovs::is_installed() {
+    if !Daemons::are_installed() {
         eprintln!("skipped: OVS is not installed");
         return None;
     }
