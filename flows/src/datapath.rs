@@ -154,6 +154,8 @@ pub struct DpCt {
     pub nat: Option<Nat>,
     /// Helper.
     pub alg: Option<CtAlg>,
+    /// Who owns the rule that asks; nobody for a packet-out.
+    pub owner: Option<Owner>,
 }
 
 /// A list of actions that a packet was on when it had to wait for another pass.

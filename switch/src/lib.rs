@@ -6,6 +6,7 @@
 pub mod api;
 mod clock;
 pub mod config;
+pub mod conntrack;
 mod control;
 mod datapath;
 pub mod event;
@@ -15,7 +16,7 @@ pub mod stats;
 
 pub use clock::Clock;
 pub use control::{
-    BundleResult, ChangeError, Config, ControlError, Datapath, FailMode, Made, OtherChanges, PortChange, PortDevice,
-    PortInfo, PortRequest,
+    BundleResult, Config, ControlError, Datapath, FailMode, Made, OtherChanges, PortChange, PortDevice, PortInfo,
+    PortRequest,
 };
 pub use datapath::{MegaflowStats, PacketIn};

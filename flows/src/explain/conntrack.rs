@@ -245,7 +245,7 @@ mod tests {
     }
 
     fn ct(nat: Option<Nat>) -> DpCt {
-        DpCt { commit: true, force: false, zone: 9, mark: Some((5, 0xff)), label: None, nat, alg: None }
+        DpCt { commit: true, force: false, zone: 9, mark: Some((5, 0xff)), label: None, nat, alg: None, owner: None }
     }
 
     #[test]

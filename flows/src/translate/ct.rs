@@ -6,6 +6,7 @@ use crate::action::{Action, Ct, CtZone};
 use crate::datapath::{DpAction, DpCt, Resume, Suspended};
 use crate::field::{ETH_TYPE_IPV4, Field};
 use crate::key::{FlowKey, FlowMask, Slot, slot};
+use crate::owner::Owner;
 use crate::rule::TableId;
 
 /// Slots of what the tracker says.
@@ -57,7 +58,7 @@ impl Flow {
 }
 
 impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
-    pub(super) fn ct(&mut self, ct: &Ct) {
+    pub(super) fn ct(&mut self, ct: &Ct, owner: Option<Owner>) {
         self.commit();
         let zone = match ct.zone {
             CtZone::Number(zone) => zone,
@@ -72,6 +73,7 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
             label,
             nat: ct.nat,
             alg: ct.alg,
+            owner,
         })));
         if let Some(table) = ct.table {
             self.resume_at(table, Vec::new(), Some(zone), self.action_set.clone());

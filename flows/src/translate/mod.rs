@@ -537,7 +537,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             Action::Exit => self.exit(),
             Action::CheckPktLarger { len, dst } => self.check_pkt_larger(*len, *dst, at),
             Action::FinTimeout { idle, hard } => self.fin_timeout(*idle, *hard, at),
-            Action::Ct(ct) => self.ct(ct),
+            Action::Ct(ct) => self.ct(ct, at.rule.map(|rule| rule.spec.owner.clone())),
             Action::CtClear => self.ct_clear(),
             Action::Encap(header) => self.encap(header),
             Action::Decap(_) => self.decap(),

@@ -3,11 +3,11 @@
 mod parts;
 
 use super::{error, find_bridge, flow, table};
-use crate::control::{Made, apply};
-use crate::{ChangeError, ControlError, Datapath};
+use crate::control::Made;
+use crate::{ControlError, Datapath};
 use parts::{Parts, Piece};
 use sluice_flows::bridge::Bridge;
-use sluice_flows::bridge_mod::{BridgeMod, Fate, Touched};
+use sluice_flows::bridge_mod::{BridgeMod, Fate, ModError, Touched};
 use sluice_flows::filter::FlowFilter;
 use sluice_flows::flow_mod::{Applied, FlowMod};
 use sluice_flows::group::GroupMod;
@@ -105,7 +105,7 @@ impl Bundle {
     }
 
     /// Why a change was refused.
-    fn refused(&self, piece: Piece<'_>, index: usize, error: ChangeError) -> Refused {
+    fn refused(&self, piece: Piece<'_>, index: usize, error: ModError) -> Refused {
         let text = piece.text(index);
         let below = if text.is_empty() { String::new() } else { format!("\n  {text}") };
         Refused::Text(Status::invalid_argument(format!("{}: {error}{below}", self.parts.place(piece, index))))
@@ -191,7 +191,7 @@ impl<'a> Reader<'a> {
         now: Millis,
         totals: &mut Totals,
     ) -> Result<Applied, Refused> {
-        let applied = apply(bridge, change, now).map_err(|e| self.bundle.refused(piece, index, e))?;
+        let applied = bridge.make(change, now).map_err(|e| self.bundle.refused(piece, index, e))?;
         totals.count(&applied);
         Ok(applied)
     }
@@ -317,7 +317,7 @@ impl<'a> Reader<'a> {
     ) -> Result<Made, Refused> {
         let mut made = Made::default();
         for deletion in leaving(bridge, filter, &all) {
-            let applied = apply(bridge, deletion, now).map_err(|e| Refused::Text(Status::internal(e.to_string())))?;
+            let applied = bridge.make(deletion, now).map_err(|e| Refused::Text(Status::internal(e.to_string())))?;
             totals.count(&applied);
             made.add(applied);
         }
@@ -334,7 +334,7 @@ impl<'a> Reader<'a> {
                     (Alike::Wholly, _) => totals.unchanged += 1,
                     (Alike::ButOwner, BridgeMod::Flow(FlowMod::Add { spec, .. })) => {
                         let keep = FlowMod::Add { spec, check_overlap: false, reset_counts: false };
-                        let kept = apply(bridge, keep.into(), now);
+                        let kept = bridge.make(keep.into(), now);
                         made.add(kept.map_err(|e| self.bundle.refused(piece, index, e))?);
                         totals.unchanged += 1;
                     }

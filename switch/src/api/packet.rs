@@ -3,8 +3,7 @@
 use super::trace::port_number;
 use super::watch::Watched;
 use super::{Api, error, find_bridge};
-use crate::control::tracks;
-use crate::{ChangeError, Datapath};
+use crate::Datapath;
 use sluice_flows::PortNo;
 use sluice_flows::action::{Action, PacketInReason};
 use sluice_flows::field::Field;
@@ -64,9 +63,6 @@ fn packet_out(datapath: &Datapath, request: &PacketOutRequest) -> Result<(), Sta
     } else {
         parse_actions(&request.actions, &names).map_err(|e| Status::invalid_argument(format!("{e:#}")))?
     };
-    if tracks(&actions) {
-        return Err(Status::invalid_argument(ChangeError::Untracked.to_string()));
-    }
     bridge.check_references(&actions).map_err(|e| Status::invalid_argument(e.to_string()))?;
     datapath.packet_out(&bridge.name, in_port, Frame::from_bytes(&request.frame), actions).map_err(error::status)
 }

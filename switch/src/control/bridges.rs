@@ -1,7 +1,7 @@
 //! Bridges: added, removed, listed.
 
 use super::changes::refused;
-use super::{ControlError, Datapath, State, apply};
+use super::{ControlError, Datapath, State};
 use crate::event::EventKind;
 use sluice_flows::action::Action;
 use sluice_flows::bridge::{Bridge, BridgeId};
@@ -39,7 +39,7 @@ impl Datapath {
         let mut bridge = Bridge::new(id, name);
         if fail_mode == FailMode::Standalone {
             let flow = FlowMod::add(default_flow()).into();
-            apply(&mut bridge, flow, self.clock().now()).map_err(|source| refused(name, 1, source))?;
+            bridge.make(flow, self.clock().now()).map_err(|source| refused(name, 1, source))?;
         }
         state.model.bridges.insert(id, Arc::new(bridge));
         self.inner.publish(&mut state);

@@ -1,11 +1,10 @@
 //! Flows, groups, meters and what is said of tables: bundles of changes, all or nothing.
 
-use super::untracked::{ChangeError, apply};
 use super::{ControlError, Datapath, State};
 use crate::datapath::Shared;
 use crate::event::{EventKind, FlowChanges};
 use sluice_flows::bridge::{Bridge, BridgeId};
-use sluice_flows::bridge_mod::{BridgeMod, Fate, Touched};
+use sluice_flows::bridge_mod::{BridgeMod, Fate, ModError, Touched};
 use sluice_flows::flow_mod::Applied;
 use sluice_flows::rule::{Millis, Rule};
 use sluice_flows::table::{RemovedReason, Tables};
@@ -102,7 +101,7 @@ impl Datapath {
             let result = state.edit(name, |bridge| {
                 let mut made = Made::default();
                 for (number, change) in (1..).zip(changes.iter()) {
-                    let applied = apply(bridge, change.clone().into(), now);
+                    let applied = bridge.make(change.clone().into(), now);
                     made.add(applied.map_err(|source| refused(name, number, source))?);
                 }
                 Ok(made)
@@ -247,6 +246,6 @@ impl OtherChanges {
     }
 }
 
-pub(super) fn refused(bridge: &str, number: usize, source: ChangeError) -> ControlError {
+pub(super) fn refused(bridge: &str, number: usize, source: ModError) -> ControlError {
     ControlError::Change { bridge: bridge.to_owned(), number, source }
 }

@@ -1,8 +1,8 @@
 //! Why the control side refused something: what, where, why, and what to do next.
 
-use super::untracked::ChangeError;
 use crate::port::PortError;
 use sluice_flows::PortNo;
+use sluice_flows::bridge_mod::ModError;
 use std::io;
 use thiserror::Error;
 
@@ -103,7 +103,7 @@ pub enum ControlError {
         /// Which change, counted from 1.
         number: usize,
         /// Why.
-        source: ChangeError,
+        source: ModError,
     },
     /// The switch is ending.
     #[error("the switch is ending")]

@@ -17,17 +17,15 @@ mod error;
 mod maintenance;
 mod ports;
 mod reading;
-mod untracked;
 
 pub use bridges::FailMode;
 pub use changes::{BundleResult, Made, OtherChanges};
 pub(crate) use effects::Waiting;
 pub use error::ControlError;
 pub use ports::{PortChange, PortDevice, PortInfo, PortRequest};
-pub use untracked::ChangeError;
-pub(crate) use untracked::{apply, tracks};
 
 use crate::clock::Clock;
+use crate::conntrack::Tracker;
 use crate::datapath::{Notice, Settings, Shared, WorkerHandle, spawn};
 use crate::event::Events;
 use crate::mac_table::{MacSettings, MacTable};
@@ -113,6 +111,7 @@ impl Datapath {
         let shared = Arc::new(Shared {
             model: ArcSwap::from_pointee(Model::default()),
             macs: MacTable::new(config.macs),
+            conntrack: Tracker::default(),
             events: Events::default(),
             punts: Default::default(),
             clock: config.clock,

@@ -19,9 +19,10 @@ use super::ledger::Ledger;
 use super::punt::Budget;
 use super::shared::Shared;
 use super::upcall::resumed;
+use crate::conntrack::Tracked;
 use crate::stats::WorkerCells;
 use sluice_flows::bridge::Model;
-use sluice_flows::datapath::{DpAction, PacketIn, Resume};
+use sluice_flows::datapath::{DpAction, DpCt, PacketIn, Resume};
 use sluice_flows::key::{FRAME_WORDS, PacketKey};
 use sluice_flows::packet::segment::{Segmenter, wire_len};
 use sluice_flows::packet::{Frame, Layers, MAX_FRAME_LEN, encap, extract, rewrite};
@@ -35,6 +36,9 @@ const MAX_NESTED: usize = 64;
 const MAX_PASSES: u32 = 64;
 /// Frames for copies: one that each list in a nest of them goes on with, and some to work with.
 const COPIES: usize = MAX_NESTED + 8;
+
+/// Stands for no number of [`Egress::tracked`].
+const NOT_TRACKED: u16 = u16::MAX;
 
 /// What actions need of the worker besides its frames.
 pub(super) struct Surroundings<'a> {
@@ -60,6 +64,8 @@ pub(super) struct Egress {
     spare: Option<Frame>,
     /// Passes that the frame at hand may still take.
     passes: u32,
+    /// What connection tracking said of the frame at hand and its copies.
+    tracked: Vec<Tracked>,
     pub(super) budget: Budget,
 }
 
@@ -75,6 +81,8 @@ struct Place {
     shared: bool,
     /// The next output sends at most this many bytes.
     limit: Option<u32>,
+    /// What connection tracking said of it, by number; [`NOT_TRACKED`] for nothing.
+    tracked: u16,
 }
 
 impl Egress {
@@ -87,6 +95,7 @@ impl Egress {
             held: Vec::with_capacity(MAX_NESTED + 2),
             spare: Some(Frame::with_capacity(0)),
             passes: 0,
+            tracked: Vec::new(),
             budget,
         }
     }
@@ -107,7 +116,8 @@ impl Egress {
     /// Works through a list of actions, with where its other passes go on, with the received frame `origin`.
     pub(super) fn run(&mut self, pass: Pass<'_>, origin: usize, layers: Layers, to: &Surroundings<'_>) {
         self.passes = MAX_PASSES;
-        let mut at = Place { origin, current: origin, layers, shared: false, limit: None };
+        let mut at = Place { origin, current: origin, layers, shared: false, limit: None, tracked: NOT_TRACKED };
+        self.tracked.clear();
         if let Err(reason) = self.list(pass, &mut at, to) {
             self.fates[origin].lose(reason);
         }
@@ -150,8 +160,14 @@ impl Egress {
                     }
                     continue;
                 }
-                // Flows that need these are refused. The rule's actions come to nothing, then.
-                DpAction::Ct(_) | DpAction::CtClear => return Err(DropReason::RuleDrop),
+                DpAction::Ct(ask) => {
+                    self.track(ask, at, to)?;
+                    continue;
+                }
+                DpAction::CtClear => {
+                    at.tracked = NOT_TRACKED;
+                    continue;
+                }
                 DpAction::Clone(list) => list,
                 DpAction::CheckPktLen { len, larger, otherwise } => {
                     if wire_len(&self.frames[at.current]) > usize::from(*len) { larger } else { otherwise }
@@ -204,6 +220,9 @@ impl Egress {
         let mut key = resume.key;
         // The first word is the ingress port and the mark, which no frame has.
         key.0[1..FRAME_WORDS].copy_from_slice(&read.0[1..FRAME_WORDS]);
+        if let Some(tracked) = self.tracked.get(usize::from(at.tracked)) {
+            tracked.write(&mut key);
+        }
         let Some((mut flow, steps)) = resumed(to.shared, to.model, resume, &key, to.now) else {
             return self.fates[at.origin].lose(DropReason::NoPort);
         };
@@ -220,6 +239,22 @@ impl Egress {
         };
         ledger.credit(&mut flow, 1, len, to.now);
         self.nested((&steps.actions, &steps.resumes), at, to);
+    }
+
+    /// Does what `ct` asks.
+    #[inline(never)]
+    fn track(&mut self, ask: &DpCt, at: &mut Place, to: &Surroundings<'_>) -> Result<(), DropReason> {
+        if ask.nat.is_some() || ask.alg.is_some() {
+            self.own(at);
+        }
+        let frame = &mut self.frames[at.current];
+        let mut key = PacketKey::ZERO;
+        at.layers = extract(frame.bytes(), 0, &mut key);
+        let mut tracked = self.tracked.get(usize::from(at.tracked)).cloned().unwrap_or_default();
+        _ = to.shared.conntrack.track((frame, &at.layers, &key), ask, &mut tracked, to.now)?;
+        at.tracked = self.tracked.len().min(usize::from(NOT_TRACKED)) as u16;
+        self.tracked.push(tracked);
+        Ok(())
     }
 
     /// The frame that was held last, where it now is.

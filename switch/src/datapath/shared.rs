@@ -3,6 +3,7 @@
 use super::drops::Drops;
 use super::punt::Punts;
 use crate::clock::Clock;
+use crate::conntrack::Tracker;
 use crate::control::{State, Waiting};
 use crate::event::Events;
 use crate::mac_table::MacTable;
@@ -47,6 +48,7 @@ pub(crate) struct Settings {
 pub(crate) struct Shared {
     pub(crate) model: ArcSwap<Model>,
     pub(crate) macs: MacTable,
+    pub(crate) conntrack: Tracker,
     pub(crate) events: Events,
     pub(crate) punts: Punts,
     pub(crate) clock: Clock,

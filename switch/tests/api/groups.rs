@@ -184,27 +184,6 @@ async fn tables_are_set_and_listed_and_keep_to_their_limit() {
 }
 
 #[tokio::test]
-async fn whatever_tracks_connections_is_refused_in_one_voice() {
-    let switch = Switch::start();
-    let header = BundleHeader::default;
-    let voice = "connection tracking is not part of this switch yet";
-    for change_of in [
-        flow("ip actions=ct(commit)"),
-        flow("modify ip actions=clone(ct_clear),output:1"),
-        group("group_id=1,type=all,bucket=ct_clear,output:1"),
-    ] {
-        let error = change(&switch, header(), [change_of]).await.unwrap_err();
-        assert_eq!(error.code(), Code::InvalidArgument);
-        assert!(error.message().contains(voice), "{}", error.message());
-    }
-    let mut client = PacketServiceClient::new(switch.channel().await);
-    let out = PacketOutRequest { frame: syn(), actions: "ct_clear".into(), ..Default::default() };
-    assert!(client.packet_out(out.clone()).await.unwrap_err().message().starts_with(voice));
-    let out = PacketOutRequest { actions: "group:9".into(), ..out };
-    assert_eq!(client.packet_out(out).await.unwrap_err().message(), "there is no group 9 to send to; add it first");
-}
-
-#[tokio::test]
 async fn a_packet_in_carries_userdata_and_registers() {
     let switch = Switch::start();
     let actions = "load:0x5->NXM_NX_REG3[],controller(userdata=01.02.ff)";

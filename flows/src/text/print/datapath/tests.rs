@@ -39,7 +39,7 @@ fn out(port: u32) -> DpAction {
 }
 
 fn ct() -> DpCt {
-    DpCt { commit: false, force: false, zone: 0, mark: None, label: None, nat: None, alg: None }
+    DpCt { commit: false, force: false, zone: 0, mark: None, label: None, nat: None, alg: None, owner: None }
 }
 
 #[test]

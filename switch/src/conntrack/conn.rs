@@ -1,0 +1,209 @@
+//! One connection, shared between the workers.
+//!
+//! # What a hit does
+//! A cached answer holds a [`Guard`]: the connection and the [`Conn::version`] that the answer was made with. Whatever
+//! could change what a later packet is told (the other side answered, mark or label were written, the connection
+//! ended) raises the version, so one comparison says that the answer still holds. What every packet moves (the time
+//! it was seen, TCP windows) lies in atomics beside it. So a hit takes no lock, and the two directions may be on
+//! different workers.
+//!
+//! Everything else is done under the connection's own lock, by packets that no cache has an answer for.
+
+use super::tcp::{Segment, TcpState};
+use super::tuple::{Direction, Tuple};
+use sluice_flows::Owner;
+use sluice_flows::rule::Millis;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What is known of the two ends beside their addresses.
+#[derive(Debug)]
+pub(crate) enum Protocol {
+    /// TCP.
+    Tcp(TcpState),
+    /// UDP, ICMP and everything without states of its own.
+    Plain(PlainState),
+}
+
+/// States of a connection of a protocol without states: what was seen decides how long it lives.
+#[derive(Debug, Default)]
+pub(crate) struct PlainState(AtomicU8);
+
+/// How much of a connection without states of its own was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Seen {
+    /// One packet.
+    First = 0,
+    /// More, all in one direction.
+    Multiple = 1,
+    /// Both directions.
+    Both = 2,
+}
+
+impl PlainState {
+    /// What was seen.
+    #[inline]
+    pub(crate) fn get(&self) -> Seen {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Seen::First,
+            1 => Seen::Multiple,
+            _ => Seen::Both,
+        }
+    }
+
+    pub(crate) fn set(&self, seen: Seen) {
+        self.0.store(seen as u8, Ordering::Relaxed);
+    }
+}
+
+/// Packets and bytes of one direction. Credited in the background where caches answer.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) packets: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+}
+
+/// What only changes under the connection's lock.
+#[derive(Debug, Default)]
+pub(crate) struct Marks {
+    pub(crate) mark: u32,
+    pub(crate) label: u128,
+    /// Who owns the rule that committed it or wrote mark or label last.
+    pub(crate) owner: Option<Owner>,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Conn {
+    /// What packets of the original direction show on arrival.
+    pub original: Tuple,
+    /// What packets of the reply direction show on arrival: the original reversed, but for translated ends.
+    pub reply: Tuple,
+    /// When it was committed.
+    pub created: Millis,
+    /// The connection that it belongs to, as FTP's data to its commands.
+    pub parent: Option<Arc<Conn>>,
+    pub(crate) protocol: Protocol,
+    version: AtomicU32,
+    ended: AtomicBool,
+    /// When the last valid packet was seen.
+    seen: AtomicU64,
+    counts: [Counts; 2],
+    marks: Mutex<Marks>,
+}
+
+impl Conn {
+    pub(crate) fn new(
+        original: Tuple,
+        reply: Tuple,
+        protocol: Protocol,
+        parent: Option<Arc<Self>>,
+        now: Millis,
+    ) -> Self {
+        Self {
+            original,
+            reply,
+            created: now,
+            parent,
+            protocol,
+            version: AtomicU32::new(0),
+            ended: AtomicBool::new(false),
+            seen: AtomicU64::new(now.0),
+            counts: Default::default(),
+            marks: Mutex::default(),
+        }
+    }
+
+    /// Raised by everything that could change what a packet of this connection is told.
+    #[inline]
+    pub(crate) fn version(&self) -> u32 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// What was just changed makes cached answers void.
+    pub(crate) fn changed(&self) {
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether it is still in the table.
+    pub fn is_alive(&self) -> bool {
+        !self.ended.load(Ordering::Acquire)
+    }
+
+    /// It is not in the table any more. False if it was not before either.
+    pub(crate) fn end(&self) -> bool {
+        let first = !self.ended.swap(true, Ordering::AcqRel);
+        self.changed();
+        first
+    }
+
+    /// When the last valid packet was seen.
+    pub fn seen(&self) -> Millis {
+        Millis(self.seen.load(Ordering::Relaxed))
+    }
+
+    /// A valid packet was seen. Written only when time has moved, so that workers do not take turns for it.
+    #[inline]
+    pub(crate) fn see(&self, now: Millis) {
+        if self.seen.load(Ordering::Relaxed) != now.0 {
+            self.seen.store(now.0, Ordering::Relaxed);
+        }
+    }
+
+    /// What packets of `direction` show on arrival.
+    pub const fn tuple(&self, direction: Direction) -> &Tuple {
+        match direction {
+            Direction::Original => &self.original,
+            Direction::Reply => &self.reply,
+        }
+    }
+
+    /// Packets and bytes of `direction` so far.
+    pub fn counted(&self, direction: Direction) -> (u64, u64) {
+        let counts = &self.counts[direction as usize];
+        (counts.packets.load(Ordering::Relaxed), counts.bytes.load(Ordering::Relaxed))
+    }
+
+    /// Counts packets of `direction`.
+    pub(crate) fn count(&self, direction: Direction, packets: u64, bytes: u64) {
+        let counts = &self.counts[direction as usize];
+        counts.packets.fetch_add(packets, Ordering::Relaxed);
+        counts.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Mark, label and what else changes under the lock. Whoever changes what packets are told calls
+    /// [`Self::changed`] before letting go.
+    pub(crate) fn marks(&self) -> MutexGuard<'_, Marks> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an answer that was made at `version` holds for a packet of `direction`. Changes nothing.
+    #[inline]
+    pub(crate) fn admits(&self, direction: Direction, version: u32, segment: Option<&Segment>) -> bool {
+        self.version() == version
+            && match (&self.protocol, segment) {
+                (Protocol::Tcp(tcp), Some(segment)) => tcp.admits(direction, segment),
+                (Protocol::Tcp(_), None) => false,
+                (Protocol::Plain(_), _) => true,
+            }
+    }
+
+    /// Takes in a packet that was admitted.
+    #[inline]
+    pub(crate) fn pass(&self, direction: Direction, segment: Option<&Segment>, now: Millis) {
+        self.see(now);
+        if let (Protocol::Tcp(tcp), Some(segment)) = (&self.protocol, segment) {
+            tcp.advance(direction, segment);
+        }
+    }
+}
+
+/// What must hold for a cached answer to be used.
+#[derive(Clone, Debug)]
+pub(crate) struct Guard {
+    pub(crate) conn: Arc<Conn>,
+    pub(crate) direction: Direction,
+    /// [`Conn::version`] when the answer was made.
+    pub(crate) version: u32,
+}
