@@ -14,6 +14,7 @@ mod raw;
 mod setup;
 
 pub use check::log_filter;
+pub(crate) use error::did_you_mean;
 pub use error::{Complaint, ConfigError};
 pub use setup::{Change, SetupError, add_bridge, add_port, check, reload, start};
 

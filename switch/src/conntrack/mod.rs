@@ -10,19 +10,29 @@
 //! | `conn.rs` | one connection, and what a cached answer needs of it |
 //! | `table.rs` | the connections by tuple |
 //! | `tcp.rs` | states and windows |
+//! | `state.rs` | states in words |
+//! | `filter.rs` | which connections are meant |
+//! | `events.rs` | what happens to connections, told to watchers |
 
 mod conn;
+mod events;
+mod filter;
+mod state;
 mod table;
 mod tcp;
 mod tuple;
 
 pub(crate) use conn::Guard;
 pub use conn::{Conn, Seen};
+pub use events::{ConnChange, ConnEvent, EndReason};
+pub use filter::{ConnFilter, FilterError};
+pub use state::ConnState;
 pub(crate) use tcp::Segment;
 pub use tcp::TcpEnd;
 pub use tuple::{Direction, Tuple};
 
 use conn::{PlainState, Protocol};
+use events::ConnEvents;
 use sluice_flows::DropReason;
 use sluice_flows::datapath::DpCt;
 use sluice_flows::field::{ETH_TYPE_IPV4, ETH_TYPE_IPV6};
@@ -85,6 +95,8 @@ pub(crate) enum Repeat {
 #[derive(Debug, Default)]
 pub(crate) struct Tracker {
     table: Table,
+    /// Where new, changed and ended connections are told.
+    pub(crate) events: ConnEvents,
 }
 
 impl Tracker {

@@ -1,0 +1,113 @@
+//! How a connection is, in the words that people are shown.
+
+use super::Seen;
+use super::conn::{Conn, Protocol};
+use super::tcp::{End, TcpEnd};
+use std::sync::atomic::Ordering;
+
+/// Names of the states of connections, as OVS's `dump-conntrack` has them: those of TCP and SCTP, and of a connection
+/// without states of its own how much was seen of it.
+pub(super) const STATES: [&str; 21] = [
+    "CLOSED",
+    "LISTEN",
+    "SYN_SENT",
+    "SYN_RECV",
+    "ESTABLISHED",
+    "CLOSE_WAIT",
+    "FIN_WAIT_1",
+    "CLOSING",
+    "LAST_ACK",
+    "FIN_WAIT_2",
+    "TIME_WAIT",
+    "COOKIE_WAIT",
+    "COOKIE_ECHOED",
+    "SHUTDOWN_SENT",
+    "SHUTDOWN_RECD",
+    "SHUTDOWN_ACK_SENT",
+    "HEARTBEAT_SENT",
+    "HEARTBEAT_ACKED",
+    "FIRST",
+    "MULTIPLE",
+    "BIDIR",
+];
+
+/// The state of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnState {
+    /// Of TCP: of the end that began, and of the other.
+    Tcp([TcpEnd; 2]),
+    /// Of everything without states of its own.
+    Plain(Seen),
+}
+
+impl TcpEnd {
+    /// The state as OVS names it.
+    pub const fn name(self) -> &'static str {
+        STATES[self as usize]
+    }
+
+    /// The state with this number; [`TcpEnd::TimeWait`] for those above.
+    pub(crate) const fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Closed,
+            1 => Self::Listen,
+            2 => Self::SynSent,
+            3 => Self::SynReceived,
+            4 => Self::Established,
+            5 => Self::CloseWait,
+            6 => Self::FinWait1,
+            7 => Self::Closing,
+            8 => Self::LastAck,
+            9 => Self::FinWait2,
+            _ => Self::TimeWait,
+        }
+    }
+}
+
+impl ConnState {
+    /// One word for it. Of TCP that of the end that is further on, with `SYN_RECV` told as `ESTABLISHED` and
+    /// `FIN_WAIT_2` as `TIME_WAIT`, as `dump-conntrack` does.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp([original, reply]) => match original.max(reply) {
+                TcpEnd::SynReceived => TcpEnd::Established.name(),
+                TcpEnd::FinWait2 => TcpEnd::TimeWait.name(),
+                end => end.name(),
+            },
+            Self::Plain(Seen::First) => "FIRST",
+            Self::Plain(Seen::Multiple) => "MULTIPLE",
+            Self::Plain(Seen::Both) => "BIDIR",
+        }
+    }
+
+    /// Whether the other side has answered.
+    pub fn is_replied(self) -> bool {
+        match self {
+            Self::Tcp([_, reply]) => reply > TcpEnd::Closed,
+            Self::Plain(seen) => seen == Seen::Both,
+        }
+    }
+}
+
+impl Conn {
+    /// Its state now.
+    pub fn state(&self) -> ConnState {
+        let end = |end: &End| TcpEnd::from_number(end.state.load(Ordering::Relaxed));
+        match &self.protocol {
+            Protocol::Tcp(tcp) => ConnState::Tcp([end(&tcp.ends[0]), end(&tcp.ends[1])]),
+            Protocol::Plain(seen) => ConnState::Plain(seen.get()),
+        }
+    }
+
+    /// Whether source address or port of the original direction's packets are replaced.
+    pub fn is_snat(&self) -> bool {
+        let (sent, answered) = (&self.original, &self.reply);
+        sent.src() != answered.dst() || !sent.is_icmp() && sent.src_port != answered.dst_port
+    }
+
+    /// Whether destination address or port of the original direction's packets are replaced.
+    pub fn is_dnat(&self) -> bool {
+        let (sent, answered) = (&self.original, &self.reply);
+        sent.dst() != answered.src() || !sent.is_icmp() && sent.dst_port != answered.src_port
+    }
+}
