@@ -33,7 +33,7 @@ pub fn seeded(seed: u64) -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
-fn pick<T: Copy>(rng: &mut StdRng, of: &[T]) -> T {
+pub(crate) fn pick<T: Copy>(rng: &mut StdRng, of: &[T]) -> T {
     *of.choose(rng).expect("pools are not empty")
 }
 

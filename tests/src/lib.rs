@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "this crate is test code: a panic is a failed test")]
 
+pub mod conversation;
 pub mod events;
 pub mod generate;
 pub mod host;
@@ -11,4 +12,5 @@ pub mod netns;
 pub mod ovs;
 pub mod switch;
 pub mod traffic;
+pub mod unixctl;
 mod watched;

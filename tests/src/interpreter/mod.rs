@@ -288,6 +288,7 @@ impl<'a> Run<'a> {
             label,
             nat: ct.nat,
             alg: ct.alg,
+            owner: None,
         };
         self.fate.events.push(Event::Ct { request: ct_request(&asked), packet: self.packet.wire() });
         if ct.table.is_some() && self.passes >= STAGES {

@@ -16,7 +16,6 @@ mod cases;
 mod odp;
 mod ovs;
 mod shrink;
-mod unixctl;
 
 use case::{Case, Packet, compare, compare_learned};
 use ovs::Ovs;

@@ -181,7 +181,8 @@ fn controller(args: &str, packet: &Packet) -> Result<Event, String> {
 
 /// What `ct(..)` asks for: as OVS says it, and as far as it shows in what the packet is afterwards.
 fn tracker(args: &str) -> Result<(String, DpCt), String> {
-    let mut ct = DpCt { commit: false, force: false, zone: 0, mark: None, label: None, nat: None, alg: None::<CtAlg> };
+    let alg: Option<CtAlg> = None;
+    let mut ct = DpCt { commit: false, force: false, zone: 0, mark: None, label: None, nat: None, alg, owner: None };
     for part in parts(args) {
         let masked = |text: &str| {
             let (value, mask) = text.split_once('/').unwrap_or((text, "0xffffffffffffffffffffffffffffffff"));

@@ -1,10 +1,10 @@
 //! Open vSwitch with the bridges of a generated model.
 
-use crate::unixctl::Unixctl;
 use sluice_tests::generate::language::Version;
 use sluice_tests::generate::program::{METERS, Program};
 use sluice_tests::generate::{PATCH, PORTS};
 use sluice_tests::ovs::Daemons;
+use sluice_tests::unixctl::Unixctl;
 use std::collections::BTreeMap;
 use std::fs;
 

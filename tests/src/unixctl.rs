@@ -11,7 +11,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A connection to a control socket.
-pub(crate) struct Unixctl {
+pub struct Unixctl {
     socket: UnixStream,
     replies: StreamDeserializer<'static, IoRead<BufReader<UnixStream>>, Value>,
     id: u64,
@@ -19,7 +19,7 @@ pub(crate) struct Unixctl {
 
 impl Unixctl {
     /// Connects to the socket at `path`.
-    pub(crate) fn connect(path: &Path) -> std::io::Result<Self> {
+    pub fn connect(path: &Path) -> std::io::Result<Self> {
         let socket = UnixStream::connect(path)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         let reader = BufReader::new(socket.try_clone()?);
@@ -30,7 +30,7 @@ impl Unixctl {
     ///
     /// # Errors
     /// What it refused it with, or that the daemon is gone.
-    pub(crate) fn ask(&mut self, command: &str, args: &[&str]) -> Result<String, String> {
+    pub fn ask(&mut self, command: &str, args: &[&str]) -> Result<String, String> {
         self.id += 1;
         let request = json!({ "id": self.id, "method": command, "params": args }).to_string();
         let sent = self.socket.write_all(request.as_bytes());
