@@ -13,10 +13,12 @@
 //! | `state.rs` | states in words |
 //! | `filter.rs` | which connections are meant |
 //! | `events.rs` | what happens to connections, told to watchers |
+//! | `fragments.rs` | fragments that wait for the rest of their datagram |
 
 mod conn;
 mod events;
 mod filter;
+mod fragments;
 mod state;
 mod table;
 mod tcp;
@@ -26,6 +28,7 @@ pub(crate) use conn::Guard;
 pub use conn::{Conn, Seen};
 pub use events::{ConnChange, ConnEvent, EndReason};
 pub use filter::{ConnFilter, FilterError};
+pub use fragments::{BYTES_PER_FRAGMENT, FragmentCounts, FragmentLimits, FragmentStats, MAX_FRAGMENTS};
 pub use state::ConnState;
 pub(crate) use tcp::Segment;
 pub use tcp::TcpEnd;
