@@ -247,7 +247,7 @@ fn a_datagram_that_is_longer_than_its_headers_can_say_is_given_up() {
 #[test]
 fn a_fragment_below_the_smallest_size_is_refused_unless_it_is_the_last() {
     let fragments = Fragments::default();
-    for (v6, headers, min) in [(false, 20, 1200), (true, 48, 1280)] {
+    for (v6, headers, min) in [(false, 20_usize, 1200), (true, 48, 1280)] {
         let datagram = Whole::new(v6, 4000);
         // The body of fragments has to be a multiple of 8 bytes long.
         let (fits, too_small) = ((min - headers).div_ceil(8) * 8, (min - headers - 1) / 8 * 8);
