@@ -106,6 +106,16 @@ pub enum Verdict {
     Drop(DropReason),
 }
 
+impl Verdict {
+    /// Why the packet went nowhere, if it did.
+    pub const fn drop_reason(self) -> Option<DropReason> {
+        match self {
+            Self::Forward => None,
+            Self::Drop(reason) => Some(reason),
+        }
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -144,6 +144,14 @@ pub struct CacheStats {
     pub misses: u64,
     /// Frames that were translated because the cached answer was out of date.
     pub stale: u64,
+    /// Frames answered by an entry of a connection: all of its passes, in one lookup. They are among the hits above.
+    pub connection_hits: u64,
+    /// Passes behind the first that were answered by the cache of passes.
+    pub pass_hits: u64,
+    /// Passes behind the first that were translated.
+    pub pass_misses: u64,
+    /// Entries in the cache of passes.
+    pub pass_entries: u64,
     /// Entries in the exact cache.
     pub exact_entries: u64,
     /// Entries in the megaflow cache.
@@ -171,6 +179,10 @@ pub(crate) struct WorkerCells {
     pub(crate) megaflow_hits: Counter,
     pub(crate) misses: Counter,
     pub(crate) stale: Counter,
+    pub(crate) connection_hits: Counter,
+    pub(crate) pass_hits: Counter,
+    pub(crate) pass_misses: Counter,
+    pub(crate) pass_entries: Counter,
     pub(crate) exact_entries: Counter,
     pub(crate) megaflow_entries: Counter,
     pub(crate) megaflow_masks: Counter,
@@ -196,6 +208,10 @@ impl WorkerCells {
                 megaflow_hits: self.megaflow_hits.get(),
                 misses: self.misses.get(),
                 stale: self.stale.get(),
+                connection_hits: self.connection_hits.get(),
+                pass_hits: self.pass_hits.get(),
+                pass_misses: self.pass_misses.get(),
+                pass_entries: self.pass_entries.get(),
                 exact_entries: self.exact_entries.get(),
                 megaflow_entries: self.megaflow_entries.get(),
                 megaflow_masks: self.megaflow_masks.get(),

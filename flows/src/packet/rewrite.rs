@@ -77,7 +77,7 @@ pub fn pop_vlan(frame: &mut Frame, layers: &mut Layers) -> bool {
 }
 
 /// Where the IP datagram at `l3_ofs` ends: what follows is padding. Within the frame when `layers` are the frame's own.
-pub(super) fn datagram_end(bytes: &[u8], layers: &Layers) -> usize {
+pub fn datagram_end(bytes: &[u8], layers: &Layers) -> usize {
     let l3 = usize::from(layers.l3_ofs);
     match layers.l3 {
         L3::Ipv4 => l3 + usize::from(be16(bytes, l3 + 2)),

@@ -142,11 +142,12 @@ fn hint(reason: DropReason) -> &'static str {
 }
 
 fn megaflow(model: &Model, m: &MegaflowStats, now: Millis) -> Megaflow {
-    let key = in_bridge(model, &m.key);
+    // A packet that goes on in another pass has its bridge's port number already.
+    let key = if m.key.get(slot::RECIRC_ID) == 0 { in_bridge(model, &m.key.packet()) } else { m.key };
     let name = |dp| model.port(dp).map(|(_, port)| &*port.name);
     Megaflow {
         worker: u32::try_from(m.worker).unwrap_or(u32::MAX),
-        r#match: show_megaflow(&key, &(&m.mask).into(), &Names::new()).to_string(),
+        r#match: show_megaflow(&key, &m.mask, &Names::new()).to_string(),
         actions: show_datapath_actions(&m.actions, &key, name).to_string(),
         packets: m.packets,
         bytes: m.bytes,

@@ -199,6 +199,13 @@ impl Conn {
     }
 }
 
+impl Guard {
+    /// Whether nothing has changed what packets of the connection are told.
+    pub(crate) fn is_current(&self) -> bool {
+        self.conn.version() == self.version
+    }
+}
+
 /// What must hold for a cached answer to be used.
 #[derive(Clone, Debug)]
 pub(crate) struct Guard {

@@ -7,6 +7,7 @@
 //! one connection at the same time may each see the other's a little late, as if it had arrived a little later.
 
 use super::tuple::Direction;
+use sluice_flows::packet::rewrite::datagram_end;
 use sluice_flows::packet::{L4, Layers};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
@@ -34,7 +35,7 @@ pub(crate) struct Segment {
 impl Segment {
     /// Of a frame with these layers; `None` if it has no TCP header.
     #[inline]
-    pub(crate) fn read(bytes: &[u8], layers: &Layers, datagram_end: usize) -> Option<Self> {
+    pub(crate) fn read(bytes: &[u8], layers: &Layers) -> Option<Self> {
         if layers.l4 != L4::Tcp {
             return None;
         }
@@ -45,7 +46,7 @@ impl Segment {
             ack: word(8),
             window: u16::from_be_bytes([header[14], header[15]]),
             flags: header[13] & 0x3f,
-            len: datagram_end.saturating_sub(layers.payload_ofs.into()) as u32,
+            len: datagram_end(bytes, layers).saturating_sub(layers.payload_ofs.into()) as u32,
         })
     }
 }

@@ -8,14 +8,15 @@
 //! which costs less than a hash and a look into the exact cache.
 
 use super::BURST;
-use super::cache::megaflow::Plan;
+use super::cache::megaflow::{Draft, Flow, Guards, Hot, Plan, UNGUARDED};
 use super::execute::Surroundings;
 use super::lanes::Fate;
 use super::ledger::Ledger;
-use super::upcall::{packet_out, upcall};
+use super::upcall::{Answer, packet_out, upcall};
 use super::worker::{PacketOut, Worker};
+use crate::conntrack::{Guard, Segment};
 use sluice_flows::key::PacketKey;
-use sluice_flows::packet::{Layers, extract, extract_into};
+use sluice_flows::packet::{L4, Layers, extract, extract_into};
 use sluice_flows::rule::Millis;
 use sluice_flows::{DpPort, DropReason, Verdict};
 
@@ -65,6 +66,21 @@ struct Answers {
     megaflow: u64,
     miss: u64,
     stale: u64,
+    /// Of the hits, those of an entry of a connection.
+    connection: u64,
+}
+
+/// What the worker lends to a run of actions; its parts are borrowed apart.
+macro_rules! surroundings {
+    ($worker:ident, $now:expr) => {
+        Surroundings {
+            shared: $worker.shared,
+            model: &$worker.model,
+            cells: $worker.cells,
+            epoch: $worker.epoch,
+            now: $now,
+        }
+    };
 }
 
 impl Worker<'_> {
@@ -97,6 +113,7 @@ impl Worker<'_> {
         self.cells.megaflow_hits.add(answers.megaflow);
         self.cells.misses.add(answers.miss);
         self.cells.stale.add(answers.stale);
+        self.cells.connection_hits.add(answers.connection);
     }
 
     /// Reads the keys of all frames. Returns the bytes of all frames.
@@ -142,17 +159,56 @@ impl Worker<'_> {
         } else {
             entry = self.resolve(index, now, answers);
         }
+        let guards = self.megaflows.hot(entry).guards;
+        if guards != UNGUARDED {
+            if self.admit(index, guards, now) {
+                answers.connection += 1;
+            } else {
+                entry = self.unguarded(index, entry, now);
+            }
+        }
         let hot = self.megaflows.hot(entry);
         hot.packets += 1;
         hot.bytes += len;
         hot.used = now;
         let plan = hot.plan;
-        self.act(index, plan, now);
+        self.act(index, entry, plan, now);
+    }
+
+    /// Whether the connections are as they were when the entry with these guards was made. If so, the frame has passed
+    /// them.
+    #[inline]
+    fn admit(&self, index: usize, guards: u32, now: Millis) -> bool {
+        let guards = self.megaflows.guards(guards);
+        let layers = &self.burst.layers[index];
+        let segment =
+            (layers.l4 == L4::Tcp).then(|| Segment::read(self.egress.frames[index].bytes(), layers)).flatten();
+        let segment = segment.as_ref();
+        if !guards.iter().all(|guard| guard.conn.admits(guard.direction, guard.version, segment)) {
+            return false;
+        }
+        guards.iter().for_each(|guard| guard.conn.pass(guard.direction, segment, now));
+        true
+    }
+
+    /// The entry for a frame of which `guarded` does not hold. If that will never hold again, it goes.
+    #[cold]
+    fn unguarded(&mut self, index: usize, guarded: u32, now: Millis) -> u32 {
+        let key = self.burst.keys[index];
+        let (.., guards) = self.megaflows.parts(guarded);
+        if !guards.iter().all(Guard::is_current) {
+            self.discard(guarded);
+        }
+        let found = self.megaflows.find_unguarded(&key);
+        match found.filter(|&entry| self.is_fresh(entry)) {
+            Some(entry) => entry,
+            None => self.install(&key, found, now),
+        }
     }
 
     /// Does what an entry says.
     #[inline]
-    fn act(&mut self, index: usize, plan: Plan, now: Millis) {
+    fn act(&mut self, index: usize, entry: u32, plan: Plan, now: Millis) {
         match plan {
             Plan::Output(port) => {
                 self.egress.fates[index] = Fate::Waiting;
@@ -162,10 +218,47 @@ impl Worker<'_> {
             Plan::List(number) => {
                 let list = self.megaflows.list(number);
                 self.egress.fates[index] = first_fate(list.verdict);
-                let to = Surroundings { shared: self.shared, model: &self.model, cells: self.cells, now };
+                let to = surroundings!(self, now);
                 self.egress.run((&list.actions, &list.resumes), index, self.burst.layers[index], &to);
             }
+            Plan::Passes(number) => self.take_passes(index, entry, number, now),
         }
+    }
+
+    /// Does what an entry says that sends the frame through other passes, and makes one entry of them all.
+    #[inline(never)]
+    fn take_passes(&mut self, index: usize, entry: u32, list: u32, now: Millis) {
+        let key = self.burst.keys[index];
+        if let Some(mask) = self.megaflows.mask(entry).copied() {
+            let (_, flow, _) = self.megaflows.parts(entry);
+            self.egress.recording.begin(&mask, flow);
+        }
+        let list = self.megaflows.list(list);
+        self.egress.fates[index] = first_fate(list.verdict);
+        let to = surroundings!(self, now);
+        self.egress.run((&list.actions, &list.resumes), index, self.burst.layers[index], &to);
+        let epoch = self.epoch;
+        let whole = self.egress.recording.finish(&key);
+        self.refresh_after_passes();
+        let Some((mask, flow, steps, guards)) = whole else { return };
+        self.add(Draft { mask: &mask, key: &key, flow, steps, guards }, epoch, now);
+    }
+
+    /// Adds an entry to both caches. Returns its number.
+    fn add(&mut self, draft: Draft<'_, PacketKey>, epoch: u64, now: Millis) -> u32 {
+        let key = draft.key;
+        let ledger = Ledger {
+            shared: self.shared,
+            lanes: &self.egress.lanes,
+            worker: self.index,
+            generation: self.model.generation,
+        };
+        self.burst.proved = 0;
+        let settle = |hot: &mut Hot, flow: &mut Flow, guards: &[Guard]| ledger.settle(hot, flow, guards);
+        let (entry, evicted) = self.megaflows.install(draft, epoch, now, settle);
+        self.cells.evictions.add(u64::from(evicted));
+        self.exact.insert(self.megaflows.hash(key), entry);
+        entry
     }
 
     /// The entry for a frame that the exact cache had no sure answer for: from the megaflow cache, checked if it was
@@ -178,7 +271,14 @@ impl Worker<'_> {
         let known = self.exact.get(hash).filter(|&entry| self.megaflows.agrees(entry, &key));
         let exact = known.is_some();
         let found = known.or_else(|| self.megaflows.find(&key));
-        let fresh = found.filter(|&entry| self.is_fresh(entry));
+        let mut found = found;
+        let mut fresh = found.filter(|&entry| self.is_fresh(entry));
+        if let Some(entry) = found.filter(|&entry| fresh.is_none() && self.megaflows.hot(entry).guards != UNGUARDED) {
+            // One of a connection is not translated anew: its passes are.
+            self.discard(entry);
+            found = self.megaflows.find_unguarded(&key);
+            fresh = found.filter(|&entry| self.is_fresh(entry));
+        }
         if let Some(entry) = fresh {
             if exact {
                 answers.exact += 1;
@@ -197,11 +297,9 @@ impl Worker<'_> {
 
     /// Whether the entry is up to date; if so, it need not be asked again in this epoch.
     fn is_fresh(&mut self, entry: u32) -> bool {
-        let (hot, flow) = self.megaflows.both(entry);
+        let (hot, flow, _) = self.megaflows.parts(entry);
         if hot.epoch != self.epoch {
-            let macs = &self.shared.macs;
-            let same = |(slot, version): &(u16, u32)| macs.version(*slot) == *version;
-            if flow.generation != self.model.generation || !flow.macs.iter().all(same) {
+            if !flow.is_fresh(self.model.generation, &self.shared.macs) {
                 return false;
             }
             hot.epoch = self.epoch;
@@ -209,42 +307,62 @@ impl Worker<'_> {
         true
     }
 
-    /// Translates the packet and installs the result, in the place of `old` if that is out of date.
-    fn install(&mut self, key: &PacketKey, old: Option<u32>, now: Millis) -> u32 {
-        // The state before: what changes meanwhile, by this packet's own source too, makes the entry to be checked.
-        let epoch = self.epoch;
+    /// Credits and removes an entry.
+    fn discard(&mut self, entry: u32) {
         self.burst.proved = 0;
-        let (mask, (mut flow, steps)) = upcall(self.shared, &self.model, key, super::ledger::ingress(key), now);
-        self.refresh_after(&flow);
+        let (hot, flow, guards) = self.megaflows.parts(entry);
         let ledger = Ledger {
             shared: self.shared,
             lanes: &self.egress.lanes,
             worker: self.index,
             generation: self.model.generation,
         };
+        ledger.settle(hot, flow, guards);
+        self.megaflows.remove(entry);
+    }
+
+    /// Translates the packet and installs the result, in the place of `old` if that is out of date.
+    fn install(&mut self, key: &PacketKey, old: Option<u32>, now: Millis) -> u32 {
+        // The state before: what changes meanwhile, by this packet's own source too, makes the entry to be checked.
+        let epoch = self.epoch;
+        let answer = upcall(self.shared, &self.model, key, super::ledger::ingress(key), now);
+        self.refresh_after(&answer.flow);
+        let mask = answer.mask.packet();
+        let (mut flow, steps) = answer.numbered(&mut self.egress.passes);
         if let Some(old) = old {
-            let (hot, before) = self.megaflows.both(old);
-            ledger.settle(hot, before);
-            (flow.packets, flow.bytes) = (before.packets, before.bytes);
-            if !self.megaflows.is_for(old, &mask) {
-                (flow.packets, flow.bytes) = (0, 0);
+            let same = self.megaflows.mask(old) == Some(&mask);
+            let (hot, before, guards) = self.megaflows.parts(old);
+            let ledger = Ledger {
+                shared: self.shared,
+                lanes: &self.egress.lanes,
+                worker: self.index,
+                generation: self.model.generation,
+            };
+            ledger.settle(hot, before, guards);
+            if same {
+                (flow.packets, flow.bytes) = (before.packets, before.bytes);
+            } else {
                 self.megaflows.remove(old);
             }
         }
-        let (entry, evicted) =
-            self.megaflows.install(&mask, (flow, steps), epoch, now, |hot, flow| ledger.settle(hot, flow));
-        self.cells.evictions.add(u64::from(evicted));
-        self.exact.insert(self.megaflows.hash(key), entry);
-        entry
+        self.add(Draft { mask: &mask, key, flow, steps, guards: Guards::new() }, epoch, now)
     }
 
     /// Translates a frame and does what comes of it, leaving no trace in the caches.
     fn uncached(&mut self, port: DpPort, index: usize, len: u64, now: Millis) {
-        let (_, (mut flow, steps)) = upcall(self.shared, &self.model, &self.burst.keys[index], port, now);
-        self.refresh_after(&flow);
+        let answer = upcall(self.shared, &self.model, &self.burst.keys[index], port, now);
+        self.once(answer, index, self.burst.layers[index], len, now);
+    }
+
+    /// Does what comes of a translation with frame `index`, this once.
+    fn once(&mut self, answer: Answer, index: usize, layers: Layers, len: u64, now: Millis) {
+        self.refresh_after(&answer.flow);
+        let (mut flow, steps) = answer.unnumbered();
         self.egress.fates[index] = first_fate(flow.verdict);
-        let to = Surroundings { shared: self.shared, model: &self.model, cells: self.cells, now };
-        self.egress.run((&steps.actions, &steps.resumes), index, self.burst.layers[index], &to);
+        self.egress.recording.stop();
+        let to = surroundings!(self, now);
+        self.egress.run((&steps.actions, &steps.resumes), index, layers, &to);
+        self.refresh_after_passes();
         let ledger = Ledger {
             shared: self.shared,
             lanes: &self.egress.lanes,
@@ -252,6 +370,14 @@ impl Worker<'_> {
             generation: self.model.generation,
         };
         ledger.credit(&mut flow, 1, len, now);
+        ledger.credit_drop(&flow, 1, now);
+    }
+
+    /// Picks up what translations of other passes changed, so that the next packet sees it.
+    fn refresh_after_passes(&mut self) {
+        if std::mem::take(&mut self.egress.translated) {
+            self.refresh();
+        }
     }
 
     /// Sends a packet of the control side's as if it were a burst of one.
@@ -263,19 +389,7 @@ impl Worker<'_> {
         let place = (packet.bridge, packet.in_port);
         let answer = packet_out(self.shared, &self.model, key, place, &packet.actions, now).filter(|_| len >= ETH_LEN);
         match answer {
-            Some((mut flow, steps)) => {
-                self.refresh_after(&flow);
-                self.egress.fates[0] = first_fate(flow.verdict);
-                let to = Surroundings { shared: self.shared, model: &self.model, cells: self.cells, now };
-                self.egress.run((&steps.actions, &steps.resumes), 0, layers, &to);
-                let ledger = Ledger {
-                    shared: self.shared,
-                    lanes: &self.egress.lanes,
-                    worker: self.index,
-                    generation: self.model.generation,
-                };
-                ledger.credit(&mut flow, 1, len as u64, now);
-            }
+            Some(answer) => self.once(answer, 0, layers, len as u64, now),
             None if len < ETH_LEN => self.egress.fates[0] = Fate::Dropped(DropReason::ParseError),
             None => self.egress.fates[0] = Fate::Dropped(DropReason::NoPort),
         }
@@ -291,6 +405,7 @@ impl Worker<'_> {
         if forwarded < count {
             self.account_drops(port, count, now);
         }
+        self.egress.decided = 0;
     }
 
     /// Counts the frames of the burst that were dropped.
@@ -308,6 +423,13 @@ impl Worker<'_> {
             };
             dropped += 1;
             self.cells.dropped[reason as usize].add(1);
+            if self.egress.decided & 1 << index != 0
+                && let Some(rule) = self.egress.deciders[index].take()
+            {
+                let example = Some(&self.burst.keys[index]);
+                self.shared.drops[self.index].add(reason, port, Some(&rule), 1, now, example);
+                continue;
+            }
             // Drops by verdict are told apart by rule when their entry is credited; the others have none.
             if !matches!(fate, Fate::Dropped(_)) || reason == DropReason::ParseError {
                 let (packets, last) = &mut here[reason as usize];

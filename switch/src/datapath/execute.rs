@@ -14,20 +14,26 @@
 //! headers, or of which only a part is to be sent, is cut into segments here.
 
 use super::BURST;
+use super::cache::megaflow::{Flow, Hot};
 use super::lanes::{Fate, Lanes};
 use super::ledger::Ledger;
+use super::passes::{Cached, Continuation, Passes};
 use super::punt::Budget;
+use super::recording::Recording;
 use super::shared::Shared;
 use super::upcall::resumed;
-use crate::conntrack::Tracked;
+use crate::conntrack::{Guard, Tracked};
 use crate::stats::WorkerCells;
 use sluice_flows::bridge::Model;
-use sluice_flows::datapath::{DpAction, DpCt, PacketIn, Resume};
-use sluice_flows::key::{FRAME_WORDS, PacketKey};
+use sluice_flows::datapath::{Change, DpAction, DpCt, PacketIn};
+use sluice_flows::field::Field;
+use sluice_flows::key::{FRAME_WORDS, FlowKey, FlowMask, PacketKey};
 use sluice_flows::packet::segment::{Segmenter, wire_len};
-use sluice_flows::packet::{Frame, Layers, MAX_FRAME_LEN, encap, extract, rewrite};
-use sluice_flows::rule::Millis;
-use sluice_flows::{DpPort, DropReason, Verdict};
+use sluice_flows::packet::{Frame, L3, L4, Layers, MAX_FRAME_LEN, encap, extract, rewrite};
+use sluice_flows::rule::{Millis, Rule};
+use sluice_flows::{DpPort, DropReason};
+use smallvec::SmallVec;
+use std::sync::Arc;
 
 /// Lists within lists that are followed; flow text allows no more either.
 const MAX_NESTED: usize = 64;
@@ -45,11 +51,13 @@ pub(super) struct Surroundings<'a> {
     pub(super) shared: &'a Shared,
     pub(super) model: &'a Model,
     pub(super) cells: &'a WorkerCells,
+    /// Numbers the states of model and MAC table that the worker has seen.
+    pub(super) epoch: u64,
     pub(super) now: Millis,
 }
 
 /// What one pass does, and where its other passes go on.
-pub(super) type Pass<'a> = (&'a [DpAction], &'a [Resume]);
+pub(super) type Pass<'a> = (&'a [DpAction], &'a [Arc<Continuation>]);
 
 /// The frames of a burst on their way out.
 pub(super) struct Egress {
@@ -63,9 +71,17 @@ pub(super) struct Egress {
     /// Takes the place of a frame that is being cut; always there between two calls.
     spare: Option<Frame>,
     /// Passes that the frame at hand may still take.
-    passes: u32,
+    passes_left: u32,
     /// What connection tracking said of the frame at hand and its copies.
     tracked: Vec<Tracked>,
+    /// The rules that dropped frames in another pass than the first.
+    pub(super) deciders: [Option<Arc<Rule>>; BURST],
+    /// Bit N is set when frame N has one.
+    pub(super) decided: u32,
+    pub(super) passes: Passes,
+    pub(super) recording: Recording,
+    /// A pass was translated: what that changed has to be picked up.
+    pub(super) translated: bool,
     pub(super) budget: Budget,
 }
 
@@ -83,10 +99,12 @@ struct Place {
     limit: Option<u32>,
     /// What connection tracking said of it, by number; [`NOT_TRACKED`] for nothing.
     tracked: u16,
+    /// What is done is done as it stands in the list of a pass, so that it can be recorded.
+    plain: bool,
 }
 
 impl Egress {
-    pub(super) fn new(worker: usize, budget: Budget) -> Self {
+    pub(super) fn new(worker: usize, budget: Budget, passes: Passes) -> Self {
         Self {
             lanes: Lanes::new(worker),
             frames: (0..BURST + COPIES).map(|_| Frame::with_capacity(MAX_FRAME_LEN)).collect(),
@@ -94,8 +112,13 @@ impl Egress {
             next_copy: BURST,
             held: Vec::with_capacity(MAX_NESTED + 2),
             spare: Some(Frame::with_capacity(0)),
-            passes: 0,
+            passes_left: 0,
             tracked: Vec::new(),
+            deciders: [const { None }; BURST],
+            decided: 0,
+            passes,
+            recording: Recording::default(),
+            translated: false,
             budget,
         }
     }
@@ -115,8 +138,9 @@ impl Egress {
 
     /// Works through a list of actions, with where its other passes go on, with the received frame `origin`.
     pub(super) fn run(&mut self, pass: Pass<'_>, origin: usize, layers: Layers, to: &Surroundings<'_>) {
-        self.passes = MAX_PASSES;
-        let mut at = Place { origin, current: origin, layers, shared: false, limit: None, tracked: NOT_TRACKED };
+        self.passes_left = MAX_PASSES;
+        let mut at =
+            Place { origin, current: origin, layers, shared: false, limit: None, tracked: NOT_TRACKED, plain: true };
         self.tracked.clear();
         if let Err(reason) = self.list(pass, &mut at, to) {
             self.fates[origin].lose(reason);
@@ -127,6 +151,9 @@ impl Egress {
     fn list(&mut self, (mut rest, resumes): Pass<'_>, at: &mut Place, to: &Surroundings<'_>) -> Result<(), DropReason> {
         while let Some((action, behind)) = rest.split_first() {
             rest = behind;
+            if self.recording.is_on() {
+                self.record(action, at);
+            }
             let nested: &[DpAction] = match action {
                 DpAction::Output(port) => {
                     self.send(*port, at);
@@ -155,8 +182,8 @@ impl Egress {
                 }
                 DpAction::Drop(reason) => return Err(*reason),
                 DpAction::Recirculate(index) => {
-                    if let Some(resume) = resumes.get(*index as usize) {
-                        self.next_pass(resume, at, to);
+                    if let Some(place) = resumes.get(*index as usize) {
+                        self.next_pass(place, rest.is_empty(), at, to)?;
                     }
                     continue;
                 }
@@ -181,11 +208,30 @@ impl Egress {
             if rest.is_empty() {
                 // Nobody needs the packet as it was.
                 rest = nested;
+                at.plain = false;
             } else {
+                let plain = std::mem::replace(&mut at.plain, false);
                 self.nested((nested, resumes), at, to);
+                at.plain = plain;
             }
         }
         Ok(())
+    }
+
+    /// Writes an action down that is about to be done.
+    #[cold]
+    fn record(&mut self, action: &DpAction, at: &Place) {
+        match action {
+            // What came of these is written down when they are done.
+            DpAction::Ct(_) | DpAction::Recirculate(_) => {
+                if !at.plain {
+                    self.recording.stop();
+                }
+            }
+            DpAction::CtClear => {}
+            _ if at.plain => self.recording.action(action),
+            _ => {}
+        }
     }
 
     /// Works through a list with a copy of the packet.
@@ -205,40 +251,91 @@ impl Egress {
         }
     }
 
-    /// Reads the packet anew and does what comes of it in the next pass, with a copy. Such passes are not cached: they are
-    /// for what is under a header that was taken off.
+    /// Reads the packet anew and does what comes of it at `place`: with a copy, unless this is the `last` that is done
+    /// with it.
     #[cold]
-    fn next_pass(&mut self, resume: &Resume, at: &mut Place, to: &Surroundings<'_>) {
-        let Some(left) = self.passes.checked_sub(1) else {
-            return self.fates[at.origin].lose(DropReason::Loop);
+    fn next_pass(
+        &mut self,
+        place: &Continuation,
+        last: bool,
+        at: &mut Place,
+        to: &Surroundings<'_>,
+    ) -> Result<(), DropReason> {
+        let Some(left) = self.passes_left.checked_sub(1) else {
+            return Err(DropReason::Loop);
         };
-        self.passes = left;
+        self.passes_left = left;
         let frame = &self.frames[at.current];
         let len = frame.len() as u64;
         let mut read = PacketKey::ZERO;
         at.layers = extract(frame.bytes(), 0, &mut read);
-        let mut key = resume.key;
+        let mut key = place.resume.key;
         // The first word is the ingress port and the mark, which no frame has.
         key.0[1..FRAME_WORDS].copy_from_slice(&read.0[1..FRAME_WORDS]);
         if let Some(tracked) = self.tracked.get(usize::from(at.tracked)) {
             tracked.write(&mut key);
         }
-        let Some((mut flow, steps)) = resumed(to.shared, to.model, resume, &key, to.now) else {
-            return self.fates[at.origin].lose(DropReason::NoPort);
+        let Some(pass) = self.look_up(place, &key, len, to) else {
+            return Err(DropReason::NoPort);
         };
-        if let Verdict::Drop(reason) = flow.verdict {
-            self.fates[at.origin].lose(reason);
-            // The frame is counted with the others of its burst.
-            flow.verdict = Verdict::Forward;
+        if let Some(reason) = pass.drop
+            && self.fates[at.origin] == Fate::Waiting
+        {
+            self.fates[at.origin] = Fate::Lost(reason);
+            self.deciders[at.origin] = pass.rule;
+            self.decided |= 1 << at.origin;
         }
+        let steps = (&*pass.actions, &*pass.resumes);
+        let outcome = if last {
+            self.list(steps, at, to)
+        } else {
+            self.nested(steps, at, to);
+            Ok(())
+        };
+        self.recording.end_pass(last);
+        outcome
+    }
+
+    /// What is done with a packet that goes on at `place` as `key`: from the cache, or translated now. `None` when the
+    /// bridge is gone.
+    fn look_up(&mut self, place: &Continuation, key: &FlowKey, len: u64, to: &Surroundings<'_>) -> Option<Cached> {
         let ledger = Ledger {
             shared: to.shared,
             lanes: &self.lanes,
             worker: self.lanes.worker(),
             generation: to.model.generation,
         };
-        ledger.credit(&mut flow, 1, len, to.now);
-        self.nested((&steps.actions, &steps.resumes), at, to);
+        if !to.shared.settings.caches {
+            let (mut flow, steps) = resumed(to.shared, to.model, &place.resume, key, to.now)?.unnumbered();
+            self.translated = true;
+            ledger.credit(&mut flow, 1, len, to.now);
+            return Some(Cached::new(&flow, steps.actions.into(), steps.resumes.into()));
+        }
+        let state = (to.model.generation, to.epoch, &to.shared.macs);
+        let found = self.passes.find(place, key, state);
+        let index = match found {
+            Some(index) => {
+                to.cells.pass_hits.add(1);
+                index
+            }
+            None => {
+                let answer = resumed(to.shared, to.model, &place.resume, key, to.now)?;
+                self.translated = true;
+                to.cells.pass_misses.add(1);
+                let mask = answer.mask;
+                let answer = answer.numbered(&mut self.passes);
+                let settle = |hot: &mut Hot, flow: &mut Flow, _: &[Guard]| ledger.settle_pass(hot, flow);
+                self.passes.install(place, (key, &mask), answer, (to.epoch, to.now), settle)
+            }
+        };
+        let cached = self.passes.hit(index, len, to.now);
+        if self.recording.is_on()
+            && let Some(mask) = self.passes.cache.mask(index).map(FlowMask::packet)
+        {
+            let (_, flow, _) = self.passes.cache.parts(index);
+            self.recording.begin_pass(&mask, flow);
+        }
+        Some(cached)
     }
 
     /// Does what `ct` asks.
@@ -247,13 +344,22 @@ impl Egress {
         if ask.nat.is_some() || ask.alg.is_some() {
             self.own(at);
         }
+        let mut translation = None;
         let frame = &mut self.frames[at.current];
         let mut key = PacketKey::ZERO;
         at.layers = extract(frame.bytes(), 0, &mut key);
         let mut tracked = self.tracked.get(usize::from(at.tracked)).cloned().unwrap_or_default();
-        _ = to.shared.conntrack.track((frame, &at.layers, &key), ask, &mut tracked, to.now)?;
+        let answer = to.shared.conntrack.track((frame, &at.layers, &key), ask, &mut tracked, to.now);
+        if self.recording.is_on() {
+            match &answer {
+                Ok(_) if ask.nat.is_none() => {}
+                Ok(_) => translation = changes(&key, frame),
+                Err(_) => self.recording.stop(),
+            }
+        }
         at.tracked = self.tracked.len().min(usize::from(NOT_TRACKED)) as u16;
         self.tracked.push(tracked);
+        self.recording.tracked(answer?, translation);
         Ok(())
     }
 
@@ -377,6 +483,28 @@ impl Egress {
         self.next_copy += 1;
         self.next_copy - 1
     }
+}
+
+/// The addresses and ports of a frame that are not those of `before`, as a change.
+fn changes(before: &PacketKey, frame: &Frame) -> Option<DpAction> {
+    let mut after = PacketKey::ZERO;
+    let layers = extract(frame.bytes(), 0, &mut after);
+    let [tp_src, tp_dst] = match layers.l4 {
+        L4::Tcp => [Field::TcpSrc, Field::TcpDst],
+        L4::Udp => [Field::UdpSrc, Field::UdpDst],
+        L4::Sctp => [Field::SctpSrc, Field::SctpDst],
+        L4::Icmp | L4::Icmpv6 | L4::None => return None,
+    };
+    let [src, dst] = match layers.l3 {
+        L3::Ipv4 => [Field::IpSrc, Field::IpDst],
+        _ => [Field::Ipv6Src, Field::Ipv6Dst],
+    };
+    let changes: SmallVec<[Change; 2]> = [src, dst, tp_src, tp_dst]
+        .into_iter()
+        .filter(|field| before.get(field.slot()) != after.get(field.slot()))
+        .map(|field| Change { field, value: after.get(field.slot()), mask: field.slot().max() })
+        .collect();
+    (!changes.is_empty()).then_some(DpAction::Set(changes))
 }
 
 /// Puts a header on or takes one off. A header that is not there is left alone, as Open vSwitch does; a packet that a

@@ -8,6 +8,7 @@
 use super::cache::megaflow::{Flow, Hot};
 use super::lanes::Lanes;
 use super::shared::Shared;
+use crate::conntrack::Guard;
 use sluice_flows::key::{PacketKey, slot};
 use sluice_flows::rule::Millis;
 use sluice_flows::{DpPort, Verdict};
@@ -23,7 +24,20 @@ pub(super) struct Ledger<'a> {
 
 impl Ledger<'_> {
     /// Credits what the entry counted since the last time.
-    pub(super) fn settle(&self, hot: &mut Hot, flow: &mut Flow) {
+    pub(super) fn settle(&self, hot: &mut Hot, flow: &mut Flow, guards: &[Guard]) {
+        let (packets, bytes) = (hot.packets, hot.bytes);
+        if packets == 0 {
+            return;
+        }
+        for guard in guards {
+            guard.conn.count(guard.direction, packets, bytes);
+        }
+        self.settle_pass(hot, flow);
+        self.credit_drop(flow, packets, hot.used);
+    }
+
+    /// The same for an entry of another pass than the first, which says nothing of what becomes of the packet.
+    pub(super) fn settle_pass(&self, hot: &mut Hot, flow: &mut Flow) {
         if hot.packets != 0 {
             let (packets, bytes) = (std::mem::take(&mut hot.packets), std::mem::take(&mut hot.bytes));
             let effected = std::mem::take(&mut flow.effected);
@@ -60,6 +74,10 @@ impl Ledger<'_> {
         for sighting in &flow.sightings {
             self.shared.macs.refresh(sighting, used);
         }
+    }
+
+    /// Counts packets that a translation was used for as dropped, if that is what became of them.
+    pub(super) fn credit_drop(&self, flow: &Flow, packets: u64, used: Millis) {
         if let Verdict::Drop(reason) = flow.verdict {
             let ingress = ingress(&flow.example);
             self.shared.drops[self.worker].add(reason, ingress, flow.rules.last(), packets, used, Some(&flow.example));

@@ -18,8 +18,10 @@ mod drops;
 mod execute;
 mod lanes;
 mod ledger;
+mod passes;
 mod poll;
 mod punt;
+mod recording;
 mod shared;
 mod upcall;
 mod worker;
@@ -31,7 +33,7 @@ pub(crate) use worker::{Command, PacketOut, WorkerHandle, spawn};
 
 use sluice_flows::Verdict;
 use sluice_flows::datapath::DpAction;
-use sluice_flows::key::{PacketKey, PacketMask};
+use sluice_flows::key::{FlowKey, FlowMask};
 use sluice_flows::rule::{Millis, Rule};
 use std::sync::Arc;
 
@@ -43,10 +45,11 @@ pub(crate) const BURST: usize = 32;
 pub struct MegaflowStats {
     /// The worker whose cache holds it.
     pub worker: usize,
-    /// The packets that it is for, under the mask; `in_port` is the datapath's port number.
-    pub key: PacketKey,
+    /// The packets that it is for, under the mask. `in_port` is the datapath's port number; in an entry of another pass
+    /// than the first, which has a `recirc_id`, it is the bridge's.
+    pub key: FlowKey,
     /// The bits that count.
-    pub mask: PacketMask,
+    pub mask: FlowMask,
     /// What is done with them.
     pub actions: Vec<DpAction>,
     /// What becomes of them.

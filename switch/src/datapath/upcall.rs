@@ -2,13 +2,14 @@
 
 use super::cache::lists::Steps;
 use super::cache::megaflow::{Flow, Side};
+use super::passes::{Continuation, Passes};
 use super::shared::Shared;
 use crate::event::EventKind;
 use crate::mac_table::{MacChange, MacEntry, MacTable};
 use sluice_flows::action::Action;
 use sluice_flows::bridge::{BridgeId, Model};
-use sluice_flows::datapath::{MacQuery, MacSighting, Resume, Translation};
-use sluice_flows::key::{FlowKey, PacketKey, PacketMask};
+use sluice_flows::datapath::{DpAction, MacQuery, MacSighting, Resume, Translation};
+use sluice_flows::key::{FlowKey, FlowMask, PacketKey};
 use sluice_flows::rule::Millis;
 use sluice_flows::translate::{
     MacLookup, NoTrace, TraceEvent, TraceSink, translate, translate_packet_out, translate_resumed,
@@ -42,21 +43,35 @@ impl MacLookup for Watched<'_> {
     }
 }
 
-/// What comes of a packet, and what is done with it.
-pub(super) type Answer = (Flow, Steps);
+/// What comes of a packet.
+pub(super) struct Answer {
+    /// The bits that were looked at.
+    pub(super) mask: FlowMask,
+    pub(super) flow: Flow,
+    /// What is done with it.
+    pub(super) actions: Vec<DpAction>,
+    /// Where it goes on.
+    pub(super) resumes: Vec<Resume>,
+}
+
+impl Answer {
+    /// What is done with a packet that no cache is asked about.
+    pub(super) fn unnumbered(self) -> (Flow, Steps) {
+        let resumes = self.resumes.into_iter().map(Continuation::unnumbered).collect();
+        (self.flow, Steps { actions: self.actions, resumes })
+    }
+
+    /// What is done with it, with the numbers that a worker gives to where it goes on.
+    pub(super) fn numbered(self, passes: &mut Passes) -> (Flow, Steps) {
+        (self.flow, Steps { actions: self.actions, resumes: passes.number(self.resumes) })
+    }
+}
 
 /// Translates a packet that came in by `ingress`, and learns where its source is.
-pub(super) fn upcall(
-    shared: &Shared,
-    model: &Model,
-    key: &PacketKey,
-    ingress: DpPort,
-    now: Millis,
-) -> (PacketMask, Answer) {
+pub(super) fn upcall(shared: &Shared, model: &Model, key: &PacketKey, ingress: DpPort, now: Millis) -> Answer {
     let watched = Watched::new(&shared.macs);
     let translation = receive(model, &watched, &key.into(), ingress, &mut NoTrace);
-    let mask = translation.mask.packet();
-    (mask, finish(shared, model, key, translation, watched, now))
+    finish(shared, model, key, translation, watched, now)
 }
 
 /// Translates a packet-out. `None` when the bridge is gone.
@@ -109,7 +124,7 @@ fn finish(
         bytes: 0,
         effected: 1,
     };
-    (flow, Steps { actions: translation.actions, resumes: translation.resumes })
+    Answer { mask: translation.mask, flow, actions: translation.actions, resumes: translation.resumes }
 }
 
 fn learn(shared: &Shared, sighting: &MacSighting, now: Millis) {

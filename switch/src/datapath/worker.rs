@@ -9,9 +9,10 @@
 
 use super::burst::Burst;
 use super::cache::exact::ExactCache;
-use super::cache::megaflow::{Flow, MegaflowCache};
+use super::cache::megaflow::{Flow, Hot, MegaflowCache};
 use super::execute::Egress;
 use super::ledger::Ledger;
+use super::passes::Passes;
 use super::poll::{Poller, Wake};
 use super::punt::Budget;
 use super::shared::{Notice, Shared};
@@ -24,6 +25,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use sluice_flows::action::Action;
 use sluice_flows::bridge::{BridgeId, Model};
+use sluice_flows::key::{FlowKey, FlowMask};
 use sluice_flows::packet::Frame;
 use sluice_flows::rule::Millis;
 use sluice_flows::{DpPort, PortNo};
@@ -201,7 +203,7 @@ impl<'a> Worker<'a> {
             epoch: 1,
             exact: ExactCache::new(settings.exact_slots),
             megaflows: MegaflowCache::new(settings.megaflow_limit),
-            egress: Egress::new(index, Budget::new(settings.packet_in_rate, now)),
+            egress: Egress::new(index, Budget::new(settings.packet_in_rate, now), Passes::new(settings.megaflow_limit)),
             burst: Box::default(),
             poller,
             commands,
@@ -321,7 +323,8 @@ impl<'a> Worker<'a> {
 
     fn park(&mut self) {
         self.cells.parks.add(1);
-        let busy = self.megaflows.len() > 0 || !self.resting.is_empty();
+        let cached = self.megaflows.len() + self.egress.passes.cache.len();
+        let busy = cached > 0 || !self.resting.is_empty();
         let timeout = busy.then_some(Duration::from_millis(SWEEP_MS / 2));
         if !self.ask(timeout) {
             self.sweep(usize::MAX);
@@ -338,7 +341,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Picks up the model and the MAC table's state.
-    fn refresh(&mut self) {
+    pub(super) fn refresh(&mut self) {
         let latest = self.latest.load();
         if latest.generation != self.model.generation {
             self.model = Arc::clone(latest);
@@ -408,6 +411,7 @@ impl<'a> Worker<'a> {
                 self.sweep(usize::MAX);
                 self.exact.clear();
                 self.megaflows.clear();
+                self.egress.passes.clear();
                 self.publish();
                 _ = done.send(());
             }
@@ -432,7 +436,7 @@ impl<'a> Worker<'a> {
     fn tick(&mut self, now: Millis) {
         let passed = now.since(self.swept);
         if passed > 0 {
-            let size = self.megaflows.size() as u64;
+            let size = self.megaflows.size().max(self.egress.passes.cache.size()) as u64;
             let part = (size.saturating_mul(passed) / (SWEEP_MS / 2)).min(size) as usize + 32;
             self.sweep(part);
         }
@@ -440,6 +444,7 @@ impl<'a> Worker<'a> {
         if now.since(self.sorted) >= SORT_MS {
             self.sorted = now;
             self.megaflows.sort();
+            self.egress.passes.sort();
             for port in std::mem::take(&mut self.resting) {
                 self.watch(port);
             }
@@ -459,8 +464,12 @@ impl<'a> Worker<'a> {
             worker: self.index,
             generation: self.model.generation,
         };
-        let removed = self.megaflows.sweep(count, |hot, flow| {
-            ledger.settle(hot, flow);
+        let mut removed = self.megaflows.sweep(count, |hot, flow, guards| {
+            ledger.settle(hot, flow, guards);
+            now.since(hot.used) < idle && guards.iter().all(|guard| guard.conn.is_alive())
+        });
+        removed += self.egress.passes.cache.sweep(count, |hot, flow, _| {
+            ledger.settle_pass(hot, flow);
             now.since(hot.used) < idle
         });
         self.cells.expired.add(removed as u64);
@@ -470,23 +479,28 @@ impl<'a> Worker<'a> {
     fn publish(&self) {
         self.cells.exact_entries.set(self.exact.len() as u64);
         self.cells.megaflow_entries.set(self.megaflows.len() as u64);
+        self.cells.pass_entries.set(self.egress.passes.cache.len() as u64);
         self.cells.megaflow_masks.set(self.megaflows.masks() as u64);
     }
 
     fn megaflow_stats(&self) -> Vec<MegaflowStats> {
-        let mut all = Vec::with_capacity(self.megaflows.len());
-        self.megaflows.for_each(|hot, flow, mask, actions| {
-            all.push(MegaflowStats {
-                worker: self.index,
-                key: flow.example.masked(mask),
-                mask: *mask,
-                actions,
-                verdict: flow.verdict,
-                packets: flow.packets + hot.packets,
-                bytes: flow.bytes + hot.bytes,
-                used: hot.used,
-                rule: flow.rules.last().cloned(),
-            });
+        let mut all = Vec::with_capacity(self.megaflows.len() + self.egress.passes.cache.len());
+        let stats = |hot: &Hot, flow: &Flow, actions| MegaflowStats {
+            worker: self.index,
+            key: FlowKey::ZERO,
+            mask: FlowMask::ZERO,
+            actions,
+            verdict: flow.verdict,
+            packets: flow.packets + hot.packets,
+            bytes: flow.bytes + hot.bytes,
+            used: hot.used,
+            rule: flow.rules.last().cloned(),
+        };
+        self.megaflows.for_each(|hot, flow, key, mask, actions| {
+            all.push(MegaflowStats { key: key.into(), mask: mask.into(), ..stats(hot, flow, actions) });
+        });
+        self.egress.passes.cache.for_each(|hot, flow, key, mask, actions| {
+            all.push(MegaflowStats { key: *key, mask: *mask, ..stats(hot, flow, actions) });
         });
         all
     }

@@ -198,7 +198,7 @@ fn flipping_a_bit_that_the_megaflow_does_not_look_at_changes_nothing() {
 }
 
 fn agrees(key: &PacketKey, flow: &sluice_switch::MegaflowStats, ingress: u32) -> bool {
-    let mut key = *key;
+    let mut key = FlowKey::from(key);
     key.set(slot::IN_PORT, ingress.into());
     key.masked(&flow.mask) == flow.key
 }

@@ -4,6 +4,7 @@
 
 mod broken;
 mod caches;
+mod connections;
 mod copies;
 mod devices;
 mod encap;

@@ -5,15 +5,61 @@
 //! The multiplications are independent, so a whole key costs little more than one of them. Without the secret, which is
 //! drawn per worker, nobody can make keys collide on purpose.
 
-use sluice_flows::key::{PACKET_WORDS, PacketKey, PacketMask};
+use sluice_flows::key::{FlowKey, FlowMask, KEY_WORDS, PacketKey, PacketMask};
 use std::hash::{BuildHasher, RandomState};
 
-/// Words in a secret, and the most that a lens holds: the key's, made even.
-pub(crate) const WORDS: usize = PACKET_WORDS.next_multiple_of(2);
+/// Words in a secret, and the most that a lens holds: the longest key's, made even.
+const WORDS: usize = KEY_WORDS.next_multiple_of(2);
 /// Words of a view that are kept where a hit looks first: enough for IPv4 and most of IPv6.
 pub(crate) const INLINE: usize = 10;
 /// Odd and without pattern: the fractional part of the golden ratio.
 const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// A key that lenses look at, or a mask.
+pub(crate) trait Words: Copy + PartialEq {
+    /// All zero.
+    const ZERO: Self;
+
+    /// Its words, [`KEY_WORDS`] at most.
+    fn words(&self) -> &[u64];
+
+    /// The same, to be changed.
+    fn words_mut(&mut self) -> &mut [u64];
+}
+
+macro_rules! words {
+    ($($name:ident),+) => {
+        $(impl Words for $name {
+            const ZERO: Self = Self::ZERO;
+
+            #[inline(always)]
+            fn words(&self) -> &[u64] {
+                &self.0
+            }
+
+            #[inline(always)]
+            fn words_mut(&mut self) -> &mut [u64] {
+                &mut self.0
+            }
+        })+
+    };
+}
+
+words!(PacketKey, PacketMask, FlowKey, FlowMask);
+
+/// A key that a cache compares.
+pub(crate) trait Key: Words {
+    /// The bits of it that matter.
+    type Mask: Words;
+}
+
+impl Key for PacketKey {
+    type Mask = PacketMask;
+}
+
+impl Key for FlowKey {
+    type Mask = FlowMask;
+}
 
 /// What the hash is keyed with.
 #[derive(Clone, Debug)]
@@ -28,10 +74,11 @@ impl Secret {
 }
 
 /// What a lens shows of a key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct View {
     pub(crate) first: [u64; INLINE],
-    pub(crate) rest: [u64; WORDS - INLINE],
+    /// What does not fit in there; most lenses are narrower.
+    pub(crate) rest: Box<[u64]>,
 }
 
 /// The words that a mask looks at.
@@ -46,10 +93,10 @@ pub(crate) struct Lens {
 }
 
 impl Lens {
-    pub(crate) fn new(mask: &PacketMask) -> Self {
+    pub(crate) fn new(mask: &impl Words) -> Self {
         let mut lens = Self { count: 0, len: 0, index: [0; WORDS], mask: [0; WORDS] };
         let mut len = 0;
-        for (i, word) in mask.0.iter().enumerate().filter(|(_, word)| **word != 0) {
+        for (i, word) in mask.words().iter().enumerate().filter(|(_, word)| **word != 0) {
             lens.index[len] = i as u8;
             lens.mask[len] = *word;
             len += 1;
@@ -65,24 +112,30 @@ impl Lens {
     }
 
     /// What the lens shows of `key`: a word for each word it looks at, then zeros.
-    pub(crate) fn view(&self, key: &PacketKey) -> View {
-        let mut view = View::default();
-        for (i, (word, mask)) in self.words().enumerate() {
-            let place = match i.checked_sub(INLINE) {
-                None => &mut view.first[i],
-                Some(i) => &mut view.rest[i],
-            };
-            *place = key.0[word] & mask;
+    pub(crate) fn view(&self, key: &impl Words) -> View {
+        let shown = || self.words().map(|(word, mask)| key.words()[word] & mask);
+        let mut first = [0; INLINE];
+        for (place, word) in first.iter_mut().zip(shown()) {
+            *place = word;
         }
-        view
+        View { first, rest: shown().skip(INLINE).collect() }
+    }
+
+    /// The key of which the lens shows these words, the rest zero.
+    pub(crate) fn key<K: Words>(&self, first: &[u64; INLINE], rest: &[u64]) -> K {
+        let mut key = K::ZERO;
+        for ((word, _), shown) in self.words().zip(first.iter().chain(rest)) {
+            key.words_mut()[word] = *shown;
+        }
+        key
     }
 
     /// Whether the lens shows of `key` the first words of `view`, as many as [`INLINE`].
     #[inline]
-    pub(crate) fn shows_first(&self, key: &PacketKey, first: &[u64; INLINE]) -> bool {
+    pub(crate) fn shows_first(&self, key: &impl Words, first: &[u64; INLINE]) -> bool {
         let mut differs = 0;
         for ((index, mask), word) in self.words().zip(first) {
-            differs |= key.0[index] & mask ^ word;
+            differs |= key.words()[index] & mask ^ word;
         }
         differs == 0
     }
@@ -94,8 +147,8 @@ impl Lens {
     }
 
     /// Whether the lens shows of `key` the words of `view` behind the first.
-    pub(crate) fn shows_rest(&self, key: &PacketKey, rest: &[u64; WORDS - INLINE]) -> bool {
-        self.words().skip(INLINE).zip(rest).all(|((index, mask), word)| key.0[index] & mask == *word)
+    pub(crate) fn shows_rest(&self, key: &impl Words, rest: &[u64]) -> bool {
+        self.words().skip(INLINE).zip(rest).all(|((index, mask), word)| key.words()[index] & mask == *word)
     }
 
     /// Index and mask of each word.
@@ -107,13 +160,14 @@ impl Lens {
 
     /// The hash of what the lens shows of `key`.
     #[inline]
-    pub(crate) fn hash(&self, key: &PacketKey, secret: &Secret) -> u64 {
+    pub(crate) fn hash(&self, key: &impl Words, secret: &Secret) -> u64 {
+        let key = key.words();
         let mut sum = 0_u128;
         let len = usize::from(self.len).min(WORDS);
         let words = self.index[..len].chunks_exact(2).zip(self.mask[..len].chunks_exact(2));
         for ((index, mask), secret) in words.zip(secret.0.chunks_exact(2)) {
-            let a = (key.0[usize::from(index[0])] & mask[0]).wrapping_add(secret[0]);
-            let b = (key.0[usize::from(index[1])] & mask[1]).wrapping_add(secret[1]);
+            let a = (key[usize::from(index[0])] & mask[0]).wrapping_add(secret[0]);
+            let b = (key[usize::from(index[1])] & mask[1]).wrapping_add(secret[1]);
             sum = sum.wrapping_add(u128::from(a) * u128::from(b));
         }
         fold(u128::from(fold(sum) ^ secret.0[WORDS]) * u128::from(MIX))
@@ -128,6 +182,7 @@ const fn fold(wide: u128) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sluice_flows::key::PACKET_WORDS;
     use std::collections::HashSet;
 
     fn key(words: &[(usize, u64)]) -> PacketKey {

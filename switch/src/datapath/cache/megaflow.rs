@@ -21,11 +21,14 @@
 //! [`MegaflowCache::limit`] entries; a full cache evicts the least recently used of a sample. Lookups cost a probe per
 //! distinct mask, so traffic made to provoke many masks slows misses down, not hits of the exact cache.
 
-use super::lens::{INLINE, Lens, Secret, WORDS};
+use super::lens::{INLINE, Key, Lens, Secret, Words};
 use super::lists::{List, Lists, Steps};
+use crate::conntrack::Guard;
+use crate::datapath::passes::Continuation;
+use crate::mac_table::MacTable;
 use hashbrown::HashTable;
 use sluice_flows::datapath::{DpAction, Effect, MacSighting};
-use sluice_flows::key::{PacketKey, PacketMask};
+use sluice_flows::key::PacketKey;
 use sluice_flows::rule::{Millis, Rule, RuleStats};
 use sluice_flows::{DpPort, DropReason, Verdict};
 use smallvec::SmallVec;
@@ -43,6 +46,8 @@ pub(crate) enum Plan {
     Drop(DropReason),
     /// Work through the list of this number.
     List(u32),
+    /// The same for a list that asks connection tracking, or goes on in other passes.
+    Passes(u32),
 }
 
 /// What a hit touches.
@@ -58,6 +63,8 @@ pub(crate) struct Hot {
     /// The worker's epoch in which the entry was last known to be up to date.
     pub(crate) epoch: u64,
     pub(crate) plan: Plan,
+    /// Number of what must hold besides; [`UNGUARDED`] for nothing.
+    pub(crate) guards: u32,
     /// [`FREE`] in an entry that is not in use.
     subtable: u32,
     /// What the subtable's lens shows of the packet, the first words.
@@ -68,6 +75,21 @@ const _: () = assert!(size_of::<Hot>() == 128, "a hit touches two cache lines");
 
 /// Stands for no subtable.
 const FREE: u32 = u32::MAX;
+/// Stands for no guards.
+pub(crate) const UNGUARDED: u32 = u32::MAX;
+
+/// What must hold of connections for an entry to be used.
+pub(crate) type Guards = SmallVec<[Guard; 2]>;
+
+/// An entry to install.
+pub(crate) struct Draft<'a, K: Key> {
+    pub(crate) mask: &'a K::Mask,
+    /// It is for this one, and everything like it under the mask.
+    pub(crate) key: &'a K,
+    pub(crate) flow: Flow,
+    pub(crate) steps: Steps,
+    pub(crate) guards: Guards,
+}
 
 /// What crediting, checking and dumping touch.
 #[derive(Clone, Debug)]
@@ -91,6 +113,13 @@ pub(crate) struct Flow {
     pub(crate) bytes: u64,
     /// Packets not yet credited whose effects on the tables were brought about already: that of the translation.
     pub(crate) effected: u64,
+}
+
+impl Flow {
+    /// Whether it still says what the tables of `generation` and the MAC table say.
+    pub(crate) fn is_fresh(&self, generation: u64, macs: &MacTable) -> bool {
+        self.generation == generation && self.macs.iter().all(|(slot, version)| macs.version(*slot) == *version)
+    }
 }
 
 /// What packets do beside being sent, that few flows have: groups to credit, and changes to the tables.
@@ -126,14 +155,16 @@ struct Rest {
     /// Hash of the packet under the subtable's mask.
     hash: u64,
     /// What the lens shows behind [`Hot::words`].
-    words: [u64; WORDS - INLINE],
+    words: Box<[u64]>,
     flow: Flow,
 }
 
 /// The entries under one mask.
 #[derive(Debug)]
-struct Subtable {
-    mask: PacketMask,
+struct Subtable<M> {
+    mask: M,
+    /// Its entries have guards.
+    guarded: bool,
     lens: Lens,
     table: HashTable<u32>,
     /// Lookups answered since the order was last made.
@@ -142,36 +173,38 @@ struct Subtable {
 
 /// The megaflow cache of one worker.
 #[derive(Debug)]
-pub(crate) struct MegaflowCache {
+pub(crate) struct MegaflowCache<K: Key = PacketKey> {
     hot: Vec<Hot>,
     rest: Vec<Rest>,
+    guards: Slots<Guards>,
     lists: Lists,
     free: Vec<u32>,
-    subtables: Vec<Subtable>,
+    subtables: Vec<Subtable<K::Mask>>,
     /// Numbers of the subtables in use, most hit first.
     order: Vec<u32>,
     /// Numbers of those not in use.
     idle: Vec<u32>,
-    union: PacketMask,
+    union: K::Mask,
     lens: Lens,
     secret: Secret,
     limit: usize,
     hand: usize,
 }
 
-impl MegaflowCache {
+impl<K: Key> MegaflowCache<K> {
     /// An empty cache of at most `limit` entries (at least 1).
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             hot: Vec::new(),
             rest: Vec::new(),
+            guards: Slots::default(),
             lists: Lists::default(),
             free: Vec::new(),
             subtables: Vec::new(),
             order: Vec::new(),
             idle: Vec::new(),
-            union: PacketMask::ZERO,
-            lens: Lens::new(&PacketMask::ZERO),
+            union: K::Mask::ZERO,
+            lens: Lens::new(&K::Mask::ZERO),
             secret: Secret::random(),
             limit: limit.clamp(1, u32::MAX as usize),
             hand: 0,
@@ -195,30 +228,61 @@ impl MegaflowCache {
 
     /// Hash of `key` over every bit that some entry looks at.
     #[inline]
-    pub(crate) fn hash(&self, key: &PacketKey) -> u64 {
+    pub(crate) fn hash(&self, key: &K) -> u64 {
         self.lens.hash(key, &self.secret)
     }
 
     /// Whether `key` agrees with the entry `index`, which need not be in use.
     #[inline]
-    pub(crate) fn agrees(&self, index: u32, key: &PacketKey) -> bool {
+    pub(crate) fn agrees(&self, index: u32, key: &K) -> bool {
         let Some(hot) = self.hot.get(index as usize) else { return false };
         let Some(subtable) = self.subtables.get(hot.subtable as usize) else { return false };
         subtable.lens.shows_first(key, &hot.words)
             && (!subtable.lens.is_wide() || subtable.lens.shows_rest(key, &self.rest[index as usize].words))
     }
 
-    /// Number of an entry that `key` agrees with.
-    pub(crate) fn find(&mut self, key: &PacketKey) -> Option<u32> {
+    /// Number of an entry that `key` agrees with; one that has guards, if there is one and the packet would have to take
+    /// other passes without.
+    pub(crate) fn find(&mut self, key: &K) -> Option<u32> {
+        let mut long = None;
         for &number in &self.order {
             let subtable = &self.subtables[number as usize];
-            let hash = subtable.lens.hash(key, &self.secret);
-            if let Some(&index) = subtable.table.find(hash, |&i| self.agrees(i, key)) {
+            if long.is_some() && !subtable.guarded {
+                continue;
+            }
+            let Some(index) = self.find_in(subtable, key) else { continue };
+            self.subtables[number as usize].hits += 1;
+            if !matches!(self.hot[index as usize].plan, Plan::Passes(_)) {
+                return Some(index);
+            }
+            long = Some(index);
+        }
+        long
+    }
+
+    /// Number of an entry without guards that `key` agrees with.
+    pub(crate) fn find_unguarded(&mut self, key: &K) -> Option<u32> {
+        for &number in &self.order {
+            let subtable = &self.subtables[number as usize];
+            if !subtable.guarded
+                && let Some(index) = self.find_in(subtable, key)
+            {
                 self.subtables[number as usize].hits += 1;
                 return Some(index);
             }
         }
         None
+    }
+
+    fn find_in(&self, subtable: &Subtable<K::Mask>, key: &K) -> Option<u32> {
+        let hash = subtable.lens.hash(key, &self.secret);
+        subtable.table.find(hash, |&i| self.agrees(i, key)).copied()
+    }
+
+    /// What must hold for the entry with this [`Hot::guards`].
+    #[inline]
+    pub(crate) fn guards(&self, number: u32) -> &[Guard] {
+        self.guards.get(number).map_or(&[], |guards| guards)
     }
 
     /// The entry `index`, which is in use.
@@ -227,9 +291,11 @@ impl MegaflowCache {
         &mut self.hot[index as usize]
     }
 
-    /// Both parts of the entry `index`, which is in use.
-    pub(crate) fn both(&mut self, index: u32) -> (&mut Hot, &mut Flow) {
-        (&mut self.hot[index as usize], &mut self.rest[index as usize].flow)
+    /// All parts of the entry `index`, which is in use.
+    pub(crate) fn parts(&mut self, index: u32) -> (&mut Hot, &mut Flow, &[Guard]) {
+        let hot = &mut self.hot[index as usize];
+        let guards = self.guards.get(hot.guards).map_or(&[][..], |guards| guards);
+        (hot, &mut self.rest[index as usize].flow, guards)
     }
 
     /// The action list `number`, which some entry has.
@@ -244,41 +310,44 @@ impl MegaflowCache {
             Plan::Output(port) => vec![DpAction::Output(port)],
             Plan::Drop(_) => Vec::new(),
             Plan::List(number) => self.lists.get(number).actions.to_vec(),
+            Plan::Passes(number) => {
+                let list = self.lists.get(number);
+                list.actions.iter().map(|action| numbered(action, &list.resumes)).collect()
+            }
         }
     }
 
-    /// Whether the entry `index` has this mask.
-    pub(crate) fn is_for(&self, index: u32, mask: &PacketMask) -> bool {
+    /// The mask of the entry `index`.
+    pub(crate) fn mask(&self, index: u32) -> Option<&K::Mask> {
         let subtable = self.hot.get(index as usize).and_then(|hot| self.subtables.get(hot.subtable as usize));
-        subtable.is_some_and(|s| s.mask == *mask)
+        subtable.map(|s| &s.mask)
     }
 
-    /// Adds an entry and returns its number. One with the same mask and key is replaced: `settle` sees it before it
-    /// goes, as it does one that is evicted because the cache is full. Says whether one was evicted.
-    ///
-    /// The entry is for [`Flow::example`] and everything like it under `mask`.
+    /// Adds an entry and returns its number. One with the same mask and key, and guards or none alike, is replaced:
+    /// `settle` sees it before it goes, as it does one that is evicted because the cache is full. Says whether one was
+    /// evicted.
     pub(crate) fn install(
         &mut self,
-        mask: &PacketMask,
-        (flow, steps): (Flow, Steps),
+        draft: Draft<'_, K>,
         epoch: u64,
         now: Millis,
-        mut settle: impl FnMut(&mut Hot, &mut Flow),
+        mut settle: impl FnMut(&mut Hot, &mut Flow, &[Guard]),
     ) -> (u32, bool) {
-        let number = self.subtable(mask);
-        let key = flow.example;
+        let Draft { mask, key, flow, steps, guards } = draft;
+        let number = self.subtable(mask, !guards.is_empty());
         let subtable = &self.subtables[number as usize];
-        let hash = subtable.lens.hash(&key, &self.secret);
-        let view = subtable.lens.view(&key);
-        let old = subtable.table.find(hash, |&i| self.agrees(i, &key)).copied();
+        let hash = subtable.lens.hash(key, &self.secret);
+        let view = subtable.lens.view(key);
+        let old = self.find_in(subtable, key);
         let plan = self.plan(steps, flow.verdict);
-        let fresh = Hot { packets: 0, bytes: 0, used: now, epoch, plan, subtable: number, words: view.first };
+        let guards = if guards.is_empty() { UNGUARDED } else { self.guards.insert(guards) };
+        let fresh = Hot { packets: 0, bytes: 0, used: now, epoch, plan, guards, subtable: number, words: view.first };
         let rest = Rest { hash, words: view.rest, flow };
         if let Some(index) = old {
-            let (hot, flow) = self.both(index);
-            settle(hot, flow);
-            let plan = hot.plan;
-            self.release(plan);
+            let (hot, flow, guards) = self.parts(index);
+            settle(hot, flow, guards);
+            let (plan, guards) = (hot.plan, hot.guards);
+            self.release(plan, guards);
             self.hot[index as usize] = fresh;
             self.rest[index as usize] = rest;
             return (index, false);
@@ -306,27 +375,30 @@ impl MegaflowCache {
         match (steps.actions.as_slice(), verdict) {
             ([], Verdict::Drop(reason)) => Plan::Drop(reason),
             ([DpAction::Output(port)], Verdict::Forward) => Plan::Output(*port),
+            _ if has_passes(&steps) => Plan::Passes(self.lists.intern(steps, verdict)),
             _ => Plan::List(self.lists.intern(steps, verdict)),
         }
     }
 
-    fn release(&mut self, plan: Plan) {
-        if let Plan::List(number) = plan {
+    fn release(&mut self, plan: Plan, guards: u32) {
+        if let Plan::List(number) | Plan::Passes(number) = plan {
             self.lists.release(number);
         }
+        self.guards.remove(guards);
     }
 
     /// Removes the entry `index`, which is in use. It was settled before.
     pub(crate) fn remove(&mut self, index: u32) {
         let hot = &mut self.hot[index as usize];
-        let (plan, subtable) = (hot.plan, std::mem::replace(&mut hot.subtable, FREE));
+        let (plan, guards, subtable) = (hot.plan, hot.guards, std::mem::replace(&mut hot.subtable, FREE));
         let rest = &mut self.rest[index as usize];
         rest.flow.rules = Vec::new();
         rest.flow.side = Side::default();
+        rest.words = Box::default();
         if let Ok(found) = self.subtables[subtable as usize].table.find_entry(rest.hash, |&i| i == index) {
             found.remove();
         }
-        self.release(plan);
+        self.release(plan, guards);
         self.free.push(index);
     }
 
@@ -342,11 +414,19 @@ impl MegaflowCache {
 
     /// Shows `visit` the next `count` entry numbers in use, or fewer when it has been round once; those for which it
     /// returns false are removed. Returns how many were removed.
-    pub(crate) fn sweep(&mut self, count: usize, mut visit: impl FnMut(&mut Hot, &mut Flow) -> bool) -> usize {
+    pub(crate) fn sweep(
+        &mut self,
+        count: usize,
+        mut visit: impl FnMut(&mut Hot, &mut Flow, &[Guard]) -> bool,
+    ) -> usize {
         let mut removed = 0;
         for _ in 0..count.min(self.hot.len()) {
             self.hand = if self.hand + 1 < self.hot.len() { self.hand + 1 } else { 0 };
-            if self.in_use(self.hand) && !visit(&mut self.hot[self.hand], &mut self.rest[self.hand].flow) {
+            if !self.in_use(self.hand) {
+                continue;
+            }
+            let (hot, flow, guards) = self.parts(self.hand as u32);
+            if !visit(hot, flow, guards) {
                 self.remove(self.hand as u32);
                 removed += 1;
             }
@@ -354,11 +434,12 @@ impl MegaflowCache {
         removed
     }
 
-    /// Shows `visit` every entry with its mask and actions.
-    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Hot, &Flow, &PacketMask, Vec<DpAction>)) {
+    /// Shows `visit` every entry with its key under the mask, its mask and its actions.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Hot, &Flow, &K, &K::Mask, Vec<DpAction>)) {
         for (hot, rest) in self.hot.iter().zip(&self.rest) {
             if let Some(subtable) = self.subtables.get(hot.subtable as usize) {
-                visit(hot, &rest.flow, &subtable.mask, self.actions(hot.plan));
+                let key = subtable.lens.key(&hot.words, &rest.words);
+                visit(hot, &rest.flow, &key, &subtable.mask, self.actions(hot.plan));
             }
         }
     }
@@ -380,7 +461,7 @@ impl MegaflowCache {
             used
         });
         self.order.sort_by_key(|&n| std::cmp::Reverse(self.subtables[n as usize].hits));
-        let mut union = PacketMask::ZERO;
+        let mut union = K::Mask::ZERO;
         for &number in &self.order {
             let subtable = &mut self.subtables[number as usize];
             // Halved and not cleared: a pause does not lose the order.
@@ -390,12 +471,13 @@ impl MegaflowCache {
         self.set_union(union);
     }
 
-    /// Number of the subtable for `mask`; a new one if there is none.
-    fn subtable(&mut self, mask: &PacketMask) -> u32 {
-        if let Some(&number) = self.order.iter().find(|&&n| self.subtables[n as usize].mask == *mask) {
+    /// Number of the subtable for `mask` and entries with guards or without; a new one if there is none.
+    fn subtable(&mut self, mask: &K::Mask, guarded: bool) -> u32 {
+        let same = |s: &Subtable<K::Mask>| s.guarded == guarded && s.mask == *mask;
+        if let Some(&number) = self.order.iter().find(|&&n| same(&self.subtables[n as usize])) {
             return number;
         }
-        let fresh = Subtable { mask: *mask, lens: Lens::new(mask), table: HashTable::new(), hits: 0 };
+        let fresh = Subtable { mask: *mask, guarded, lens: Lens::new(mask), table: HashTable::new(), hits: 0 };
         let number = match self.idle.pop() {
             Some(number) => {
                 self.subtables[number as usize] = fresh;
@@ -413,7 +495,7 @@ impl MegaflowCache {
         number
     }
 
-    fn set_union(&mut self, union: PacketMask) {
+    fn set_union(&mut self, union: K::Mask) {
         if union != self.union {
             self.lens = Lens::new(&union);
             self.union = union;
@@ -421,7 +503,7 @@ impl MegaflowCache {
     }
 
     /// Removes the least recently used of the next few entries.
-    fn evict(&mut self, settle: &mut impl FnMut(&mut Hot, &mut Flow)) -> bool {
+    fn evict(&mut self, settle: &mut impl FnMut(&mut Hot, &mut Flow, &[Guard])) -> bool {
         let mut oldest = None;
         let mut seen = 0;
         for _ in 0..self.hot.len() {
@@ -439,16 +521,88 @@ impl MegaflowCache {
             }
         }
         let Some((index, _)) = oldest else { return false };
-        settle(&mut self.hot[index], &mut self.rest[index].flow);
+        let (hot, flow, guards) = self.parts(index as u32);
+        settle(hot, flow, guards);
         self.remove(index as u32);
         true
     }
 }
 
 /// Adds the bits of `mask` to `union`.
-fn widen(union: &mut PacketMask, mask: &PacketMask) {
-    for (u, m) in union.0.iter_mut().zip(&mask.0) {
+pub(crate) fn widen<M: Words>(union: &mut M, mask: &M) {
+    for (u, m) in union.words_mut().iter_mut().zip(mask.words()) {
         *u |= m;
+    }
+}
+
+/// The action with the numbers that the keys of the passes have, which printing raises by one.
+fn numbered(action: &DpAction, resumes: &[Arc<Continuation>]) -> DpAction {
+    let all = |list: &[DpAction]| list.iter().map(|action| numbered(action, resumes)).collect();
+    match action {
+        DpAction::Recirculate(index) => {
+            let place = resumes.get(*index as usize);
+            DpAction::Recirculate(place.map_or(*index, |place| place.number.wrapping_sub(1)))
+        }
+        DpAction::Clone(list) => DpAction::Clone(all(list)),
+        DpAction::CheckPktLen { len, larger, otherwise } => {
+            DpAction::CheckPktLen { len: *len, larger: all(larger), otherwise: all(otherwise) }
+        }
+        other => other.clone(),
+    }
+}
+
+/// Whether the packet goes on in other passes, or connection tracking is asked.
+fn has_passes(steps: &Steps) -> bool {
+    !steps.resumes.is_empty() || steps.actions.iter().any(tracks)
+}
+
+/// Whether the action asks connection tracking.
+fn tracks(action: &DpAction) -> bool {
+    match action {
+        DpAction::Ct(_) => true,
+        DpAction::Clone(list) => list.iter().any(tracks),
+        DpAction::CheckPktLen { larger, otherwise, .. } => larger.iter().chain(otherwise.iter()).any(tracks),
+        _ => false,
+    }
+}
+
+/// Values by number; numbers of those removed are used again.
+#[derive(Debug)]
+struct Slots<T> {
+    values: Vec<Option<T>>,
+    free: Vec<u32>,
+}
+
+impl<T> Default for Slots<T> {
+    fn default() -> Self {
+        Self { values: Vec::new(), free: Vec::new() }
+    }
+}
+
+impl<T> Slots<T> {
+    #[inline]
+    fn get(&self, number: u32) -> Option<&T> {
+        self.values.get(number as usize)?.as_ref()
+    }
+
+    fn insert(&mut self, value: T) -> u32 {
+        match self.free.pop() {
+            Some(number) => {
+                self.values[number as usize] = Some(value);
+                number
+            }
+            None => {
+                self.values.push(Some(value));
+                (self.values.len() - 1) as u32
+            }
+        }
+    }
+
+    /// Removes the value `number`, if there is one.
+    fn remove(&mut self, number: u32) {
+        if self.values.get_mut(number as usize).and_then(Option::take).is_some() {
+            self.free.push(number);
+        }
     }
 }
 

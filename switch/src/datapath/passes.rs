@@ -1,0 +1,176 @@
+//! The passes of a packet behind the first: where it goes on, and a cache of what comes of it there.
+//!
+//! A pass begins with what connection tracking said, or with headers that had to be read anew, so it depends on more
+//! than the frame: on the tables' registers and on the connection. Its key is a whole [`FlowKey`]. What the tables had
+//! written when the packet was suspended is not compared word by word but by the number of its [`Continuation`]:
+//! places to go on at which all of that is equal are one.
+
+use super::cache::lists::Steps;
+use super::cache::megaflow::{Draft, Flow, Guards, Hot, MegaflowCache, Plan};
+use crate::conntrack::Guard;
+use crate::mac_table::MacTable;
+use hashbrown::HashTable;
+use sluice_flows::DropReason;
+use sluice_flows::datapath::{DpAction, Resume};
+use sluice_flows::key::{FRAME_WORDS, FlowKey, FlowMask, slot};
+use sluice_flows::rule::{Millis, Rule};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+/// Where a packet goes on.
+#[derive(Debug)]
+pub(crate) struct Continuation {
+    /// Its number in the keys of this worker's passes.
+    pub(in crate::datapath) number: u32,
+    /// The words of the frame in its key are zero: they are read anew.
+    pub(crate) resume: Resume,
+}
+
+impl Continuation {
+    /// One that no cache is asked about.
+    pub(super) fn unnumbered(resume: Resume) -> Arc<Self> {
+        Arc::new(Self { number: 0, resume })
+    }
+
+    /// The key of a pass that begins with the packet `key`.
+    fn numbered(&self, key: &FlowKey) -> FlowKey {
+        let mut numbered = *key;
+        numbered.set(slot::RECIRC_ID, self.number.into());
+        numbered
+    }
+}
+
+/// What is done in one pass.
+pub(super) struct Cached {
+    pub(super) actions: Arc<[DpAction]>,
+    pub(super) resumes: Arc<[Arc<Continuation>]>,
+    /// Why the packet is dropped, if it is.
+    pub(super) drop: Option<DropReason>,
+    /// The rule that says so.
+    pub(super) rule: Option<Arc<Rule>>,
+}
+
+impl Cached {
+    pub(super) fn new(flow: &Flow, actions: Arc<[DpAction]>, resumes: Arc<[Arc<Continuation>]>) -> Self {
+        let drop = flow.verdict.drop_reason();
+        Self { actions, resumes, drop, rule: drop.and(flow.rules.last().cloned()) }
+    }
+}
+
+/// One worker's passes.
+#[derive(Debug)]
+pub(super) struct Passes {
+    pub(super) cache: MegaflowCache<FlowKey>,
+    known: HashTable<Arc<Continuation>>,
+    hasher: RandomState,
+    next: u32,
+}
+
+impl Passes {
+    /// Without entries; at most `limit` later.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { cache: MegaflowCache::new(limit), known: HashTable::new(), hasher: RandomState::new(), next: 1 }
+    }
+
+    /// The places of a translation as this worker numbers them.
+    pub(super) fn number(&mut self, resumes: Vec<Resume>) -> Vec<Arc<Continuation>> {
+        resumes.into_iter().map(|resume| self.number_one(resume)).collect()
+    }
+
+    fn number_one(&mut self, mut resume: Resume) -> Arc<Continuation> {
+        // The first word is the ingress port and the mark, which no frame has.
+        resume.key.0[1..FRAME_WORDS].fill(0);
+        let hash = self.hash(&resume);
+        if let Some(known) = self.known.find(hash, |known| same(&known.resume, &resume)) {
+            return Arc::clone(known);
+        }
+        let continuation = Arc::new(Continuation { number: self.next, resume });
+        self.next = self.next.checked_add(1).unwrap_or(1);
+        let hasher = &self.hasher;
+        self.known.insert_unique(hash, Arc::clone(&continuation), |known| hash_of(hasher, &known.resume));
+        continuation
+    }
+
+    fn hash(&self, resume: &Resume) -> u64 {
+        hash_of(&self.hasher, resume)
+    }
+
+    /// Number of the entry for a packet that goes on at `place` as `key`; one that is out of date is none.
+    pub(super) fn find(
+        &mut self,
+        place: &Continuation,
+        key: &FlowKey,
+        (generation, epoch, macs): (u64, u64, &MacTable),
+    ) -> Option<u32> {
+        let index = self.cache.find(&place.numbered(key))?;
+        let (hot, flow, _) = self.cache.parts(index);
+        if hot.epoch != epoch {
+            if !flow.is_fresh(generation, macs) {
+                return None;
+            }
+            hot.epoch = epoch;
+        }
+        Some(index)
+    }
+
+    /// Adds an entry for packets that go on at `place`, and returns its number.
+    pub(super) fn install(
+        &mut self,
+        place: &Continuation,
+        (key, mask): (&FlowKey, &FlowMask),
+        (flow, steps): (Flow, Steps),
+        (epoch, now): (u64, Millis),
+        settle: impl FnMut(&mut Hot, &mut Flow, &[Guard]),
+    ) -> u32 {
+        let mut mask = mask.without_pipeline();
+        mask.add(slot::RECIRC_ID);
+        let key = &place.numbered(key);
+        self.cache.install(Draft { mask: &mask, key, flow, steps, guards: Guards::new() }, epoch, now, settle).0
+    }
+
+    /// Counts a packet for the entry `index`, and tells what to do with it.
+    pub(super) fn hit(&mut self, index: u32, len: u64, now: Millis) -> Cached {
+        let hot = self.cache.hot(index);
+        hot.packets += 1;
+        hot.bytes += len;
+        hot.used = now;
+        let (actions, resumes) = match hot.plan {
+            Plan::Output(port) => ([DpAction::Output(port)].into(), Arc::default()),
+            Plan::Drop(_) => Default::default(),
+            Plan::List(number) | Plan::Passes(number) => {
+                let list = self.cache.list(number);
+                (Arc::clone(&list.actions), Arc::clone(&list.resumes))
+            }
+        };
+        let (_, flow, _) = self.cache.parts(index);
+        Cached::new(flow, actions, resumes)
+    }
+
+    /// Sorts the cache, and forgets the places that nothing leads to.
+    pub(super) fn sort(&mut self) {
+        self.cache.sort();
+        self.known.retain(|known| Arc::strong_count(known) > 1);
+    }
+
+    /// Forgets everything. It was settled before.
+    pub(super) fn clear(&mut self) {
+        self.cache.clear();
+        self.known.clear();
+    }
+}
+
+/// Whether a packet that goes on at either has the same before it. Suspended lists are compared by where they are.
+fn same(a: &Resume, b: &Resume) -> bool {
+    a.bridge == b.bridge
+        && a.table == b.table
+        && a.key == b.key
+        && a.ct_zone == b.ct_zone
+        && a.stack == b.stack
+        && a.action_set == b.action_set
+        && a.lists.is_empty()
+        && b.lists.is_empty()
+}
+
+fn hash_of(hasher: &RandomState, resume: &Resume) -> u64 {
+    hasher.hash_one((resume.bridge, resume.table, resume.key, resume.ct_zone, &resume.stack))
+}
