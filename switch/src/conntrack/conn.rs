@@ -9,6 +9,7 @@
 //!
 //! Everything else is done under the connection's own lock, by packets that no cache has an answer for.
 
+use super::alg::Helper;
 use super::tcp::{Segment, TcpState};
 use super::tuple::{Direction, Tuple};
 use sluice_flows::Owner;
@@ -85,6 +86,8 @@ pub struct Conn {
     /// The connection that it belongs to, as FTP's data to its commands.
     pub parent: Option<Arc<Conn>>,
     pub(crate) protocol: Protocol,
+    /// Who follows what it says, if it was committed with `alg`.
+    pub(crate) helper: Option<Box<Helper>>,
     version: AtomicU32,
     ended: AtomicBool,
     /// When the last valid packet was seen.
@@ -107,12 +110,18 @@ impl Conn {
             created: now,
             parent,
             protocol,
+            helper: None,
             version: AtomicU32::new(0),
             ended: AtomicBool::new(false),
             seen: AtomicU64::new(now.0),
             counts: Default::default(),
             marks: Mutex::default(),
         }
+    }
+
+    /// The same with a helper.
+    pub(crate) fn with_helper(self, helper: Option<Box<Helper>>) -> Self {
+        Self { helper, ..self }
     }
 
     /// Raised by everything that could change what a packet of this connection is told.

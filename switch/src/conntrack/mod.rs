@@ -13,8 +13,10 @@
 //! | `state.rs` | states in words |
 //! | `filter.rs` | which connections are meant |
 //! | `events.rs` | what happens to connections, told to watchers |
+//! | `alg/` | FTP and TFTP: connections that are announced by others |
 //! | `fragments.rs` | fragments that wait for the rest of their datagram |
 
+mod alg;
 mod conn;
 mod events;
 mod filter;

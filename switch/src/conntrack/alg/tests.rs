@@ -1,0 +1,208 @@
+//! Whole conversations of control connections.
+
+use super::super::conn::{Conn, PlainState, Protocol};
+use super::super::tuple::{Direction, Tuple};
+use super::testing::{Parts, TestSegment, parts, verify};
+use super::*;
+use std::cell::Cell;
+use std::net::IpAddr;
+
+const NOW: Millis = Millis(1000);
+
+/// A control connection of a client at 10.0.0.1 to a server at 10.0.0.2 port 21.
+struct Control {
+    conn: Arc<Conn>,
+    expectations: Expectations,
+    /// Translated ends, as the other side sees them.
+    translate: bool,
+    v6: bool,
+    /// The sequence number of the next line.
+    next: Cell<u32>,
+}
+
+fn address(text: &str, v6: bool) -> IpAddr {
+    let v4: std::net::Ipv4Addr = text.parse().unwrap();
+    if v6 { v4.to_ipv6_mapped().into() } else { v4.into() }
+}
+
+impl Control {
+    /// The server sees the client as `client`; the client sees the server as `server`.
+    fn new(client: &str, server: &str, v6: bool) -> Self {
+        let own = Tuple::new(3, 6, address("10.0.0.1", v6), address("10.0.0.2", v6)).with_ports(40_000, 21);
+        let original = own.with_dst(address(server, v6));
+        let reply = own.reversed().unwrap().with_dst(address(client, v6));
+        let protocol = Protocol::Plain(PlainState::default());
+        let conn =
+            Conn::new(original, reply, protocol, None, NOW).with_helper(Helper::new(Some(CtAlg::Ftp), &original));
+        conn.marks().mark = 77;
+        Self { conn: Arc::new(conn), expectations: Expectations::default(), translate: true, v6, next: Cell::new(100) }
+    }
+
+    /// Sends a segment, and returns what becomes of it.
+    fn send(&self, direction: Direction, seq: u32, ack: u32, payload: &[u8]) -> Result<Parts, Frame> {
+        let segment = TestSegment { seq, ack, v6: self.v6, ..TestSegment::v4(payload) };
+        let (mut frame, layers) = segment.frame();
+        let conn = (&self.conn, direction);
+        if !follow((&mut frame, &layers), conn, &self.expectations, self.translate, NOW) {
+            return Err(frame);
+        }
+        verify(&frame);
+        Ok(parts(&frame))
+    }
+
+    fn say(&self, direction: Direction, line: &str) -> String {
+        let parts = self.send(direction, self.next.get(), 200, line.as_bytes()).unwrap();
+        self.next.set(self.next.get() + 100);
+        String::from_utf8(parts.payload).unwrap()
+    }
+
+    /// The tuples of a data connection from port `from` that comes to `to` on the side of `direction`'s sender.
+    fn data(&self, direction: Direction, from: u16, to: u16) -> Option<(Tuple, Tuple)> {
+        let first = self.conn.tuple(direction.opposite()).with_ports(from, to);
+        let expected = self.expectations.find(&first, NOW)?;
+        assert!(Arc::ptr_eq(&expected.parent, &self.conn) && expected.mark == 77);
+        Some((first, expected.reply(&first)))
+    }
+}
+
+use Direction::{Original, Reply};
+
+#[test]
+fn a_translated_client_announces_the_address_that_the_server_knows() {
+    let control = Control::new("192.168.200.100", "10.0.0.2", false);
+    assert_eq!(control.say(Original, "PORT 10,0,0,1,4,210\r\n"), "PORT 192,168,200,100,4,210\r\n");
+    assert_eq!(control.say(Original, "EPRT |1|10.0.0.1|999|\r\n"), "EPRT |1|192.168.200.100|999|\r\n");
+    let (first, reply) = control.data(Original, 20, 1234).unwrap();
+    assert_eq!((first.src(), first.dst()), (address("10.0.0.2", false), address("192.168.200.100", false)));
+    assert_eq!(reply, Tuple::new(3, 6, address("10.0.0.1", false), first.src()).with_ports(1234, 20));
+    let line = "227 Entering Passive Mode (10,0,0,2,4,210).\r\n";
+    assert_eq!(control.say(Reply, line), line, "the server is not translated");
+    let (first, reply) = control.data(Reply, 50_000, 1234).unwrap();
+    assert_eq!(first, control.conn.original.with_ports(50_000, 1234));
+    assert_eq!(reply, control.conn.reply.with_ports(1234, 50_000), "but the client is");
+}
+
+#[test]
+fn a_translated_server_announces_the_address_that_the_client_knows() {
+    let control = Control::new("10.0.0.1", "172.16.0.1", false);
+    let line = control.say(Reply, "227 Entering Passive Mode (10,0,0,2,4,210).\r\n");
+    assert_eq!(line, "227 Entering Passive Mode (172,16,0,1,4,210).\r\n");
+    let line = "229 Entering Extended Passive Mode (|||1235|)\r\n";
+    assert_eq!(control.say(Reply, line), line);
+    for port in [1234, 1235] {
+        let (first, reply) = control.data(Reply, 50_000, port).unwrap();
+        assert_eq!((first.dst(), reply.src()), (address("172.16.0.1", false), address("10.0.0.2", false)));
+        assert_eq!((reply.src_port, reply.dst_port), (port, 50_000));
+    }
+    assert_eq!(control.say(Original, "PORT 10,0,0,1,4,210\r\n"), "PORT 10,0,0,1,4,210\r\n");
+    let (first, reply) = control.data(Original, 20, 1234).unwrap();
+    assert_eq!((first.src(), reply.dst()), (address("10.0.0.2", false), address("172.16.0.1", false)));
+}
+
+#[test]
+fn ipv6_is_as_ipv4() {
+    let control = Control::new("192.168.200.100", "10.0.0.2", true);
+    let line = control.say(Original, "EPRT |2|::ffff:10.0.0.1|1234|\r\n");
+    assert_eq!(line, "EPRT |2|::ffff:192.168.200.100|1234|\r\n");
+    let (_, reply) = control.data(Original, 20, 1234).unwrap();
+    assert_eq!(reply.src(), address("10.0.0.1", true));
+    control.say(Reply, "229 Entering Extended Passive Mode (|||1235|)\r\n");
+    assert!(control.data(Reply, 50_000, 1235).is_some());
+}
+
+#[test]
+fn without_translation_nothing_is_written_but_the_connection_is_expected() {
+    let control = Control { translate: false, ..Control::new("192.168.200.100", "10.0.0.2", false) };
+    assert_eq!(control.say(Original, "PORT 10,0,0,1,4,210\r\n"), "PORT 10,0,0,1,4,210\r\n");
+    assert!(control.data(Original, 20, 1234).is_some());
+}
+
+#[test]
+fn who_names_somebody_else_or_something_impossible_is_invalid_and_expects_nothing() {
+    let control = Control::new("192.168.200.100", "172.16.0.1", false);
+    for (direction, line) in [
+        (Original, "PORT 10,0,0,2,4,210\r\n"),
+        (Original, "EPRT |1|10.0.0.3|1234|\r\n"),
+        (Reply, "227 Entering Passive Mode (10,0,0,1,4,210)\r\n"),
+        (Original, "PORT 10,0,0,1,999,210\r\n"),
+    ] {
+        let frame = control.send(direction, 1, 1, line.as_bytes()).unwrap_err();
+        assert_eq!(parts(&frame).payload, line.as_bytes(), "and is left alone");
+        assert!(control.data(direction, 20, 1234).is_none(), "{line}");
+    }
+    assert!(control.say(Original, "PORT 192,168,200,100,4,210\r\n").starts_with("PORT 192"), "its other address");
+    assert!(control.data(Original, 20, 1234).is_some());
+}
+
+#[test]
+fn numbers_move_behind_what_was_rewritten_and_retransmissions_are_as_the_first_time() {
+    let control = Control::new("192.168.200.100", "10.0.0.2", false);
+    let line = b"PORT 10,0,0,1,4,210\r\n";
+    let (sent, grown) = (line.len() as u32, b"192,168,200,100".len() as u32 - b"10,0,0,1".len() as u32);
+    let first = control.send(Original, 5000, 9000, line).unwrap();
+    assert_eq!((first.seq, first.ack), (5000, 9000));
+    let ack = 5000 + sent + grown;
+    let answer = control.send(Reply, 9000, ack, b"200 Fine\r\n").unwrap();
+    assert_eq!((answer.seq, answer.ack), (9000, 5000 + sent));
+    let second = control.send(Original, 5000 + sent, 9010, line).unwrap();
+    assert_eq!((second.seq, second.ack, second.payload), (5000 + sent + grown, 9010, first.payload.clone()));
+    let again = control.send(Original, 5000, 9000, line).unwrap();
+    assert_eq!((again.seq, again.payload), (first.seq, first.payload));
+    let third = control.send(Original, 5000 + 2 * sent, 9010, b"LIST\r\n").unwrap();
+    assert_eq!(third.seq, 5000 + 2 * (sent + grown));
+    let answer = control.send(Reply, 9010, third.seq + 6, b"").unwrap();
+    assert_eq!(answer.ack, 5000 + 2 * sent + 6);
+    let Some(helper) = &control.conn.helper else { panic!("no helper") };
+    let mut segment = Segment { seq: 9010, ack: third.seq, window: 0, flags: 0x10, len: 0 };
+    helper.acknowledges(Reply, &mut segment);
+    assert_eq!(segment.ack, 5000 + 2 * sent, "what the tracker compares with");
+}
+
+#[test]
+fn two_clients_behind_one_address_get_two_ports() {
+    let [a, b] = [(); 2].map(|()| Control::new("192.168.200.100", "10.0.0.2", false));
+    let line = b"PORT 10,0,0,1,4,210\r\n";
+    let (mut frame, layers) = TestSegment::v4(line).frame();
+    assert!(follow((&mut frame, &layers), (&a.conn, Original), &b.expectations, true, NOW));
+    assert_eq!(b.say(Original, "PORT 10,0,0,1,4,210\r\n"), "PORT 192,168,200,100,4,211\r\n");
+    assert_eq!(b.say(Original, "PORT 10,0,0,1,4,210\r\n"), "PORT 192,168,200,100,4,211\r\n", "repeated");
+    let (_, reply) = b.data(Original, 20, 1235).unwrap();
+    assert_eq!(reply.src_port, 1234);
+}
+
+#[test]
+fn the_oldest_announcement_makes_room_and_the_end_of_the_connection_ends_all() {
+    let control = Control::new("10.0.0.1", "10.0.0.2", false);
+    for port in 1..=MOST_EACH + 1 {
+        control.say(Original, &format!("PORT 10,0,0,1,0,{port}\r\n"));
+    }
+    let open: Vec<bool> = (1..=MOST_EACH as u16 + 1).map(|port| control.data(Original, 20, port).is_some()).collect();
+    assert_eq!(open, [&[false][..], &[true; MOST_EACH]].concat());
+    forget(&control.conn, &control.expectations);
+    assert!(control.data(Original, 20, 2).is_none());
+}
+
+#[test]
+fn a_tftp_server_may_answer_from_any_port() {
+    let original = Tuple::new(3, 17, address("10.0.0.1", false), address("10.0.0.2", false)).with_ports(40_000, 69);
+    let reply = original.reversed().unwrap().with_dst(address("192.168.0.9", false)).with_ports(69, 50_000);
+    let conn = Conn::new(original, reply, Protocol::Plain(PlainState::default()), None, NOW);
+    let conn = Arc::new(conn.with_helper(Helper::new(Some(CtAlg::Tftp), &original)));
+    let expectations = Expectations::default();
+    let (mut frame, layers) = TestSegment::v4(b"").frame();
+    let first = reply.with_ports(3000, 50_000);
+    assert!(follow((&mut frame, &layers), (&conn, Reply), &expectations, true, NOW));
+    assert!(expectations.find(&first, NOW).is_none());
+    assert!(follow((&mut frame, &layers), (&conn, Original), &expectations, true, NOW));
+    let expected = expectations.find(&first, NOW).unwrap();
+    assert_eq!(expected.reply(&first), original.with_ports(40_000, 3000));
+}
+
+#[test]
+fn a_helper_is_remembered_for_its_own_protocol_only() {
+    let tcp = Tuple::new(0, 6, address("10.0.0.1", false), address("10.0.0.2", false)).with_ports(1, 2121);
+    let udp = Tuple::new(0, 17, address("10.0.0.1", false), address("10.0.0.2", false)).with_ports(1, 69);
+    assert_eq!(Helper::new(Some(CtAlg::Ftp), &tcp).map(|helper| helper.alg()), Some(CtAlg::Ftp));
+    assert!(Helper::new(Some(CtAlg::Ftp), &udp).is_none() && Helper::new(Some(CtAlg::Tftp), &tcp).is_none());
+    assert!(Helper::new(None, &tcp).is_none());
+}
