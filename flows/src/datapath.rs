@@ -8,6 +8,7 @@ use crate::field::Field;
 use crate::key::{FlowKey, FlowMask, slot};
 use crate::meter::Meter;
 use crate::owner::Owner;
+use crate::packet::readdress::Readdress;
 use crate::port::{DpPort, PortNo};
 use crate::rule::{FlowSpec, Rule, RuleStats, TableId};
 use crate::verdict::{DropReason, Verdict};
@@ -33,6 +34,8 @@ pub enum DpAction {
     Output(DpPort),
     /// Rewrite fields of one header.
     Set(SmallVec<[Change; 2]>),
+    /// Rewrite addresses and ports of a connection's packets, as address translation does.
+    Readdress(Box<Readdress>),
     /// Put a VLAN tag in front of those there are.
     PushVlan {
         /// TPID of the new tag.

@@ -24,6 +24,11 @@ impl DpAction {
                     key.set_masked(change.field.slot(), change.value, change.mask);
                 }
             }
+            Self::Readdress(new) => {
+                for change in new.changes() {
+                    key.set_masked(change.field.slot(), change.value, change.mask);
+                }
+            }
             Self::PushVlan { tpid, tci } => push_vlan(key, *tpid, *tci),
             Self::PopVlan => pop_vlan(key),
             Self::PushMpls { eth_type, lse } => push_mpls(key, *eth_type, *lse),

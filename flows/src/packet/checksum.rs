@@ -95,6 +95,22 @@ pub fn sctp(packet: &[u8]) -> [u8; 4] {
     crc32c::crc32c(packet).to_le_bytes()
 }
 
+/// Zeros to run a CRC over.
+const ZEROS: [u8; 512] = [0; 512];
+
+/// The bits of an SCTP packet's checksum field that change when the bits of `flips` change in the packet's first four
+/// bytes, with `behind` bytes of packet after those. CRCs are linear: this takes neither the packet nor its checksum.
+pub fn sctp_flips(flips: [u8; 4], behind: usize) -> [u8; 4] {
+    // A register that starts at 0 gives the difference alone; the crate complements it on the way in and out.
+    let mut crc = crc32c::crc32c_append(!0, &flips);
+    let mut left = behind;
+    while let Some(zeros) = ZEROS.get(..left.min(ZEROS.len())).filter(|zeros| !zeros.is_empty()) {
+        crc = crc32c::crc32c_append(crc, zeros);
+        left -= zeros.len();
+    }
+    (!crc).to_le_bytes()
+}
+
 /// Whether an SCTP packet carries the right CRC32c. False for less than a common header.
 pub fn verify_sctp(packet: &[u8]) -> bool {
     let Some((ports, rest)) = packet.split_first_chunk::<8>() else {

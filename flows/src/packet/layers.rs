@@ -99,7 +99,7 @@ pub enum L3 {
 }
 
 /// The transport header that is soundly there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum L4 {
     /// None that is understood: another protocol, a truncated header, a later fragment.
@@ -535,17 +535,17 @@ fn is_extension(proto: u8) -> bool {
 }
 
 /// A walk along IPv6 extension headers.
-struct Chain<'a> {
-    proto: u8,
-    rest: &'a [u8],
-    frag: u8,
-    routed: bool,
+pub(super) struct Chain<'a> {
+    pub(super) proto: u8,
+    pub(super) rest: &'a [u8],
+    pub(super) frag: u8,
+    pub(super) routed: bool,
 }
 
 impl Chain<'_> {
     /// Walks to the first header that is no extension header, or into a later fragment. False when the bytes run out.
     /// Every step takes at least 8 bytes off, which bounds the walk.
-    fn walk(&mut self) -> bool {
+    pub(super) fn walk(&mut self) -> bool {
         while is_extension(self.proto) {
             let Some(header) = self.rest.first_chunk::<8>() else {
                 return false;

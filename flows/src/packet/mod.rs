@@ -6,6 +6,7 @@ pub mod encap;
 mod frame;
 mod layers;
 mod offload;
+pub mod readdress;
 pub mod rewrite;
 pub mod segment;
 #[cfg(test)]

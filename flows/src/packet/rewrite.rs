@@ -11,15 +11,17 @@
 //! - A UDP checksum of 0 stays 0 (there is none); one that becomes 0 is written as 0xffff.
 //! - A partial checksum ([`Offload::csum_partial`](super::Offload::csum_partial)) holds the pseudo-header's sum only:
 //!   addresses change it, the message's own fields do not.
-//! - SCTP has a CRC32c over the message alone. Its change is computed from the CRCs before and after, so that it costs
-//!   two passes over the packet.
+//! - SCTP has a CRC32c over the message alone. Its change depends on the bits that flip and on how far from the end of
+//!   the message they are; it takes as long to compute as a CRC over the message.
 //! - While an IPv6 routing header has segments left, the destination is not the one in the pseudo-header (RFC 8200,
 //!   8.1), so changing it leaves the transport checksum alone.
 //!
 //! UDP-Lite and DCCP checksums are not known here and go stale when addresses change, as in Open vSwitch.
 
 use super::checksum;
-use super::layers::{ETH_LEN, ICMP_LEN, IPV6_LEN, ND_OPTIONS_OFS, ND_TARGET_OFS, VLAN_LEN, be16, is_nd, nd_options};
+use super::layers::{
+    ETH_LEN, ICMP_LEN, IPV6_LEN, ND_OPTIONS_OFS, ND_TARGET_OFS, VLAN_LEN, be16, be32, is_nd, nd_options,
+};
 use super::{Frame, L3, L4, Layers};
 use crate::field::Field;
 use crate::key::VLAN_PRESENT;
@@ -263,19 +265,17 @@ impl Packet<'_> {
         self.port(l4, 0, value, mask)
     }
 
-    /// CRCs are linear: the CRC of the changed packet differs from the old one by the same bits as the CRC that the
-    /// packet should carry, whatever stands in the checksum field.
     fn sctp_port(&mut self, at: usize, value: u128, mask: u128) -> Option<()> {
         self.l4(L4::Sctp)?;
         let start = usize::from(self.layers.l4_ofs);
         let end = datagram_end(self.bytes, self.layers);
-        let before = checksum::sctp(self.bytes.get(start..end)?);
+        let ports = be32(self.bytes.get(start..end)?, 0);
         self.write::<2>(start + at, value, mask)?;
         if !self.partial {
-            let after = checksum::sctp(self.bytes.get(start..end)?);
-            let change = u32::from_be_bytes(before) ^ u32::from_be_bytes(after);
+            let flips = ports ^ be32(self.bytes, start);
+            let flips = checksum::sctp_flips(flips.to_be_bytes(), (end - start).saturating_sub(4));
             let field = self.bytes.get_mut(start + 8..)?.first_chunk_mut::<4>()?;
-            *field = (u32::from_be_bytes(*field) ^ change).to_be_bytes();
+            *field = (u32::from_be_bytes(*field) ^ u32::from_be_bytes(flips)).to_be_bytes();
         }
         Some(())
     }

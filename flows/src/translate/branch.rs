@@ -41,6 +41,7 @@ fn needs_copy(action: &DpAction) -> bool {
         DpAction::Output(_)
             | DpAction::Truncate(_)
             | DpAction::Set(_)
+            | DpAction::Readdress(_)
             | DpAction::PushVlan { .. }
             | DpAction::PopVlan
             | DpAction::PushMpls { .. }

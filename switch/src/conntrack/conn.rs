@@ -13,6 +13,7 @@ use super::alg::Helper;
 use super::tcp::{Segment, TcpState};
 use super::tuple::{Direction, Tuple};
 use sluice_flows::Owner;
+use sluice_flows::action::NatDirection;
 use sluice_flows::rule::Millis;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -85,6 +86,8 @@ pub struct Conn {
     pub created: Millis,
     /// The connection that it belongs to, as FTP's data to its commands.
     pub parent: Option<Arc<Conn>>,
+    /// Which side of packets of the original direction is translated.
+    pub nat: Option<NatDirection>,
     pub(crate) protocol: Protocol,
     /// Who follows what it says, if it was committed with `alg`.
     pub(crate) helper: Option<Box<Helper>>,
@@ -109,6 +112,7 @@ impl Conn {
             reply,
             created: now,
             parent,
+            nat: None,
             protocol,
             helper: None,
             version: AtomicU32::new(0),
@@ -122,6 +126,11 @@ impl Conn {
     /// The same with a helper.
     pub(crate) fn with_helper(self, helper: Option<Box<Helper>>) -> Self {
         Self { helper, ..self }
+    }
+
+    /// The same with a side of its original direction translated.
+    pub(crate) fn with_nat(self, nat: Option<NatDirection>) -> Self {
+        Self { nat, ..self }
     }
 
     /// Raised by everything that could change what a packet of this connection is told.

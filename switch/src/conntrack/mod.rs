@@ -15,12 +15,14 @@
 //! | `events.rs` | what happens to connections, told to watchers |
 //! | `alg/` | FTP and TFTP: connections that are announced by others |
 //! | `fragments.rs` | fragments that wait for the rest of their datagram |
+//! | `nat.rs` | address translation: the choice, and rewriting packets |
 
 mod alg;
 mod conn;
 mod events;
 mod filter;
 mod fragments;
+mod nat;
 mod state;
 mod table;
 mod tcp;

@@ -166,6 +166,11 @@ impl Egress {
                     }
                     continue;
                 }
+                DpAction::Readdress(new) => {
+                    self.own(at);
+                    new.apply(&mut self.frames[at.current], &at.layers);
+                    continue;
+                }
                 DpAction::Controller(about) => {
                     self.punt(about, at, to);
                     continue;

@@ -58,6 +58,7 @@ fn write(list: &mut List<'_, '_>, action: &DpAction, key: &FlowKey, name: PortNa
             None => list.item(format_args!("{port}")),
         },
         DpAction::Set(changes) => set::write(list, changes, key),
+        DpAction::Readdress(new) => set::write(list, &new.changes(), key),
         DpAction::PushVlan { tpid, tci } => {
             let (vid, pcp) = (tci & 0xfff, tci >> 13);
             match *tpid {
