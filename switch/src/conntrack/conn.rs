@@ -10,13 +10,18 @@
 //! Everything else is done under the connection's own lock, by packets that no cache has an answer for.
 
 use super::alg::Helper;
+use super::shards::TwoKeyed;
 use super::tcp::{Segment, TcpState};
+use super::timeouts::TimeoutClass;
 use super::tuple::{Direction, Tuple};
 use sluice_flows::Owner;
 use sluice_flows::action::NatDirection;
 use sluice_flows::rule::Millis;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// No timeout is shorter, in milliseconds.
+const SHORTEST: u64 = 1000;
 
 /// What is known of the two ends beside their addresses.
 #[derive(Debug)]
@@ -149,7 +154,7 @@ impl Conn {
         !self.ended.load(Ordering::Acquire)
     }
 
-    /// It is not in the table any more. False if it was not before either.
+    /// It is not in the table any more. False if it was not before either. Only the table ends connections.
     pub(crate) fn end(&self) -> bool {
         let first = !self.ended.swap(true, Ordering::AcqRel);
         self.changed();
@@ -166,6 +171,21 @@ impl Conn {
     pub(crate) fn see(&self, now: Millis) {
         if self.seen.load(Ordering::Relaxed) != now.0 {
             self.seen.store(now.0, Ordering::Relaxed);
+        }
+    }
+
+    /// What decides how long it lives without packets.
+    #[inline]
+    pub fn timeout_class(&self) -> TimeoutClass {
+        match &self.protocol {
+            Protocol::Tcp(tcp) => tcp.timeout_class(),
+            Protocol::Plain(plain) => match (plain.get(), self.original.is_icmp()) {
+                (Seen::Both, true) => TimeoutClass::IcmpReply,
+                (_, true) => TimeoutClass::IcmpFirst,
+                (Seen::First, false) => TimeoutClass::UdpFirst,
+                (Seen::Multiple, false) => TimeoutClass::UdpSingle,
+                (Seen::Both, false) => TimeoutClass::UdpMultiple,
+            },
         }
     }
 
@@ -196,10 +216,12 @@ impl Conn {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether an answer that was made at `version` holds for a packet of `direction`. Changes nothing.
+    /// Whether an answer that was made at `version` holds for a packet of `direction`. Changes nothing. After a pause as
+    /// long as the shortest timeout it does not: the connection may have expired, which only the table can tell.
     #[inline]
-    pub(crate) fn admits(&self, direction: Direction, version: u32, segment: Option<&Segment>) -> bool {
+    pub(crate) fn admits(&self, direction: Direction, version: u32, segment: Option<&Segment>, now: Millis) -> bool {
         self.version() == version
+            && now.0.saturating_sub(self.seen.load(Ordering::Relaxed)) < SHORTEST
             && match (&self.protocol, segment) {
                 (Protocol::Tcp(tcp), Some(segment)) => tcp.admits(direction, segment),
                 (Protocol::Tcp(_), None) => false,
@@ -221,6 +243,22 @@ impl Guard {
     /// Whether nothing has changed what packets of the connection are told.
     pub(crate) fn is_current(&self) -> bool {
         self.conn.version() == self.version
+    }
+}
+
+impl TwoKeyed for Conn {
+    #[inline]
+    fn tuple(&self, direction: Direction) -> &Tuple {
+        self.tuple(direction)
+    }
+
+    #[inline]
+    fn is_alive(&self) -> bool {
+        self.is_alive()
+    }
+
+    fn end(&self) -> bool {
+        self.end()
     }
 }
 

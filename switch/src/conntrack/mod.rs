@@ -8,7 +8,9 @@
 //! |---|---|
 //! | `tuple.rs` | what a connection is known by |
 //! | `conn.rs` | one connection, and what a cached answer needs of it |
-//! | `table.rs` | the connections by tuple |
+//! | `table.rs`, `shards.rs`, `zones.rs` | the connections by tuple, and how many there may be |
+//! | `expiry.rs` | what goes over all of them: expiring, flushing, reading |
+//! | `settings.rs`, `timeouts.rs` | what can be set |
 //! | `tcp.rs` | states and windows |
 //! | `state.rs` | states in words |
 //! | `filter.rs` | which connections are meant |
@@ -20,22 +22,31 @@
 mod alg;
 mod conn;
 mod events;
+mod expiry;
 mod filter;
 mod fragments;
 mod nat;
+mod settings;
+mod shards;
 mod state;
+mod sync;
 mod table;
 mod tcp;
+mod timeouts;
 mod tuple;
+mod zones;
 
 pub(crate) use conn::Guard;
 pub use conn::{Conn, Seen};
 pub use events::{ConnChange, ConnEvent, EndReason};
 pub use filter::{ConnFilter, FilterError};
 pub use fragments::{BYTES_PER_FRAGMENT, FragmentCounts, FragmentLimits, FragmentStats, MAX_FRAGMENTS};
+pub use settings::{CtSettings, SettingsError, ZoneSettings};
 pub use state::ConnState;
+pub use table::CtCounters;
 pub(crate) use tcp::Segment;
 pub use tcp::TcpEnd;
+pub use timeouts::{TimeoutClass, Timeouts};
 pub use tuple::{Direction, Tuple};
 
 use conn::{PlainState, Protocol};
@@ -48,7 +59,7 @@ use sluice_flows::packet::{Frame, Layers};
 use sluice_flows::rule::Millis;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use table::Table;
+use table::{Inserted, Table};
 
 /// What the tracker has said of a packet; all zero for one that was not tracked.
 #[derive(Clone, Debug, Default)]
@@ -99,11 +110,18 @@ pub(crate) enum Repeat {
 }
 
 /// The connections of all zones.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tracker {
-    table: Table,
-    /// Where new, changed and ended connections are told.
-    pub(crate) events: ConnEvents,
+    pub(crate) table: Table,
+    /// Where new and changed connections are told; the table tells which have ended.
+    pub(crate) events: Arc<ConnEvents>,
+}
+
+impl Default for Tracker {
+    fn default() -> Self {
+        let events = Arc::default();
+        Self { table: Table::new(Arc::clone(&events)), events }
+    }
 }
 
 impl Tracker {
@@ -125,7 +143,7 @@ impl Tracker {
         };
         let _ = (frame, layers);
         let mut repeat = Repeat::Never;
-        let found = self.table.find(&tuple);
+        let found = self.table.find(&tuple, now);
         let (conn, direction, state) = match found {
             Some((conn, direction)) => {
                 let mut state = CT_TRK | if direction == Direction::Reply { CT_RPL } else { 0 };
@@ -148,10 +166,13 @@ impl Tracker {
             }
             None => (None, Direction::Original, CT_TRK | CT_NEW),
         };
-        let conn = conn.or_else(|| {
-            let reply = tuple.reversed().filter(|_| ask.commit)?;
-            self.table.insert(Conn::new(tuple, reply, Protocol::Plain(PlainState::default()), None, now))
-        });
+        let mut conn = conn;
+        if let (None, true, Some(reply)) = (&conn, ask.commit, tuple.reversed()) {
+            let new = Conn::new(tuple, reply, Protocol::Plain(PlainState::default()), None, now);
+            let inserted = self.table.insert(new, now).map_err(|_| DropReason::CtFull)?;
+            let (Inserted::New(inserted) | Inserted::Exists(inserted, _)) = inserted;
+            conn = Some(inserted);
+        }
         *tracked = Tracked { state, zone: ask.zone, original: Some(tuple), ..Tracked::default() };
         if let Some(conn) = conn {
             let mut marks = conn.marks();

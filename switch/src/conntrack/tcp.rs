@@ -6,6 +6,7 @@
 //! established connection) does so by compare-and-swap, without the connection's lock; two workers that see segments of
 //! one connection at the same time may each see the other's a little late, as if it had arrived a little later.
 
+use super::timeouts::TimeoutClass;
 use super::tuple::Direction;
 use sluice_flows::packet::rewrite::datagram_end;
 use sluice_flows::packet::{L4, Layers};
@@ -128,6 +129,25 @@ impl TcpState {
         raise(&src.seq_lo, end, after);
         let allowed = segment.ack.wrapping_add((window << scale(src)).max(1));
         raise(&dst.seq_hi, allowed, after);
+    }
+
+    /// What decides how long the connection lives without packets, as OVS has it.
+    pub(crate) fn timeout_class(&self) -> TimeoutClass {
+        let [a, b] = self.ends.each_ref().map(|end| end.state.load(Ordering::Relaxed));
+        let (least, most) = (a.min(b), a.max(b));
+        if least >= TcpEnd::FinWait2 as u8 {
+            TimeoutClass::TcpClose
+        } else if least >= TcpEnd::Closing as u8 {
+            TimeoutClass::TcpTimeWait
+        } else if least == TcpEnd::Closed as u8 && most <= TcpEnd::SynSent as u8 {
+            TimeoutClass::TcpSynSent
+        } else if least < TcpEnd::Established as u8 {
+            TimeoutClass::TcpSynRecv
+        } else if most >= TcpEnd::Closing as u8 {
+            TimeoutClass::TcpFinWait
+        } else {
+            TimeoutClass::TcpEstablished
+        }
     }
 
     /// The end that sends packets of `direction`, and the other.

@@ -117,6 +117,17 @@ impl Tuple {
         Some(reversed)
     }
 
+    /// What it has in common with its reverse: both ends, smaller one first, and the rest. Of an ICMP message the
+    /// identifier counts for both ends, its type and code not at all.
+    #[inline]
+    pub(crate) fn both_ways(&self) -> ([[u64; 2]; 2], u64) {
+        let dst_port = if self.is_icmp() { self.src_port } else { self.dst_port };
+        let (src, dst) = ((self.src, self.src_port), (self.dst, dst_port));
+        let ((a, a_port), (b, b_port)) = if src <= dst { (src, dst) } else { (dst, src) };
+        let ports = u64::from(a_port) << 48 | u64::from(b_port) << 32;
+        ([a, b], ports | u64::from(self.zone) << 16 | u64::from(self.proto) << 8 | u64::from(self.v6))
+    }
+
     fn address(&self, words: [u64; 2]) -> IpAddr {
         match self.v6 {
             true => Ipv6Addr::from_bits(u128::from(words[0]) << 64 | u128::from(words[1])).into(),

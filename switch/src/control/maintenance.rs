@@ -1,13 +1,14 @@
-//! What has to be done now and then: flows and MAC addresses expire, devices come and go, packets make flows.
+//! What has to be done now and then: flows, MAC addresses and connections expire, devices come and go, packets make
+//! flows.
 
 use super::{Datapath, Inner};
 use crate::datapath::Notice;
 use crate::event::EventKind;
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 use std::io;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often the clock is looked at.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -18,22 +19,40 @@ pub(super) fn spawn(inner: Weak<Inner>, notices: Receiver<Notice>) -> io::Result
 }
 
 fn run(inner: &Weak<Inner>, notices: &Receiver<Notice>) {
+    let mut maintain = Instant::now() + PERIOD;
+    let mut sweep = maintain;
     loop {
-        let notice = notices.recv_timeout(PERIOD);
+        let notice = notices.recv_deadline(maintain.min(sweep));
         let Some(inner) = inner.upgrade() else { return };
         match notice {
             Ok(Notice::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Ok(Notice::Gone(port)) => inner.port_gone(port),
-            Ok(Notice::Effects) => Datapath { inner }.apply_waiting(),
-            Err(RecvTimeoutError::Timeout) => Datapath { inner }.maintain(),
+            Ok(Notice::Effects) => Datapath { inner: Arc::clone(&inner) }.apply_waiting(),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        // Looked at after a notice too: they may come faster than the deadline does.
+        let now = Instant::now();
+        if now >= sweep {
+            let pause = inner.shared.conntrack.table.expire_part(inner.shared.clock.now());
+            sweep = now + pause.unwrap_or(PERIOD);
+        }
+        if now >= maintain {
+            maintain = now + PERIOD;
+            Datapath { inner }.maintain_rest();
         }
     }
 }
 
 impl Datapath {
-    /// Expires what is due by the clock and looks at the devices. Done by itself twice a second; tests that move the
-    /// clock call it instead of waiting.
+    /// Expires what is due by the clock and looks at the devices. Done by itself twice a second, but that a large
+    /// number of connections is gone through in parts; tests that move the clock call it instead of waiting.
     pub fn maintain(&self) {
+        self.inner.shared.conntrack.table.expire(self.clock().now());
+        self.maintain_rest();
+    }
+
+    /// The same without connections.
+    fn maintain_rest(&self) {
         self.apply_waiting();
         self.expire_flows();
         for entry in self.inner.shared.macs.expire(self.clock().now()) {

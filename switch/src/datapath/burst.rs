@@ -184,7 +184,7 @@ impl Worker<'_> {
         let segment =
             (layers.l4 == L4::Tcp).then(|| Segment::read(self.egress.frames[index].bytes(), layers)).flatten();
         let segment = segment.as_ref();
-        if !guards.iter().all(|guard| guard.conn.admits(guard.direction, guard.version, segment)) {
+        if !guards.iter().all(|guard| guard.conn.admits(guard.direction, guard.version, segment, now)) {
             return false;
         }
         guards.iter().for_each(|guard| guard.conn.pass(guard.direction, segment, now));

@@ -1,6 +1,6 @@
 use super::*;
 use crate::conntrack::conn::{PlainState, Protocol};
-use crate::conntrack::table::Table;
+use crate::conntrack::table::{Inserted, Table};
 use proptest::prelude::*;
 use sluice_flows::rule::Millis;
 use std::collections::{HashMap, HashSet};
@@ -23,7 +23,11 @@ fn tcp(src: &str, src_port: u16, dst: &str, dst_port: u16) -> Tuple {
 fn commit(table: &Table, chooser: &Chooser, original: Tuple, nat: &Nat) -> Result<Arc<Conn>, Exhausted> {
     chooser.choose(&original, nat, |reply| {
         let plain = Protocol::Plain(PlainState::default());
-        table.insert(Conn::new(original, *reply, plain, None, Millis(0)).with_nat(nat.direction))
+        let conn = Conn::new(original, *reply, plain, None, Millis(0)).with_nat(nat.direction);
+        match table.insert(conn, Millis(0)) {
+            Ok(Inserted::New(conn)) => Some(conn),
+            _ => None,
+        }
     })
 }
 
@@ -55,7 +59,7 @@ fn the_null_address_translates_ports_only() {
             None,
             Millis(0),
         );
-        table.insert(other).unwrap();
+        table.insert(other, Millis(0)).unwrap();
         let conn = commit(&table, &chooser, tcp(src, 5000, dst, 80), &nat(NatDirection::Src, Some((null, null)), None))
             .unwrap();
         assert_eq!((conn.reply.src(), conn.reply.dst()), (ip(dst), ip(src)));
