@@ -7,8 +7,8 @@ use std::path::Path;
 use std::{env, fs};
 
 /// One file for each area of the API.
-const AREAS: [&str; 12] =
-    ["bridge", "port", "flow", "group", "meter", "table", "stats", "fdb", "trace", "packet", "event", "status"];
+const AREAS: [&str; 13] =
+    ["bridge", "port", "flow", "group", "meter", "table", "stats", "fdb", "trace", "packet", "event", "status", "ct"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=sluice");

@@ -50,7 +50,7 @@ Examples:
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// How to write the answer: table, wide (every column), json (with `"v": 1`), or ofctl (dumps
-    /// of flows, groups and meters as OVS's)
+    /// of flows, groups, meters and connections as OVS's)
     #[arg(
         short,
         long,
@@ -98,6 +98,8 @@ pub(crate) enum Command {
     Bridges(cmd::bridges::Bridges),
     /// Which MAC address is behind which port
     Fdb(cmd::fdb::Fdb),
+    /// The tracked connections: show, flush, limit, watch them
+    Ct(cmd::ct::Ct),
     /// What was dropped, why, and by whose rule
     Drops(cmd::drops::Drops),
     /// How the switch is; exit 5 when a part is not well

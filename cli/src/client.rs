@@ -8,6 +8,7 @@ use crate::output::Exit;
 use clap::Args;
 use sluice_proto::MAX_MESSAGE_LEN;
 use sluice_proto::v1::bridge_service_client::BridgeServiceClient;
+use sluice_proto::v1::connection_service_client::ConnectionServiceClient;
 use sluice_proto::v1::event_service_client::EventServiceClient;
 use sluice_proto::v1::fdb_service_client::FdbServiceClient;
 use sluice_proto::v1::flow_service_client::FlowServiceClient;
@@ -94,6 +95,7 @@ services! {
     packets: PacketServiceClient, "Packet-out.";
     events: EventServiceClient, "Events.";
     status: StatusServiceClient, "The state of the switch.";
+    connections: ConnectionServiceClient, "Tracked connections.";
 }
 
 impl Client {

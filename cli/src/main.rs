@@ -54,6 +54,7 @@ fn run(command: Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Ports(args) => cmd::ports::run(args, out),
         Command::Bridges(args) => cmd::bridges::run(args, out),
         Command::Fdb(args) => cmd::fdb::run(args, out),
+        Command::Ct(args) => cmd::ct::run(args, out),
         Command::Drops(args) => cmd::drops::run(args, out),
         Command::Status(args) => cmd::status::run(&args, out),
         Command::Events(args) => cmd::events::run(&args, out),

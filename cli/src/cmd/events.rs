@@ -67,7 +67,7 @@ pub(crate) fn run(args: &Events, out: &mut Output) -> Result<Exit, Failure> {
 }
 
 /// Time of day in UTC, to the millisecond.
-fn time_of_day(unix_ns: u64) -> String {
+pub(super) fn time_of_day(unix_ns: u64) -> String {
     let ms = unix_ns / 1_000_000;
     let s = ms / 1000;
     format!("{:02}:{:02}:{:02}.{:03}Z", s / 3600 % 24, s / 60 % 60, s % 60, ms % 1000)

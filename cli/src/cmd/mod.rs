@@ -3,6 +3,7 @@
 pub(crate) mod bridges;
 pub(crate) mod bundle;
 pub(crate) mod completion;
+pub(crate) mod ct;
 pub(crate) mod drops;
 pub(crate) mod events;
 pub(crate) mod fdb;
