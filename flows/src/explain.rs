@@ -3,7 +3,7 @@
 //! Offline and live traces use the same code, so they say the same about the same tables.
 //!
 //! A [`Report`] is the whole account. It follows a packet through every pass: what connection tracking says of it, which
-//! only a datapath could know, comes from a script ([`CtNext`]).
+//! only a datapath could know, comes from a script ([`CtNext`]) or from the datapath ([`CtKnown`]).
 
 mod conntrack;
 mod report;
@@ -12,7 +12,7 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-pub use conntrack::{CtNext, CtNextError};
+pub use conntrack::{CtKnown, CtNext, CtNextError};
 pub use report::{MAX_PASSES, Options, Pass, Report, Translator};
 pub use walk::{Kind, Step, show_steps};
 

@@ -1,5 +1,6 @@
 //! What connection tracking would say of a traced packet: the state comes from a script, the rest is what the `ct`
-//! action asks for, and address translation is played on the packet, as in OVS's `ofproto/trace`.
+//! action asks for, and address translation is played on the packet, as in OVS's `ofproto/trace`. Where there is a
+//! tracker and no script, it is the tracker that says all of this ([`CtKnown`]).
 
 use crate::action::{Nat, NatDirection};
 use crate::datapath::{DpAction, DpCt, Resume};
@@ -25,6 +26,22 @@ const FLAGS: [(&str, u8); 8] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CtNext(u8);
 
+/// What a tracker says of a packet that it is asked about and not given.
+#[derive(Clone, Debug)]
+pub enum CtKnown {
+    /// The packet is of this connection.
+    Connection {
+        /// The packet as it comes back, translated if that was asked for.
+        key: Box<FlowKey>,
+        /// The connection in words.
+        told: String,
+    },
+    /// The packet is of no connection.
+    New,
+    /// That depends on what a flow does not say.
+    Unsaid(&'static str),
+}
+
 impl Default for CtNext {
     /// A new connection.
     fn default() -> Self {
@@ -33,6 +50,11 @@ impl Default for CtNext {
 }
 
 impl CtNext {
+    /// The state that a key has.
+    pub(super) fn of(key: &FlowKey) -> Self {
+        Self(key.get(slot::CT_STATE) as u8)
+    }
+
     /// The bits of [`slot::CT_STATE`].
     pub const fn bits(self) -> u8 {
         self.0
@@ -119,6 +141,19 @@ pub(super) struct Answer {
     pub(super) told: String,
 }
 
+/// What becomes of the packet when a tracker knows its connection and is asked for `ct`.
+pub(super) fn known(before: &FlowKey, ct: &DpCt, mut key: FlowKey, connection: &str) -> Answer {
+    set_marks(&mut key, ct);
+    let mut told = format!("Connection: {connection}\n");
+    let (old, new) = (flow_of(before), flow_of(&key));
+    if old != new {
+        told += &format!(
+            "Replacing src/dst IP/ports as the connection has it:\n Initial flow: {old}\n Modified flow: {new}\n"
+        );
+    }
+    Answer { key, told }
+}
+
 /// What becomes of the packet of `resume` when the tracker is asked for `ct` and finds the state `next`.
 pub(super) fn answer(resume: &Resume, ct: Option<&DpCt>, next: CtNext) -> Answer {
     let mut key = resume.key;
@@ -131,12 +166,7 @@ pub(super) fn answer(resume: &Resume, ct: Option<&DpCt>, next: CtNext) -> Answer
     if next.bits() & (CT_TRK | CT_INV) == CT_TRK {
         remember_tuple(&mut key, next.bits() & CT_RPL != 0);
     }
-    if let Some((value, mask)) = ct.mark {
-        key.set_masked(slot::CT_MARK, value.into(), mask.into());
-    }
-    if let Some((value, mask)) = ct.label {
-        key.set_masked(slot::CT_LABEL, value, mask);
-    }
+    set_marks(&mut key, ct);
     if let Some(nat) = ct.nat.filter(|nat| nat.direction.is_some()) {
         let before = flow_of(&key);
         translate(&mut key, &nat);
@@ -146,6 +176,15 @@ pub(super) fn answer(resume: &Resume, ct: Option<&DpCt>, next: CtNext) -> Answer
         );
     }
     Answer { key, told }
+}
+
+fn set_marks(key: &mut FlowKey, ct: &DpCt) {
+    if let Some((value, mask)) = ct.mark {
+        key.set_masked(slot::CT_MARK, value.into(), mask.into());
+    }
+    if let Some((value, mask)) = ct.label {
+        key.set_masked(slot::CT_LABEL, value, mask);
+    }
 }
 
 /// The slots of addresses and ports: of the packet, and of the first packet of its connection.

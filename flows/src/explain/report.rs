@@ -1,10 +1,10 @@
 //! The whole account of one packet, which an offline trace and a trace of a running switch print alike.
 
-use super::conntrack::{answer, asked};
+use super::conntrack::{Answer, CtKnown, answer, asked, known};
 use super::walk::{Telling, show_unmatched};
 use super::{CtNext, Exit, Step, effective, exits, show_steps};
 use crate::bridge::Model;
-use crate::datapath::{DpAction, Effect, Resume, Translation};
+use crate::datapath::{DpAction, DpCt, Effect, Resume, Translation};
 use crate::key::{FlowKey, slot};
 use crate::port::DpPort;
 use crate::rule::Rule;
@@ -26,7 +26,7 @@ pub struct Options {
     /// Tell also what each lookup looked at, and every field that changed.
     pub verbose: bool,
     /// What connection tracking says of the packet each time that it is asked, in order; after that, that the
-    /// connection is new.
+    /// connection is new. If this is empty, a [`Translator`] that has a tracker asks it.
     pub ct_next: Vec<CtNext>,
 }
 
@@ -37,6 +37,11 @@ pub trait Translator {
 
     /// Translates the next pass of a packet. `None` if its bridge is gone.
     fn next(&self, resume: &Resume, key: &FlowKey, log: &mut TraceLog) -> Option<Translation>;
+
+    /// What the tracker says of the packet `key` when it is asked for `ct`. `None` where there is no tracker.
+    fn tracked(&self, _key: &FlowKey, _ct: &DpCt) -> Option<CtKnown> {
+        None
+    }
 }
 
 /// Translates by a model.
@@ -157,6 +162,7 @@ impl Report {
         let mut log = TraceLog::default();
         let first = translator.first(ingress, key, &mut log);
         making.pass(&first, &log, &packet, None, String::new());
+        making.put_off(translator, &first);
         while let Some(due) = making.due.pop_front() {
             if making.report.passes.len() >= MAX_PASSES {
                 break;
@@ -164,6 +170,7 @@ impl Report {
             let mut log = TraceLog::default();
             if let Some(next) = translator.next(&due.resume, &due.key, &mut log) {
                 making.pass(&next, &log, &due.key, Some(&due.resume), due.cause);
+                making.put_off(translator, &next);
             }
         }
         making.finish()
@@ -202,11 +209,10 @@ impl Making<'_> {
             Effect::Learn(learned) => Some(show_flow(&learned.spec, None, words).to_string()),
             Effect::FinTimeout { .. } => None,
         }));
-        self.put_off(made);
     }
 
     /// Notes the passes that follow from a translation.
-    fn put_off(&mut self, made: &Translation) {
+    fn put_off(&mut self, translator: &impl Translator, made: &Translation) {
         for (index, resume) in (0..).zip(&made.resumes) {
             let number = self.numbered.saturating_add(index).saturating_add(1);
             let ct = asked(&made.actions, index);
@@ -214,20 +220,36 @@ impl Making<'_> {
             if resume.ct_zone.is_none() && ct.is_none() {
                 continue;
             }
-            let script = self.options.ct_next.get(self.ct_next).copied();
-            self.ct_next += 1;
-            let next = script.unwrap_or_default();
-            let mut answer = answer(resume, ct, next);
+            let (mut answer, state) = self.ask(translator, resume, ct);
             answer.key.set(slot::RECIRC_ID, number.into());
-            let state = match script {
-                Some(next) => format!("ct_state={next}"),
-                None => "default ct_state=trk|new (use --ct-next to customize)".to_owned(),
-            };
             let cause = format!("recirc({number:#x}) - resume conntrack with {state}\n{}", answer.told);
             self.due.push_back(Due { cause, resume: resume.clone(), key: answer.key });
         }
         let count = u32::try_from(made.resumes.len()).unwrap_or(u32::MAX);
         self.numbered = self.numbered.saturating_add(count);
+    }
+
+    /// What the tracker or the script says of a packet, and in words who said what of its state.
+    fn ask(&mut self, translator: &impl Translator, resume: &Resume, ct: Option<&DpCt>) -> (Answer, String) {
+        if let Some(next) = self.options.ct_next.get(self.ct_next).copied() {
+            self.ct_next += 1;
+            return (answer(resume, ct, next), format!("ct_state={next}"));
+        }
+        let new = CtNext::default();
+        let tracked = ct.filter(|_| self.options.ct_next.is_empty());
+        match tracked.and_then(|ct| Some((ct, translator.tracked(&resume.key, ct)?))) {
+            Some((ct, CtKnown::Connection { key, told })) => {
+                let state = format!("ct_state={}, as the tracker says", CtNext::of(&key));
+                (known(&resume.key, ct, *key, &told), state)
+            }
+            Some((_, CtKnown::New)) => {
+                (answer(resume, ct, new), format!("ct_state={new}: the tracker knows no such connection"))
+            }
+            Some((_, CtKnown::Unsaid(what))) => {
+                (answer(resume, ct, new), format!("default ct_state=trk|new: {what} (use --ct-next to customize)"))
+            }
+            None => (answer(resume, ct, new), "default ct_state=trk|new (use --ct-next to customize)".to_owned()),
+        }
     }
 
     fn finish(mut self) -> Report {

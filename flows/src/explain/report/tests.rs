@@ -244,6 +244,54 @@ fn a_packet_is_followed_through_connection_tracking() {
     assert_eq!(report.walk.matches("Verdict: ").count(), 1);
 }
 
+/// Translates by a model, with a tracker that knows connections of 10.0.0.0/8 as established and translated.
+struct Tracking<'a>(ByModel<'a, NoMacs>);
+
+impl Translator for Tracking<'_> {
+    fn first(&self, ingress: DpPort, key: &FlowKey, log: &mut TraceLog) -> Translation {
+        self.0.first(ingress, key, log)
+    }
+
+    fn next(&self, resume: &Resume, key: &FlowKey, log: &mut TraceLog) -> Option<Translation> {
+        self.0.next(resume, key, log)
+    }
+
+    fn tracked(&self, key: &FlowKey, ct: &DpCt) -> Option<CtKnown> {
+        if key.get(slot::IP_SRC) >> 24 != 10 {
+            return Some(CtKnown::New);
+        }
+        let mut key = *key;
+        for (slot, value) in [(slot::CT_STATE, 0x62), (slot::CT_ZONE, ct.zone.into()), (slot::IP_SRC, 0x0101_0105)] {
+            key.set(slot, value);
+        }
+        Some(CtKnown::Connection { key: Box::new(key), told: "tcp 10.0.0.1:1 > 10.0.0.2:2".to_owned() })
+    }
+}
+
+#[test]
+fn a_tracker_is_asked_where_there_is_one_and_no_script() {
+    let model = model(CT, Vec::new());
+    let trace = |packet: &str, options: &Options| {
+        let key = parse_packet(packet, &Names::new()).unwrap();
+        Report::make(&model, &Tracking(ByModel { model: &model, macs: &NoMacs }), DpPort(1), &key, options)
+    };
+    let known = trace("in_port=1,tcp,nw_src=10.0.0.1", &Options::default());
+    let cause = "recirc(0x1) - resume conntrack with ct_state=est|trk|snat, as the tracker says\n\
+                 Connection: tcp 10.0.0.1:1 > 10.0.0.2:2\n\
+                 Replacing src/dst IP/ports as the connection has it:\n \
+                 Initial flow: nw_src=10.0.0.1,tp_src=0,nw_dst=0.0.0.0,tp_dst=0\n \
+                 Modified flow: nw_src=1.1.1.5,tp_src=0,nw_dst=0.0.0.0,tp_dst=0\n";
+    assert_eq!(known.passes[1].cause, cause);
+    assert!(known.passes[1].flow.contains("ct_mark=0x5"), "{}", known.passes[1].flow);
+    let new = trace("in_port=1,tcp,nw_src=9.9.9.9", &Options::default());
+    let cause = "recirc(0x1) - resume conntrack with ct_state=new|trk: the tracker knows no such connection\n";
+    assert!(new.passes[1].cause.starts_with(cause), "{}", new.passes[1].cause);
+    let script = Options { ct_next: vec!["trk,est".parse().unwrap()], ..Options::default() };
+    let scripted = trace("in_port=1,tcp,nw_src=10.0.0.1", &script);
+    assert!(scripted.passes[1].cause.contains("ct_state=est|trk\n"), "{}", scripted.passes[1].cause);
+    assert!(scripted.passes[2].cause.contains("default ct_state=trk|new"), "{}", scripted.passes[2].cause);
+}
+
 #[test]
 fn the_state_comes_from_a_script_and_then_is_new() {
     let options = Options { ct_next: vec!["trk,est".parse().unwrap()], ..Options::default() };
