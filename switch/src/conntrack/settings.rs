@@ -32,8 +32,8 @@ pub struct CtSettings {
     pub tcp_liberal: bool,
     /// Zones that differ.
     pub zones: BTreeMap<u16, ZoneSettings>,
-    /// Fragments that wait until their datagram is whole.
-    pub fragments: FragmentLimits,
+    /// Fragments.
+    pub fragments: FragmentSettings,
 }
 
 impl Default for CtSettings {
@@ -45,7 +45,7 @@ impl Default for CtSettings {
             timeouts: Timeouts::default(),
             tcp_liberal: false,
             zones: BTreeMap::new(),
-            fragments: FragmentLimits::default(),
+            fragments: FragmentSettings::default(),
         }
     }
 }
@@ -59,6 +59,24 @@ pub struct ZoneSettings {
     pub timeouts: BTreeMap<TimeoutClass, u32>,
     /// Whether the windows of TCP are not looked at.
     pub tcp_liberal: Option<bool>,
+}
+
+/// How fragments are put together to be tracked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FragmentSettings {
+    /// Whether those of IPv4 are put together; otherwise they are invalid.
+    pub v4: bool,
+    /// Whether those of IPv6 are put together; otherwise they are invalid.
+    pub v6: bool,
+    /// What bounds those that wait.
+    pub limits: FragmentLimits,
+}
+
+impl Default for FragmentSettings {
+    /// Both families, with OVS's limits.
+    fn default() -> Self {
+        Self { v4: true, v6: true, limits: FragmentLimits::default() }
+    }
 }
 
 /// Why settings are refused. Those in force stay.
@@ -140,7 +158,7 @@ impl CtSettings {
         if let Some((zone, class, _)) = all.into_iter().find(|(.., seconds)| *seconds == 0) {
             return Err(SettingsError::NoTime { zone, class });
         }
-        let FragmentLimits { max_fragments, timeout, .. } = self.fragments;
+        let FragmentLimits { max_fragments, timeout, .. } = self.fragments.limits;
         for (what, value, least, most) in [
             ("max_fragments", max_fragments.into(), 0, MAX_FRAGMENTS.into()),
             ("timeout", timeout, 1, MAX_FRAGMENT_TIMEOUT),
@@ -222,5 +240,82 @@ impl InForce {
     #[inline]
     pub(crate) fn is_expired(&self, conn: &Conn, now: Millis) -> bool {
         now >= self.expires(conn)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::conn::{PlainState, Protocol};
+    use super::super::tuple::Tuple;
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_settings_is_told() {
+        let good = CtSettings::default();
+        let zone = |zone: ZoneSettings| CtSettings { zones: [(7, zone)].into(), ..good.clone() };
+        let mut no_time = good.clone();
+        no_time.timeouts.set(TimeoutClass::IcmpReply, 0);
+        let fragments = |limits| FragmentSettings { limits, ..FragmentSettings::default() };
+        let limits = FragmentLimits::default();
+        for (settings, expected) in [
+            (CtSettings { max_connections: 0, ..good.clone() }, "max_connections is 0: allow at least 1 connection"),
+            (no_time, "timeout icmp_reply of all zones is 0: connections would end at once, set 1 s or more"),
+            (
+                zone(ZoneSettings { timeouts: [(TimeoutClass::UdpFirst, 0)].into(), ..ZoneSettings::default() }),
+                "timeout udp_first of zone 7 is 0: connections would end at once, set 1 s or more",
+            ),
+            (
+                CtSettings { fragments: fragments(FragmentLimits { max_fragments: 5001, ..limits }), ..good.clone() },
+                "fragments: max_fragments is 5001, and has to be 0 to 5000",
+            ),
+            (
+                CtSettings { fragments: fragments(FragmentLimits { timeout: 0, ..limits }), ..good.clone() },
+                "fragments: timeout is 0, and has to be 1 to 3600000",
+            ),
+        ] {
+            assert_eq!(settings.check().unwrap_err().to_string(), expected);
+        }
+        assert_eq!(good.check(), Ok(()));
+        assert_eq!(zone(ZoneSettings { limit: Some(0), ..ZoneSettings::default() }).check(), Ok(()));
+    }
+
+    #[test]
+    fn every_timeout_has_a_name_that_is_understood() {
+        for class in TimeoutClass::ALL {
+            assert_eq!(TimeoutClass::parse(class.name()), Ok(*class));
+            assert_eq!(Timeouts::default().get(*class), class.default_seconds());
+        }
+        for (name, expected) in [
+            ("tcp_established_", "there is no timeout `tcp_established_`: did you mean `tcp_established`?"),
+            ("minutes", "there is no timeout `minutes`"),
+            (
+                "tcp_unack",
+                "timeout `tcp_unack` is one of the Linux kernel's tracker, this one has no such state: leave it out",
+            ),
+        ] {
+            assert_eq!(TimeoutClass::parse(name).unwrap_err().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_zone_differs_only_in_what_it_says() {
+        let timeouts = [(TimeoutClass::UdpFirst, 5)].into();
+        let zone = ZoneSettings { timeouts, tcp_liberal: Some(true), limit: None };
+        let mut settings = CtSettings { default_zone_limit: 9, zones: [(7, zone)].into(), ..CtSettings::default() };
+        settings.timeouts.set(TimeoutClass::UdpSingle, 77);
+        let rules = InForce::new(settings).unwrap();
+        let of = |zone| {
+            let ZoneRules { limit, timeouts, tcp_liberal } = rules.zone(zone);
+            let [first, single] = [TimeoutClass::UdpFirst, TimeoutClass::UdpSingle].map(|class| timeouts.get(class));
+            (*limit, first, single, *tcp_liberal)
+        };
+        assert_eq!((of(7), of(8)), ((9, 5, 77, true), (9, 60, 77, false)));
+        let (a, b) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let expires = |zone| {
+            let tuple = Tuple::new(zone, 17, a, b);
+            let protocol = Protocol::Plain(PlainState::default());
+            rules.expires(&Conn::new(tuple, tuple.reversed().unwrap(), protocol, None, Millis(100)))
+        };
+        assert_eq!((expires(7), expires(8)), (Millis(5100), Millis(60_100)));
     }
 }

@@ -19,6 +19,7 @@ use super::zones::{Zone, Zones, raise_below};
 use arc_swap::{ArcSwap, Guard};
 use foldhash::quality::SeedableRandomState;
 use sluice_flows::rule::Millis;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -73,6 +74,17 @@ pub struct CtCounters {
     pub flushed: u64,
     /// Connections that a packet began anew.
     pub replaced: u64,
+}
+
+/// How full a zone is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ZoneCount {
+    /// The zone.
+    pub zone: u16,
+    /// Its connections, those that have expired but are not swept yet included.
+    pub connections: u32,
+    /// Most that it may have; 0 for as many as there is room for.
+    pub limit: u32,
 }
 
 #[derive(Debug, Default)]
@@ -202,9 +214,14 @@ impl Table {
         self.zones.len(zone)
     }
 
-    /// The zones that have connections, and how many.
-    pub(crate) fn zones(&self) -> impl Iterator<Item = (u16, u32)> {
-        self.zones.iter()
+    /// The zones that have connections or a limit of their own, in order.
+    pub(crate) fn zones(&self) -> Vec<ZoneCount> {
+        let rules = self.in_force();
+        let with_limit = rules.settings().zones.iter().filter(|(_, zone)| zone.limit.is_some());
+        let mut counts: BTreeMap<u16, u32> = with_limit.map(|(no, _)| (*no, 0)).collect();
+        counts.extend(self.zones.iter());
+        let count = |(zone, connections)| ZoneCount { zone, connections, limit: rules.zone(zone).limit };
+        counts.into_iter().map(count).collect()
     }
 
     /// Totals since the start.
