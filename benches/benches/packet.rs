@@ -6,6 +6,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use sluice_flows::field::Field;
 use sluice_flows::key::{FlowKey, PacketKey, Slot, slot};
 use sluice_flows::packet::compose::compose;
+use sluice_flows::packet::readdress::Readdress;
 use sluice_flows::packet::rewrite::{pop_vlan, push_vlan, set_field};
 use sluice_flows::packet::segment::Segmenter;
 use sluice_flows::packet::{Frame, GsoKind, Layers, MAX_FRAME_LEN, Offload, checksum, extract};
@@ -119,6 +120,65 @@ fn bench_set_field(c: &mut Criterion) {
     group.finish();
 }
 
+/// Address translation in one step, and as the sets that it stands for: a source with its port, as source NAT does, and
+/// both ends.
+fn bench_readdress(c: &mut Criterion) {
+    let mut group = c.benchmark_group("readdress");
+    group.throughput(Throughput::Elements(BURST as u64));
+    let sctp = [IPV4, (slot::IP_PROTO, 132), (slot::TP_SRC, 1024), (slot::TP_DST, 80)];
+    for (name, frames) in [
+        ("tcp4", burst(&[IPV4, TCP], &[0; 6])),
+        ("udp4", burst(&[IPV4, UDP], &[0; 18])),
+        ("tcp6", burst(&[IPV6, TCP], &[0; 6])),
+        ("sctp4, 1400 B", burst(&sctp, &[0x5a; 1400])),
+    ] {
+        for (ends, both) in [("src", false), ("src and dst", true)] {
+            let mut frames: Vec<(Frame, Layers, Readdress)> = frames_with_layers(&frames)
+                .into_iter()
+                .filter_map(|(frame, layers)| {
+                    let new = translated(frame.bytes(), both)?;
+                    Some((frame, layers, new))
+                })
+                .collect();
+            group.bench_function(BenchmarkId::new(format!("{name}/{ends}"), "apply"), |b| {
+                b.iter(|| {
+                    for (frame, layers, new) in &mut frames {
+                        black_box(new.apply(frame, layers));
+                    }
+                });
+            });
+            let mut frames: Vec<_> =
+                frames.into_iter().map(|(frame, layers, new)| (frame, layers, new.changes())).collect();
+            group.bench_function(BenchmarkId::new(format!("{name}/{ends}"), "set_field"), |b| {
+                b.iter(|| {
+                    for (frame, layers, changes) in &mut frames {
+                        for c in black_box(&*changes) {
+                            black_box(set_field(frame, layers, c.field, c.value, c.mask));
+                        }
+                    }
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+/// A translation of the source of this frame, or of both ends.
+fn translated(bytes: &[u8], both: bool) -> Option<Readdress> {
+    let mut before = PacketKey::default();
+    extract(bytes, 1, &mut before);
+    let mut after = before;
+    let v6 = before.get(slot::ETH_TYPE) == 0x86dd;
+    let (src, dst) = if v6 { (slot::IPV6_SRC, slot::IPV6_DST) } else { (slot::IP_SRC, slot::IP_DST) };
+    after.set(src, 0xc000_0201);
+    after.set(slot::TP_SRC, 40_000);
+    if both {
+        after.set(dst, 0xc000_0202);
+        after.set(slot::TP_DST, 8080);
+    }
+    Readdress::between(&before, &after)
+}
+
 fn frames_with_layers(frames: &[Vec<u8>]) -> Vec<(Frame, Layers)> {
     frames
         .iter()
@@ -165,5 +225,5 @@ fn bench_segment(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bench_extract, bench_set_field, bench_checksum, bench_segment);
+criterion_group!(benches, bench_extract, bench_set_field, bench_readdress, bench_checksum, bench_segment);
 criterion_main!(benches);

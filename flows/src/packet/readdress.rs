@@ -22,9 +22,12 @@ use super::layers::{Chain, FRAGMENT, ICMP_LEN, IPV4_LEN, IPV6_LEN, be16};
 use super::rewrite::datagram_end;
 use super::{Frame, L3, L4, Layers, checksum};
 use crate::datapath::Change;
-use crate::field::{Field, IP_PROTO_ICMP, IP_PROTO_ICMPV6, IP_PROTO_SCTP, IP_PROTO_TCP, IP_PROTO_UDP};
+use crate::field::{
+    ETH_TYPE_IPV4, ETH_TYPE_IPV6, Field, IP_PROTO_ICMP, IP_PROTO_ICMPV6, IP_PROTO_SCTP, IP_PROTO_TCP, IP_PROTO_UDP,
+};
+use crate::key::{PacketKey, slot};
 use smallvec::SmallVec;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +43,28 @@ pub struct Ends {
     pub src_port: u16,
     /// Destination port; not looked at for ICMP and ICMPv6.
     pub dst_port: u16,
+}
+
+impl Ends {
+    /// Those of a packet with this key; the ports of ICMP and ICMPv6 are 0. `None` if it is not IP.
+    fn of(key: &PacketKey) -> Option<Self> {
+        let (src, dst) = match key.get(slot::ETH_TYPE) as u16 {
+            ETH_TYPE_IPV4 => {
+                let address = |slot| IpAddr::from(Ipv4Addr::from_bits(key.get(slot) as u32));
+                (address(slot::IP_SRC), address(slot::IP_DST))
+            }
+            ETH_TYPE_IPV6 => {
+                let address = |slot| IpAddr::from(Ipv6Addr::from_bits(key.get(slot)));
+                (address(slot::IPV6_SRC), address(slot::IPV6_DST))
+            }
+            _ => return None,
+        };
+        let port = |slot| match l4_of(key.get(slot::IP_PROTO) as u8, src.is_ipv6()) {
+            L4::Tcp | L4::Udp | L4::Sctp => key.get(slot) as u16,
+            L4::Icmp | L4::Icmpv6 | L4::None => 0,
+        };
+        Some(Self { src, dst, src_port: port(slot::TP_SRC), dst_port: port(slot::TP_DST) })
+    }
 }
 
 /// The bits of [`Readdress::changed`].
@@ -113,6 +138,12 @@ impl Readdress {
             l4,
             changed,
         })
+    }
+
+    /// What makes packets with the key `before` show the addresses and ports of `after`. Both are those of whole packets
+    /// of one protocol; an ICMP identifier is in no key and stays. `None` when that changes nothing.
+    pub fn between(before: &PacketKey, after: &PacketKey) -> Option<Self> {
+        Self::new(before.get(slot::IP_PROTO) as u8, &Ends::of(before)?, &Ends::of(after)?)
     }
 
     /// Rewrites a frame with these layers. False, and nothing changes, if it is of another family or transport protocol.

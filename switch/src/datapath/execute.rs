@@ -25,11 +25,11 @@ use super::upcall::resumed;
 use crate::conntrack::{Guard, Tracked};
 use crate::stats::WorkerCells;
 use sluice_flows::bridge::Model;
-use sluice_flows::datapath::{Change, DpAction, DpCt, PacketIn};
-use sluice_flows::field::Field;
+use sluice_flows::datapath::{DpAction, DpCt, PacketIn};
 use sluice_flows::key::{FRAME_WORDS, FlowKey, FlowMask, PacketKey};
+use sluice_flows::packet::readdress::Readdress;
 use sluice_flows::packet::segment::{Segmenter, wire_len};
-use sluice_flows::packet::{Frame, L3, L4, Layers, MAX_FRAME_LEN, encap, extract, rewrite};
+use sluice_flows::packet::{Frame, Layers, MAX_FRAME_LEN, encap, extract, rewrite};
 use sluice_flows::rule::{Millis, Rule};
 use sluice_flows::{DpPort, DropReason};
 use smallvec::SmallVec;
@@ -493,23 +493,8 @@ impl Egress {
 /// The addresses and ports of a frame that are not those of `before`, as a change.
 fn changes(before: &PacketKey, frame: &Frame) -> Option<DpAction> {
     let mut after = PacketKey::ZERO;
-    let layers = extract(frame.bytes(), 0, &mut after);
-    let [tp_src, tp_dst] = match layers.l4 {
-        L4::Tcp => [Field::TcpSrc, Field::TcpDst],
-        L4::Udp => [Field::UdpSrc, Field::UdpDst],
-        L4::Sctp => [Field::SctpSrc, Field::SctpDst],
-        L4::Icmp | L4::Icmpv6 | L4::None => return None,
-    };
-    let [src, dst] = match layers.l3 {
-        L3::Ipv4 => [Field::IpSrc, Field::IpDst],
-        _ => [Field::Ipv6Src, Field::Ipv6Dst],
-    };
-    let changes: SmallVec<[Change; 2]> = [src, dst, tp_src, tp_dst]
-        .into_iter()
-        .filter(|field| before.get(field.slot()) != after.get(field.slot()))
-        .map(|field| Change { field, value: after.get(field.slot()), mask: field.slot().max() })
-        .collect();
-    (!changes.is_empty()).then_some(DpAction::Set(changes))
+    extract(frame.bytes(), 0, &mut after);
+    Readdress::between(before, &after).map(|new| DpAction::Readdress(Box::new(new)))
 }
 
 /// Puts a header on or takes one off. A header that is not there is left alone, as Open vSwitch does; a packet that a

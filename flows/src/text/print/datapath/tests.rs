@@ -8,6 +8,7 @@ use crate::field::Field;
 use crate::key::slot;
 use crate::meter::{Meter, MeterSpec, MeterUnit};
 use crate::owner::Owner;
+use crate::packet::readdress::{Ends, Readdress};
 use crate::port::PortNo;
 use crate::rule::{Millis, TableId};
 use crate::verdict::DropReason;
@@ -54,6 +55,19 @@ fn headers_are_set_by_the_datapaths_names() {
     let changes = smallvec![change(Field::IpSrc, 0x0102_0304), Change { field: Field::NwTos, value: 8, mask: 0xfc }];
     check(&[DpAction::Set(changes)], 0x0800, "set(ipv4(src=1.2.3.4,tos=0x8/0xfc))");
     check(&[set(Field::IpTtl, 8)], 0x86dd, "set(ipv6(hlimit=8))");
+    let ends = |src: &str, dst_port| Ends {
+        src: src.parse().unwrap(),
+        dst: if src.contains(':') { IpAddr::from([0; 16]) } else { IpAddr::from([0; 4]) },
+        src_port: 5,
+        dst_port,
+    };
+    for (eth_type, old, new, text) in [
+        (0x0800, "10.0.0.1", "192.0.2.7", "set(ipv4(src=192.0.2.7)),set(udp(dst=53))"),
+        (0x86dd, "fd00::1", "2001:db8::7", "set(ipv6(src=2001:db8::7)),set(udp(dst=53))"),
+    ] {
+        let new = Readdress::new(17, &ends(old, 80), &ends(new, 53)).unwrap();
+        check(&[DpAction::Readdress(Box::new(new))], eth_type, text);
+    }
     check(&[set(Field::PktMark, 7), out(2), set(Field::PktMark, 0)], 0x0800, "set(skb_mark(0x7)),2,set(skb_mark(0))");
     check(&[set(Field::SkbPriority, 7)], 0x0800, "set(skb_priority(0x7))");
     let nd = [set(Field::NdReserved, 3), set(Field::NdOptionsType, 2), set(Field::NdTll, 2)];
