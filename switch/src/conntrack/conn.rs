@@ -10,14 +10,18 @@
 //! Everything else is done under the connection's own lock, by packets that no cache has an answer for.
 
 use super::alg::Helper;
+use super::packet::{Packet, Segment};
+pub(crate) use super::plain::{PlainState, Seen};
+use super::sctp::{SctpPacket, SctpState};
 use super::shards::TwoKeyed;
-use super::tcp::{Segment, TcpState};
+use super::tcp::{TcpEnd, TcpState};
 use super::timeouts::TimeoutClass;
 use super::tuple::{Direction, Tuple};
 use sluice_flows::Owner;
 use sluice_flows::action::NatDirection;
+use sluice_flows::field::{IP_PROTO_SCTP, IP_PROTO_TCP};
 use sluice_flows::rule::Millis;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// No timeout is shorter, in milliseconds.
@@ -28,40 +32,45 @@ const SHORTEST: u64 = 1000;
 pub(crate) enum Protocol {
     /// TCP.
     Tcp(TcpState),
+    /// SCTP.
+    Sctp(SctpState),
     /// UDP, ICMP and everything without states of its own.
     Plain(PlainState),
 }
 
-/// States of a connection of a protocol without states: what was seen decides how long it lives.
-#[derive(Debug, Default)]
-pub(crate) struct PlainState(AtomicU8);
-
-/// How much of a connection without states of its own was seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Seen {
-    /// One packet.
-    First = 0,
-    /// More, all in one direction.
-    Multiple = 1,
-    /// Both directions.
-    Both = 2,
-}
-
-impl PlainState {
-    /// What was seen.
-    #[inline]
-    pub(crate) fn get(&self) -> Seen {
-        match self.0.load(Ordering::Relaxed) {
-            0 => Seen::First,
-            1 => Seen::Multiple,
-            _ => Seen::Both,
+impl Protocol {
+    /// Of a connection that `packet` begins. With `liberal`, TCP sequence numbers are not looked at.
+    pub(crate) fn begin(packet: &Packet<'_>, liberal: bool) -> Self {
+        match (packet.tuple.proto, &packet.segment) {
+            (IP_PROTO_TCP, Some(Segment::Tcp(segment))) => {
+                Self::Tcp(TcpState::begin(segment, packet.tcp_options(), liberal))
+            }
+            (IP_PROTO_SCTP, _) => SctpPacket::read(packet.message)
+                .map_or_else(Self::default, |packet| Self::Sctp(SctpState::begin(&packet))),
+            _ => Self::default(),
         }
     }
+}
 
-    pub(crate) fn set(&self, seen: Seen) {
-        self.0.store(seen as u8, Ordering::Relaxed);
+impl Default for Protocol {
+    fn default() -> Self {
+        Self::Plain(PlainState::default())
     }
+}
+
+/// What a packet is to a connection that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Update {
+    /// It does not belong there.
+    Invalid,
+    /// It belongs to the beginning: the other side has not answered, or it is a SYN.
+    New,
+    /// It belongs to the connection.
+    Valid,
+    /// It belongs to the connection as well as one can tell, but does not keep it alive.
+    Tolerated,
+    /// It begins another connection in the place of this one, which is over.
+    Replaced,
 }
 
 /// Packets and bytes of one direction. Credited in the background where caches answer.
@@ -179,6 +188,7 @@ impl Conn {
     pub fn timeout_class(&self) -> TimeoutClass {
         match &self.protocol {
             Protocol::Tcp(tcp) => tcp.timeout_class(),
+            Protocol::Sctp(sctp) => sctp.timeout_class(),
             Protocol::Plain(plain) => match (plain.get(), self.original.is_icmp()) {
                 (Seen::Both, true) => TimeoutClass::IcmpReply,
                 (_, true) => TimeoutClass::IcmpFirst,
@@ -223,17 +233,52 @@ impl Conn {
         self.version() == version
             && now.0.saturating_sub(self.seen.load(Ordering::Relaxed)) < SHORTEST
             && match (&self.protocol, segment) {
-                (Protocol::Tcp(tcp), Some(segment)) => tcp.admits(direction, segment),
-                (Protocol::Tcp(_), None) => false,
-                (Protocol::Plain(_), _) => true,
+                (Protocol::Tcp(tcp), Some(Segment::Tcp(segment))) => tcp.admits(direction, segment),
+                (Protocol::Sctp(sctp), Some(Segment::Sctp(tag))) => sctp.admits(direction, *tag),
+                (Protocol::Plain(seen), _) => seen.admits(direction),
+                _ => false,
             }
+    }
+
+    /// Takes in any packet, and what it does to the connection's state. Counting it and [`Self::see`] are left. With
+    /// `liberal`, TCP sequence numbers are not looked at, from now on.
+    pub(crate) fn update(&self, direction: Direction, packet: &Packet<'_>, liberal: bool) -> Update {
+        let _lock = self.marks();
+        let answered = self.is_answered();
+        let update = match (&self.protocol, &packet.segment) {
+            (Protocol::Tcp(tcp), Some(Segment::Tcp(segment))) => tcp.update(direction, segment, packet.tcp_options()),
+            (Protocol::Sctp(sctp), _) => match SctpPacket::read(packet.message) {
+                Some(packet) => sctp.update(direction, &packet),
+                None => Update::Invalid,
+            },
+            (Protocol::Plain(seen), _) => seen.update(direction),
+            (Protocol::Tcp(_), _) => Update::Invalid,
+        };
+        if self.is_answered() != answered {
+            self.changed();
+        }
+        update
+    }
+
+    /// Whether the other side has answered. Of TCP: both ends are established, or were.
+    pub(crate) fn is_answered(&self) -> bool {
+        match &self.protocol {
+            Protocol::Tcp(tcp) => tcp.ends.iter().all(|end| end.state() >= TcpEnd::Established),
+            Protocol::Sctp(sctp) => sctp.is_replied(),
+            Protocol::Plain(seen) => seen.get() == Seen::Both,
+        }
+    }
+
+    /// What a packet that was admitted is to the connection.
+    pub(crate) fn settled(&self) -> Update {
+        if self.is_answered() { Update::Valid } else { Update::New }
     }
 
     /// Takes in a packet that was admitted.
     #[inline]
     pub(crate) fn pass(&self, direction: Direction, segment: Option<&Segment>, now: Millis) {
         self.see(now);
-        if let (Protocol::Tcp(tcp), Some(segment)) = (&self.protocol, segment) {
+        if let (Protocol::Tcp(tcp), Some(Segment::Tcp(segment))) = (&self.protocol, segment) {
             tcp.advance(direction, segment);
         }
     }

@@ -2,8 +2,8 @@
 
 use super::Seen;
 use super::conn::{Conn, Protocol};
-use super::tcp::{End, TcpEnd};
-use std::sync::atomic::Ordering;
+use super::sctp::Association;
+use super::tcp::TcpEnd;
 
 /// Names of the states of connections, as OVS's `dump-conntrack` has them: those of TCP and SCTP, and of a connection
 /// without states of its own how much was seen of it.
@@ -36,6 +36,8 @@ pub(super) const STATES: [&str; 21] = [
 pub enum ConnState {
     /// Of TCP: of the end that began, and of the other.
     Tcp([TcpEnd; 2]),
+    /// Of SCTP, and whether the other side has answered.
+    Sctp(Association, bool),
     /// Of everything without states of its own.
     Plain(Seen),
 }
@@ -64,6 +66,22 @@ impl TcpEnd {
     }
 }
 
+impl Association {
+    /// The state as OVS names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "CLOSED",
+            Self::CookieWait => "COOKIE_WAIT",
+            Self::CookieEchoed => "COOKIE_ECHOED",
+            Self::Established => "ESTABLISHED",
+            Self::ShutdownSent => "SHUTDOWN_SENT",
+            Self::ShutdownReceived => "SHUTDOWN_RECD",
+            Self::ShutdownAckSent => "SHUTDOWN_ACK_SENT",
+            Self::HeartbeatSent => "HEARTBEAT_SENT",
+        }
+    }
+}
+
 impl ConnState {
     /// One word for it. Of TCP that of the end that is further on, with `SYN_RECV` told as `ESTABLISHED` and
     /// `FIN_WAIT_2` as `TIME_WAIT`, as `dump-conntrack` does.
@@ -74,6 +92,7 @@ impl ConnState {
                 TcpEnd::FinWait2 => TcpEnd::TimeWait.name(),
                 end => end.name(),
             },
+            Self::Sctp(association, _) => association.name(),
             Self::Plain(Seen::First) => "FIRST",
             Self::Plain(Seen::Multiple) => "MULTIPLE",
             Self::Plain(Seen::Both) => "BIDIR",
@@ -84,6 +103,7 @@ impl ConnState {
     pub fn is_replied(self) -> bool {
         match self {
             Self::Tcp([_, reply]) => reply > TcpEnd::Closed,
+            Self::Sctp(_, replied) => replied,
             Self::Plain(seen) => seen == Seen::Both,
         }
     }
@@ -92,9 +112,9 @@ impl ConnState {
 impl Conn {
     /// Its state now.
     pub fn state(&self) -> ConnState {
-        let end = |end: &End| TcpEnd::from_number(end.state.load(Ordering::Relaxed));
         match &self.protocol {
-            Protocol::Tcp(tcp) => ConnState::Tcp([end(&tcp.ends[0]), end(&tcp.ends[1])]),
+            Protocol::Tcp(tcp) => ConnState::Tcp([tcp.ends[0].state(), tcp.ends[1].state()]),
+            Protocol::Sctp(sctp) => ConnState::Sctp(sctp.association(), sctp.is_replied()),
             Protocol::Plain(seen) => ConnState::Plain(seen.get()),
         }
     }

@@ -78,9 +78,10 @@ impl Tuple {
         self.v6
     }
 
-    /// Whether ports are an ICMP identifier, type and code.
+    /// Whether ports are an ICMP identifier, type and code. ICMP inside IPv6 and ICMPv6 inside IPv4 are protocols
+    /// without ports.
     pub const fn is_icmp(&self) -> bool {
-        matches!(self.proto, IP_PROTO_ICMP | IP_PROTO_ICMPV6)
+        self.proto == if self.v6 { IP_PROTO_ICMPV6 } else { IP_PROTO_ICMP }
     }
 
     /// Type of an ICMP or ICMPv6 message.

@@ -16,7 +16,7 @@ use super::upcall::{Answer, packet_out, upcall};
 use super::worker::{PacketOut, Worker};
 use crate::conntrack::{Guard, Segment};
 use sluice_flows::key::PacketKey;
-use sluice_flows::packet::{L4, Layers, extract, extract_into};
+use sluice_flows::packet::{Layers, extract, extract_into};
 use sluice_flows::rule::Millis;
 use sluice_flows::{DpPort, DropReason, Verdict};
 
@@ -181,8 +181,7 @@ impl Worker<'_> {
     fn admit(&self, index: usize, guards: u32, now: Millis) -> bool {
         let guards = self.megaflows.guards(guards);
         let layers = &self.burst.layers[index];
-        let segment =
-            (layers.l4 == L4::Tcp).then(|| Segment::read(self.egress.frames[index].bytes(), layers)).flatten();
+        let segment = Segment::read(self.egress.frames[index].bytes(), layers);
         let segment = segment.as_ref();
         if !guards.iter().all(|guard| guard.conn.admits(guard.direction, guard.version, segment, now)) {
             return false;

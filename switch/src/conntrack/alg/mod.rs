@@ -30,7 +30,7 @@ mod tftp;
 pub(crate) use expect::{Expectations, Expected};
 
 use super::conn::Conn;
-use super::tcp::Segment;
+use super::tcp::TcpSegment;
 use super::tuple::{Direction, Tuple};
 use expect::MOST_EACH;
 use ftp::{Announced, Line, Replacement};
@@ -83,7 +83,7 @@ impl Helper {
 
     /// Puts the acknowledgement number of a segment of `direction`, as it arrived, in terms of the sequence numbers that
     /// the tracker knows: those of who sent what it acknowledges.
-    pub(crate) fn acknowledges(&self, direction: Direction, segment: &mut Segment) {
+    pub(crate) fn acknowledges(&self, direction: Direction, segment: &mut TcpSegment) {
         segment.ack = self.state().skews[direction.opposite() as usize].to_sender(segment.ack);
     }
 

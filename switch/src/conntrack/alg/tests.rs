@@ -153,7 +153,7 @@ fn numbers_move_behind_what_was_rewritten_and_retransmissions_are_as_the_first_t
     let answer = control.send(Reply, 9010, third.seq + 6, b"").unwrap();
     assert_eq!(answer.ack, 5000 + 2 * sent + 6);
     let Some(helper) = &control.conn.helper else { panic!("no helper") };
-    let mut segment = Segment { seq: 9010, ack: third.seq, window: 0, flags: 0x10, len: 0 };
+    let mut segment = TcpSegment { seq: 9010, ack: third.seq, window: 0, flags: 0x10, len: 0 };
     helper.acknowledges(Reply, &mut segment);
     assert_eq!(segment.ack, 5000 + 2 * sent, "what the tracker compares with");
 }

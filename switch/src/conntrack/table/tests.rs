@@ -46,7 +46,7 @@ fn put(table: &Table, conn: Conn, now: Millis) -> Arc<Conn> {
 
 fn reply_seen(conn: &Conn) {
     let Protocol::Plain(state) = &conn.protocol else { panic!("UDP") };
-    state.set(Seen::Both);
+    state.update(Direction::Reply);
 }
 
 /// Every connection is found under both tuples, and everything that is counted is there.
@@ -87,8 +87,9 @@ fn a_connection_is_found_in_both_directions_until_it_is_removed() {
 #[test]
 fn both_directions_of_a_ping_are_one_entry() {
     let table = table();
-    for (proto, request, reply) in [(1, 8, 0), (58, 128, 129)] {
-        let ping = Tuple::new(0, proto, address(1), address(2)).with_ports(77, request << 8);
+    let v6 = |n: u16| std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n).into();
+    for (proto, src, dst, request, reply) in [(1, address(1), address(2), 8, 0), (58, v6(1), v6(2), 128, 129)] {
+        let ping = Tuple::new(0, proto, src, dst).with_ports(77, request << 8);
         let pong = ping.reversed().unwrap();
         assert_eq!((pong.icmp_type(), table.shards.hash(&ping)), (reply as u8, table.shards.hash(&pong)));
     }
