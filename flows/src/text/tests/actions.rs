@@ -195,6 +195,74 @@ fn a_controller_of_only_a_length_is_the_plain_one() {
 }
 
 #[test]
+fn ranges_of_nat_are_read_as_in_ovs() {
+    let same = [
+        "nat",
+        "nat(src)",
+        "nat(dst)",
+        "nat(src=10.0.0.1)",
+        "nat(src=10.0.0.1-10.0.0.9:1-2,random)",
+        "nat(dst=10.0.0.1:80,hash)",
+        "nat(src=10.0.0.1:65535)",
+        "nat(src=10.0.0.1,persistent,random)",
+        "nat(src=10.0.0.1-10.0.0.9:5-6,persistent,hash)",
+        "nat(src=fd00::1-fd00::9)",
+        "nat(src=[fd00::1]-[fd00::9]:80-90,persistent)",
+        "nat(src=[fd00::1]:80)",
+        "nat(src=fd00::1:80)",
+        "nat(src=[::ffff:10.0.0.1]:80)",
+        "nat(dst=255.255.255.255)",
+    ];
+    for nat in same {
+        let text = format!("ct(commit,{nat})");
+        actions_print(&[(&text, &text)]);
+    }
+    let others = [
+        ("nat()", "nat"),
+        ("nat(src=10.0.0.9-10.0.0.9)", "nat(src=10.0.0.9)"),
+        ("nat(random,persistent,src=10.0.0.1)", "nat(src=10.0.0.1,persistent,random)"),
+        ("nat(src=10.0.0.1,hash,hash)", "nat(src=10.0.0.1,hash)"),
+        ("nat(src=[fd00::1])", "nat(src=fd00::1)"),
+        ("nat(src=[fd00::1]-[fd00::9])", "nat(src=fd00::1-fd00::9)"),
+        ("nat(src=[fd00::1]-fd00::9)", "nat(src=fd00::1-fd00::9)"),
+        ("nat(src=fd00::1-[fd00::9]:80)", "nat(src=[fd00::1]-[fd00::9]:80)"),
+    ];
+    for (nat, shown) in others {
+        actions_print(&[(&format!("ct(commit,{nat})"), &format!("ct(commit,{shown})"))]);
+    }
+    let refused = [
+        "nat(src=10.0.0.1:80-70)",
+        "nat(src=10.0.0.9-10.0.0.1)",
+        "nat(src=fd00::9-fd00::1)",
+        "nat(src,hash,random)",
+        "nat(hash)",
+        "nat(persistent)",
+        "nat(src=10.0.0.1:1-65536)",
+        "nat(src,dst)",
+        "nat(src=10.0.0.1,dst=10.0.0.2)",
+        "nat(src=10.0.0.1:)",
+        "nat(src=10.0.0.1-)",
+        "nat(src=10.0.0.1-:80)",
+        "nat(src=10.0.0.1:80-)",
+        "nat(src=10.0.0.1-fd00::1)",
+        "nat(src=10.0.0.1/24)",
+        "nat(src=10.0.0.1,foo)",
+        "nat(src=[fd00::1-fd00::9]:80)",
+        "nat(src=[fd00::1)",
+        // OVS reads these as something else than they say, or sends what its switch refuses.
+        "nat(src=10.0.0)",
+        "nat(src=:80)",
+        "nat(src=10.0.0.1:0-10)",
+        "nat(src=10.0.0.1:65536)",
+        "nat(src=10.0.0.1-10.0.0.300)",
+        "nat(src=0.0.0.0-10.0.0.1)",
+    ];
+    for nat in refused {
+        assert!(parse_actions(&format!("ct(commit,{nat})"), Names::NONE).is_err(), "{nat}");
+    }
+}
+
+#[test]
 fn a_zone_is_a_number_or_a_field() {
     let read = |text| match parse_actions(text, Names::NONE).unwrap().first() {
         Some(Action::Ct(ct)) => (**ct).clone(),

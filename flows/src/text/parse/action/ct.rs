@@ -198,11 +198,11 @@ fn port(word: Word<'_>) -> Result<u16, Fault> {
 
 /// The address that `word` begins with, and what is left.
 fn address(word: Word<'_>) -> Result<(IpAddr, Word<'_>), Fault> {
-    let bad = |_| word.fault(ErrorKind::BadValue { what: "nat", want: WANT });
+    let bad = || word.fault(ErrorKind::BadValue { what: "nat", want: WANT });
     if let Some(inner) = word.text.strip_prefix('[') {
-        let len = inner.find(']').unwrap_or(inner.len());
-        let address = inner[..len].parse::<Ipv6Addr>().map_err(bad)?;
-        return Ok((address.into(), word.part((len + 2).min(word.text.len()), word.text.len())));
+        let (address, rest) = inner.split_once(']').ok_or_else(bad)?;
+        let address = address.parse::<Ipv6Addr>().map_err(|_| bad())?;
+        return Ok((address.into(), word.part(word.text.len() - rest.len(), word.text.len())));
     }
     let v6_len = word.text.find(|c: char| !c.is_ascii_hexdigit() && c != ':' && c != '.').unwrap_or(word.text.len());
     let v4_len = word.text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(word.text.len());
@@ -212,6 +212,6 @@ fn address(word: Word<'_>) -> Result<(IpAddr, Word<'_>), Fault> {
         let address = value::ipv4(text, "nat", WANT)?;
         return Ok((IpAddr::V4(address.into()), word.part(v4_len, word.text.len())));
     }
-    let address = word.text[..v6_len].parse::<Ipv6Addr>().map_err(bad)?;
+    let address = word.text[..v6_len].parse::<Ipv6Addr>().map_err(|_| bad())?;
     Ok((address.into(), word.part(v6_len, word.text.len())))
 }
