@@ -11,6 +11,7 @@ use sluice_flows::field::Field;
 use sluice_flows::flow_mod::FlowMod;
 use sluice_flows::packet::compose::compose;
 use sluice_flows::rule::{FlowSpec, TableId};
+use sluice_flows::text::{Names, Parsed, parse_flow_mod};
 use sluice_flows::{Match, Owner, PortNo};
 use sluice_switch::port::NullPort;
 use sluice_switch::{Config, Datapath, FailMode, PortDevice, PortRequest};
@@ -25,8 +26,11 @@ const WARMUP: Duration = Duration::from_millis(300);
 fn main() -> Result<(), Box<dyn Error>> {
     // `cargo bench` passes flags of criterion's; words that are not flags select cases.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    println!("{:<10} {:>8} {:>8} {:>8} {:>7} {:>7} {:>7}", "rules", "flows", "Mpps", "ns/pkt", "exact", "mega", "miss");
-    for (name, rules) in [("l2", port_to_port()), ("normal", normal()), ("acl", policies())] {
+    println!(
+        "{:<10} {:>8} {:>8} {:>8} {:>7} {:>7} {:>7} {:>7}",
+        "rules", "flows", "Mpps", "ns/pkt", "exact", "mega", "miss", "conn"
+    );
+    for (name, rules) in [("l2", port_to_port()), ("normal", normal()), ("acl", policies()), ("ct", tracked())] {
         for flows in [1, 100, 10_000] {
             if wanted.is_empty() || wanted.iter().any(|w| w == name) {
                 run(name, &rules, flows)?;
@@ -46,6 +50,18 @@ fn port_to_port() -> Vec<FlowSpec> {
 /// A learning switch.
 fn normal() -> Vec<FlowSpec> {
     vec![FlowSpec::new(Match::any(), [Action::Output(PortNo::NORMAL)], Owner::user())]
+}
+
+/// Connections are committed, and then matched.
+fn tracked() -> Vec<FlowSpec> {
+    let flows = "priority=100,ip,ct_state=-trk,actions=ct(table=1)\n\
+         table=1,priority=100,ip,ct_state=+trk+new,actions=ct(commit),output:2\n\
+         table=1,priority=100,ip,ct_state=+trk+est,actions=output:2";
+    let flow = |line| match parse_flow_mod(line, &Names::new()) {
+        Ok(Parsed { value: FlowMod::Add { spec, .. }, .. }) => Some(spec),
+        _ => None,
+    };
+    flows.lines().filter_map(flow).collect()
 }
 
 /// Three tables: 1000 policy rules in the middle, a rewrite and an output behind them.
@@ -84,12 +100,13 @@ fn run(name: &str, rules: &[FlowSpec], flows: usize) -> Result<(), Box<dyn Error
         100.0 * (of(&after.cache) - of(&before.cache)) as f64 / total
     };
     println!(
-        "{name:<10} {flows:>8} {:>8.2} {:>8.1} {:>6.1}% {:>6.1}% {:>6.1}%",
+        "{name:<10} {flows:>8} {:>8.2} {:>8.1} {:>6.1}% {:>6.1}% {:>6.1}% {:>6.1}%",
         best / 1e6,
         1e9 / best,
         share(|c| c.exact_hits),
         share(|c| c.megaflow_hits),
-        share(|c| c.misses + c.stale)
+        share(|c| c.misses + c.stale),
+        share(|c| c.connection_hits)
     );
     datapath.shutdown();
     Ok(())

@@ -1,6 +1,7 @@
 //! A rule: one flow of a table, with its owner and its counters.
 
 use crate::action::Action;
+use crate::key::{CT_INV, slot};
 use crate::matching::Match;
 use crate::owner::Owner;
 use crate::verdict::DropReason;
@@ -168,8 +169,11 @@ impl Rule {
         Self { spec, created: now, modified: now, stats: Arc::default() }
     }
 
-    /// The reason counted when the rule's actions drop a packet.
+    /// The reason counted when the rule's actions drop a packet: what it says itself, else that the packet is invalid for a
+    /// rule that is only for those.
     pub fn drop_reason(&self) -> DropReason {
-        self.spec.drop_reason.unwrap_or(DropReason::RuleDrop)
+        let (state, mask) = self.spec.matches.get(slot::CT_STATE);
+        let only_invalid = state & mask & u128::from(CT_INV) != 0;
+        self.spec.drop_reason.unwrap_or(if only_invalid { DropReason::CtInvalid } else { DropReason::RuleDrop })
     }
 }

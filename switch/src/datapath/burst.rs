@@ -142,6 +142,11 @@ impl Worker<'_> {
                 let found = self.exact.get(self.megaflows.hash(key)).unwrap_or(NO_ENTRY);
                 runs = if found == last { runs + 1 } else { (runs - RUNS / 4).max(-RUNS) };
                 last = found;
+                if self.megaflows.takes_passes(found) {
+                    // Many connections agree with it that have, or are to have, an entry of their own.
+                    (*entry, last) = (found, NO_ENTRY);
+                    continue;
+                }
             }
             *entry = last;
         }

@@ -241,6 +241,12 @@ impl<K: Key> MegaflowCache<K> {
             && (!subtable.lens.is_wide() || subtable.lens.shows_rest(key, &self.rest[index as usize].words))
     }
 
+    /// Whether what agrees with the entry `index`, which need not be in use, has to go through other passes.
+    #[inline]
+    pub(crate) fn takes_passes(&self, index: u32) -> bool {
+        self.hot.get(index as usize).is_some_and(|hot| matches!(hot.plan, Plan::Passes(_)))
+    }
+
     /// Number of an entry that `key` agrees with; one that has guards, if there is one and the packet would have to take
     /// other passes without.
     pub(crate) fn find(&mut self, key: &K) -> Option<u32> {
