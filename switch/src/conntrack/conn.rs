@@ -89,9 +89,15 @@ pub(crate) struct Marks {
     pub(crate) owner: Option<Owner>,
 }
 
-/// A connection.
+/// A connection. What a hit looks at comes first, together.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Conn {
+    version: AtomicU32,
+    ended: AtomicBool,
+    /// When the last valid packet was seen.
+    seen: AtomicU64,
+    pub(crate) protocol: Protocol,
     /// What packets of the original direction show on arrival.
     pub original: Tuple,
     /// What packets of the reply direction show on arrival: the original reversed, but for translated ends.
@@ -102,13 +108,8 @@ pub struct Conn {
     pub parent: Option<Arc<Conn>>,
     /// Which side of packets of the original direction is translated.
     pub nat: Option<NatDirection>,
-    pub(crate) protocol: Protocol,
     /// Who follows what it says, if it was committed with `alg`.
     pub(crate) helper: Option<Box<Helper>>,
-    version: AtomicU32,
-    ended: AtomicBool,
-    /// When the last valid packet was seen.
-    seen: AtomicU64,
     counts: [Counts; 2],
     marks: Mutex<Marks>,
 }

@@ -1,14 +1,15 @@
 //! One burst, from the bytes to the verdicts.
 //!
-//! Three passes, so that the memory accesses of one frame overlap with those of the next: the keys of all frames; the
-//! exact cache's answers for all; then, frame by frame and in order, the proof of the answer, the counters, and the
-//! actions. Only the third pass can miss, and then translates on the spot, so the frames behind it find the new entry.
+//! In steps, so that the memory accesses of one frame overlap with those of the next: the keys of all frames; the exact
+//! cache's answers for all; the proof of the answers, and a look at the connections that they depend on; then, frame by
+//! frame and in order, the counters and the actions. Only the last step can miss, and then translates on the spot, so
+//! the frames behind it find the new entry.
 //!
 //! Frames of one flow come in runs. While they do, a frame is first compared with the entry of the frame before it,
 //! which costs less than a hash and a look into the exact cache.
 
 use super::BURST;
-use super::cache::megaflow::{Draft, Flow, Guards, Hot, Plan, UNGUARDED};
+use super::cache::megaflow::{Draft, Guards, Parts, Plan, UNGUARDED};
 use super::execute::Surroundings;
 use super::lanes::Fate;
 use super::ledger::Ledger;
@@ -89,6 +90,7 @@ impl Worker<'_> {
         let bytes = self.read(port, count);
         if self.shared.settings.caches {
             self.look_up(count);
+            self.prove(count);
         }
         let mut answers = Answers::default();
         for index in 0..count {
@@ -153,12 +155,28 @@ impl Worker<'_> {
         (burst.runs, burst.last, burst.proved) = (runs, last, proved);
     }
 
+    /// Compares all frames with their entries, and touches the connections of those that agree.
+    #[inline]
+    fn prove(&mut self, count: usize) {
+        let burst = &mut *self.burst;
+        for (i, (key, entry)) in burst.keys.iter().zip(&burst.entries).take(count).enumerate() {
+            if burst.proved & 1 << i == 0 && self.megaflows.agrees(*entry, key) {
+                burst.proved |= 1 << i;
+            }
+        }
+        for (i, &entry) in burst.entries.iter().enumerate().take(count) {
+            if burst.proved & 1 << i != 0 {
+                self.megaflows.touch(entry);
+            }
+        }
+    }
+
     /// Answers a frame from the caches, filling them where they have no answer.
     #[inline]
     fn cached(&mut self, index: usize, len: u64, now: Millis, answers: &mut Answers) {
         let burst = &*self.burst;
         let mut entry = burst.entries[index];
-        let proved = burst.proved & 1 << index != 0 || self.megaflows.agrees(entry, &burst.keys[index]);
+        let proved = burst.proved & 1 << index != 0;
         if proved && self.megaflows.hot(entry).epoch == self.epoch {
             answers.exact += 1;
         } else {
@@ -184,23 +202,22 @@ impl Worker<'_> {
     /// them.
     #[inline]
     fn admit(&self, index: usize, guards: u32, now: Millis) -> bool {
-        let guards = self.megaflows.guards(guards);
         let layers = &self.burst.layers[index];
         let segment = Segment::read(self.egress.frames[index].bytes(), layers);
         let segment = segment.as_ref();
-        if !guards.iter().all(|guard| guard.conn.admits(guard.direction, guard.version, segment, now)) {
-            return false;
-        }
-        guards.iter().for_each(|guard| guard.conn.pass(guard.direction, segment, now));
-        true
+        let admits = |guard: &Guard| guard.conn.admits(guard.direction, guard.version, segment, now);
+        let pass = |guard: &Guard| {
+            guard.conn.pass(guard.direction, segment, now);
+            true
+        };
+        self.megaflows.all_hold(guards, admits) && self.megaflows.all_hold(guards, pass)
     }
 
     /// The entry for a frame of which `guarded` does not hold. If that will never hold again, it goes.
     #[cold]
     fn unguarded(&mut self, index: usize, guarded: u32, now: Millis) -> u32 {
         let key = self.burst.keys[index];
-        let (.., guards) = self.megaflows.parts(guarded);
-        if !guards.iter().all(Guard::is_current) {
+        if !self.megaflows.parts(guarded).guards.all(Guard::is_current) {
             self.discard(guarded);
         }
         let found = self.megaflows.find_unguarded(&key);
@@ -234,8 +251,7 @@ impl Worker<'_> {
     fn take_passes(&mut self, index: usize, entry: u32, list: u32, now: Millis) {
         let key = self.burst.keys[index];
         if let Some(mask) = self.megaflows.mask(entry).copied() {
-            let (_, flow, _) = self.megaflows.parts(entry);
-            self.egress.recording.begin(&mask, flow);
+            self.egress.recording.begin(&mask, self.megaflows.parts(entry).flow);
         }
         let list = self.megaflows.list(list);
         self.egress.fates[index] = first_fate(list.verdict);
@@ -258,8 +274,7 @@ impl Worker<'_> {
             generation: self.model.generation,
         };
         self.burst.proved = 0;
-        let settle = |hot: &mut Hot, flow: &mut Flow, guards: &[Guard]| ledger.settle(hot, flow, guards);
-        let (entry, evicted) = self.megaflows.install(draft, epoch, now, settle);
+        let (entry, evicted) = self.megaflows.install(draft, epoch, now, |entry| ledger.settle(entry));
         self.cells.evictions.add(u64::from(evicted));
         self.exact.insert(self.megaflows.hash(key), entry);
         entry
@@ -301,7 +316,7 @@ impl Worker<'_> {
 
     /// Whether the entry is up to date; if so, it need not be asked again in this epoch.
     fn is_fresh(&mut self, entry: u32) -> bool {
-        let (hot, flow, _) = self.megaflows.parts(entry);
+        let Parts { hot, flow, .. } = self.megaflows.parts(entry);
         if hot.epoch != self.epoch {
             if !flow.is_fresh(self.model.generation, &self.shared.macs) {
                 return false;
@@ -314,14 +329,13 @@ impl Worker<'_> {
     /// Credits and removes an entry.
     fn discard(&mut self, entry: u32) {
         self.burst.proved = 0;
-        let (hot, flow, guards) = self.megaflows.parts(entry);
         let ledger = Ledger {
             shared: self.shared,
             lanes: &self.egress.lanes,
             worker: self.index,
             generation: self.model.generation,
         };
-        ledger.settle(hot, flow, guards);
+        ledger.settle(self.megaflows.parts(entry));
         self.megaflows.remove(entry);
     }
 
@@ -335,15 +349,15 @@ impl Worker<'_> {
         let (mut flow, steps) = answer.numbered(&mut self.egress.passes);
         if let Some(old) = old {
             let same = self.megaflows.mask(old) == Some(&mask);
-            let (hot, before, guards) = self.megaflows.parts(old);
             let ledger = Ledger {
                 shared: self.shared,
                 lanes: &self.egress.lanes,
                 worker: self.index,
                 generation: self.model.generation,
             };
-            ledger.settle(hot, before, guards);
+            ledger.settle(self.megaflows.parts(old));
             if same {
+                let before = self.megaflows.parts(old).flow;
                 (flow.packets, flow.bytes) = (before.packets, before.bytes);
             } else {
                 self.megaflows.remove(old);

@@ -14,7 +14,7 @@
 //! headers, or of which only a part is to be sent, is cut into segments here.
 
 use super::BURST;
-use super::cache::megaflow::{Flow, Hot};
+use super::cache::megaflow::Parts;
 use super::lanes::{Fate, Lanes};
 use super::ledger::Ledger;
 use super::passes::{Cached, Continuation, Passes};
@@ -22,7 +22,7 @@ use super::punt::Budget;
 use super::recording::Recording;
 use super::shared::Shared;
 use super::upcall::resumed;
-use crate::conntrack::{Guard, Tracked};
+use crate::conntrack::Tracked;
 use crate::stats::WorkerCells;
 use sluice_flows::bridge::Model;
 use sluice_flows::datapath::{DpAction, DpCt, PacketIn};
@@ -32,7 +32,6 @@ use sluice_flows::packet::segment::{Segmenter, wire_len};
 use sluice_flows::packet::{Frame, Layers, MAX_FRAME_LEN, encap, extract, rewrite};
 use sluice_flows::rule::{Millis, Rule};
 use sluice_flows::{DpPort, DropReason};
-use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// Lists within lists that are followed; flow text allows no more either.
@@ -329,7 +328,7 @@ impl Egress {
                 to.cells.pass_misses.add(1);
                 let mask = answer.mask;
                 let answer = answer.numbered(&mut self.passes);
-                let settle = |hot: &mut Hot, flow: &mut Flow, _: &[Guard]| ledger.settle_pass(hot, flow);
+                let settle = |entry: Parts<'_>| ledger.settle_pass(entry.hot, entry.flow);
                 self.passes.install(place, (key, &mask), answer, (to.epoch, to.now), settle)
             }
         };
@@ -337,8 +336,7 @@ impl Egress {
         if self.recording.is_on()
             && let Some(mask) = self.passes.cache.mask(index).map(FlowMask::packet)
         {
-            let (_, flow, _) = self.passes.cache.parts(index);
-            self.recording.begin_pass(&mask, flow);
+            self.recording.begin_pass(&mask, self.passes.cache.parts(index).flow);
         }
         Some(cached)
     }
@@ -358,7 +356,7 @@ impl Egress {
         if self.recording.is_on() {
             match &answer {
                 Ok(_) if ask.nat.is_none() => {}
-                Ok(_) => translation = changes(&key, frame),
+                Ok(_) => translation = readdress(&key, frame),
                 Err(_) => self.recording.stop(),
             }
         }
@@ -490,8 +488,8 @@ impl Egress {
     }
 }
 
-/// The addresses and ports of a frame that are not those of `before`, as a change.
-fn changes(before: &PacketKey, frame: &Frame) -> Option<DpAction> {
+/// What gives a packet that was `before` the addresses and ports that the frame has now.
+fn readdress(before: &PacketKey, frame: &Frame) -> Option<DpAction> {
     let mut after = PacketKey::ZERO;
     extract(frame.bytes(), 0, &mut after);
     Readdress::between(before, &after).map(|new| DpAction::Readdress(Box::new(new)))

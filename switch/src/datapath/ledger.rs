@@ -5,10 +5,9 @@
 //! Not for an entry that is out of date: what its packets learned may have been deleted meanwhile, and the next packet
 //! is translated anyway.
 
-use super::cache::megaflow::{Flow, Hot};
+use super::cache::megaflow::{Flow, Hot, Parts};
 use super::lanes::Lanes;
 use super::shared::Shared;
-use crate::conntrack::Guard;
 use sluice_flows::key::{PacketKey, slot};
 use sluice_flows::rule::Millis;
 use sluice_flows::{DpPort, Verdict};
@@ -24,14 +23,15 @@ pub(super) struct Ledger<'a> {
 
 impl Ledger<'_> {
     /// Credits what the entry counted since the last time.
-    pub(super) fn settle(&self, hot: &mut Hot, flow: &mut Flow, guards: &[Guard]) {
+    pub(super) fn settle(&self, Parts { hot, flow, guards }: Parts<'_>) {
         let (packets, bytes) = (hot.packets, hot.bytes);
         if packets == 0 {
             return;
         }
-        for guard in guards {
+        guards.all(|guard| {
             guard.conn.count(guard.direction, packets, bytes);
-        }
+            true
+        });
         self.settle_pass(hot, flow);
         self.credit_drop(flow, packets, hot.used);
     }

@@ -6,8 +6,7 @@
 //! places to go on at which all of that is equal are one.
 
 use super::cache::lists::Steps;
-use super::cache::megaflow::{Draft, Flow, Guards, Hot, MegaflowCache, Plan};
-use crate::conntrack::Guard;
+use super::cache::megaflow::{Draft, Flow, Guards, MegaflowCache, Parts, Plan};
 use crate::mac_table::MacTable;
 use hashbrown::HashTable;
 use sluice_flows::DropReason;
@@ -103,7 +102,7 @@ impl Passes {
         (generation, epoch, macs): (u64, u64, &MacTable),
     ) -> Option<u32> {
         let index = self.cache.find(&place.numbered(key))?;
-        let (hot, flow, _) = self.cache.parts(index);
+        let Parts { hot, flow, .. } = self.cache.parts(index);
         if hot.epoch != epoch {
             if !flow.is_fresh(generation, macs) {
                 return None;
@@ -120,7 +119,7 @@ impl Passes {
         (key, mask): (&FlowKey, &FlowMask),
         (flow, steps): (Flow, Steps),
         (epoch, now): (u64, Millis),
-        settle: impl FnMut(&mut Hot, &mut Flow, &[Guard]),
+        settle: impl FnMut(Parts<'_>),
     ) -> u32 {
         let mut mask = mask.without_pipeline();
         mask.add(slot::RECIRC_ID);
@@ -142,8 +141,7 @@ impl Passes {
                 (Arc::clone(&list.actions), Arc::clone(&list.resumes))
             }
         };
-        let (_, flow, _) = self.cache.parts(index);
-        Cached::new(flow, actions, resumes)
+        Cached::new(self.cache.parts(index).flow, actions, resumes)
     }
 
     /// Sorts the cache, and forgets the places that nothing leads to.

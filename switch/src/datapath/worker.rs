@@ -9,7 +9,7 @@
 
 use super::burst::Burst;
 use super::cache::exact::ExactCache;
-use super::cache::megaflow::{Flow, Hot, MegaflowCache};
+use super::cache::megaflow::{Flow, Hot, MegaflowCache, Parts};
 use super::execute::Egress;
 use super::ledger::Ledger;
 use super::passes::Passes;
@@ -464,11 +464,12 @@ impl<'a> Worker<'a> {
             worker: self.index,
             generation: self.model.generation,
         };
-        let mut removed = self.megaflows.sweep(count, |hot, flow, guards| {
-            ledger.settle(hot, flow, guards);
-            now.since(hot.used) < idle && guards.iter().all(|guard| guard.conn.is_alive())
+        let mut removed = self.megaflows.sweep(count, |entry| {
+            let keep = now.since(entry.hot.used) < idle && entry.guards.all(|guard| guard.conn.is_alive());
+            ledger.settle(entry);
+            keep
         });
-        removed += self.egress.passes.cache.sweep(count, |hot, flow, _| {
+        removed += self.egress.passes.cache.sweep(count, |Parts { hot, flow, .. }| {
             ledger.settle_pass(hot, flow);
             now.since(hot.used) < idle
         });

@@ -78,8 +78,41 @@ const FREE: u32 = u32::MAX;
 /// Stands for no guards.
 pub(crate) const UNGUARDED: u32 = u32::MAX;
 
-/// What must hold of connections for an entry to be used.
+/// What must hold of connections for an entry to be used. Nearly always it is one; room for more lies elsewhere, so
+/// that those of many entries fit the CPU's caches.
+#[derive(Debug)]
+struct Kept {
+    first: Guard,
+    others: Option<Box<[Guard]>>,
+}
+
+/// What must hold of connections for an entry to be made.
 pub(crate) type Guards = SmallVec<[Guard; 2]>;
+
+impl Kept {
+    #[inline]
+    fn all(&self, mut holds: impl FnMut(&Guard) -> bool) -> bool {
+        holds(&self.first) && self.others.as_ref().is_none_or(|others| others.iter().all(holds))
+    }
+}
+
+/// The guards of an entry, if it has any.
+#[derive(Clone, Copy)]
+pub(crate) struct Guarded<'a>(Option<&'a Kept>);
+
+impl Guarded<'_> {
+    /// Whether all of them agree to `holds`.
+    pub(crate) fn all(self, holds: impl FnMut(&Guard) -> bool) -> bool {
+        self.0.is_none_or(|kept| kept.all(holds))
+    }
+}
+
+/// An entry, part by part.
+pub(crate) struct Parts<'a> {
+    pub(crate) hot: &'a mut Hot,
+    pub(crate) flow: &'a mut Flow,
+    pub(crate) guards: Guarded<'a>,
+}
 
 /// An entry to install.
 pub(crate) struct Draft<'a, K: Key> {
@@ -176,7 +209,7 @@ struct Subtable<M> {
 pub(crate) struct MegaflowCache<K: Key = PacketKey> {
     hot: Vec<Hot>,
     rest: Vec<Rest>,
-    guards: Slots<Guards>,
+    guards: Slots<Kept>,
     lists: Lists,
     free: Vec<u32>,
     subtables: Vec<Subtable<K::Mask>>,
@@ -285,10 +318,19 @@ impl<K: Key> MegaflowCache<K> {
         subtable.table.find(hash, |&i| self.agrees(i, key)).copied()
     }
 
-    /// What must hold for the entry with this [`Hot::guards`].
+    /// Looks at the connections of the entry `index`, which is in use, so that the CPU has them when they are needed.
     #[inline]
-    pub(crate) fn guards(&self, number: u32) -> &[Guard] {
-        self.guards.get(number).map_or(&[], |guards| guards)
+    pub(crate) fn touch(&self, index: u32) {
+        let guards = self.hot[index as usize].guards;
+        if guards != UNGUARDED {
+            self.all_hold(guards, Guard::is_current);
+        }
+    }
+
+    /// Whether all that must hold for the entry with this [`Hot::guards`] agrees to `holds`.
+    #[inline]
+    pub(crate) fn all_hold(&self, number: u32, holds: impl Fn(&Guard) -> bool) -> bool {
+        self.guards.get(number).is_none_or(|kept| kept.all(holds))
     }
 
     /// The entry `index`, which is in use.
@@ -298,10 +340,10 @@ impl<K: Key> MegaflowCache<K> {
     }
 
     /// All parts of the entry `index`, which is in use.
-    pub(crate) fn parts(&mut self, index: u32) -> (&mut Hot, &mut Flow, &[Guard]) {
+    pub(crate) fn parts(&mut self, index: u32) -> Parts<'_> {
         let hot = &mut self.hot[index as usize];
-        let guards = self.guards.get(hot.guards).map_or(&[][..], |guards| guards);
-        (hot, &mut self.rest[index as usize].flow, guards)
+        let guards = self.guards.get(hot.guards);
+        Parts { flow: &mut self.rest[index as usize].flow, guards: Guarded(guards), hot }
     }
 
     /// The action list `number`, which some entry has.
@@ -337,7 +379,7 @@ impl<K: Key> MegaflowCache<K> {
         draft: Draft<'_, K>,
         epoch: u64,
         now: Millis,
-        mut settle: impl FnMut(&mut Hot, &mut Flow, &[Guard]),
+        mut settle: impl FnMut(Parts<'_>),
     ) -> (u32, bool) {
         let Draft { mask, key, flow, steps, guards } = draft;
         let number = self.subtable(mask, !guards.is_empty());
@@ -346,13 +388,12 @@ impl<K: Key> MegaflowCache<K> {
         let view = subtable.lens.view(key);
         let old = self.find_in(subtable, key);
         let plan = self.plan(steps, flow.verdict);
-        let guards = if guards.is_empty() { UNGUARDED } else { self.guards.insert(guards) };
+        let guards = self.keep(guards);
         let fresh = Hot { packets: 0, bytes: 0, used: now, epoch, plan, guards, subtable: number, words: view.first };
         let rest = Rest { hash, words: view.rest, flow };
         if let Some(index) = old {
-            let (hot, flow, guards) = self.parts(index);
-            settle(hot, flow, guards);
-            let (plan, guards) = (hot.plan, hot.guards);
+            let Hot { plan, guards, .. } = self.hot[index as usize];
+            settle(self.parts(index));
             self.release(plan, guards);
             self.hot[index as usize] = fresh;
             self.rest[index as usize] = rest;
@@ -374,6 +415,14 @@ impl<K: Key> MegaflowCache<K> {
         let rest = &self.rest;
         self.subtables[number as usize].table.insert_unique(hash, index, |&i| rest[i as usize].hash);
         (index, evicted)
+    }
+
+    /// Number of the guards; [`UNGUARDED`] for none.
+    fn keep(&mut self, guards: Guards) -> u32 {
+        let mut all = guards.into_iter();
+        let Some(first) = all.next() else { return UNGUARDED };
+        let others = (all.len() > 0).then(|| all.collect());
+        self.guards.insert(Kept { first, others })
     }
 
     /// The plan that does what the list says.
@@ -420,19 +469,14 @@ impl<K: Key> MegaflowCache<K> {
 
     /// Shows `visit` the next `count` entry numbers in use, or fewer when it has been round once; those for which it
     /// returns false are removed. Returns how many were removed.
-    pub(crate) fn sweep(
-        &mut self,
-        count: usize,
-        mut visit: impl FnMut(&mut Hot, &mut Flow, &[Guard]) -> bool,
-    ) -> usize {
+    pub(crate) fn sweep(&mut self, count: usize, mut visit: impl FnMut(Parts<'_>) -> bool) -> usize {
         let mut removed = 0;
         for _ in 0..count.min(self.hot.len()) {
             self.hand = if self.hand + 1 < self.hot.len() { self.hand + 1 } else { 0 };
             if !self.in_use(self.hand) {
                 continue;
             }
-            let (hot, flow, guards) = self.parts(self.hand as u32);
-            if !visit(hot, flow, guards) {
+            if !visit(self.parts(self.hand as u32)) {
                 self.remove(self.hand as u32);
                 removed += 1;
             }
@@ -509,7 +553,7 @@ impl<K: Key> MegaflowCache<K> {
     }
 
     /// Removes the least recently used of the next few entries.
-    fn evict(&mut self, settle: &mut impl FnMut(&mut Hot, &mut Flow, &[Guard])) -> bool {
+    fn evict(&mut self, settle: &mut impl FnMut(Parts<'_>)) -> bool {
         let mut oldest = None;
         let mut seen = 0;
         for _ in 0..self.hot.len() {
@@ -527,8 +571,7 @@ impl<K: Key> MegaflowCache<K> {
             }
         }
         let Some((index, _)) = oldest else { return false };
-        let (hot, flow, guards) = self.parts(index as u32);
-        settle(hot, flow, guards);
+        settle(self.parts(index as u32));
         self.remove(index as u32);
         true
     }

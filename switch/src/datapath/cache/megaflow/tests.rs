@@ -43,7 +43,7 @@ fn draft<'a>(mask: &'a PacketMask, key: &'a PacketKey, (flow, steps): (Flow, Ste
 }
 
 fn add(cache: &mut MegaflowCache, mask: &PacketMask, key: &PacketKey, out: u32, used: u64) -> u32 {
-    cache.install(draft(mask, key, flow(key, out)), 1, Millis(used), |_, _, _| {}).0
+    cache.install(draft(mask, key, flow(key, out)), 1, Millis(used), |_| {}).0
 }
 
 #[test]
@@ -69,10 +69,12 @@ fn one_with_the_same_mask_and_key_is_replaced_and_settled() {
     let a = add(&mut cache, &by_dst, &key(1, 7, 80), 10, 0);
     cache.hot(a).packets = 5;
     let mut settled = 0;
-    let (b, evicted) =
-        cache.install(draft(&by_dst, &key(1, 7, 443), flow(&key(1, 7, 443), 11)), 1, Millis(0), |hot, _, _| {
-            settled = hot.packets
-        });
+    let (b, evicted) = cache.install(
+        draft(&by_dst, &key(1, 7, 443), flow(&key(1, 7, 443), 11)),
+        1,
+        Millis(0),
+        |Parts { hot, .. }| settled = hot.packets,
+    );
     assert_eq!((a, evicted, settled, cache.len()), (b, false, 5, 1));
     assert_eq!(cache.hot(b).plan, Plan::Output(DpPort(11)));
     assert_eq!(cache.hot(b).packets, 0);
@@ -99,10 +101,12 @@ fn a_full_cache_gives_up_an_entry_that_was_not_used_lately_and_settles_it() {
         cache.hot(index).packets = 1 + i as u64;
     }
     let mut lost = Vec::new();
-    let (_, evicted) =
-        cache.install(draft(&by_dst, &key(1, 99, 0), flow(&key(1, 99, 0), 1)), 1, Millis(99), |hot, _, _| {
-            lost.push(hot.packets)
-        });
+    let (_, evicted) = cache.install(
+        draft(&by_dst, &key(1, 99, 0), flow(&key(1, 99, 0), 1)),
+        1,
+        Millis(99),
+        |Parts { hot, .. }| lost.push(hot.packets),
+    );
     assert!(evicted);
     assert_eq!(lost, [1], "the oldest of the sample");
     assert_eq!(cache.len(), 8);
@@ -119,7 +123,7 @@ fn a_sweep_visits_every_entry_once_a_round_and_removes_what_it_is_told() {
     }
     let mut seen = Vec::new();
     for _ in 0..5 {
-        let removed = cache.sweep(2, |hot, _, _| {
+        let removed = cache.sweep(2, |Parts { hot, .. }| {
             let Plan::Output(port) = hot.plan else { unreachable!() };
             seen.push(port.0);
             port.0 % 2 == 0
@@ -151,7 +155,7 @@ fn plans_name_the_simple_cases_and_lists_are_shared() {
         let (key, mask) = (key(1, dst, 0), mask(&[slot::ETH_DST]));
         let mut flow = flow(&key, 0).0;
         flow.verdict = verdict;
-        let index = cache.install(draft(&mask, &key, (flow, steps(actions))), 1, Millis(0), |_, _, _| {}).0;
+        let index = cache.install(draft(&mask, &key, (flow, steps(actions))), 1, Millis(0), |_| {}).0;
         (index, cache.hot(index).plan)
     };
     let out = DpAction::Output(DpPort(3));
