@@ -247,7 +247,14 @@ impl Conn {
         let _lock = self.marks();
         let answered = self.is_answered();
         let update = match (&self.protocol, &packet.segment) {
-            (Protocol::Tcp(tcp), Some(Segment::Tcp(segment))) => tcp.update(direction, segment, packet.tcp_options()),
+            (Protocol::Tcp(tcp), Some(Segment::Tcp(segment))) => {
+                let mut segment = *segment;
+                if let Some(helper) = &self.helper {
+                    helper.acknowledges(direction, &mut segment);
+                }
+                tcp.liberal.store(liberal, Ordering::Relaxed);
+                tcp.update(direction, &segment, packet.tcp_options())
+            }
             (Protocol::Sctp(sctp), _) => match SctpPacket::read(packet.message) {
                 Some(packet) => sctp.update(direction, &packet),
                 None => Update::Invalid,

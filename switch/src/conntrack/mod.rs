@@ -62,7 +62,9 @@ pub use tcp::TcpEnd;
 pub use timeouts::{TimeoutClass, Timeouts};
 pub use tuple::{Direction, Tuple};
 
+use alg::Expectations;
 use events::ConnEvents;
+use nat::Chooser;
 use sluice_flows::key::{FlowKey, slot};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -127,11 +129,16 @@ pub(crate) struct Tracker {
     pub(crate) table: Table,
     /// Where new and changed connections are told; the table tells which have ended.
     pub(crate) events: Arc<ConnEvents>,
+    /// Chooses translations.
+    pub(crate) chooser: Chooser,
+    /// What control connections have announced.
+    expectations: Expectations,
 }
 
 impl Default for Tracker {
     fn default() -> Self {
         let events = Arc::default();
-        Self { table: Table::new(Arc::clone(&events)), events }
+        let table = Table::new(Arc::clone(&events));
+        Self { table, events, chooser: Chooser::default(), expectations: Expectations::default() }
     }
 }

@@ -15,15 +15,17 @@
 //! - Connections that belong to another (`parent`) show that one's original tuple, and keep the mark and label that they
 //!   inherited.
 
+use super::alg::{self, Expected, Helper};
 use super::conn::{Conn, Guard, Marks, Protocol, Update};
 use super::events::{ConnChange, EndReason};
 use super::packet::Packet;
-use super::table::Inserted;
-use super::tuple::Direction;
-use super::{Repeat, Tracked, Tracker};
+use super::table::{Inserted, Refused};
+use super::tuple::{Direction, Tuple};
+use super::{Repeat, Tracked, Tracker, nat};
 use sluice_flows::DropReason;
+use sluice_flows::action::NatDirection;
 use sluice_flows::datapath::DpCt;
-use sluice_flows::key::{CT_EST, CT_INV, CT_NEW, CT_REL, CT_RPL, CT_TRK, PacketKey};
+use sluice_flows::key::{CT_DNAT, CT_EST, CT_INV, CT_NEW, CT_REL, CT_RPL, CT_SNAT, CT_TRK, PacketKey};
 use sluice_flows::packet::{Frame, Layers};
 use sluice_flows::rule::Millis;
 use std::sync::Arc;
@@ -42,13 +44,22 @@ struct Judged {
     state: u8,
     found: Option<Found>,
     repeat: Repeat,
+    /// A control connection announced it, and it is not committed.
+    expected: Option<Expected>,
 }
 
 impl Judged {
     /// Of a packet that the next one may differ from.
-    fn never(state: u8, found: Option<Found>) -> Self {
-        Self { state, found, repeat: Repeat::Never }
+    const fn never(state: u8, found: Option<Found>) -> Self {
+        Self { state, found, repeat: Repeat::Never, expected: None }
     }
+}
+
+/// How far a packet's way through a zone has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Visit {
+    First,
+    Again,
 }
 
 impl Tracker {
@@ -65,7 +76,7 @@ impl Tracker {
         now: Millis,
     ) -> Result<Repeat, DropReason> {
         if known_before(tracked, ask) {
-            return Ok(self.finish(ask, tracked, Repeat::Same));
+            return Ok(self.finish((frame, layers), ask, (tracked, Visit::Again), Repeat::Same, now));
         }
         let Some(packet) = Packet::read(frame, layers, key, ask.zone) else {
             *tracked = Tracked { state: CT_TRK | CT_INV, zone: ask.zone, ..Tracked::default() };
@@ -79,7 +90,11 @@ impl Tracker {
             conn: judged.found,
             ..Tracked::default()
         };
-        Ok(self.finish(ask, tracked, judged.repeat))
+        if let Some(expected) = judged.expected {
+            (tracked.mark, tracked.label) = (expected.mark, expected.label);
+            tracked.original = Some(expected.parent.original);
+        }
+        Ok(self.finish((frame, layers), ask, (tracked, Visit::First), judged.repeat, now))
     }
 
     /// Finds or makes the packet's connection and moves its state.
@@ -111,11 +126,13 @@ impl Tracker {
             if packet.quoted.is_some() || !packet.may_begin() {
                 return Ok(Judged::never(CT_INV, None));
             }
+            let expected = self.expectations.find(&packet.tuple, now);
+            let state = if expected.is_some() { CT_NEW | CT_REL } else { CT_NEW };
             if !ask.commit {
-                return Ok(Judged::never(CT_NEW, None));
+                return Ok(Judged { expected, ..Judged::never(state, None) });
             }
-            if let Some(conn) = self.commit(packet, len, ask, now)? {
-                return Ok(Judged::never(CT_NEW, Some((conn, Direction::Original))));
+            if let Some(conn) = self.commit(packet, len, ask, expected.as_ref(), now)? {
+                return Ok(Judged::never(state, Some((conn, Direction::Original))));
             }
         }
         Err(DropReason::CtFull)
@@ -147,17 +164,48 @@ impl Tracker {
     }
 
     /// Makes the connection that the packet begins. `None` if another worker was faster.
-    fn commit(&self, packet: &Packet<'_>, len: u64, ask: &DpCt, now: Millis) -> Result<Option<Arc<Conn>>, DropReason> {
+    fn commit(
+        &self,
+        packet: &Packet<'_>,
+        len: u64,
+        ask: &DpCt,
+        expected: Option<&Expected>,
+        now: Millis,
+    ) -> Result<Option<Arc<Conn>>, DropReason> {
         let original = packet.tuple;
-        let Some(reply) = original.reversed() else { return Ok(None) };
-        let protocol = Protocol::begin(packet, self.is_liberal(original.zone));
-        let conn = Conn::new(original, reply, protocol, None, now);
-        let mut marks = conn.marks();
-        write(&mut marks, ask);
-        marks.owner.clone_from(&ask.owner);
-        drop(marks);
-        conn.count(Direction::Original, 1, len);
-        match self.table.insert(conn, now) {
+        let Some(answers) = original.reversed() else { return Err(DropReason::CtFull) };
+        let liberal = self.is_liberal(original.zone);
+        let make = |reply: Tuple, nat| {
+            let parent = expected.map(|expected| Arc::clone(&expected.parent));
+            let helper = if expected.is_none() { Helper::new(ask.alg, &original) } else { None };
+            let conn = Conn::new(original, reply, Protocol::begin(packet, liberal), parent, now);
+            conn.count(Direction::Original, 1, len);
+            let mut marks = conn.marks();
+            match expected {
+                Some(expected) => (marks.mark, marks.label) = (expected.mark, expected.label),
+                None => _ = write(&mut marks, ask),
+            }
+            marks.owner.clone_from(&ask.owner);
+            drop(marks);
+            conn.with_nat(nat).with_helper(helper)
+        };
+        let inserted = match (&ask.nat, expected) {
+            (None, _) => self.table.insert(make(answers, None), now),
+            (Some(_), Some(expected)) => {
+                let reply = expected.reply(&original);
+                self.table.insert(make(reply, translated_side(&original, &reply)), now)
+            }
+            (Some(nat), None) => self.chooser.choose(&original, nat, |reply| {
+                if !self.table.is_free(reply, now) {
+                    return None;
+                }
+                match self.table.insert(make(*reply, nat.direction), now) {
+                    Err(Refused::Taken) => None,
+                    settled => Some(settled),
+                }
+            })?,
+        };
+        match inserted {
             Ok(Inserted::New(conn)) => {
                 self.events.tell(&conn, ConnChange::New);
                 Ok(Some(conn))
@@ -172,9 +220,31 @@ impl Tracker {
         self.table.in_force().zone(zone).tcp_liberal
     }
 
-    /// Reads and writes mark and label. `repeat` says what is known of the packet's repetition so far.
-    fn finish(&self, ask: &DpCt, tracked: &mut Tracked, repeat: Repeat) -> Repeat {
-        let Some((conn, _)) = &tracked.conn else { return repeat };
+    /// Translates the packet, follows what it announces, reads and writes mark and label. `repeat` says what is known of
+    /// the packet's repetition so far.
+    fn finish(
+        &self,
+        (frame, layers): (&mut Frame, &Layers),
+        ask: &DpCt,
+        (tracked, visit): (&mut Tracked, Visit),
+        repeat: Repeat,
+        now: Millis,
+    ) -> Repeat {
+        let Some((conn, direction)) = &tracked.conn else { return repeat };
+        let mut translated = false;
+        if ask.nat.is_some() && tracked.state & (CT_SNAT | CT_DNAT) == 0 {
+            let related = tracked.state & (CT_NEW | CT_EST | CT_REL) == CT_REL;
+            let bits = nat::translate((frame, layers), conn, *direction, related);
+            tracked.state |= bits;
+            translated = bits != 0;
+        }
+        if conn.helper.is_some()
+            && tracked.state & (CT_NEW | CT_EST) != 0
+            && (translated || visit == Visit::First)
+            && !alg::follow((frame, layers), (conn, *direction), &self.expectations, translated, now)
+        {
+            tracked.state = CT_TRK | CT_INV | tracked.state & (CT_SNAT | CT_DNAT);
+        }
         let mut marks = conn.marks();
         let changed = conn.parent.is_none() && write(&mut marks, ask);
         (tracked.mark, tracked.label) = (marks.mark, marks.label);
@@ -188,6 +258,17 @@ impl Tracker {
         }
         self.events.tell(conn, ConnChange::Marked { mark: tracked.mark, label: tracked.label });
         Repeat::Never
+    }
+}
+
+/// Which side of packets with this original tuple is translated, if answers to them show `reply`.
+fn translated_side(original: &Tuple, reply: &Tuple) -> Option<NatDirection> {
+    if original.src() != reply.dst() || original.src_port != reply.dst_port {
+        Some(NatDirection::Src)
+    } else if original.dst() != reply.src() || original.dst_port != reply.src_port {
+        Some(NatDirection::Dst)
+    } else {
+        None
     }
 }
 
@@ -210,7 +291,7 @@ fn repeated((conn, direction): &Found, packet: &Packet<'_>, len: u64, ask: &DpCt
     conn.count(direction, 1, len);
     let state = told(conn, direction, conn.settled());
     let guard = Guard { conn: Arc::clone(conn), direction, version };
-    Some(Judged { state, found: Some((Arc::clone(conn), direction)), repeat: Repeat::Guarded(guard) })
+    Some(Judged { state, found: Some((Arc::clone(conn), direction)), repeat: Repeat::Guarded(guard), expected: None })
 }
 
 /// The state bits of a packet that belongs to a connection.

@@ -1,4 +1,4 @@
-use super::super::conn::{PlainState, Protocol, Seen};
+use super::super::conn::{PlainState, Protocol};
 use super::super::settings::ZoneSettings;
 use super::super::timeouts::TimeoutClass;
 use super::*;

@@ -2,8 +2,11 @@ use super::super::conn::Protocol;
 use super::super::tcp::{ACK, FIN, PSH, RST, SYN};
 use super::super::testing::{Ends, Tcp, V4, V6, commit, look, once, pass, said, words};
 use super::*;
+use crate::conntrack::CtSettings;
 use sluice_flows::Owner;
+use sluice_flows::action::{CtAlg, Nat};
 use sluice_flows::key::{FlowKey, slot};
+use sluice_flows::packet::extract;
 use std::net::IpAddr;
 
 /// Puts frames through a tracker, each with what it is to say, all with one action.
@@ -355,12 +358,157 @@ fn an_error_is_related_to_what_it_quotes() {
 fn connections_whose_answers_would_be_mixed_up_are_refused() {
     let tracker = Tracker::default();
     // What a translated connection looks like: its answers come from elsewhere.
-    let original = super::super::Tuple::new(5, 17, V4.src, V4.dst).with_ports(1000, 80);
-    let answers = super::super::Tuple::new(5, 17, "10.0.0.9".parse().unwrap(), V4.src).with_ports(80, 1000);
+    let original = Tuple::new(5, 17, V4.src, V4.dst).with_ports(1000, 80);
+    let answers = Tuple::new(5, 17, "10.0.0.9".parse().unwrap(), V4.src).with_ports(80, 1000);
     let conn = Conn::new(original, answers, Protocol::default(), None, Millis(0));
     tracker.table.insert(conn, Millis(0)).unwrap();
     let mut tracked = Tracked::default();
     let refused = pass(&tracker, &mut V4.back().udp(4), &commit(5), &mut tracked, Millis(0));
     assert_eq!(refused.unwrap_err(), DropReason::CtFull);
     assert_eq!(said(&tracker, V4.back().udp(4), &look(5)), "new");
+}
+
+fn nat(direction: NatDirection, address: IpAddr, ports: Option<(u16, u16)>) -> Option<Nat> {
+    Some(Nat { direction: Some(direction), addresses: Some((address, address)), ports, ..Nat::default() })
+}
+
+/// Addresses and ports of a frame.
+fn shown(frame: &Frame) -> (IpAddr, u16, IpAddr, u16) {
+    let mut key = PacketKey::ZERO;
+    let layers = extract(frame.bytes(), 0, &mut key);
+    let packet = Packet::read(frame, &layers, &key, 0).unwrap();
+    assert!(packet.is_sound(), "checksums are wrong");
+    (packet.tuple.src(), packet.tuple.src_port, packet.tuple.dst(), packet.tuple.dst_port)
+}
+
+#[test]
+fn a_source_is_translated_there_and_back() {
+    for (ends, outside) in [(V4, "192.0.2.9"), (V6, "2001:db8:9::9")] {
+        let outside: IpAddr = outside.parse().unwrap();
+        let tracker = Tracker::default();
+        let ask = DpCt { nat: nat(NatDirection::Src, outside, Some((5000, 5000))), ..commit(5) };
+        let apply = DpCt { nat: Some(Nat::default()), ..look(5) };
+        let mut go = |mut frame: Frame, ask: &DpCt| {
+            let mut tracked = Tracked::default();
+            let repeat = pass(&tracker, &mut frame, ask, &mut tracked, Millis(0)).unwrap();
+            (words(tracked.state), shown(&frame), repeat)
+        };
+        let (state, sent, _) = go(ends.udp(4), &ask);
+        assert_eq!((state.as_str(), sent), ("new snat", (outside, 5000, ends.dst, 80)));
+        let answer = Ends { src: ends.dst, dst: outside, src_port: 80, dst_port: 5000 };
+        let (state, sent, _) = go(answer.udp(4), &look(5));
+        assert_eq!((state.as_str(), sent), ("est rpl", (ends.dst, 80, outside, 5000)), "only if nat is asked for");
+        let (state, sent, repeat) = go(answer.udp(4), &apply);
+        assert_eq!((state.as_str(), sent), ("est rpl dnat", (ends.dst, 80, ends.src, 1000)));
+        assert!(is_guarded(&repeat));
+        let (state, sent, repeat) = go(ends.udp(4), &apply);
+        assert_eq!((state.as_str(), sent), ("est snat", (outside, 5000, ends.dst, 80)));
+        assert!(is_guarded(&repeat));
+    }
+}
+
+#[test]
+fn a_packet_is_translated_once_in_a_zone() {
+    let tracker = Tracker::default();
+    let inside: IpAddr = "10.0.0.77".parse().unwrap();
+    let ask = DpCt { nat: nat(NatDirection::Dst, inside, None), ..commit(5) };
+    let (mut frame, mut tracked) = (V4.udp(4), Tracked::default());
+    pass(&tracker, &mut frame, &ask, &mut tracked, Millis(0)).unwrap();
+    assert_eq!((words(tracked.state).as_str(), shown(&frame).2), ("new dnat", inside));
+    let repeat = pass(&tracker, &mut frame, &DpCt { nat: Some(Nat::default()), ..look(5) }, &mut tracked, Millis(0));
+    assert!(matches!(repeat, Ok(Repeat::Same)));
+    assert_eq!((words(tracked.state).as_str(), shown(&frame).2), ("new dnat", inside));
+    // In another zone it is a packet like any other, as it is now.
+    let ask = DpCt { nat: nat(NatDirection::Src, "10.0.0.88".parse().unwrap(), None), ..commit(6) };
+    pass(&tracker, &mut frame, &ask, &mut tracked, Millis(0)).unwrap();
+    assert_eq!(words(tracked.state), "new snat");
+    let (src, _, dst, _) = shown(&frame);
+    assert_eq!((src, dst), ("10.0.0.88".parse().unwrap(), inside));
+    assert_eq!(tracked.original.unwrap().dst(), inside);
+}
+
+#[test]
+fn a_pass_without_nat_then_one_with_it_gives_the_same_as_one() {
+    let tracker = Tracker::default();
+    let outside: IpAddr = "192.0.2.9".parse().unwrap();
+    once(&tracker, V4.udp(4), &DpCt { nat: nat(NatDirection::Src, outside, None), ..commit(5) });
+    let (mut frame, mut tracked) = (V4.udp(4), Tracked::default());
+    pass(&tracker, &mut frame, &look(5), &mut tracked, Millis(0)).unwrap();
+    let apply = DpCt { nat: Some(Nat::default()), ..look(5) };
+    pass(&tracker, &mut frame, &apply, &mut tracked, Millis(0)).unwrap();
+    assert_eq!((words(tracked.state).as_str(), shown(&frame).0), ("new snat", outside));
+}
+
+#[test]
+fn an_error_about_a_translated_packet_is_translated_inside_and_out() {
+    let (outside, router): (IpAddr, IpAddr) = ("192.0.2.9".parse().unwrap(), "198.51.100.1".parse().unwrap());
+    let tracker = Tracker::default();
+    once(&tracker, V4.udp(30), &DpCt { nat: nat(NatDirection::Src, outside, Some((5000, 5000))), ..commit(5) });
+    let sent = Ends { src: outside, src_port: 5000, ..V4 };
+    let mut frame = error(router, sent, 3, 4, &sent.packet(17, &sent.udp_message(30)));
+    let mut tracked = Tracked::default();
+    let apply = DpCt { nat: Some(Nat::default()), ..look(5) };
+    pass(&tracker, &mut frame, &apply, &mut tracked, Millis(0)).unwrap();
+    assert_eq!(words(tracked.state), "rel rpl dnat");
+    // Who sent the packet sees the error as if nothing had been translated: it is known by its own tuple.
+    assert_eq!(shown(&frame), (V4.dst, 80, V4.src, 1000));
+    assert_eq!(frame.bytes()[14 + 16..14 + 20], [10, 0, 0, 1], "the outer address too");
+}
+
+#[test]
+fn no_port_left_is_a_full_table() {
+    let tracker = Tracker::default();
+    let outside: IpAddr = "192.0.2.9".parse().unwrap();
+    let ask = DpCt { nat: nat(NatDirection::Src, outside, Some((5000, 5000))), ..commit(5) };
+    once(&tracker, V4.udp(4), &ask);
+    let mut tracked = Tracked::default();
+    let mut second = Ends { src_port: 1001, ..V4 }.udp(4);
+    assert_eq!(pass(&tracker, &mut second, &ask, &mut tracked, Millis(0)).unwrap_err(), DropReason::CtFull);
+}
+
+#[test]
+fn an_ftp_data_connection_is_related_and_inherits() {
+    let tracker = Tracker::default();
+    let control = Ends { dst_port: 21, ..V4 };
+    let ask = DpCt { alg: Some(CtAlg::Ftp), mark: Some((6, !0)), ..commit(5) };
+    play(
+        &tracker,
+        &ask,
+        [
+            ("SYN", tcp(control, SYN, 100, 0, 0), "new"),
+            ("SYN ACK", tcp(control.back(), SYN | ACK, 500, 101, 0), "est rpl"),
+        ],
+    );
+    let mut message = control.tcp_message(&Tcp::new(PSH | ACK, 101, 501));
+    message.extend(b"PORT 10,0,0,1,19,137\r\n");
+    let (_, repeat) = once(&tracker, control.frame(6, &message), &ask);
+    assert!(matches!(repeat, Repeat::Never), "no cache answers for a control connection");
+    let data = Ends { src_port: 20, dst_port: 19 * 256 + 137, ..V4.back() };
+    for ask in [look(5), DpCt { mark: Some((1, 1)), ..commit(5) }] {
+        let (tracked, _) = once(&tracker, tcp(data, SYN, 1, 0, 0), &ask);
+        assert_eq!((words(tracked.state).as_str(), tracked.mark), ("new rel", 6));
+        let original = tracked.original.unwrap();
+        assert_eq!((original.src(), original.dst_port), (V4.src, 21), "the tuple of the control connection");
+    }
+    let (tracked, _) = once(&tracker, tcp(data.back(), SYN | ACK, 9, 2, 0), &DpCt { mark: Some((1, 1)), ..look(5) });
+    assert_eq!((words(tracked.state).as_str(), tracked.mark), ("est rel rpl", 6), "what it inherited stays");
+}
+
+#[test]
+fn a_liberal_zone_does_not_look_at_sequence_numbers() {
+    let tracker = Tracker::default();
+    established(&tracker, V4);
+    let stray = || tcp(V4, ACK, 1 << 30, 501, 10);
+    assert_eq!(said(&tracker, stray(), &look(5)), "inv");
+    let mut settings = CtSettings { tcp_liberal: true, ..CtSettings::default() };
+    tracker.table.set(settings.clone()).unwrap();
+    let acknowledged = tcp(V4.back(), ACK, 501, (1 << 30) + 10, 0);
+    play(&tracker, &look(5), [("now", stray(), "est"), ("quickly", stray(), "est"), ("back", acknowledged, "est rpl")]);
+    settings.tcp_liberal = false;
+    tracker.table.set(settings).unwrap();
+    play(
+        &tracker,
+        &look(5),
+        [("FIN", tcp(V4, FIN | ACK, (1 << 30) + 10, 501, 0), "est"), ("no more", tcp(V4, ACK, 77, 501, 10), "inv")],
+    );
 }
