@@ -6,13 +6,14 @@
 //!
 //! # Limits
 //! A message has at most [`MAX_MESSAGE_LEN`] bytes, a bundle a million changes, a connection 64 calls at a time, the
-//! server 64 watchers of events and packets. Dumps are made in parts as the caller takes them.
+//! server 64 watchers of events, connections and packets. Dumps are made in parts as the caller takes them.
 //!
 //! # Security
 //! Whoever may open the socket (mode 0600) may do everything. There is no TCP.
 
 mod bridge;
 mod bundle;
+mod ct;
 mod error;
 mod event;
 mod fdb;
@@ -34,6 +35,7 @@ pub use trace::trace_reply;
 use crate::Datapath;
 use sluice_flows::bridge::Bridge;
 use sluice_proto::v1::bridge_service_server::BridgeServiceServer;
+use sluice_proto::v1::connection_service_server::ConnectionServiceServer;
 use sluice_proto::v1::event_service_server::EventServiceServer;
 use sluice_proto::v1::fdb_service_server::FdbServiceServer;
 use sluice_proto::v1::flow_service_server::FlowServiceServer;
@@ -61,7 +63,7 @@ use tonic::transport::Server;
 
 /// Calls at a time on one connection.
 const MAX_CALLS: u32 = 64;
-/// Watchers of events and packets, over all connections: each has a thread.
+/// Watchers of events, connections and packets, over all connections: each has a thread.
 const MAX_WATCHERS: usize = 64;
 /// How long calls may still run once the server is to end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -129,7 +131,7 @@ async fn router(api: &Api) -> tonic::transport::server::Router {
     }
     serving!(BridgeServiceServer, PortServiceServer, FlowServiceServer, StatsServiceServer, FdbServiceServer);
     serving!(TraceServiceServer, PacketServiceServer, EventServiceServer, StatusServiceServer);
-    serving!(GroupServiceServer, MeterServiceServer, TableServiceServer);
+    serving!(GroupServiceServer, MeterServiceServer, TableServiceServer, ConnectionServiceServer);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -153,6 +155,7 @@ async fn router(api: &Api) -> tonic::transport::server::Router {
         .add_service(limited!(PacketServiceServer))
         .add_service(limited!(EventServiceServer))
         .add_service(limited!(StatusServiceServer))
+        .add_service(limited!(ConnectionServiceServer))
 }
 
 /// A server on a thread of its own, for programs that are not async. It ends on drop.

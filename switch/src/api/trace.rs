@@ -3,8 +3,8 @@
 use super::{Api, Parts, find_bridge};
 use crate::Datapath;
 use sluice_flows::bridge::{Bridge, BridgePort};
-use sluice_flows::datapath::{Resume, Translation};
-use sluice_flows::explain::{self, CtNextError, Exit, Options, Pass, Report, Translator};
+use sluice_flows::datapath::{DpCt, Resume, Translation};
+use sluice_flows::explain::{self, CtKnown, CtNextError, Exit, Options, Pass, Report, Translator};
 use sluice_flows::key::{FlowKey, PacketKey, slot};
 use sluice_flows::packet::extract;
 use sluice_flows::rule::Rule;
@@ -46,7 +46,7 @@ impl TraceService for Api {
     }
 }
 
-/// Translates as the switch does.
+/// Translates as the switch does, and asks its tracker.
 struct Live<'a>(&'a Datapath);
 
 impl Translator for Live<'_> {
@@ -56,6 +56,10 @@ impl Translator for Live<'_> {
 
     fn next(&self, resume: &Resume, key: &FlowKey, log: &mut TraceLog) -> Option<Translation> {
         self.0.trace_resumed(resume, key, log)
+    }
+
+    fn tracked(&self, key: &FlowKey, ct: &DpCt) -> Option<CtKnown> {
+        Some(self.0.peek_connection(key, ct))
     }
 }
 

@@ -20,6 +20,7 @@
 //! | `alg/` | FTP and TFTP: connections that are announced by others |
 //! | `fragments.rs` | fragments that wait for the rest of their datagram |
 //! | `nat.rs` | address translation: the choice, and rewriting packets |
+//! | `peek.rs` | what a traced packet would be told |
 
 mod alg;
 mod conn;
@@ -32,6 +33,7 @@ mod icmp;
 mod model;
 mod nat;
 mod packet;
+mod peek;
 mod plain;
 mod sctp;
 mod settings;

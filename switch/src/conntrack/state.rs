@@ -4,6 +4,7 @@ use super::Seen;
 use super::conn::{Conn, Protocol};
 use super::sctp::Association;
 use super::tcp::TcpEnd;
+use sluice_flows::action::CtAlg;
 
 /// Names of the states of connections, as OVS's `dump-conntrack` has them: those of TCP and SCTP, and of a connection
 /// without states of its own how much was seen of it.
@@ -117,6 +118,22 @@ impl Conn {
             Protocol::Sctp(sctp) => ConnState::Sctp(sctp.association(), sctp.is_replied()),
             Protocol::Plain(seen) => ConnState::Plain(seen.get()),
         }
+    }
+
+    /// Of TCP, the window scales that the two ends have offered, the one that began first.
+    pub fn window_scales(&self) -> [Option<u8>; 2] {
+        match &self.protocol {
+            Protocol::Tcp(tcp) => [tcp.ends[0].scale(), tcp.ends[1].scale()],
+            _ => [None; 2],
+        }
+    }
+
+    /// The helper that reads its payload, by name.
+    pub fn alg(&self) -> Option<&'static str> {
+        self.helper.as_ref().map(|helper| match helper.alg() {
+            CtAlg::Ftp => "ftp",
+            CtAlg::Tftp => "tftp",
+        })
     }
 
     /// Whether source address or port of the original direction's packets are replaced.

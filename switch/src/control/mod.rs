@@ -12,6 +12,7 @@
 
 mod bridges;
 mod changes;
+mod conntrack;
 mod effects;
 mod error;
 mod maintenance;

@@ -184,6 +184,14 @@ async fn tables_are_set_and_listed_and_keep_to_their_limit() {
 }
 
 #[tokio::test]
+async fn a_packet_out_to_a_group_that_is_not_there_is_refused() {
+    let switch = Switch::start();
+    let mut client = PacketServiceClient::new(switch.channel().await);
+    let out = PacketOutRequest { frame: syn(), actions: "group:9".into(), ..Default::default() };
+    assert_eq!(client.packet_out(out).await.unwrap_err().message(), "there is no group 9 to send to; add it first");
+}
+
+#[tokio::test]
 async fn a_packet_in_carries_userdata_and_registers() {
     let switch = Switch::start();
     let actions = "load:0x5->NXM_NX_REG3[],controller(userdata=01.02.ff)";

@@ -63,7 +63,7 @@ struct Fragments {
     /// Smallest IPv6 fragment, but for the last of a packet
     #[arg(long, value_name = "BYTES")]
     min_fragment_v6: Option<u32>,
-    /// Most fragments that wait for others
+    /// Most fragments that wait for others; with 0 every fragment is invalid
     #[arg(long, value_name = "N")]
     max_fragments: Option<u32>,
     /// Milliseconds that the first fragment of a packet waits

@@ -1,0 +1,99 @@
+//! What the tracker would say of a packet, without the packet: for traces.
+//!
+//! Nothing is found out that depends on a packet's bytes. A segment of TCP counts as one that fits the connection, and
+//! ICMP, which is known by an identifier, is not looked up.
+
+use super::conn::Conn;
+use super::tuple::{Direction, Tuple};
+use super::{Tracked, Tracker, nat};
+use sluice_flows::datapath::DpCt;
+use sluice_flows::explain::CtKnown;
+use sluice_flows::field::{ETH_TYPE_IPV4, ETH_TYPE_IPV6};
+
+use sluice_flows::key::{CT_EST, CT_NEW, CT_REL, CT_RPL, CT_TRK, FlowKey, Slot, slot};
+use sluice_flows::rule::Millis;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+impl Tracker {
+    /// What it would say of the packet `key` if it were asked for `ask`. Changes nothing.
+    pub(crate) fn peek(&self, key: &FlowKey, ask: &DpCt, now: Millis) -> CtKnown {
+        let Some(tuple) = tuple_of(key, ask.zone) else {
+            return CtKnown::Unsaid("what is not IP is invalid to the tracker");
+        };
+        if tuple.is_icmp() {
+            return CtKnown::Unsaid("the tracker knows ICMP by identifiers, which a flow does not say");
+        }
+        match self.table.find(&tuple, now) {
+            // With `force` a connection that began at the other end is begun anew from here.
+            Some((_, Direction::Reply)) if ask.commit && ask.force => CtKnown::New,
+            Some((conn, direction)) => known(&conn, direction, key, ask),
+            None => CtKnown::New,
+        }
+    }
+}
+
+/// What the packet is known by. `None` if it is not IP.
+fn tuple_of(key: &FlowKey, zone: u16) -> Option<Tuple> {
+    let address = |slot: Slot| match slot.bits {
+        128 => IpAddr::from(Ipv6Addr::from_bits(key.get(slot))),
+        _ => Ipv4Addr::from_bits(key.get(slot) as u32).into(),
+    };
+    let (src, dst) = match key.get(slot::ETH_TYPE) as u16 {
+        ETH_TYPE_IPV4 => (address(slot::IP_SRC), address(slot::IP_DST)),
+        ETH_TYPE_IPV6 => (address(slot::IPV6_SRC), address(slot::IPV6_DST)),
+        _ => return None,
+    };
+    let tuple = Tuple::new(zone, key.get(slot::IP_PROTO) as u8, src, dst);
+    Some(tuple.with_ports(key.get(slot::TP_SRC) as u16, key.get(slot::TP_DST) as u16))
+}
+
+fn known(conn: &Arc<Conn>, direction: Direction, key: &FlowKey, ask: &DpCt) -> CtKnown {
+    let mut key = *key;
+    let mut state = CT_TRK;
+    state |= if direction == Direction::Reply { CT_RPL } else { 0 };
+    state |= if direction == Direction::Reply || conn.is_answered() { CT_EST } else { CT_NEW };
+    state |= if conn.parent.is_some() { CT_REL } else { 0 };
+    if ask.nat.is_some() && nat::side(conn, direction).is_some() {
+        state |= nat::state_bits(conn, direction);
+        translate(&mut key, conn, direction);
+    }
+    let (mark, label) = {
+        let marks = conn.marks();
+        (marks.mark, marks.label)
+    };
+    let original = conn.parent.as_ref().map_or(conn.original, |parent| parent.original);
+    let tracked = Tracked { state, zone: ask.zone, mark, label, original: Some(original), conn: None };
+    tracked.write(&mut key);
+    CtKnown::Connection { key: Box::new(key), told: in_words(conn) }
+}
+
+/// Gives the packet the addresses and ports that the connection has on the other side.
+fn translate(key: &mut FlowKey, conn: &Conn, direction: Direction) {
+    let Some(sent) = conn.tuple(direction.opposite()).reversed() else { return };
+    let (v4, v6) = ((slot::IP_SRC, slot::IP_DST), (slot::IPV6_SRC, slot::IPV6_DST));
+    let (src, dst) = if sent.is_v6() { v6 } else { v4 };
+    set_address(key, src, sent.src());
+    set_address(key, dst, sent.dst());
+    key.set(slot::TP_SRC, sent.src_port.into());
+    key.set(slot::TP_DST, sent.dst_port.into());
+}
+
+fn set_address(key: &mut FlowKey, slot: Slot, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => key.set(slot, address.to_bits().into()),
+        IpAddr::V6(address) => key.set(slot, address.to_bits()),
+    }
+}
+
+/// The connection as a line.
+fn in_words(conn: &Conn) -> String {
+    let end = |address: IpAddr, port: u16| match address {
+        IpAddr::V6(address) => format!("[{address}]:{port}"),
+        IpAddr::V4(address) => format!("{address}:{port}"),
+    };
+    let show = |tuple: &Tuple| format!("{} > {}", end(tuple.src(), tuple.src_port), end(tuple.dst(), tuple.dst_port));
+    let Tuple { zone, proto, .. } = conn.original;
+    let (original, reply) = (show(&conn.original), show(&conn.reply));
+    format!("zone {zone}, protocol {proto}, {original}, answered as {reply}, {}", conn.state().name())
+}

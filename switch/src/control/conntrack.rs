@@ -1,0 +1,85 @@
+//! Tracked connections: reading, flushing, limits, events.
+
+use super::Datapath;
+use crate::conntrack::{Conn, ConnEvent, ConnFilter, CtCounters, CtSettings, SettingsError, ZoneCount};
+use crossbeam::channel::Receiver;
+use sluice_flows::datapath::DpCt;
+use sluice_flows::explain::CtKnown;
+use sluice_flows::key::FlowKey;
+use sluice_flows::rule::Millis;
+use std::sync::Arc;
+
+impl Datapath {
+    /// Shows connections that have not expired, in no order, until `show` says no. Those that come or go meanwhile may be
+    /// shown or not. Counters are up to date after [`Self::sync_stats`].
+    pub fn connections(&self, show: impl FnMut(Arc<Conn>) -> bool) {
+        self.inner.shared.conntrack.table.for_each(self.clock().now(), show);
+    }
+
+    /// How many connections there are that the filter selects.
+    pub fn count_connections(&self, filter: &ConnFilter) -> u64 {
+        let mut count = 0;
+        self.connections(|conn| {
+            count += u64::from(filter.selects(&conn));
+            true
+        });
+        count
+    }
+
+    /// Removes the connections that the filter selects; their next packets begin anew. Returns how many.
+    pub fn flush_connections(&self, filter: &ConnFilter) -> u64 {
+        self.inner.shared.conntrack.table.flush(|conn| filter.selects(conn))
+    }
+
+    /// When a connection ends if no packet of it comes.
+    pub fn connection_expires(&self, conn: &Conn) -> Millis {
+        self.inner.shared.conntrack.table.in_force().expires(conn)
+    }
+
+    /// What the tracker would say of the packet `key` if it were asked for `ask`. Changes nothing.
+    pub fn peek_connection(&self, key: &FlowKey, ask: &DpCt) -> CtKnown {
+        self.inner.shared.conntrack.peek(key, ask, self.clock().now())
+    }
+
+    /// Number of connections.
+    pub fn connections_len(&self) -> u32 {
+        self.inner.shared.conntrack.table.len()
+    }
+
+    /// The zones that have connections or a limit of their own, by number.
+    pub fn connection_zones(&self) -> Vec<ZoneCount> {
+        self.inner.shared.conntrack.table.zones()
+    }
+
+    /// What came of connections since the start.
+    pub fn connection_counters(&self) -> CtCounters {
+        self.inner.shared.conntrack.table.counters()
+    }
+
+    /// Limits, timeouts and what is checked.
+    pub fn connection_settings(&self) -> CtSettings {
+        self.inner.shared.conntrack.table.in_force().settings().clone()
+    }
+
+    /// Changes settings. Connections that there are follow them at once.
+    ///
+    /// # Errors
+    /// What `change` says, or [`SettingsError`] for what it made of them; nothing was changed.
+    pub fn set_connection_settings<E: From<SettingsError>>(
+        &self,
+        change: impl FnOnce(&mut CtSettings) -> Result<(), E>,
+    ) -> Result<CtSettings, E> {
+        // One change at a time.
+        let _state = self.inner.lock();
+        let mut settings = self.connection_settings();
+        change(&mut settings)?;
+        self.inner.shared.conntrack.table.set(settings.clone())?;
+        Ok(settings)
+    }
+
+    /// What happens to connections from now on. One that reads too slowly loses events, and is told how many; at most
+    /// `depth` wait.
+    pub fn connection_events(&self, depth: usize) -> Receiver<ConnEvent> {
+        self.inner.shared.conntrack.events.subscribe(depth)
+    }
+}
