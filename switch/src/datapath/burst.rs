@@ -25,6 +25,8 @@ use sluice_flows::{DpPort, DropReason, Verdict};
 const RUNS: i32 = 16;
 /// Length of an Ethernet header; a frame shorter than that is no frame.
 const ETH_LEN: usize = 14;
+/// When the cache is full, one packet in this many is to make an entry of its connection.
+const WORTH: u32 = 8;
 /// No entry: larger than any entry's number.
 const NO_ENTRY: u32 = u32::MAX;
 /// Stands for "no port" where a packet-out has none.
@@ -250,7 +252,10 @@ impl Worker<'_> {
     #[inline(never)]
     fn take_passes(&mut self, index: usize, entry: u32, list: u32, now: Millis) {
         let key = self.burst.keys[index];
-        if let Some(mask) = self.megaflows.mask(entry).copied() {
+        self.taken = self.taken.wrapping_add(1);
+        // In a full cache every new entry pushes one out that may be in use.
+        let worth = !self.megaflows.is_full() || self.taken.is_multiple_of(WORTH);
+        if let Some(mask) = self.megaflows.mask(entry).copied().filter(|_| worth) {
             self.egress.recording.begin(&mask, self.megaflows.parts(entry).flow);
         }
         let list = self.megaflows.list(list);

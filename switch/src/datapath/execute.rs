@@ -266,6 +266,7 @@ impl Egress {
         to: &Surroundings<'_>,
     ) -> Result<(), DropReason> {
         let Some(left) = self.passes_left.checked_sub(1) else {
+            self.recording.stop();
             return Err(DropReason::Loop);
         };
         self.passes_left = left;
@@ -280,6 +281,7 @@ impl Egress {
             tracked.write(&mut key);
         }
         let Some(pass) = self.look_up(place, &key, len, to) else {
+            self.recording.stop();
             return Err(DropReason::NoPort);
         };
         if let Some(reason) = pass.drop

@@ -177,6 +177,8 @@ pub(super) struct Worker<'a> {
     pub(super) megaflows: MegaflowCache,
     pub(super) egress: Egress,
     pub(super) burst: Box<Burst>,
+    /// Packets that took other passes than the first.
+    pub(super) taken: u32,
     poller: Poller,
     commands: Receiver<Command>,
     hot: Vec<DpPort>,
@@ -205,6 +207,7 @@ impl<'a> Worker<'a> {
             megaflows: MegaflowCache::new(settings.megaflow_limit),
             egress: Egress::new(index, Budget::new(settings.packet_in_rate, now), Passes::new(settings.megaflow_limit)),
             burst: Box::default(),
+            taken: 0,
             poller,
             commands,
             hot: Vec::new(),
