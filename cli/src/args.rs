@@ -108,6 +108,9 @@ pub(crate) enum Command {
     Events(cmd::events::Events),
     /// Send a packet
     PacketOut(cmd::packet_out::PacketOut),
+    /// How fast the data path is
+    #[command(subcommand)]
+    Bench(cmd::bench::Verb),
     /// Print a completion script for a shell
     Completion(cmd::completion::Completion),
     /// Write the manual pages

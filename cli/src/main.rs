@@ -59,6 +59,7 @@ fn run(command: Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Status(args) => cmd::status::run(&args, out),
         Command::Events(args) => cmd::events::run(&args, out),
         Command::PacketOut(args) => cmd::packet_out::run(args, out),
+        Command::Bench(verb) => cmd::bench::run(verb, out),
         Command::Completion(args) => cmd::completion::run(&args, out),
         Command::Man(args) => cmd::man::run(&args, out),
     }

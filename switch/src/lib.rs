@@ -12,6 +12,7 @@ mod datapath;
 pub mod event;
 pub mod mac_table;
 pub mod port;
+pub mod replay;
 pub mod stats;
 
 pub use clock::Clock;

@@ -1,5 +1,7 @@
 //! Verbs besides the lab, one file per family.
 
+pub(crate) mod bench;
+pub(crate) mod bridge_files;
 pub(crate) mod bridges;
 pub(crate) mod bundle;
 pub(crate) mod completion;

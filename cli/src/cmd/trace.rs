@@ -7,6 +7,7 @@ mod between;
 mod json;
 mod offline;
 
+use super::bridge_files::Files;
 use super::bundle::read;
 use crate::client::{BridgeArg, Client, Target};
 use crate::failure::Failure;
@@ -71,7 +72,7 @@ pub(crate) fn run(args: &Trace, out: &mut Output) -> Result<Exit, Failure> {
     out.format(&[Format::Table, Format::Json])?;
     if let Some(file) = &args.flows {
         let packets = packets(&args.what)?;
-        let files = offline::Files { flows: file, groups: args.groups.as_deref(), meters: args.meters.as_deref() };
+        let files = Files { flows: file, groups: args.groups.as_deref(), meters: args.meters.as_deref() };
         let by_name = args.names || !args.no_names && args.ports.iter().any(offline::PortArg::is_named);
         return show(&offline::trace(&files, &args.ports, &packets, &args.options(by_name))?, out);
     }

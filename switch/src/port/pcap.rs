@@ -66,12 +66,7 @@ impl PcapPort {
     pub fn open(name: &str, options: &PcapOptions) -> Result<Self, PortError> {
         let replay = match &options.rx {
             None => None,
-            Some(path) => {
-                let recording = Arc::new(Recording::load(name, path)?);
-                let event = sys::eventfd().map_err(|e| PortError::from_io(name, "make an eventfd", e))?;
-                (&event).write_all(&1_u64.to_ne_bytes()).map_err(|e| PortError::from_io(name, "set an eventfd", e))?;
-                Some(Replay { recording, repeat: options.repeat, event: Arc::new(event) })
-            }
+            Some(path) => Some(Replay::new(name, Recording::load(name, path)?, options.repeat)?),
         };
         let writer = match &options.tx {
             None => None,
@@ -92,6 +87,23 @@ impl PcapPort {
             }
         };
         Ok(Self { device: Device::without_link(name, None, options.mtu), replay, writer })
+    }
+
+    /// A port that gives `frames` over and over, and discards what is sent to it.
+    ///
+    /// # Errors
+    /// The system's, when it has no descriptor left.
+    pub fn repeating(name: &str, frames: Recording, mtu: u32) -> Result<Self, PortError> {
+        let replay = Some(Replay::new(name, frames, true)?);
+        Ok(Self { device: Device::without_link(name, None, mtu), replay, writer: None })
+    }
+}
+
+impl Replay {
+    fn new(name: &str, recording: Recording, repeat: bool) -> Result<Self, PortError> {
+        let event = sys::eventfd().map_err(|e| PortError::from_io(name, "make an eventfd", e))?;
+        (&event).write_all(&1_u64.to_ne_bytes()).map_err(|e| PortError::from_io(name, "set an eventfd", e))?;
+        Ok(Self { recording: Arc::new(recording), repeat, event: Arc::new(event) })
     }
 }
 

@@ -1,4 +1,4 @@
-//! The frames of a capture file, in memory.
+//! The frames of a capture file, or made by a program, in memory.
 
 use super::PortError;
 use pcap_file::DataLink;
@@ -34,6 +34,17 @@ impl Recording {
             Ok(()) => Ok(recording),
             Err(why) => Err(PortError::File { port: port.to_owned(), op: "read", path: path.to_owned(), why }),
         }
+    }
+
+    /// These frames, each cut at [`MAX_FRAME_LEN`].
+    pub fn from_frames<B: AsRef<[u8]>>(frames: impl IntoIterator<Item = B>) -> Self {
+        let mut recording = Self::default();
+        for frame in frames {
+            let frame = frame.as_ref();
+            recording.bytes.extend_from_slice(&frame[..frame.len().min(MAX_FRAME_LEN)]);
+            recording.ends.push(recording.bytes.len());
+        }
+        recording
     }
 
     /// Number of frames.

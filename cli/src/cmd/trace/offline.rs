@@ -1,20 +1,18 @@
 //! Traces through the flows of a file: one bridge, `br0`, no switch, nothing learned.
 
 use super::Traced;
-use crate::cmd::bundle::{label, read};
+use crate::cmd::bridge_files::Files;
 use crate::failure::Failure;
 use sluice_flows::action::Action;
 use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, Model, VlanMode};
-use sluice_flows::bridge_mod::{BridgeMod, ModError};
+use sluice_flows::bridge_mod::BridgeMod;
 use sluice_flows::explain::{Options, Report};
 use sluice_flows::field::Field;
-use sluice_flows::flow_mod::{FlowMod, FlowModError};
+use sluice_flows::flow_mod::FlowMod;
 use sluice_flows::group::GroupMod;
 use sluice_flows::key::slot;
 use sluice_flows::rule::Millis;
-use sluice_flows::text::{
-    MeterCommand, Names, flow_lines, parse_flow_file, parse_group_file, parse_meter_mod, parse_packet,
-};
+use sluice_flows::text::{Names, parse_packet};
 use sluice_flows::translate::NoMacs;
 use sluice_flows::{DpPort, PortNo};
 use sluice_switch::api::trace_reply;
@@ -51,14 +49,6 @@ impl PortArg {
     pub(super) fn is_named(&self) -> bool {
         self.name.is_some()
     }
-}
-
-/// The files that make the bridge.
-#[derive(Debug)]
-pub(super) struct Files<'a> {
-    pub(super) flows: &'a str,
-    pub(super) groups: Option<&'a str>,
-    pub(super) meters: Option<&'a str>,
 }
 
 /// The bridge that the flows are in.
@@ -110,59 +100,26 @@ pub(super) fn trace(
 fn bridge(files: &Files<'_>, names: &Names) -> Result<(Bridge, BTreeSet<PortNo>), Failure> {
     let mut bridge = Bridge::new(BRIDGE, "br0");
     let mut numbers = BTreeSet::new();
-    if let Some(file) = files.meters {
-        let text = read(file)?;
-        for (line, words) in flow_lines(&text) {
-            let meter = parse_meter_mod(words, MeterCommand::Add);
-            let meter = meter.map_err(|e| Failure::usage(format!("{}:{line}: {e:#}", label(file))))?;
-            apply(&mut bridge, meter.into(), file, &format!("line {line}"))?;
-        }
-    }
-    if let Some(file) = files.groups {
-        let text = read(file)?;
-        let groups = parse_group_file(label(file), &text, names).map_err(|e| Failure::usage(format!("{e:#}")))?;
-        for (index, group) in groups.into_iter().enumerate() {
-            if let GroupMod::Add(spec) | GroupMod::Modify { spec, .. } = &group {
+    for change in files.changes(names)? {
+        match &change.change {
+            BridgeMod::Group(GroupMod::Add(spec) | GroupMod::Modify { spec, .. }) => {
                 for bucket in &spec.buckets {
                     numbers.extend(bucket.watch_port);
                     named_ports(&bucket.actions, &mut numbers);
                 }
             }
-            apply(&mut bridge, group.into(), file, &format!("group {}", index + 1))?;
-        }
-    }
-    let text = read(files.flows)?;
-    let parsed = parse_flow_file(label(files.flows), &text, names).map_err(|e| Failure::usage(format!("{e:#}")))?;
-    for warning in &parsed.warnings {
-        eprintln!("warning: {warning}");
-    }
-    for (index, change) in parsed.value.into_iter().enumerate() {
-        if let FlowMod::Add { spec, .. } | FlowMod::Modify { spec, .. } = &change {
-            let (value, mask) = spec.matches.field(Field::InPort);
-            if mask != 0 {
-                numbers.insert(PortNo(value as u16));
+            BridgeMod::Flow(FlowMod::Add { spec, .. } | FlowMod::Modify { spec, .. }) => {
+                let (value, mask) = spec.matches.field(Field::InPort);
+                if mask != 0 {
+                    numbers.insert(PortNo(value as u16));
+                }
+                named_ports(&spec.actions, &mut numbers);
             }
-            named_ports(&spec.actions, &mut numbers);
+            _ => {}
         }
-        apply(&mut bridge, change.into(), files.flows, &format!("flow {}", index + 1))?;
+        bridge.apply(&change.change, Millis(0)).map_err(|error| change.refused(&error))?;
     }
     Ok((bridge, numbers))
-}
-
-/// Makes one change; `what` of `file` says it.
-fn apply(bridge: &mut Bridge, change: BridgeMod, file: &str, what: &str) -> Result<(), Failure> {
-    let missing = |e: &ModError| match e {
-        ModError::Flow(FlowModError::NoGroup { .. }) => Some("--groups FILE"),
-        ModError::Flow(FlowModError::NoMeter { .. }) => Some("--meters FILE"),
-        _ => None,
-    };
-    bridge.apply(&change, Millis(0)).map(drop).map_err(|e| {
-        let failure = Failure::usage(format!("{}, {what}: {e}", label(file)));
-        match missing(&e) {
-            Some(option) => failure.next(option),
-            None => failure,
-        }
-    })
 }
 
 /// The ports that actions name.

@@ -1,0 +1,180 @@
+//! One worker under full load: frames replayed from memory without end, through the whole data path, into a null port.
+//!
+//! Port 1 gives the frames, each copied into a buffer of the worker's as a device's driver would, and takes any; port 2
+//! discards what it is sent. So flows that send what comes in by port 1 to port 2 are measured, and nothing else: no
+//! device, no system call.
+//!
+//! # Figures
+//! Packets a second are those of the clock on the wall. Cycles are those of the time-stamp counter, as Open vSwitch
+//! counts them, while the worker was on a CPU: where others use that CPU too, packets a second suffer and cycles a
+//! packet hardly do.
+
+mod tsc;
+
+use crate::port::{NullPort, PcapPort, Recording};
+use crate::stats::WorkerStats;
+use crate::{Config, ControlError, Datapath, FailMode, PortDevice, PortRequest};
+use sluice_flows::{DropReason, PortNo};
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// The bridge whose flows are measured.
+pub const BRIDGE: &str = "br0";
+/// The port that the frames come in by.
+pub const IN_PORT: PortNo = PortNo(1);
+/// The port that discards what it is sent.
+pub const OUT_PORT: PortNo = PortNo(2);
+/// MTU of both ports: the longest IP packet, so that no frame is too long.
+const MTU: u32 = 65_535;
+/// What the one worker's thread is called.
+const WORKER: &str = "sluice-w0";
+
+/// A data path of one worker with the bridge [`BRIDGE`]. It ends with [`Self::shutdown`] or when it is dropped.
+pub struct Replay {
+    datapath: Datapath,
+}
+
+impl Replay {
+    /// Starts a worker on `cpu`, or wherever it may run; the bridge has no ports yet.
+    ///
+    /// # Errors
+    /// [`ControlError::Worker`].
+    pub fn start(cpu: Option<usize>) -> Result<Self, ControlError> {
+        let datapath = Datapath::start(Config { pin: cpu.into_iter().collect(), ..Config::default() })?;
+        datapath.add_bridge(BRIDGE, FailMode::Secure)?;
+        Ok(Self { datapath })
+    }
+
+    /// The data path, for the flows.
+    pub const fn datapath(&self) -> &Datapath {
+        &self.datapath
+    }
+
+    /// Adds both ports. From now on the frames go round.
+    ///
+    /// # Errors
+    /// Those of [`Datapath::add_port`], and of the system when it has no descriptor left.
+    pub fn begin(&self, frames: Recording) -> Result<(), ControlError> {
+        let input = PcapPort::repeating("in", frames, MTU).map_err(ControlError::Port)?;
+        let output = PortDevice::Device(Box::new(NullPort::new("out", MTU)));
+        // The worker must find the way out when the first frame comes.
+        self.datapath
+            .add_port(BRIDGE, PortRequest { number: Some(OUT_PORT), ..PortRequest::new("out", output) })?;
+        let input = PortDevice::Device(Box::new(input));
+        self.datapath.add_port(BRIDGE, PortRequest { number: Some(IN_PORT), ..PortRequest::new("in", input) })?;
+        Ok(())
+    }
+
+    /// What the worker does from now on, for so long.
+    pub fn measure(&self, time: Duration) -> Measured {
+        let before = self.now();
+        std::thread::sleep(time);
+        Measured { before, after: self.now() }
+    }
+
+    /// Ends the worker.
+    pub fn shutdown(&self) {
+        self.datapath.shutdown();
+    }
+
+    fn now(&self) -> Moment {
+        let stats = self.datapath.worker_stats().swap_remove(0);
+        Moment { wall: Instant::now(), cpu: cpu_time(), ticks: tsc::ticks(), stats }
+    }
+}
+
+/// The state at one time.
+#[derive(Clone, Debug)]
+struct Moment {
+    wall: Instant,
+    /// CPU time that the worker has had.
+    cpu: Option<Duration>,
+    /// The time-stamp counter.
+    ticks: Option<u64>,
+    stats: WorkerStats,
+}
+
+/// What the worker did in a span of time.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    before: Moment,
+    after: Moment,
+}
+
+impl Measured {
+    /// How long it was.
+    pub fn wall(&self) -> Duration {
+        self.after.wall.duration_since(self.before.wall)
+    }
+
+    /// How long of that the worker was on a CPU. `None` where the system does not tell.
+    pub fn cpu(&self) -> Option<Duration> {
+        self.after.cpu?.checked_sub(self.before.cpu?)
+    }
+
+    /// How fast the CPU's time-stamp counter is, in ticks a second. `None` where there is none.
+    pub fn tsc_hz(&self) -> Option<f64> {
+        let ticks = self.after.ticks?.checked_sub(self.before.ticks?)?;
+        Some(ticks as f64 / self.wall().as_secs_f64())
+    }
+
+    /// What a counter of the worker's grew by.
+    pub fn grown(&self, counter: impl Fn(&WorkerStats) -> u64) -> u64 {
+        counter(&self.after.stats).saturating_sub(counter(&self.before.stats))
+    }
+
+    /// Frames that went through the data path.
+    pub fn packets(&self) -> u64 {
+        self.grown(|stats| stats.received)
+    }
+
+    /// Of these, those that left by a port.
+    pub fn forwarded(&self) -> u64 {
+        self.grown(|stats| stats.forwarded)
+    }
+
+    /// Of these, those dropped, by reason.
+    pub fn dropped(&self) -> Vec<(DropReason, u64)> {
+        let count = |&reason: &DropReason| (reason, self.grown(|stats| stats.dropped[reason as usize]));
+        DropReason::ALL.iter().map(count).filter(|(_, packets)| *packets > 0).collect()
+    }
+
+    /// Frames a second.
+    pub fn packets_per_second(&self) -> f64 {
+        self.packets() as f64 / self.wall().as_secs_f64()
+    }
+
+    /// Frames a second of the worker's own time on its CPU.
+    pub fn packets_per_cpu_second(&self) -> Option<f64> {
+        Some(self.packets() as f64 / self.cpu()?.as_secs_f64())
+    }
+
+    /// Ticks of the time-stamp counter for each frame. `None` if no frame came, or the system does not tell.
+    pub fn cycles_per_packet(&self) -> Option<f64> {
+        let cycles = self.cpu().unwrap_or_else(|| self.wall()).as_secs_f64() * self.tsc_hz()?;
+        (self.packets() > 0).then(|| cycles / self.packets() as f64)
+    }
+
+    /// Which share of the frames a counter counted, 0 to 1.
+    pub fn share(&self, counter: impl Fn(&WorkerStats) -> u64) -> f64 {
+        match self.packets() {
+            0 => 0.0,
+            packets => self.grown(counter) as f64 / packets as f64,
+        }
+    }
+}
+
+/// CPU time that the one worker of this process has had. `None` if there are several, or the system does not tell.
+fn cpu_time() -> Option<Duration> {
+    let mut found = None;
+    for task in fs::read_dir("/proc/self/task").ok()? {
+        let path = task.ok()?.path();
+        if fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == WORKER)
+            && found.replace(path).is_some()
+        {
+            return None;
+        }
+    }
+    let stat = fs::read_to_string(found?.join("schedstat")).ok()?;
+    Some(Duration::from_nanos(stat.split_whitespace().next()?.parse().ok()?))
+}
