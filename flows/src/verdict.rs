@@ -47,7 +47,8 @@ drop_reasons! {
     PortDown = "port_down";
     /// The output port does not exist, or no port is left to send to.
     NoPort = "no_port";
-    /// Connection tracking found the packet invalid and a rule drops such packets.
+    /// Connection tracking found the packet invalid and a rule drops such packets, or it is a fragment whose datagram
+    /// never became whole.
     CtInvalid = "ct_invalid";
     /// The connection table or a zone's share of it is full.
     CtFull = "ct_full";

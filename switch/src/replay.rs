@@ -58,8 +58,7 @@ impl Replay {
         let input = PcapPort::repeating("in", frames, MTU).map_err(ControlError::Port)?;
         let output = PortDevice::Device(Box::new(NullPort::new("out", MTU)));
         // The worker must find the way out when the first frame comes.
-        self.datapath
-            .add_port(BRIDGE, PortRequest { number: Some(OUT_PORT), ..PortRequest::new("out", output) })?;
+        self.datapath.add_port(BRIDGE, PortRequest { number: Some(OUT_PORT), ..PortRequest::new("out", output) })?;
         let input = PortDevice::Device(Box::new(input));
         self.datapath.add_port(BRIDGE, PortRequest { number: Some(IN_PORT), ..PortRequest::new("in", input) })?;
         Ok(())

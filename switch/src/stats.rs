@@ -105,6 +105,11 @@ pub struct WorkerStats {
     pub forwarded: u64,
     /// Of these, frames dropped, by [`DropReason`] number.
     pub dropped: [u64; DropReason::COUNT],
+    /// Of these and of those released, fragments that were put away until their datagram is whole.
+    pub held: u64,
+    /// Fragments that this worker sent on or dropped after they had waited; whichever worker put them away.
+    /// `received + released = forwarded + dropped + held`.
+    pub released: u64,
     /// Bursts that held at least one frame.
     pub bursts: u64,
     /// Turns of the poll loop.
@@ -170,6 +175,8 @@ pub(crate) struct WorkerCells {
     pub(crate) received: Counter,
     pub(crate) forwarded: Counter,
     pub(crate) dropped: [Counter; DropReason::COUNT],
+    pub(crate) held: Counter,
+    pub(crate) released: Counter,
     pub(crate) bursts: Counter,
     pub(crate) rounds: Counter,
     pub(crate) parks: Counter,
@@ -197,6 +204,8 @@ impl WorkerCells {
             received: self.received.get(),
             forwarded: self.forwarded.get(),
             dropped: std::array::from_fn(|i| self.dropped[i].get()),
+            held: self.held.get(),
+            released: self.released.get(),
             bursts: self.bursts.get(),
             rounds: self.rounds.get(),
             parks: self.parks.get(),

@@ -163,6 +163,8 @@ impl Switch {
         for w in self.datapath.worker_stats() {
             sum.received += w.received;
             sum.forwarded += w.forwarded;
+            sum.held += w.held;
+            sum.released += w.released;
             for (a, b) in sum.dropped.iter_mut().zip(w.dropped) {
                 *a += b;
             }
@@ -184,11 +186,20 @@ impl Switch {
         wait_until("the workers have credited what they counted", || self.datapath.sync_stats());
     }
 
+    /// Fragments that wait for the rest of their datagrams.
+    pub fn waiting(&self) -> u64 {
+        let sum = self.totals();
+        sum.held - sum.released
+    }
+
     /// Checks that every frame received was counted once.
     pub fn check_accounts(&self) {
         let sum = self.totals();
         assert_eq!(sum.received, self.sent, "every frame was received");
-        assert_eq!(sum.forwarded + sum.dropped_total(), sum.received, "every frame has one verdict: {sum:?}");
+        for w in self.datapath.worker_stats() {
+            let (came, went) = (w.received + w.released, w.forwarded + w.dropped_total() + w.held);
+            assert_eq!(came, went, "every frame has one verdict, or waits: {w:?}");
+        }
         self.sync();
         let grouped: u64 = self.datapath.drops().iter().map(|g| g.packets).sum();
         assert_eq!(grouped, sum.dropped_total(), "every drop is in one group");

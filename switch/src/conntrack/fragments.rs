@@ -31,6 +31,7 @@ mod piece;
 #[cfg(test)]
 mod tests;
 
+use super::settings::FragmentSettings;
 use hashbrown::HashMap;
 use piece::{Fit, Incomplete, Key, Part, Piece, hand_down};
 use sluice_flows::DpPort;
@@ -90,7 +91,7 @@ pub struct FragmentCounts {
     pub duplicate: u64,
     /// Refused because they could be part of no datagram.
     pub malformed: u64,
-    /// Refused because there was no room.
+    /// Refused because there was no room, or those of this family are not put together.
     pub full: u64,
 }
 
@@ -217,15 +218,9 @@ impl Fragments {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Replaces the limits, for fragments that come from now on.
-    pub(crate) fn set_limits(&self, limits: FragmentLimits) {
-        let max_fragments = limits.max_fragments.min(MAX_FRAGMENTS);
-        self.locked(|store| store.limits = FragmentLimits { max_fragments, ..limits });
-    }
-
-    /// The limits in force.
-    pub(crate) fn limits(&self) -> FragmentLimits {
-        self.locked(|store| store.limits)
+    /// Replaces the settings, for fragments that come from now on.
+    pub(crate) fn set(&self, settings: FragmentSettings) {
+        self.locked(|store| store.settings = settings);
     }
 
     /// The counters.
@@ -248,7 +243,7 @@ impl Fragments {
 /// What is under the lock.
 #[derive(Debug, Default)]
 struct Store {
-    limits: FragmentLimits,
+    settings: FragmentSettings,
     lists: HashMap<Key, Incomplete, RandomState>,
     /// The lists from the oldest on, by number.
     ages: BTreeMap<u64, Key>,
@@ -264,7 +259,11 @@ struct Store {
 
 impl Store {
     fn take(&mut self, key: Key, piece: Piece, (frame, origin): (&Frame, Origin), now: Millis) -> Taken {
-        let min = if key.v6 { self.limits.min_v6 } else { self.limits.min_v4 };
+        let FragmentSettings { v4, v6, limits } = self.settings;
+        let (on, min) = if key.v6 { (v6, limits.min_v6) } else { (v4, limits.min_v4) };
+        if !on {
+            return self.refuse(key.v6, |counts| &mut counts.full);
+        }
         if !piece.last && piece.packet_len < min.into() {
             return self.refuse(key.v6, |counts| &mut counts.too_small);
         }
@@ -300,7 +299,7 @@ impl Store {
         if !self.make_room(&key, size) {
             return self.refuse(key.v6, |counts| &mut counts.full);
         }
-        let (number, expires) = (self.next_number, Millis(now.0.saturating_add(self.limits.timeout)));
+        let (number, expires) = (self.next_number, Millis(now.0.saturating_add(self.settings.limits.timeout)));
         let ages = &mut self.ages;
         let next = &mut self.next_number;
         let list = self.lists.entry(key).or_insert_with(|| {
@@ -317,7 +316,7 @@ impl Store {
 
     /// Drops old datagrams, but not that of `key`, until a fragment of `size` bytes has room. False if it has none.
     fn make_room(&mut self, key: &Key, size: usize) -> bool {
-        let max = self.limits.max_fragments as usize;
+        let max = self.settings.limits.max_fragments.min(MAX_FRAGMENTS) as usize;
         let max_bytes = (max * BYTES_PER_FRAGMENT).max(MIN_BYTES);
         while self.waiting + self.empty >= max || self.bytes + size > max_bytes {
             let Some(oldest) = self.ages.values().find(|other| *other != key).copied() else { return false };

@@ -54,6 +54,7 @@ pub(crate) use conn::Guard;
 pub use events::{ConnChange, ConnEvent, EndReason};
 pub use filter::{ConnFilter, FilterError};
 pub use fragments::{BYTES_PER_FRAGMENT, FragmentCounts, FragmentLimits, FragmentStats, MAX_FRAGMENTS};
+pub(crate) use fragments::{Datagram, Fragments, Origin, Taken};
 pub(crate) use packet::Segment;
 pub use plain::Seen;
 pub use sctp::Association;
@@ -129,6 +130,8 @@ pub(crate) enum Repeat {
 #[derive(Debug)]
 pub(crate) struct Tracker {
     pub(crate) table: Table,
+    /// Fragments are put together before they are tracked.
+    pub(crate) fragments: Fragments,
     /// Where new and changed connections are told; the table tells which have ended.
     pub(crate) events: Arc<ConnEvents>,
     /// Chooses translations.
@@ -141,6 +144,25 @@ impl Default for Tracker {
     fn default() -> Self {
         let events = Arc::default();
         let table = Table::new(Arc::clone(&events));
-        Self { table, events, chooser: Chooser::default(), expectations: Expectations::default() }
+        Self {
+            table,
+            fragments: Fragments::default(),
+            events,
+            chooser: Chooser::default(),
+            expectations: Expectations::default(),
+        }
+    }
+}
+
+impl Tracker {
+    /// Changes the settings, for connections and fragments that are there too.
+    ///
+    /// # Errors
+    /// [`SettingsError`]; those in force stay.
+    pub(crate) fn set(&self, settings: CtSettings) -> Result<(), SettingsError> {
+        let fragments = settings.fragments;
+        self.table.set(settings)?;
+        self.fragments.set(fragments);
+        Ok(())
     }
 }

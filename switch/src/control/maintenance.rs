@@ -59,5 +59,11 @@ impl Datapath {
             self.inner.shared.events.publish(Some(entry.bridge), EventKind::MacAged { entry });
         }
         self.inner.watch_links();
+        // Fragments whose time is over are counted by a worker.
+        if self.inner.shared.conntrack.fragments.is_due(self.clock().now())
+            && let Some(worker) = self.inner.workers.first()
+        {
+            worker.wake();
+        }
     }
 }

@@ -30,7 +30,7 @@ const WORTH: u32 = 8;
 /// No entry: larger than any entry's number.
 const NO_ENTRY: u32 = u32::MAX;
 /// Stands for "no port" where a packet-out has none.
-const NO_INGRESS: DpPort = DpPort(u32::MAX - 1);
+pub(super) const NO_INGRESS: DpPort = DpPort(u32::MAX - 1);
 
 /// What is known of each frame of the burst.
 #[derive(Debug)]
@@ -90,6 +90,7 @@ impl Worker<'_> {
     /// Runs the first `count` frames, which came in by `port`, to completion.
     pub(super) fn process(&mut self, port: DpPort, count: usize, now: Millis) {
         let bytes = self.read(port, count);
+        self.egress.ingress = port;
         if self.shared.settings.caches {
             self.look_up(count);
             self.prove(count);
@@ -406,6 +407,7 @@ impl Worker<'_> {
     /// Sends a packet of the control side's as if it were a burst of one.
     pub(super) fn send_packet_out(&mut self, packet: &PacketOut, now: Millis) {
         self.egress.frames[0].clone_from_frame(&packet.frame);
+        self.egress.ingress = NO_INGRESS;
         let key = &mut self.burst.keys[0];
         let layers = extract(self.egress.frames[0].bytes(), NO_INGRESS.0, key);
         let len = packet.frame.len();
@@ -422,6 +424,9 @@ impl Worker<'_> {
 
     /// Counts each frame of the burst once.
     fn account(&mut self, port: DpPort, count: usize, now: Millis) {
+        if self.egress.waiting != 0 {
+            self.account_waiting();
+        }
         let forwarded = self.egress.fates[..count].iter().filter(|fate| **fate == Fate::Done).count();
         self.cells.received.add(count as u64);
         self.cells.forwarded.add(forwarded as u64);
@@ -429,6 +434,18 @@ impl Worker<'_> {
             self.account_drops(port, count, now);
         }
         self.egress.decided = 0;
+    }
+
+    /// Counts the frames of the burst that wait for the rest of their datagram.
+    #[cold]
+    fn account_waiting(&mut self) {
+        let waiting = std::mem::take(&mut self.egress.waiting);
+        for (index, fate) in self.egress.fates.iter_mut().enumerate() {
+            if waiting & 1 << index != 0 {
+                *fate = Fate::Held;
+            }
+        }
+        self.cells.held.add(waiting.count_ones().into());
     }
 
     /// Counts the frames of the burst that were dropped.
@@ -439,7 +456,7 @@ impl Worker<'_> {
         let mut here = [(0, 0); DropReason::COUNT];
         for (index, fate) in self.egress.fates[..count].iter().enumerate() {
             let reason = match *fate {
-                Fate::Done => continue,
+                Fate::Done | Fate::Held => continue,
                 // Its actions sent it nowhere although the verdict was to forward it.
                 Fate::Waiting => DropReason::NoPort,
                 Fate::Lost(reason) | Fate::Dropped(reason) => reason,

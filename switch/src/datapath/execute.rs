@@ -14,7 +14,9 @@
 //! headers, or of which only a part is to be sent, is cut into segments here.
 
 use super::BURST;
+use super::burst::NO_INGRESS;
 use super::cache::megaflow::Parts;
+use super::fragments::Goes;
 use super::lanes::{Fate, Lanes};
 use super::ledger::Ledger;
 use super::passes::{Cached, Continuation, Passes};
@@ -26,7 +28,7 @@ use crate::conntrack::Tracked;
 use crate::stats::WorkerCells;
 use sluice_flows::bridge::Model;
 use sluice_flows::datapath::{DpAction, DpCt, PacketIn};
-use sluice_flows::key::{FRAME_WORDS, FlowKey, FlowMask, PacketKey};
+use sluice_flows::key::{FRAME_WORDS, FlowKey, FlowMask, PacketKey, slot};
 use sluice_flows::packet::readdress::Readdress;
 use sluice_flows::packet::segment::{Segmenter, wire_len};
 use sluice_flows::packet::{Frame, Layers, MAX_FRAME_LEN, encap, extract, rewrite};
@@ -61,22 +63,26 @@ pub(super) type Pass<'a> = (&'a [DpAction], &'a [Arc<Continuation>]);
 /// The frames of a burst on their way out.
 pub(super) struct Egress {
     pub(super) lanes: Lanes,
+    /// The port that the frames came in by.
+    pub(super) ingress: DpPort,
     /// Those received, then copies.
     pub(super) frames: Vec<Frame>,
     pub(super) fates: [Fate; BURST],
     next_copy: usize,
     /// The frames that outer lists go on with, outermost first. Copies among them are in the order of their numbers.
-    held: Vec<u16>,
+    pub(super) held: Vec<u16>,
     /// Takes the place of a frame that is being cut; always there between two calls.
     spare: Option<Frame>,
     /// Passes that the frame at hand may still take.
-    passes_left: u32,
+    pub(super) passes_left: u32,
     /// What connection tracking said of the frame at hand and its copies.
     tracked: Vec<Tracked>,
     /// The rules that dropped frames in another pass than the first.
     pub(super) deciders: [Option<Arc<Rule>>; BURST],
     /// Bit N is set when frame N has one.
     pub(super) decided: u32,
+    /// Bit N is set when frame N waits for the rest of its datagram.
+    pub(super) waiting: u32,
     pub(super) passes: Passes,
     pub(super) recording: Recording,
     /// A pass was translated: what that changed has to be picked up.
@@ -86,26 +92,27 @@ pub(super) struct Egress {
 
 /// How far a list of actions has got with a packet.
 #[derive(Clone, Copy)]
-struct Place {
+pub(super) struct Place {
     /// The received frame that it is or is a copy of.
-    origin: usize,
+    pub(super) origin: usize,
     /// The frame that it now is.
-    current: usize,
-    layers: Layers,
+    pub(super) current: usize,
+    pub(super) layers: Layers,
     /// The frame's bytes are needed as they are: it waits to be sent, or an outer list goes on with it.
-    shared: bool,
+    pub(super) shared: bool,
     /// The next output sends at most this many bytes.
-    limit: Option<u32>,
+    pub(super) limit: Option<u32>,
     /// What connection tracking said of it, by number; [`NOT_TRACKED`] for nothing.
-    tracked: u16,
+    pub(super) tracked: u16,
     /// What is done is done as it stands in the list of a pass, so that it can be recorded.
-    plain: bool,
+    pub(super) plain: bool,
 }
 
 impl Egress {
     pub(super) fn new(worker: usize, budget: Budget, passes: Passes) -> Self {
         Self {
             lanes: Lanes::new(worker),
+            ingress: NO_INGRESS,
             frames: (0..BURST + COPIES).map(|_| Frame::with_capacity(MAX_FRAME_LEN)).collect(),
             fates: [Fate::Waiting; BURST],
             next_copy: BURST,
@@ -115,6 +122,7 @@ impl Egress {
             tracked: Vec::new(),
             deciders: [const { None }; BURST],
             decided: 0,
+            waiting: 0,
             passes,
             recording: Recording::default(),
             translated: false,
@@ -147,7 +155,12 @@ impl Egress {
     }
 
     /// Works through a list. An error ends it: the packet is dropped for that reason.
-    fn list(&mut self, (mut rest, resumes): Pass<'_>, at: &mut Place, to: &Surroundings<'_>) -> Result<(), DropReason> {
+    pub(super) fn list(
+        &mut self,
+        (mut rest, resumes): Pass<'_>,
+        at: &mut Place,
+        to: &Surroundings<'_>,
+    ) -> Result<(), DropReason> {
         while let Some((action, behind)) = rest.split_first() {
             rest = behind;
             if self.recording.is_on() {
@@ -191,10 +204,10 @@ impl Egress {
                     }
                     continue;
                 }
-                DpAction::Ct(ask) => {
-                    self.track(ask, at, to)?;
-                    continue;
-                }
+                DpAction::Ct(ask) => match self.track(ask, (rest, resumes), at, to)? {
+                    Goes::On => continue,
+                    Goes::Later => return Ok(()),
+                },
                 DpAction::CtClear => {
                     at.tracked = NOT_TRACKED;
                     continue;
@@ -343,17 +356,20 @@ impl Egress {
         Some(cached)
     }
 
-    /// Does what `ct` asks.
+    /// Does what `ct` asks; `rest` is what follows in its list.
     #[inline(never)]
-    fn track(&mut self, ask: &DpCt, at: &mut Place, to: &Surroundings<'_>) -> Result<(), DropReason> {
+    fn track(&mut self, ask: &DpCt, rest: Pass<'_>, at: &mut Place, to: &Surroundings<'_>) -> Result<Goes, DropReason> {
         if ask.nat.is_some() || ask.alg.is_some() {
             self.own(at);
         }
         let mut translation = None;
+        let mut tracked = self.said_of(at);
         let frame = &mut self.frames[at.current];
         let mut key = PacketKey::ZERO;
         at.layers = extract(frame.bytes(), 0, &mut key);
-        let mut tracked = self.tracked.get(usize::from(at.tracked)).cloned().unwrap_or_default();
+        if key.get(slot::IP_FRAG) != 0 {
+            return self.track_fragment(ask, rest, at, to);
+        }
         let answer = to.shared.conntrack.track((frame, &at.layers, &key), ask, &mut tracked, to.now);
         if self.recording.is_on() {
             match &answer {
@@ -362,14 +378,25 @@ impl Egress {
                 Err(_) => self.recording.stop(),
             }
         }
-        at.tracked = self.tracked.len().min(usize::from(NOT_TRACKED)) as u16;
-        self.tracked.push(tracked);
+        at.tracked = self.remember(tracked);
         self.recording.tracked(answer?, translation);
-        Ok(())
+        Ok(Goes::On)
+    }
+
+    /// What connection tracking has said of the packet.
+    pub(super) fn said_of(&self, at: &Place) -> Tracked {
+        self.tracked.get(usize::from(at.tracked)).cloned().unwrap_or_default()
+    }
+
+    /// Keeps what connection tracking says, and returns its number.
+    pub(super) fn remember(&mut self, tracked: Tracked) -> u16 {
+        let number = self.tracked.len().min(usize::from(NOT_TRACKED)) as u16;
+        self.tracked.push(tracked);
+        number
     }
 
     /// The frame that was held last, where it now is.
-    fn release(&mut self, index: usize) -> usize {
+    pub(super) fn release(&mut self, index: usize) -> usize {
         self.held.pop().map_or(index, usize::from)
     }
 
@@ -443,7 +470,7 @@ impl Egress {
 
     /// Makes the packet one that nobody else needs as it is.
     #[inline]
-    fn own(&mut self, at: &mut Place) {
+    pub(super) fn own(&mut self, at: &mut Place) {
         if at.shared {
             self.copy(at);
         }
@@ -469,7 +496,7 @@ impl Egress {
 
     /// A frame that nothing waits for. If there was none, everything that waits is sent, and frames that are held are in
     /// other places then.
-    fn fresh(&mut self) -> usize {
+    pub(super) fn fresh(&mut self) -> usize {
         if self.next_copy == self.frames.len() {
             self.flush();
             let mut last = None;

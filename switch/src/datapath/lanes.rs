@@ -24,6 +24,9 @@ pub(super) enum Fate {
     Lost(DropReason),
     /// The verdict was to drop it.
     Dropped(DropReason),
+    /// It waits for the rest of its datagram. Set when the burst is counted, and not before: what leaves meanwhile is
+    /// of no account.
+    Held,
 }
 
 /// A frame in a port's list.

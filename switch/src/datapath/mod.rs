@@ -10,12 +10,14 @@
 //! - On a hit: no lock, no allocation, no system call but the ports' own, no log line. Time is read once per burst.
 //! - What workers share they read: the model, an immutable snapshot picked up between bursts, and the MAC table's
 //!   versions. What they write is theirs alone (see [`stats`](crate::stats)).
-//! - Each frame received is counted exactly once, as forwarded or as dropped for one reason.
+//! - Each frame received is counted exactly once, as forwarded or as dropped for one reason; a fragment that waits for
+//!   the rest of its datagram when it goes on ([`fragments`]).
 
 mod burst;
 mod cache;
 mod drops;
 mod execute;
+mod fragments;
 mod lanes;
 mod ledger;
 mod passes;

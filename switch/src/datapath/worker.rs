@@ -327,7 +327,7 @@ impl<'a> Worker<'a> {
     fn park(&mut self) {
         self.cells.parks.add(1);
         let cached = self.megaflows.len() + self.egress.passes.cache.len();
-        let busy = cached > 0 || !self.resting.is_empty();
+        let busy = cached > 0 || !self.resting.is_empty() || self.shared.conntrack.fragments.len() > 0;
         let timeout = busy.then_some(Duration::from_millis(SWEEP_MS / 2));
         if !self.ask(timeout) {
             self.sweep(usize::MAX);
@@ -401,6 +401,7 @@ impl<'a> Worker<'a> {
                 _ = done.send(());
             }
             Command::Sync { done } => {
+                self.reap_fragments(self.shared.clock.now());
                 self.sweep(usize::MAX);
                 _ = done.send(());
             }
@@ -437,6 +438,7 @@ impl<'a> Worker<'a> {
 
     /// Does what is due by the clock, a part of it at a time.
     fn tick(&mut self, now: Millis) {
+        self.reap_fragments(now);
         let passed = now.since(self.swept);
         if passed > 0 {
             let size = self.megaflows.size().max(self.egress.passes.cache.size()) as u64;

@@ -1,5 +1,8 @@
 //! The CPU's time-stamp counter.
-#![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "the instruction has no safe form in the standard library"))]
+#![cfg_attr(
+    target_arch = "x86_64",
+    expect(unsafe_code, reason = "the instruction has no safe form in the standard library")
+)]
 
 /// What the counter says; the same on every CPU of a machine whose counter is invariant, as all of this century's
 /// second decade are. `None` on architectures without one.

@@ -8,6 +8,7 @@ mod connections;
 mod copies;
 mod devices;
 mod encap;
+mod fragments;
 mod frames;
 mod learning;
 mod lifecycle;

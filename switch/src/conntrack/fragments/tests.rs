@@ -92,10 +92,16 @@ fn origin(ingress: u32) -> Origin {
     Origin { ingress: DpPort(ingress), counted: true }
 }
 
+/// Lets so many fragments of any size wait.
+fn limit(fragments: &Fragments, max_fragments: u32) {
+    let limits = FragmentLimits { max_fragments, min_v4: 0, min_v6: 0, ..FragmentLimits::default() };
+    fragments.set(FragmentSettings { limits, ..FragmentSettings::default() });
+}
+
 /// A store that takes fragments of any size.
 fn store() -> Fragments {
     let fragments = Fragments::default();
-    fragments.set_limits(FragmentLimits { min_v4: 0, min_v6: 0, ..FragmentLimits::default() });
+    limit(&fragments, FragmentLimits::default().max_fragments);
     fragments
 }
 
@@ -280,7 +286,7 @@ fn fragments_whose_datagram_is_not_whole_in_time_are_dropped() {
 #[test]
 fn a_flood_of_fragments_does_not_keep_honest_ones_from_each_other() {
     let fragments = store();
-    fragments.set_limits(FragmentLimits { max_fragments: 50, ..fragments.limits() });
+    limit(&fragments, 50);
     for id in 0..=65_535 {
         let attack = Whole { id, ..Whole::new(false, 64) };
         assert!(is_held(&take(&fragments, &attack.cut(0, 32), 1, 0)));
@@ -300,7 +306,7 @@ fn a_flood_of_fragments_does_not_keep_honest_ones_from_each_other() {
 #[test]
 fn datagrams_that_were_given_up_take_room_too() {
     let fragments = store();
-    fragments.set_limits(FragmentLimits { max_fragments: 20, ..fragments.limits() });
+    limit(&fragments, 20);
     for id in 0..1000 {
         let attack = Whole { id, ..Whole::new(false, 64) };
         assert!(is_held(&take(&fragments, &attack.cut(0, 32), 1, 0)));
@@ -313,7 +319,7 @@ fn datagrams_that_were_given_up_take_room_too() {
 #[test]
 fn many_fragments_of_one_datagram_and_many_bytes_are_bounded_too() {
     let fragments = store();
-    fragments.set_limits(FragmentLimits { max_fragments: 20, ..fragments.limits() });
+    limit(&fragments, 20);
     let small = Whole::new(false, 800);
     for i in 0..20 {
         assert!(is_held(&take(&fragments, &small.cut(i * 8, i * 8 + 8), 0, 0)));
@@ -325,8 +331,18 @@ fn many_fragments_of_one_datagram_and_many_bytes_are_bounded_too() {
         assert!(is_held(&take(&fragments, &large(id).cut(0, 59_992), 0, 0)));
     }
     assert_eq!(fragments.len(), 2, "{} bytes at most", 128 << 10);
-    fragments.set_limits(FragmentLimits { max_fragments: 0, ..fragments.limits() });
+    limit(&fragments, 0);
     assert!(is_refused(&take(&fragments, &large(7).cut(0, 59_992), 0, 0)), "turned off");
+}
+
+#[test]
+fn a_family_that_is_not_put_together_is_refused() {
+    let fragments = Fragments::default();
+    fragments.set(FragmentSettings { v4: false, ..FragmentSettings::default() });
+    for v6 in [false, true] {
+        let taken = take(&fragments, &Whole::new(v6, 4000).cut(0, 1400), 0, 0);
+        assert_eq!(is_held(&taken), v6);
+    }
 }
 
 #[test]
@@ -430,7 +446,7 @@ proptest! {
     fn any_bytes_are_taken_or_refused(frames in prop::collection::vec((any::<bool>(), 0..40_usize, 0..40_usize,
         any::<bool>(), prop::collection::vec((0..90_usize, any::<u8>()), 0..3)), 1..40)) {
         let fragments = store();
-        fragments.set_limits(FragmentLimits { max_fragments: 8, ..fragments.limits() });
+        limit(&fragments, 8);
         let mut lost = 0;
         for (v6, at, len, more, damage) in frames {
             let datagram = Whole::new(v6, 700);
