@@ -137,7 +137,7 @@ pub(crate) struct Tracker {
     /// Chooses translations.
     pub(crate) chooser: Chooser,
     /// What control connections have announced.
-    expectations: Expectations,
+    pub(crate) expectations: Expectations,
 }
 
 impl Default for Tracker {

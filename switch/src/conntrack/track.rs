@@ -18,12 +18,11 @@
 use super::alg::{self, Expected, Helper};
 use super::conn::{Conn, Guard, Marks, Protocol, Update};
 use super::events::{ConnChange, EndReason};
-use super::packet::Packet;
+use super::packet::{Packet, Segment};
 use super::table::{Inserted, Refused};
 use super::tuple::{Direction, Tuple};
 use super::{Repeat, Tracked, Tracker, nat};
 use sluice_flows::DropReason;
-use sluice_flows::action::NatDirection;
 use sluice_flows::datapath::DpCt;
 use sluice_flows::key::{CT_DNAT, CT_EST, CT_INV, CT_NEW, CT_REL, CT_RPL, CT_SNAT, CT_TRK, PacketKey};
 use sluice_flows::packet::{Frame, Layers};
@@ -145,8 +144,12 @@ impl Tracker {
         if packet.quoted.is_some() {
             return Some(Judged::never(CT_REL | reply, Some(found)));
         }
+        let mut packet = *packet;
+        if let (Some(helper), Some(Segment::Tcp(segment))) = (&conn.helper, &mut packet.segment) {
+            helper.acknowledges(*direction, segment);
+        }
         let answered = conn.is_answered();
-        let update = conn.update(*direction, packet, self.is_liberal(packet.tuple.zone));
+        let update = conn.update(*direction, &packet, self.is_liberal(packet.tuple.zone));
         if !answered && conn.is_answered() {
             self.events.tell(conn, ConnChange::Replied);
         }
@@ -192,8 +195,10 @@ impl Tracker {
         let inserted = match (&ask.nat, expected) {
             (None, _) => self.table.insert(make(answers, None), now),
             (Some(_), Some(expected)) => {
-                let reply = expected.reply(&original);
-                self.table.insert(make(reply, translated_side(&original, &reply)), now)
+                let side = Some(expected.side());
+                let free = |reply: &Tuple| self.table.is_free(reply, now);
+                let reply = expected.replies(&original).find(free).ok_or(DropReason::CtFull)?;
+                self.table.insert(make(reply, side), now)
             }
             (Some(nat), None) => self.chooser.choose(&original, nat, |reply| {
                 if !self.table.is_free(reply, now) {
@@ -238,13 +243,6 @@ impl Tracker {
             tracked.state |= bits;
             translated = bits != 0;
         }
-        if conn.helper.is_some()
-            && tracked.state & (CT_NEW | CT_EST) != 0
-            && (translated || visit == Visit::First)
-            && !alg::follow((frame, layers), (conn, *direction), &self.expectations, translated, now)
-        {
-            tracked.state = CT_TRK | CT_INV | tracked.state & (CT_SNAT | CT_DNAT);
-        }
         let mut marks = conn.marks();
         let changed = conn.parent.is_none() && write(&mut marks, ask);
         (tracked.mark, tracked.label) = (marks.mark, marks.label);
@@ -253,22 +251,19 @@ impl Tracker {
         }
         drop(marks);
         tracked.original = Some(conn.parent.as_ref().unwrap_or(conn).original);
-        if !changed {
-            return repeat;
+        // What is invalid announces nothing, nor what is only related: an ICMP error.
+        let heard = conn.helper.is_some() && tracked.state & (CT_NEW | CT_EST) != 0;
+        if heard
+            && (translated || visit == Visit::First)
+            && !alg::follow((frame, layers), (conn, *direction), &self.expectations, translated, now)
+        {
+            tracked.state |= CT_INV;
         }
-        self.events.tell(conn, ConnChange::Marked { mark: tracked.mark, label: tracked.label });
-        Repeat::Never
-    }
-}
-
-/// Which side of packets with this original tuple is translated, if answers to them show `reply`.
-fn translated_side(original: &Tuple, reply: &Tuple) -> Option<NatDirection> {
-    if original.src() != reply.dst() || original.src_port != reply.dst_port {
-        Some(NatDirection::Src)
-    } else if original.dst() != reply.src() || original.dst_port != reply.src_port {
-        Some(NatDirection::Dst)
-    } else {
-        None
+        if changed {
+            self.events.tell(conn, ConnChange::Marked { mark: tracked.mark, label: tracked.label });
+            return Repeat::Never;
+        }
+        repeat
     }
 }
 

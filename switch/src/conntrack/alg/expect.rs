@@ -10,6 +10,7 @@
 
 use super::super::conn::Conn;
 use super::super::tuple::{Direction, Tuple};
+use sluice_flows::action::NatDirection;
 use sluice_flows::rule::Millis;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,7 +22,7 @@ const LIFETIME: u64 = 300_000;
 const MOST: usize = 65_536;
 /// Most at a time that one control connection announced.
 pub(super) const MOST_EACH: usize = 8;
-/// Ports that are tried when another connection was promised the one that is announced.
+/// Ports that are tried when another connection has the one that is wanted.
 const TRIES: u16 = 64;
 /// Ports from here on are for everybody; others are not given instead of one another (RFC 6335, 6).
 const FIRST_UNPRIVILEGED: u16 = 1024;
@@ -41,10 +42,22 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
-    /// What packets of the reply direction will show if the connection that begins with `original` is translated as its
-    /// control connection is.
-    pub(crate) fn reply(&self, original: &Tuple) -> Tuple {
-        self.parent.tuple(self.sender).with_ports(self.port, original.src_port)
+    /// What packets of the reply direction may show if the connection that begins with `original` is translated as its
+    /// control connection is, best first: those after the first have another source port.
+    pub(crate) fn replies(&self, original: &Tuple) -> impl Iterator<Item = Tuple> {
+        let reply = *self.parent.tuple(self.sender);
+        nearby(original.src_port).map(move |port| reply.with_ports(self.port, port))
+    }
+
+    /// Which side of the connection's original direction counts as translated, whatever the addresses are: the other one
+    /// of who announced it, unless it is that one's that is translated in the control connection.
+    pub(crate) fn side(&self) -> NatDirection {
+        match (self.sender, self.parent.nat) {
+            (Direction::Original, Some(NatDirection::Dst)) => NatDirection::Src,
+            (Direction::Original, _) => NatDirection::Dst,
+            (Direction::Reply, Some(NatDirection::Dst)) => NatDirection::Dst,
+            (Direction::Reply, _) => NatDirection::Src,
+        }
     }
 
     /// What its first packet will show when it comes to `port`, from port 0.
@@ -108,11 +121,8 @@ impl Expectations {
     /// and that was promised to the data connection of another control connection, one nearby. `None` if there is none.
     pub(super) fn add(&self, expected: &Expected, wanted: u16, may_move: bool, now: Millis) -> Option<Tuple> {
         let mut all = self.write();
-        all.purge(now);
-        let tries = if may_move && expected.is_translated() { TRIES } else { 1 };
-        let lowest = if wanted >= FIRST_UNPRIVILEGED { FIRST_UNPRIVILEGED } else { 1 };
-        let ports =
-            (0..tries).map(|step| wanted.checked_add(step).unwrap_or_else(|| lowest + wanted.wrapping_add(step)));
+        all.purge(now, MOST - 1);
+        let tries = if may_move && expected.is_translated() { usize::MAX } else { 1 };
         let free = |tuple: &Tuple| {
             all.by_tuple.get(tuple).is_none_or(|entry| {
                 let Expected { sender, port, .. } = entry.expected;
@@ -120,10 +130,19 @@ impl Expectations {
                 same || entry.is_over(now)
             })
         };
-        let tuple = ports.map(|port| expected.tuple(port)).find(free)?;
+        let tuple = nearby(wanted).take(tries).map(|port| expected.tuple(port)).find(free)?;
         all.insert(tuple, expected.clone(), Millis(now.0.saturating_add(LIFETIME)));
         self.count.store(all.by_tuple.len(), Ordering::Relaxed);
         Some(tuple)
+    }
+
+    /// Removes what is over, so that nothing holds ended connections for longer than [`LIFETIME`].
+    pub(crate) fn sweep(&self, now: Millis) {
+        if self.count.load(Ordering::Relaxed) > 0 {
+            let mut all = self.write();
+            all.purge(now, MOST);
+            self.count.store(all.by_tuple.len(), Ordering::Relaxed);
+        }
     }
 
     /// Expects these no longer, as far as it was `parent` that announced them.
@@ -146,12 +165,18 @@ impl Expectations {
     }
 }
 
+/// `port`, and others that may stand for it.
+fn nearby(port: u16) -> impl Iterator<Item = u16> {
+    let lowest = if port >= FIRST_UNPRIVILEGED { FIRST_UNPRIVILEGED } else { 1 };
+    (0..TRIES).map(move |step| port.checked_add(step).unwrap_or_else(|| lowest + port.wrapping_add(step)))
+}
+
 impl All {
-    /// Removes what is over, as far as it is oldest, and the oldest if there is no room for one more.
-    fn purge(&mut self, now: Millis) {
+    /// Removes what is over, as far as it is oldest, and the oldest if there are more than `most`.
+    fn purge(&mut self, now: Millis, most: usize) {
         while let Some((tuple, number)) = self.by_age.front() {
             if let Some(entry) = self.by_tuple.get(tuple).filter(|entry| entry.number == *number) {
-                if !entry.is_over(now) && self.by_tuple.len() < MOST {
+                if !entry.is_over(now) && self.by_tuple.len() <= most {
                     break;
                 }
                 self.by_tuple.remove(tuple);
@@ -206,7 +231,7 @@ mod tests {
             let data = first(&parent, from, 1234);
             let expected = expectations.find(&data, NOW).unwrap();
             assert_eq!((expected.mark, expected.label), (7, 8));
-            assert_eq!(expected.reply(&data), parent.original.with_ports(1234, from));
+            assert_eq!(expected.replies(&data).next(), Some(parent.original.with_ports(1234, from)));
         }
         assert!(expectations.find(&first(&parent, 20, 1235), NOW).is_none());
         assert!(expectations.find(&parent.original.with_ports(20, 1234), NOW).is_none(), "the other way");
@@ -220,6 +245,11 @@ mod tests {
         expectations.add(&active(&parent, 1234), 1234, true, NOW).unwrap();
         assert!(expectations.find(&data, Millis(NOW.0 + LIFETIME - 1)).is_some());
         assert!(expectations.find(&data, Millis(NOW.0 + LIFETIME)).is_none());
+        expectations.sweep(Millis(NOW.0 + LIFETIME - 1));
+        assert_eq!(Arc::strong_count(&parent), 2);
+        expectations.sweep(Millis(NOW.0 + LIFETIME));
+        assert_eq!(Arc::strong_count(&parent), 1);
+        expectations.add(&active(&parent, 1234), 1234, true, NOW).unwrap();
         let stranger = control("10.0.0.1", "10.0.0.2", "10.0.0.1");
         expectations.remove(&stranger, [data.with_ports(0, 1234)]);
         assert!(expectations.find(&data, NOW).is_some());

@@ -116,14 +116,6 @@ pub(crate) fn follow(
     }
 }
 
-/// Expects nothing more of a connection that has ended.
-pub(crate) fn forget(conn: &Arc<Conn>, expectations: &Expectations) {
-    if let Some(helper) = &conn.helper {
-        let promises = std::mem::take(&mut helper.state().promises);
-        expectations.remove(conn, promises.iter().map(|promise| promise.tuple));
-    }
-}
-
 /// A packet of a control connection that may announce something.
 struct Announcing<'a> {
     conn: &'a Arc<Conn>,

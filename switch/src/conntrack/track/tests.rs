@@ -4,7 +4,7 @@ use super::super::testing::{Ends, Tcp, V4, V6, commit, look, once, pass, said, w
 use super::*;
 use crate::conntrack::CtSettings;
 use sluice_flows::Owner;
-use sluice_flows::action::{CtAlg, Nat};
+use sluice_flows::action::{CtAlg, Nat, NatDirection};
 use sluice_flows::key::{FlowKey, slot};
 use sluice_flows::packet::extract;
 use std::net::IpAddr;
