@@ -6,6 +6,8 @@ use sluice_flows::rule::Millis;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+mod packets;
+
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
