@@ -75,3 +75,83 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::conn::{Conn, Protocol};
+    use super::super::table::Inserted;
+    use super::super::tuple::Tuple;
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    const NOW: Millis = Millis(5000);
+    /// When a connection expires that was seen once, at [`NOW`].
+    const LATER: Millis = Millis(NOW.0 + 60_000);
+
+    fn fill(table: &Table, zone: u16, count: u32, now: Millis) {
+        let server = Ipv4Addr::new(192, 0, 2, 1).into();
+        for n in 0..count {
+            let tuple = Tuple::new(zone, 17, Ipv4Addr::from_bits(n).into(), server).with_ports(1000, 53);
+            let protocol = Protocol::default();
+            let conn = Conn::new(tuple, tuple.reversed().unwrap(), protocol, None, now);
+            assert!(matches!(table.insert(conn, now), Ok(Inserted::New(_))));
+        }
+    }
+
+    #[test]
+    fn a_small_table_is_swept_as_a_whole() {
+        let table = Table::default();
+        assert_eq!(table.expire_part(LATER), None, "nothing to do");
+        fill(&table, 0, SMALL, NOW);
+        assert_eq!((table.expire_part(Millis(LATER.0 - 1)), table.len()), (None, SMALL));
+        assert_eq!((table.expire_part(LATER), table.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_large_table_is_swept_in_equal_parts_that_come_round() {
+        let table = Table::default();
+        let (count, shards) = (20_000, table.shards.count());
+        fill(&table, 0, count, NOW);
+        fill(&table, 1, count, LATER);
+        let mut most = 0;
+        for part in 0..shards {
+            let before = table.len();
+            let pause = table.expire_part(LATER);
+            assert_eq!(pause, Some(Duration::from_millis(10)), "part {part}");
+            most = most.max(before - table.len());
+        }
+        assert_eq!((table.len(), table.zone_len(1)), (count, count), "each shard was swept once");
+        assert!(most < 4 * count / shards as u32, "{most} in one part");
+        table.expire(Millis(LATER.0 + 60_000));
+        assert_eq!(table.counters().expired, u64::from(2 * count));
+    }
+
+    #[test]
+    fn a_shard_that_had_many_gives_its_memory_back() {
+        let table = Table::default();
+        fill(&table, 0, 300_000, NOW);
+        let full: usize = (0..table.shards.count()).map(|index| table.shards.capacity(index)).sum();
+        table.flush(|_| true);
+        let empty: usize = (0..table.shards.count()).map(|index| table.shards.capacity(index)).sum();
+        assert!(full >= 300_000 && empty < full / 4, "{full} places, then {empty}");
+    }
+
+    #[test]
+    fn a_flush_takes_what_it_is_asked_for_and_a_reading_shows_the_rest_once() {
+        let table = Table::default();
+        fill(&table, 1, 3000, NOW);
+        fill(&table, 2, 3000, NOW);
+        assert_eq!(table.flush(|conn| conn.original.zone == 1), 3000);
+        assert_eq!((table.zone_len(1), table.zone_len(2)), (0, 3000));
+        let mut shown = std::collections::HashSet::new();
+        table.for_each(NOW, |conn| shown.insert(conn.original));
+        assert_eq!(shown.len(), 3000);
+        let mut first = 0;
+        table.for_each(NOW, |_| {
+            first += 1;
+            first < 10
+        });
+        assert_eq!(first, 10, "it stops when it is told to");
+        table.for_each(LATER, |conn| panic!("{conn:?} has expired"));
+    }
+}

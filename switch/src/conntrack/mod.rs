@@ -29,6 +29,8 @@ mod expiry;
 mod filter;
 mod fragments;
 mod icmp;
+#[doc(hidden)]
+pub mod measure;
 #[cfg(test)]
 mod model;
 mod nat;

@@ -245,7 +245,7 @@ impl InForce {
 
 #[cfg(test)]
 mod tests {
-    use super::super::conn::{PlainState, Protocol};
+    use super::super::conn::Protocol;
     use super::super::tuple::Tuple;
     use super::*;
 
@@ -313,7 +313,7 @@ mod tests {
         let (a, b) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
         let expires = |zone| {
             let tuple = Tuple::new(zone, 17, a, b);
-            let protocol = Protocol::Plain(PlainState::default());
+            let protocol = Protocol::default();
             rules.expires(&Conn::new(tuple, tuple.reversed().unwrap(), protocol, None, Millis(100)))
         };
         assert_eq!((expires(7), expires(8)), (Millis(5100), Millis(60_100)));

@@ -211,6 +211,12 @@ impl<T: TwoKeyed> Shards<T> {
         self.lock(index).entries.len()
     }
 
+    /// Entries that one shard has room for.
+    #[cfg(test)]
+    pub(crate) fn capacity(&self, index: usize) -> usize {
+        self.lock(index).entries.capacity()
+    }
+
     fn lock(&self, index: usize) -> MutexGuard<'_, Shard<T>> {
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }

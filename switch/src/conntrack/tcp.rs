@@ -161,7 +161,7 @@ impl End {
         TcpEnd::from_number(self.state.load(Ordering::Relaxed))
     }
 
-    fn set_state(&self, state: TcpEnd) {
+    pub(crate) fn set_state(&self, state: TcpEnd) {
         self.state.store(state as u8, Ordering::Relaxed);
     }
 

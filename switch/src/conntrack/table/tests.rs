@@ -1,4 +1,4 @@
-use super::super::conn::{PlainState, Protocol};
+use super::super::conn::Protocol;
 use super::super::settings::ZoneSettings;
 use super::super::timeouts::TimeoutClass;
 use super::*;
@@ -29,7 +29,7 @@ fn tuple(zone: u16, n: u32) -> Tuple {
 }
 
 fn conn_at(original: Tuple, reply: Tuple, now: Millis) -> Conn {
-    Conn::new(original, reply, Protocol::Plain(PlainState::default()), None, now)
+    Conn::new(original, reply, Protocol::default(), None, now)
 }
 
 fn conn(zone: u16, n: u32, now: Millis) -> Conn {
@@ -220,4 +220,75 @@ fn several_workers_that_commit_the_same_connections_get_the_same() {
     }
     check(&table, NOW);
     assert_eq!(table.counters().inserted, u64::from(count));
+}
+
+/// Random numbers, the same for the same seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u32) -> u32 {
+        self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (self.0 >> 40) as u32 % end
+    }
+}
+
+/// One worker's part in a crowd: few tuples, so that most of what it does collides with what others do. Returns how
+/// many connections it put in and took out.
+fn crowd(table: &Table, seed: u64, steps: u32) -> (u64, u64) {
+    let (mut random, mut put_in, mut taken_out) = (Random(seed), 0, 0);
+    for step in 0..steps {
+        let now = Millis(NOW.0 + u64::from(step) * 10);
+        let tuple = tuple(random.below(3) as u16, random.below(40));
+        match random.below(8) {
+            0..=3 => {
+                let back = tuple.reversed().unwrap();
+                let reply = if random.below(2) == 0 { back } else { back.with_dst(address(900 + random.below(8))) };
+                match table.insert(conn_at(tuple, reply, now), now) {
+                    Ok(Inserted::New(conn)) => {
+                        put_in += 1;
+                        if random.below(4) == 0 {
+                            reply_seen(&conn);
+                        }
+                    }
+                    Ok(Inserted::Exists(conn, direction)) => assert_eq!(conn.tuple(direction), &tuple),
+                    Err(Refused::Taken | Refused::Full | Refused::ZoneFull) => {}
+                }
+            }
+            4 | 5 => {
+                if let Some((conn, direction)) = table.find(&tuple, now) {
+                    assert_eq!(conn.tuple(direction), &tuple);
+                    taken_out += u64::from(random.below(2) == 0 && table.remove(&conn, EndReason::Replaced));
+                }
+            }
+            _ => match random.below(200) {
+                0 => taken_out += table.flush(|conn| conn.original.zone == 1),
+                1..=8 => _ = table.expire_part(now),
+                9..=12 => table.for_each(now, |_| true),
+                _ => {}
+            },
+        }
+        assert!(table.len() <= 60 && table.zone_len(2) <= 10);
+    }
+    (put_in, taken_out)
+}
+
+#[test]
+fn a_crowd_of_workers_leaves_the_table_whole() {
+    let table = table_of(60, &[(2, 10)]);
+    let (workers, steps) = (4, 3000);
+    let sums = std::thread::scope(|scope| {
+        let table = &table;
+        let workers: Vec<_> = (0..workers).map(|seed| scope.spawn(move || crowd(table, seed, steps))).collect();
+        let sums = workers.into_iter().map(|worker| worker.join().unwrap());
+        sums.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    });
+    let counters = table.counters();
+    assert_eq!((counters.inserted, counters.replaced + counters.flushed), sums);
+    assert!(counters.early_dropped > 0 && counters.zone_full > 0 && counters.raced > 0, "{counters:?}");
+    let now = Millis(NOW.0 + u64::from(steps) * 10);
+    table.expire(now);
+    check(&table, now);
+    table.flush(|_| true);
+    assert_eq!(table.len(), 0);
+    check(&table, now);
 }
