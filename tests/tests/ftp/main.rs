@@ -1,0 +1,248 @@
+//! FTP and TFTP between real programs: only connections that are related to a control connection may be made beside it,
+//! so each transfer proves that the switch understood what was announced. With translation the client sees and is seen
+//! under addresses that nobody has, so each proves that what was announced was rewritten, and that TCP went on.
+
+#![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+use sluice_flows::DropReason;
+use sluice_flows::bridge::VlanMode;
+use sluice_switch::FailMode;
+use sluice_tests::host::{Host, Kind, LINK};
+use sluice_tests::lan::Lan;
+use sluice_tests::netns::{Netns, skipped};
+use sluice_tests::switch::wait_until;
+use std::fs::{self, Permissions};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// The client is host 1, the server host 2.
+const CLIENT: u8 = 1;
+const SERVER: u8 = 2;
+/// The addresses under which the server sees the client, and the client the server, where they are translated: IPv4 and
+/// IPv6, longer than their own.
+const CLIENT_SEEN_AS: [&str; 2] = ["10.99.0.201", "fd99::abcd:1:2"];
+const SERVER_SEEN_AS: [&str; 2] = ["10.99.0.100", "fd99::1:100"];
+/// Files and their lengths: one of some megabytes, and one that follows it on the same control connection.
+const FILES: [(&str, usize); 2] = [("large", 5_000_001), ("small", 1001)];
+/// Ports of every kind that a kernel's network stack can be behind.
+const KINDS: [[Kind; 2]; 3] =
+    [[Kind::Tap, Kind::Tap], [Kind::AfPacket, Kind::TapPlain], [Kind::TapPlain, Kind::AfPacket]];
+
+/// Whose address is translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Translated {
+    Nobody,
+    Client,
+    Server,
+}
+
+use Translated::{Client, Nobody, Server};
+
+/// What is let through.
+#[derive(Clone, Copy, Debug)]
+struct Service {
+    proto: &'static str,
+    port: u16,
+    alg: &'static str,
+}
+
+const FTP: Service = Service { proto: "tcp", port: 21, alg: "ftp" };
+const TFTP: Service = Service { proto: "udp", port: 69, alg: "tftp" };
+
+/// A switch that lets a service through from the client to the server, and what is related to it in either direction:
+/// nothing comes to a host but under the addresses that it is to see. Beside it, the server's addresses as the client
+/// knows them, IPv4 and IPv6.
+fn lan(kinds: [Kind; 2], service: Service, translated: Translated) -> (Lan, [IpAddr; 2]) {
+    let mut lan = Lan::new(&["br0"], FailMode::Secure, 1);
+    for (n, kind) in [CLIENT, SERVER].into_iter().zip(kinds) {
+        lan.add_host("br0", n, kind, 1500, VlanMode::default());
+    }
+    lan.add_flows("br0", &["priority=1,arp actions=normal", "priority=1,icmp6 actions=normal"]);
+    let (client, server) = (lan.host(CLIENT), lan.host(SERVER));
+    let own = [[client.v4, server.v4], [client.v6, server.v6]];
+    let known_as = [0, 1].map(|family| {
+        let [client_own, server_own] = own[family];
+        let (mut client_seen, mut server_seen, mut nat) = (client_own, server_own, "nat".to_owned());
+        match translated {
+            Nobody => {}
+            Client => {
+                client_seen = CLIENT_SEEN_AS[family].parse().unwrap();
+                nat = format!("nat(src={client_seen})");
+                server.netns.add_neighbour(LINK, client_seen, client.mac).unwrap();
+            }
+            Server => {
+                server_seen = SERVER_SEEN_AS[family].parse().unwrap();
+                nat = format!("nat(dst={server_own})");
+                client.netns.add_neighbour(LINK, server_seen, server.mac).unwrap();
+            }
+        }
+        let [src, dst] = [["ip_src", "ip_dst"], ["ipv6_src", "ipv6_dst"]][family];
+        let Service { proto, port, alg } = service;
+        let proto = format!("{proto}{}", ["", "6"][family]);
+        let state = |state: &str| format!("table=1,priority=2,{proto},ct_state=+trk-inv{state}");
+        let flows = [
+            format!("priority=2,{proto} actions=ct(table=1,zone=7,nat)"),
+            format!(
+                "{},in_port=1,tp_dst={port} actions=ct(commit,table=2,zone=7,{nat},alg={alg},exec(set_field:0x55->ct_mark))",
+                state("+new-rel"),
+            ),
+            format!("{},ct_mark=0x55 actions=ct(commit,table=2,zone=7,nat)", state("+new+rel")),
+            format!("{},ct_mark=0x55 actions=goto_table:2", state("+est")),
+            format!("table=2,priority=2,{proto},in_port=1,{src}={client_seen},{dst}={server_own} actions=output:2"),
+            format!("table=2,priority=2,{proto},in_port=2,{src}={server_seen},{dst}={client_own} actions=output:1"),
+        ];
+        lan.add_flows("br0", &flows.each_ref().map(String::as_str));
+        server_seen
+    });
+    (lan, known_as)
+}
+
+/// A program that serves files until it is dropped.
+struct Running(Child);
+
+impl Running {
+    /// Runs it in a namespace, with all that it starts, until it is dropped.
+    fn start(netns: &Netns, words: &[&str]) -> Self {
+        let mut command = Command::new("unshare");
+        // The shell is what gets the signal, and all the others go with it: a server that has changed its user would not.
+        command.args(["--pid", "--fork", "--kill-child=KILL", "sh", "-c", "\"$@\" & wait", "sh"]).args(words);
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stdin(Stdio::null());
+        Self(netns.run(|| command.spawn()).unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+/// A folder with the files, which everybody may read.
+fn files() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    for (name, len) in FILES {
+        fs::write(folder.path().join(name), content(len)).unwrap();
+    }
+    folder
+}
+
+/// Bytes that repeat only after a while, so that none can be missing unseen.
+fn content(len: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491_u32;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as u8
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
+fn ftp_server(host: &Host, folder: &Path) -> Running {
+    let config = folder.join("vsftpd.conf");
+    let text = format!(
+        "listen=NO\nlisten_ipv6=YES\nbackground=NO\nanonymous_enable=YES\nno_anon_password=YES\nanon_root={}\n\
+         connect_from_port_20=YES\nseccomp_sandbox=NO\nxferlog_enable=NO\n",
+        folder.display(),
+    );
+    fs::write(&config, text).unwrap();
+    let running = Running::start(&host.netns, &["vsftpd", config.to_str().unwrap()]);
+    let address: SocketAddr = (host.v4, FTP.port).into();
+    let listens = || host.netns.run(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok());
+    wait_until("the FTP server listens", listens);
+    running
+}
+
+fn tftp_server(host: &Host, folder: &Path) -> Running {
+    let running = Running::start(&host.netns, &["in.tftpd", "--foreground", "--secure", folder.to_str().unwrap()]);
+    // Nobody else can have the port once the server has it.
+    let taken = || host.netns.run(|| UdpSocket::bind(("::", TFTP.port)).is_err());
+    wait_until("the TFTP server listens", taken);
+    running
+}
+
+/// Has `curl` get files from where the client knows the server, and compares them.
+fn download(client: &Host, scheme: &str, server: IpAddr, options: &[&str], names: &[(&str, usize)]) {
+    let into = TempDir::new().unwrap();
+    let mut command = Command::new("timeout");
+    command.args(["60", "curl", "--silent", "--show-error", "--globoff"]).args(options);
+    for (name, _) in names {
+        command.arg("--output").arg(into.path().join(name));
+        command.arg(format!("{scheme}://{}/{name}", SocketAddr::from((server, 0)).to_string().trim_end_matches(":0")));
+    }
+    let output = client.netns.run(|| command.stdin(Stdio::null()).output()).unwrap();
+    assert!(output.status.success(), "{options:?} from {server}: {}", String::from_utf8_lossy(&output.stderr));
+    for (name, len) in names {
+        let got = fs::read(into.path().join(name)).unwrap();
+        assert!(got == content(*len), "{options:?} from {server}: {name} changed on its way");
+    }
+}
+
+/// Every way to make a data connection, by the family that knows it. `curl` would rather connect to the server's address
+/// than to the one in a reply.
+const WAYS: [(&[&str], &[usize]); 4] = [
+    (&["--ftp-port", "-", "--disable-eprt"], &[0]),
+    (&["--ftp-pasv", "--disable-epsv", "--no-ftp-skip-pasv-ip"], &[0]),
+    (&["--ftp-port", "-"], &[0, 1]),
+    (&["--ftp-pasv"], &[0, 1]),
+];
+
+fn ftp(translated: Translated) {
+    for kinds in KINDS {
+        let (lan, server) = lan(kinds, FTP, translated);
+        let folder = files();
+        let _server = ftp_server(lan.host(SERVER), folder.path());
+        for (options, families) in WAYS {
+            for family in families {
+                download(lan.host(CLIENT), "ftp", server[*family], options, &FILES);
+            }
+        }
+        lan.check_accounts(&[DropReason::NoRule]);
+    }
+}
+
+fn tftp(translated: Translated) {
+    let (lan, server) = lan([Kind::Tap, Kind::Tap], TFTP, translated);
+    let folder = files();
+    let _server = tftp_server(lan.host(SERVER), folder.path());
+    for address in server {
+        download(lan.host(CLIENT), "tftp", address, &[], &FILES[1..]);
+    }
+    lan.check_accounts(&[DropReason::NoRule]);
+}
+
+#[test]
+fn ftp_data_connections_are_let_through_as_related() {
+    if !skipped("ftp_data_connections_are_let_through_as_related") {
+        ftp(Nobody);
+    }
+}
+
+#[test]
+fn an_ftp_client_behind_nat_downloads_in_every_way() {
+    if !skipped("an_ftp_client_behind_nat_downloads_in_every_way") {
+        ftp(Client);
+    }
+}
+
+#[test]
+fn an_ftp_server_behind_nat_serves_in_every_way() {
+    if !skipped("an_ftp_server_behind_nat_serves_in_every_way") {
+        ftp(Server);
+    }
+}
+
+#[test]
+fn tftp_works_with_and_without_nat() {
+    if !skipped("tftp_works_with_and_without_nat") {
+        for translated in [Nobody, Client, Server] {
+            tftp(translated);
+        }
+    }
+}
