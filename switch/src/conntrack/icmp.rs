@@ -11,6 +11,9 @@ use super::tuple::{Tuple, icmp_answer};
 use sluice_flows::field::{IP_PROTO_ICMP, IP_PROTO_SCTP, IP_PROTO_TCP, IP_PROTO_UDP};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+#[cfg(test)]
+mod tests;
+
 /// Length of the header of a query or an error.
 const HEADER_LEN: usize = 8;
 /// Length of an IPv4 header without options.

@@ -17,6 +17,9 @@ use sluice_flows::packet::rewrite::datagram_end;
 use sluice_flows::packet::{Frame, L3, L4, Layers, Offload, checksum};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+#[cfg(test)]
+mod tests;
+
 /// Length of a UDP header.
 const UDP_LEN: usize = 8;
 

@@ -20,6 +20,9 @@ use super::timeouts::TimeoutClass;
 use super::tuple::Direction;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
+#[cfg(test)]
+mod tests;
+
 /// Length of the common header.
 pub(crate) const HEADER_LEN: usize = 12;
 /// Length of a chunk header.

@@ -19,6 +19,9 @@ use super::timeouts::TimeoutClass;
 use super::tuple::Direction;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
+#[cfg(test)]
+mod tests;
+
 /// TCP header flags (RFC 9293, 3.1).
 pub(crate) const FIN: u8 = 0x01;
 pub(crate) const SYN: u8 = 0x02;
