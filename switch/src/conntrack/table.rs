@@ -27,10 +27,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 const SHARDS: usize = 1024;
 /// Connections that are looked at to make room, at most so many of one shard; if one of them may go, no more.
 const SAMPLE: usize = 16;
-/// Connections that are looked at before it is given up.
+/// Connections, or notes of a zone, that are looked at before it is given up.
 const MOST_LOOKED: usize = 64;
-/// Notes of a zone that are read to make room.
-const NOTES_TRIED: usize = 16;
 /// How often an insertion begins again because another took the place that was made, or something stale was in its way.
 const TRIES: usize = 4;
 
@@ -286,7 +284,7 @@ impl Table {
         let may_go = |conn: &Conn| {
             conn.original.zone == no && (conn.timeout_class().is_unassured() || rules.is_expired(conn, now))
         };
-        let notes = std::iter::from_fn(|| zone.take_note()).take(NOTES_TRIED);
+        let notes = std::iter::from_fn(|| zone.take_note()).take(MOST_LOOKED);
         let mut candidates = notes.filter_map(|hash| self.shards.find_by_hash(hash, may_go));
         candidates.any(|conn| self.remove(&conn, reason(&conn, &rules, now)))
     }

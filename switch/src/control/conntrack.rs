@@ -73,7 +73,7 @@ impl Datapath {
         let _state = self.inner.lock();
         let mut settings = self.connection_settings();
         change(&mut settings)?;
-        self.inner.shared.conntrack.table.set(settings.clone())?;
+        self.inner.shared.conntrack.set(settings.clone())?;
         Ok(settings)
     }
 

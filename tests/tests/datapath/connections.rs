@@ -16,13 +16,13 @@ const FIREWALL: [&str; 4] = [
     "table=1,priority=100,ip,ct_state=+trk+est,in_port=2,actions=output:1",
 ];
 
-fn add(switch: &Switch, flows: &[&str]) {
+pub(crate) fn add(switch: &Switch, flows: &[&str]) {
     let changes: Vec<_> =
         flows.iter().map(|text| BridgeMod::from(parse_flow_mod(text, &Names::new()).unwrap().value)).collect();
     switch.datapath.apply_bundle("br0", &changes).unwrap();
 }
 
-fn firewall(config: Config) -> Switch {
+pub(crate) fn firewall(config: Config) -> Switch {
     let mut switch = Switch::start(config);
     switch.bridge("br0", 2, FailMode::Secure);
     add(&switch, &FIREWALL);
@@ -30,7 +30,7 @@ fn firewall(config: Config) -> Switch {
 }
 
 /// A UDP packet between two addresses; `from` is the last byte of the source.
-fn udp(from: u8, to: u8, ports: (u16, u16)) -> Vec<u8> {
+pub(crate) fn udp(from: u8, to: u8, ports: (u16, u16)) -> Vec<u8> {
     let mut key = FlowKey::ZERO;
     for (slot, value) in [
         (slot::ETH_SRC, 4),
@@ -49,7 +49,7 @@ fn udp(from: u8, to: u8, ports: (u16, u16)) -> Vec<u8> {
 }
 
 /// Sends a frame into `port` and tells how many leave by port 1 and port 2.
-fn send(switch: &mut Switch, port: u16, frame: &[u8]) -> [usize; 2] {
+pub(crate) fn send(switch: &mut Switch, port: u16, frame: &[u8]) -> [usize; 2] {
     switch.send(port, frame);
     switch.wait();
     [1, 2].map(|no| take_all(&switch.ends[&("br0".to_owned(), no)]).len())

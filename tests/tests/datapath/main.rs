@@ -4,6 +4,7 @@
 
 mod broken;
 mod caches;
+mod connection_limits;
 mod connections;
 mod copies;
 mod devices;
