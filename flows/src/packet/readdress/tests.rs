@@ -1,9 +1,9 @@
 use super::{Ends, Readdress};
 use crate::key::PacketKey;
 use crate::packet::rewrite::set_field;
-use crate::packet::segment::fill_checksum;
+use crate::packet::segment::{Segmenter, fill_checksum};
 use crate::packet::testing::*;
-use crate::packet::{Frame, L3, L4, Layers, Offload, checksum, extract};
+use crate::packet::{Frame, GsoKind, L3, L4, Layers, Offload, checksum, extract};
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -229,6 +229,63 @@ fn a_datagram_in_fragments_has_a_right_checksum_when_it_is_whole_again() {
     assert!(udp.apply(&mut whole, &layers));
     assert_eq!(pieces, whole.bytes()[38..]);
     assert_eq!(check(whole.bytes(), &layers), Ok(()));
+}
+
+#[test]
+fn a_super_frame_is_rewritten_whole_as_its_segments_would_be() {
+    for (kind, v6, gso) in [
+        (Kind::Tcp, false, GsoKind::Tcp4),
+        (Kind::Tcp, true, GsoKind::Tcp6),
+        (Kind::Udp, false, GsoKind::Udp),
+        (Kind::Udp, true, GsoKind::Udp),
+    ] {
+        let mut whole = frame(kind, v6, Extra::Nothing, Sum::Partial, &[0xa5; 3000]);
+        whole.offload = Offload { gso, gso_size: 1000, ..whole.offload };
+        let (old, layers) = (shown(v6), read(whole.bytes()));
+        let dst: IpAddr = if v6 { Ipv6Addr::from_bits(77).into() } else { Ipv4Addr::from_bits(77).into() };
+        let new = Readdress::new(proto(kind, v6), &old, &Ends { dst, dst_port: 8080, ..old }).unwrap();
+        let mut parts = segments(&whole);
+        for part in &mut parts {
+            assert!(new.apply(part, &layers));
+        }
+        let offload = whole.offload;
+        assert!(new.apply(&mut whole, &layers));
+        assert_eq!(whole.offload, offload, "what is left to do stays");
+        let (of_whole, parts): (Vec<_>, Vec<_>) =
+            segments(&whole).iter().zip(&parts).map(|(a, b)| (a.bytes().to_vec(), b.bytes().to_vec())).unzip();
+        assert_eq!(of_whole.len(), 3);
+        assert_eq!(of_whole, parts, "{kind:?}");
+        assert!(of_whole.iter().all(|part| check(part, &layers).is_ok()));
+    }
+}
+
+fn segments(frame: &Frame) -> Vec<Frame> {
+    let mut segmenter = Segmenter::new(frame).unwrap();
+    std::iter::from_fn(|| {
+        let mut part = Frame::with_capacity(2000);
+        segmenter.next_into(&mut part).unwrap().then_some(part)
+    })
+    .collect()
+}
+
+#[test]
+fn the_first_ipv6_fragment_has_ports_and_a_later_one_addresses() {
+    let old = shown(true);
+    let new = Ends { src: Ipv6Addr::from_bits(7).into(), src_port: 7, ..old };
+    let new = Readdress::new(17, &old, &new).unwrap();
+    for (offset_flags, at) in [([0, 1], 62), ([0, 16], 0)] {
+        let body = [&[17, 0, offset_flags[0], offset_flags[1], 0, 0, 0, 9], &udp(&[1; 16])[..]].concat();
+        let mut piece = Frame::from_bytes(&eth(&[], 0x86dd, &ipv6(44, &body)));
+        let before = piece.bytes().to_vec();
+        let layers = read(piece.bytes());
+        assert!(new.apply(&mut piece, &layers));
+        let after = piece.bytes();
+        assert_eq!(after[22..38], Ipv6Addr::from_bits(7).octets());
+        match at {
+            0 => assert_eq!(after[38..], before[38..]),
+            at => assert_eq!((&after[at..at + 2], &after[at + 2..]), (&[0, 7][..], &before[at + 2..])),
+        }
+    }
 }
 
 proptest! {

@@ -199,6 +199,30 @@ fn every_port_of_a_small_range_is_used_before_it_is_exhausted() {
     assert!(results[109].is_err());
 }
 
+#[test]
+fn workers_that_choose_at_the_same_time_share_nothing() {
+    let (table, chooser) = (Table::default(), Chooser::default());
+    let snat = nat(NatDirection::Src, Some(("192.0.2.1", "192.0.2.1")), Some((1000, 1199)));
+    let replies: Vec<Tuple> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..4u8)
+            .map(|worker| {
+                let (table, chooser, snat) = (&table, &chooser, &snat);
+                scope.spawn(move || {
+                    (0..50)
+                        .filter_map(|n| {
+                            let original = tcp(&format!("10.0.0.{worker}"), 5000 + n, "9.9.9.9", 80);
+                            commit(table, chooser, original, snat).ok().map(|conn| conn.reply)
+                        })
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    assert_eq!(replies.len(), 200, "the range is large enough for all");
+    assert_eq!(replies.iter().collect::<HashSet<_>>().len(), 200);
+}
+
 fn some_nat() -> impl Strategy<Value = (bool, Nat)> {
     let choice = prop::sample::select(vec![NatChoice::Any, NatChoice::Hash, NatChoice::Random]);
     let kind = (any::<bool>(), any::<bool>(), any::<bool>(), choice);

@@ -128,7 +128,7 @@ fn pings_of_two_hosts_with_one_identifier_share_an_address() {
         let snat = to(5, NatDirection::Src, outside, None);
         let other = Ends { src: if ends.src.is_ipv4() { ip("10.0.0.3") } else { ip("2001:db8::3") }, ..ends };
         for (host, n) in [(ends, 0), (other, 1)] {
-            let (bytes, _) = through(&tracker, host.echo(false, 777), &[snat.clone()]);
+            let (bytes, _) = through(&tracker, host.echo(false, 777), std::slice::from_ref(&snat));
             let at = if ends.src.is_ipv4() { 38 } else { 58 };
             let id = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
             assert_eq!(id == 777, n == 0);
@@ -159,12 +159,12 @@ fn a_flood_of_connections_against_one_port_costs_the_others_nothing() {
     let tracker = Tracker::default();
     let full = to(5, NatDirection::Src, ip("192.0.2.1"), Some((5000, 5000)));
     let roomy = to(5, NatDirection::Src, ip("192.0.2.2"), Some((1000, 60_000)));
-    through(&tracker, V4.udp(4), &[full.clone()]);
+    through(&tracker, V4.udp(4), std::slice::from_ref(&full));
     for n in 0..500u16 {
         let ends = Ends { src_port: 2000 + n, ..V4 };
         let refused = pass(&tracker, &mut ends.udp(4), &full, &mut Tracked::default(), Millis(0));
         assert_eq!(refused.unwrap_err(), DropReason::CtFull);
-        let (_, state) = through(&tracker, ends.udp(4), &[roomy.clone()]);
+        let (_, state) = through(&tracker, ends.udp(4), std::slice::from_ref(&roomy));
         assert_eq!(state, "new snat");
     }
     assert_eq!(tracker.chooser.exhausted(), 500);
