@@ -6,10 +6,12 @@ use sluice_flows::action::Action;
 use sluice_flows::bridge_mod::BridgeMod;
 use sluice_flows::field::Field;
 use sluice_flows::flow_mod::FlowMod;
+use sluice_flows::key::{FlowKey, slot};
 use sluice_flows::meter::MeterMod;
 use sluice_flows::packet::Frame;
+use sluice_flows::packet::compose::compose;
 use sluice_flows::rule::FlowSpec;
-use sluice_flows::text::{GroupCommand, Names, parse_actions, parse_group_mod, parse_meter};
+use sluice_flows::text::{GroupCommand, Names, parse_actions, parse_flow_mod, parse_group_mod, parse_meter};
 use sluice_flows::{Match, Owner, PortNo};
 use sluice_switch::port::{Device, NullPort, Port, PortCaps, PortError, PortKind, PortQueue, TxOutcome};
 use sluice_switch::{Config, Datapath, FailMode, PortDevice, PortRequest};
@@ -81,12 +83,20 @@ impl Port for Source {
     }
     fn queues(&self, count: usize) -> Result<Vec<Box<dyn PortQueue>>, PortError> {
         let (ready, allocated) = (&self.ready, &self.allocated);
-        let queue = |_| SourceQueue { ready: Arc::clone(ready), allocated: Arc::clone(allocated), bursts: 0, from: 0 };
+        let frames: Arc<[Vec<u8>]> = (0..8).map(datagram).collect();
+        let queue = |_| SourceQueue {
+            frames: Arc::clone(&frames),
+            ready: Arc::clone(ready),
+            allocated: Arc::clone(allocated),
+            bursts: 0,
+            from: 0,
+        };
         Ok((0..count).map(queue).map(|q| Box::new(q) as Box<dyn PortQueue>).collect())
     }
 }
 
 struct SourceQueue {
+    frames: Arc<[Vec<u8>]>,
     ready: Arc<PipeReader>,
     allocated: Arc<AtomicU64>,
     bursts: u64,
@@ -107,9 +117,7 @@ impl PortQueue for SourceQueue {
             _ => {}
         }
         for (i, frame) in frames.iter_mut().enumerate() {
-            let mut bytes = [0; 60];
-            (bytes[5], bytes[11], bytes[12]) = (2, 4 + (i % 8) as u8, 0x08);
-            frame.copy_from(&bytes);
+            frame.copy_from(&self.frames[i % self.frames.len()]);
         }
         Ok(frames.len())
     }
@@ -117,6 +125,25 @@ impl PortQueue for SourceQueue {
     fn tx_burst(&mut self, frames: &[&Frame], outcomes: &mut [TxOutcome]) {
         outcomes[..frames.len()].fill(TxOutcome::Sent);
     }
+}
+
+/// A frame of 60 bytes with a UDP datagram, of another sender for each `number`.
+fn datagram(number: u128) -> Vec<u8> {
+    let mut key = FlowKey::ZERO;
+    for (slot, value) in [
+        (slot::ETH_DST, 2),
+        (slot::ETH_SRC, 4 + number),
+        (slot::ETH_TYPE, 0x0800),
+        (slot::IP_PROTO, 17),
+        (slot::IP_TTL, 64),
+        (slot::IP_SRC, 0x0a00_0001 + number),
+        (slot::IP_DST, 0x0a00_0100),
+        (slot::TP_SRC, 1000),
+        (slot::TP_DST, 53),
+    ] {
+        key.set(slot, value);
+    }
+    compose(&key, &[7; 18])
 }
 
 /// What the flows of the cases refer to.
@@ -130,12 +157,13 @@ fn shared() -> [BridgeMod; 3] {
     ]
 }
 
-/// Allocations of the worker while it does `actions` to [`WATCHED`] bursts.
-fn allocations(actions: Vec<Action>) -> u64 {
+/// Allocations of the worker while it does what `flows` say to [`WATCHED`] bursts, and frames that the entry of a
+/// connection answered.
+fn allocations(flows: &[FlowMod]) -> (u64, u64) {
     let datapath = Datapath::start(Config::default()).unwrap();
     datapath.add_bridge("br0", FailMode::Secure).unwrap();
     datapath.apply_bundle("br0", &shared()).unwrap();
-    datapath.apply_bundle("br0", &[FlowMod::add(FlowSpec::new(Match::any(), actions, Owner::user()))]).unwrap();
+    datapath.apply_bundle("br0", flows).unwrap();
     for no in 2..5 {
         let name = format!("out{no}");
         let device = PortDevice::Device(Box::new(NullPort::new(&name, 1500)));
@@ -154,8 +182,9 @@ fn allocations(actions: Vec<Action>) -> u64 {
     wait_until("the bursts are through", || allocated.load(Ordering::Acquire) != UNKNOWN);
     let stats = &datapath.worker_stats()[0];
     assert!(stats.cache.exact_hits > (WARM + WATCHED - 1) * 32 - 100, "{stats:?}");
+    let answered = stats.cache.connection_hits;
     datapath.shutdown();
-    allocated.load(Ordering::Acquire)
+    (allocated.load(Ordering::Acquire), answered)
 }
 
 #[test]
@@ -181,6 +210,20 @@ fn a_frame_on_a_cache_hit_costs_no_allocation() {
         "encap(nsh),encap(ethernet),output:2",
     ];
     for (name, actions) in cases.into_iter().chain(texts.map(text)) {
-        assert_eq!(allocations(actions), 0, "{name}");
+        let flow = FlowMod::add(FlowSpec::new(Match::any(), actions, Owner::user()));
+        assert_eq!(allocations(&[flow]), (0, 0), "{name}");
     }
+}
+
+#[test]
+fn a_frame_of_a_connection_costs_no_allocation() {
+    let flows = [
+        "ip,ct_state=-trk actions=ct(table=1,zone=3,nat)",
+        "table=1,ip,ct_state=+new actions=ct(commit,table=2,zone=3,nat(src=10.9.9.1-10.9.9.4)),output:3",
+        "table=2,ip actions=ct(commit,zone=4,exec(load:5->NXM_NX_CT_MARK[])),output:2",
+    ];
+    let flows = flows.map(|flow| parse_flow_mod(flow, Names::NONE).unwrap().value);
+    let (allocations, answered) = allocations(&flows);
+    assert_eq!(allocations, 0);
+    assert!(answered > WATCHED * 32, "{answered}");
 }
