@@ -169,12 +169,12 @@ impl End {
     }
 
     #[inline]
-    fn seq_lo(&self) -> u32 {
+    pub(super) fn seq_lo(&self) -> u32 {
         self.seq_lo.load(Ordering::Relaxed)
     }
 
     #[inline]
-    fn seq_hi(&self) -> u32 {
+    pub(super) fn seq_hi(&self) -> u32 {
         self.seq_hi.load(Ordering::Relaxed)
     }
 

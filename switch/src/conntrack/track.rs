@@ -30,6 +30,8 @@ use sluice_flows::rule::Millis;
 use std::sync::Arc;
 
 #[cfg(test)]
+mod stress;
+#[cfg(test)]
 mod tests;
 
 /// How often a packet is looked up anew because another worker was faster with its connection.
