@@ -19,8 +19,9 @@
 //! # Bounds
 //! A choice takes at most [`TRIES`] tries, however large or full the range. A range with no more than that is tried as a
 //! whole. Of a larger one, first ports in a row, then shorter rows from random places; where there are more addresses,
-//! each row is on the next of them (Open vSwitch stays on the first; so does `persistent`). Once a pool had nothing left, the next connections get fewer tries, down to
-//! [`TRIES`]` >> `[`TIGHTEST`], until some are found again: a flood against an exhausted pool costs little.
+//! each row is on the next of them (Open vSwitch stays on the first; so does `persistent`). Once a pool had nothing left,
+//! the next connections get fewer tries, down to [`TRIES`]` >> `[`TIGHTEST`], until one finds something: a flood against
+//! an exhausted pool costs little, and a pool that is only nearly full is still searched well.
 //!
 //! # Differences
 //! Open vSwitch 3.1 leaves SCTP ports and ICMP identifiers alone, no version of it translates ICMPv6 identifiers, and
@@ -111,7 +112,7 @@ impl Chooser {
             None => search.attempt(&reply),
         };
         match found {
-            Some(_) if halved > 0 => tightness.store(halved - 1, Ordering::Relaxed),
+            Some(_) if halved > 0 => tightness.store(0, Ordering::Relaxed),
             Some(_) => {}
             None => {
                 self.exhausted.fetch_add(1, Ordering::Relaxed);

@@ -174,9 +174,7 @@ fn an_exhausted_pool_takes_few_tries_and_recovers() {
     }
     assert_eq!(tried, [256, 128, 64, 32, 16, 8, 8, 8, 8, 8]);
     let original = tcp("10.0.0.1", 5000, "9.9.9.9", 80);
-    for _ in 0..5 {
-        assert!(chooser.choose(&original, &snat, |reply| Some(*reply)).is_ok());
-    }
+    assert!(chooser.choose(&original, &snat, |reply| Some(*reply)).is_ok());
     let mut seen = HashSet::new();
     let _: Result<(), _> = chooser.choose(&original, &snat, |reply| {
         seen.insert((reply.dst(), reply.dst_port));
@@ -221,6 +219,19 @@ fn workers_that_choose_at_the_same_time_share_nothing() {
     });
     assert_eq!(replies.len(), 200, "the range is large enough for all");
     assert_eq!(replies.iter().collect::<HashSet<_>>().len(), 200);
+}
+
+#[test]
+fn a_pool_that_is_nearly_full_is_searched_well() {
+    let chooser = Chooser::default();
+    let snat = nat(NatDirection::Src, Some(("192.0.2.1", "192.0.2.1")), Some((1024, 65535)));
+    // One port of 64 is free, here and there.
+    let is_free = |reply: &Tuple| (u32::from(reply.dst_port).wrapping_mul(0x9e37_79b9) >> 26 == 0).then_some(());
+    let found = (0..1000).filter(|n| {
+        let original = tcp("10.0.0.1", 5000 + n, "9.9.9.9", 80);
+        chooser.choose(&original, &snat, is_free).is_ok()
+    });
+    assert!(found.count() > 900);
 }
 
 fn some_nat() -> impl Strategy<Value = (bool, Nat)> {
