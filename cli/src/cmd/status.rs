@@ -48,6 +48,12 @@ struct Worker {
     exact_entries: u64,
     megaflow_entries: u64,
     megaflow_masks: u32,
+    connection_hits: u64,
+    pass_hits: u64,
+    pass_misses: u64,
+    pass_entries: u64,
+    held_packets: u64,
+    released_packets: u64,
     parks: u64,
 }
 
@@ -84,6 +90,12 @@ fn ask(client: &Client) -> Result<Answer, Failure> {
         exact_entries: w.exact_entries,
         megaflow_entries: w.megaflow_entries,
         megaflow_masks: w.megaflow_masks,
+        connection_hits: w.connection_hits,
+        pass_hits: w.pass_hits,
+        pass_misses: w.pass_misses,
+        pass_entries: w.pass_entries,
+        held_packets: w.held_packets,
+        released_packets: w.released_packets,
         parks: w.parks,
     });
     Ok(Answer {

@@ -90,6 +90,12 @@ fn worker_stats(w: &WorkerStats) -> proto::WorkerStats {
         busy_us: w.busy_us,
         uptime_us: w.uptime_us,
         packet_ins_lost: w.packet_ins_lost,
+        connection_hits: w.cache.connection_hits,
+        pass_hits: w.cache.pass_hits,
+        pass_misses: w.cache.pass_misses,
+        pass_entries: w.cache.pass_entries,
+        held_packets: w.held,
+        released_packets: w.released,
     }
 }
 
