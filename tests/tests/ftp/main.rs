@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
+mod oracle;
+
 use sluice_flows::DropReason;
 use sluice_flows::bridge::VlanMode;
 use sluice_switch::FailMode;
