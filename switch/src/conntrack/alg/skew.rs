@@ -5,8 +5,9 @@
 //! what it sent, the receiver what it got. A retransmission is older than what it comes after, so it is moved as far as
 //! it was the first time: each change of size is remembered with its place, the last few of them.
 //!
-//! Limit: a segment that begins or ends within a text that was replaced has no right place in the other's numbers.
-//! Senders repeat what they sent, so that there are none in practice.
+//! Limits: a segment that begins or ends within a text that was replaced has no right place in the other's numbers.
+//! Senders repeat what they sent, so that there are none in practice. A segment that overtakes one whose text will be
+//! replaced is not moved; FTP's clients wait for an answer before they go on.
 
 use super::super::tcp::after;
 

@@ -206,3 +206,64 @@ fn a_helper_is_remembered_for_its_own_protocol_only() {
     assert!(Helper::new(Some(CtAlg::Ftp), &udp).is_none() && Helper::new(Some(CtAlg::Tftp), &tcp).is_none());
     assert!(Helper::new(None, &tcp).is_none());
 }
+
+/// What one end has sent, and how far the other has got it.
+#[derive(Default)]
+struct Sent {
+    /// Payloads, with the sequence numbers that they have on both sides.
+    lines: Vec<(Vec<u8>, u32, Parts)>,
+    /// Lines that the other end has acknowledged.
+    got: usize,
+}
+
+/// Lines that are rewritten, grow, shrink or stay, and others.
+fn line(direction: Direction, kind: u8, port: u16) -> String {
+    let [high, low] = port.max(1).to_be_bytes();
+    match (direction, kind % 4) {
+        (Original, 0) => format!("PORT 10,0,0,1,{high},{low}\r\n"),
+        (Original, 1) => format!("EPRT |1|10.0.0.1|{}|\r\n", port.max(1)),
+        (Reply, 0) => format!("227 Entering Passive Mode (10,0,0,2,{high},{low})\r\n"),
+        (Reply, 1) => format!("229 Entering Extended Passive Mode (|||{}|)\r\n", port.max(1)),
+        (_, kind) => "x".repeat(usize::from(kind) * 7) + "\r\n",
+    }
+}
+
+proptest::proptest! {
+    /// Both ends talk at once, repeat themselves, and acknowledge what they got; some of it is lost behind the switch.
+    #[test]
+    fn both_ends_understand_each_other_whatever_is_repeated(
+        addresses in (proptest::bool::ANY, proptest::bool::ANY), starts: [u32; 2],
+        steps in proptest::collection::vec(proptest::prelude::any::<(bool, u8, u16, u8)>(), 1..60),
+    ) {
+        let client = if addresses.0 { "192.168.200.100" } else { "9.9.9.9" };
+        let server = if addresses.1 { "172.16.100.100" } else { "9.9.9.8" };
+        let control = Control::new(client, server, false);
+        let mut sent = [Sent::default(), Sent::default()];
+        for (reply, kind, port, again) in steps {
+            let direction = if reply { Reply } else { Original };
+            let (own, other) = (direction as usize, direction.opposite() as usize);
+            let after = |parts: &Parts| parts.seq.wrapping_add(parts.payload.len() as u32);
+            // What this end acknowledges, in the numbers that it saw, and what that is to who sent it.
+            let heard = sent[other].got.checked_sub(1).map(|last| &sent[other].lines[last]);
+            let ack = heard.map_or(starts[other], |(_, _, parts)| after(parts));
+            let acked = heard.map_or(starts[other], |(line, seq, _)| seq.wrapping_add(line.len() as u32));
+            let repeated = sent[own].lines.len().checked_sub(1 + usize::from(again % 12));
+            if let Some((payload, seq, parts)) = repeated.filter(|_| again % 12 < 6).map(|n| &sent[own].lines[n]) {
+                let repeated = control.send(direction, *seq, ack, payload).unwrap();
+                proptest::prop_assert_eq!((repeated.seq, &repeated.payload), (parts.seq, &parts.payload));
+                proptest::prop_assert_eq!(repeated.ack, acked);
+                continue;
+            }
+            let payload = line(direction, kind, port).into_bytes();
+            let last = sent[own].lines.last();
+            let seq = last.map_or(starts[own], |(line, seq, _)| seq.wrapping_add(line.len() as u32));
+            let expected = last.map_or(starts[own], |(_, _, parts)| after(parts));
+            let parts = control.send(direction, seq, ack, &payload).unwrap();
+            proptest::prop_assert_eq!((parts.seq, parts.ack), (expected, acked), "no gap and no overlap");
+            sent[own].lines.push((payload, seq, parts));
+            if again < 200 {
+                sent[own].got = sent[own].lines.len();
+            }
+        }
+    }
+}
