@@ -50,7 +50,7 @@ drop_reasons! {
     /// Connection tracking found the packet invalid and a rule drops such packets, or it is a fragment whose datagram
     /// never became whole.
     CtInvalid = "ct_invalid";
-    /// The connection table or a zone's share of it is full.
+    /// The connection table or a zone's share of it is full, or nothing is left to translate the connection to.
     CtFull = "ct_full";
     /// The Service has no endpoint to send to.
     ServiceNoEndpoint = "service_no_endpoint";
