@@ -40,6 +40,8 @@ fn port_status(error: &PortError) -> Status {
 pub(super) fn setup_status(error: SetupError) -> Status {
     match error {
         SetupError::Control(error) => status(error),
-        SetupError::Spec { .. } | SetupError::Flow { .. } => Status::invalid_argument(error.to_string()),
+        SetupError::Spec { .. } | SetupError::Flow { .. } | SetupError::Conntrack(_) => {
+            Status::invalid_argument(error.to_string())
+        }
     }
 }

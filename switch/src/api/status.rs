@@ -29,6 +29,7 @@ fn status(datapath: &Datapath, started: Instant) -> GetStatusReply {
         },
         ports_part(&ports),
         effects_part(datapath.effects_lost()),
+        connections_part(datapath),
     ];
     parts.sort_by_key(|p| p.ok);
     GetStatusReply {
@@ -42,6 +43,8 @@ fn status(datapath: &Datapath, started: Instant) -> GetStatusReply {
         fdb_entries: datapath.fdb_len() as u64,
         model_generation: model.generation,
         parts,
+        connections: datapath.connections_len().into(),
+        max_connections: datapath.connection_settings().max_connections.into(),
     }
 }
 
@@ -52,6 +55,28 @@ fn effects_part(lost: u64) -> PartStatus {
         lost => format!("{lost} changes that packets asked for were lost because too many waited; they ask again"),
     };
     PartStatus { name: "learned flows".to_owned(), ok: lost == 0, detail }
+}
+
+/// Fill of a table or zone in percent from which on it is a fault: soon connections will be refused.
+const ALMOST_FULL: u64 = 85;
+
+/// A table or a zone of connections that is almost full is a fault.
+fn connections_part(datapath: &Datapath) -> PartStatus {
+    let is_almost_full =
+        |connections: u32, limit: u32| limit > 0 && u64::from(connections) * 100 >= u64::from(limit) * ALMOST_FULL;
+    let (connections, max) = (datapath.connections_len(), datapath.connection_settings().max_connections);
+    let zones = datapath.connection_zones().into_iter().filter(|z| is_almost_full(z.connections, z.limit));
+    let zones: Vec<_> = zones.map(|z| format!("zone {} has {} of {}", z.zone, z.connections, z.limit)).collect();
+    let mut detail = format!("{connections} of {max}");
+    // A long list says no more than its beginning.
+    for zone in zones.iter().take(3) {
+        detail += &format!("; {zone}");
+    }
+    if zones.len() > 3 {
+        detail += &format!("; and {} more zones", zones.len() - 3);
+    }
+    let ok = zones.is_empty() && !is_almost_full(connections, max);
+    PartStatus { name: "connections".to_owned(), ok, detail }
 }
 
 /// Ports whose device is gone are a fault; ports that are down are somebody's will, or a cable.

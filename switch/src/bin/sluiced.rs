@@ -101,7 +101,7 @@ impl From<SetupError> for Failure {
         let code = match &error {
             SetupError::Control(ControlError::Port(PortError::NoPrivilege { .. })) => NO_PRIVILEGE,
             SetupError::Control(_) => FAILED,
-            SetupError::Spec { .. } | SetupError::Flow { .. } => USAGE,
+            SetupError::Spec { .. } | SetupError::Flow { .. } | SetupError::Conntrack(_) => USAGE,
         };
         Self(code, error.to_string())
     }

@@ -49,12 +49,13 @@ pub(super) fn config(source: Source<'_>, raw: RawConfig) -> Result<Config, Confi
         mac_age_s,
         log_level: raw.log.level.map(|l| log_level(source, l)).transpose()?,
         log_format: raw.log.format.as_ref().map(|f| log_format(source, f)).transpose()?,
+        conntrack: super::conntrack::settings(source, raw.conntrack)?,
         bridges,
     })
 }
 
 /// The entries of a table in the order in which they stand in the file.
-fn in_order<T>(map: BTreeMap<Spanned<String>, T>) -> Vec<(Spanned<String>, T)> {
+pub(super) fn in_order<T>(map: BTreeMap<Spanned<String>, T>) -> Vec<(Spanned<String>, T)> {
     let mut entries: Vec<_> = map.into_iter().collect();
     entries.sort_by_key(|(name, _)| name.span().start);
     entries
@@ -288,7 +289,7 @@ fn lines(
     Ok(out)
 }
 
-fn number<T: TryFrom<i64>>(
+pub(super) fn number<T: TryFrom<i64>>(
     source: Source<'_>,
     value: &Spanned<i64>,
     range: RangeInclusive<i64>,

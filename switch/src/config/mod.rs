@@ -8,6 +8,7 @@
 //! comes later.
 
 mod check;
+mod conntrack;
 mod error;
 mod lines;
 mod raw;
@@ -18,6 +19,7 @@ pub(crate) use error::did_you_mean;
 pub use error::{Complaint, ConfigError};
 pub use setup::{Change, SetupError, add_bridge, add_port, check, reload, start};
 
+use crate::conntrack::CtSettings;
 use crate::port::PortKind;
 use sluice_flows::PortNo;
 use sluice_flows::bridge::{TableConfig, VlanMode};
@@ -43,6 +45,8 @@ pub struct Config {
     pub log_level: Option<String>,
     /// How it is written.
     pub log_format: Option<LogFormat>,
+    /// How connections are tracked.
+    pub conntrack: CtSettings,
     /// The bridges, in the file's order.
     pub bridges: Vec<BridgeConfig>,
 }
@@ -118,6 +122,7 @@ impl Default for Config {
             mac_age_s: None,
             log_level: None,
             log_format: None,
+            conntrack: CtSettings::default(),
             bridges: vec![BridgeConfig::new("br0")],
         }
     }

@@ -14,6 +14,7 @@ pub(super) struct RawConfig {
     pub(super) mac_age: Option<Spanned<i64>>,
     pub(super) pin: Option<Spanned<Vec<Spanned<i64>>>>,
     pub(super) log: RawLog,
+    pub(super) conntrack: RawConntrack,
     pub(super) bridges: BTreeMap<Spanned<String>, RawBridge>,
 }
 
@@ -22,6 +23,38 @@ pub(super) struct RawConfig {
 pub(super) struct RawLog {
     pub(super) level: Option<Spanned<String>>,
     pub(super) format: Option<Spanned<String>>,
+}
+
+/// Connection tracking.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawConntrack {
+    pub(super) max_connections: Option<Spanned<i64>>,
+    pub(super) default_zone_limit: Option<Spanned<i64>>,
+    pub(super) tcp_liberal: Option<bool>,
+    pub(super) timeouts: BTreeMap<Spanned<String>, Spanned<i64>>,
+    pub(super) fragments: RawFragments,
+    pub(super) zones: BTreeMap<Spanned<String>, RawZone>,
+}
+
+/// In what a zone differs.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawZone {
+    pub(super) limit: Option<Spanned<i64>>,
+    pub(super) tcp_liberal: Option<bool>,
+    pub(super) timeouts: BTreeMap<Spanned<String>, Spanned<i64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawFragments {
+    pub(super) v4: Option<bool>,
+    pub(super) v6: Option<bool>,
+    pub(super) max: Option<Spanned<i64>>,
+    pub(super) min_v4: Option<Spanned<i64>>,
+    pub(super) min_v6: Option<Spanned<i64>>,
+    pub(super) timeout_ms: Option<Spanned<i64>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

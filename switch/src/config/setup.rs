@@ -6,6 +6,7 @@
 //! replaced in one step.
 
 use super::{BridgeConfig, Config, FlowLine, PortConfig, lines};
+use crate::conntrack::SettingsError;
 use crate::port::{PortKind, PortSpec, SpecError};
 use crate::{ControlError, Datapath, FailMode, PortChange, PortDevice, PortRequest};
 use sluice_flows::PortNo;
@@ -19,6 +20,9 @@ pub enum SetupError {
     /// The switch or the system refused.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// Settings of connection tracking are wrong.
+    #[error("conntrack: {0}")]
+    Conntrack(#[from] SettingsError),
     /// A port's options are wrong.
     #[error("port {port}: {source}")]
     Spec {
@@ -54,6 +58,8 @@ pub enum Change {
     PortChanged(String),
     /// A bridge's flows, groups, meters and what is said of its tables were replaced.
     FlowsReplaced(String),
+    /// Limits, timeouts and other settings of connection tracking were changed.
+    ConntrackChanged,
     /// A setting differs that takes effect only at the next start.
     NeedsRestart(&'static str),
 }
@@ -67,6 +73,7 @@ impl fmt::Display for Change {
             Self::PortRemoved(name) => write!(f, "port {name} removed"),
             Self::PortChanged(name) => write!(f, "port {name} changed"),
             Self::FlowsReplaced(name) => write!(f, "flows of bridge {name} replaced"),
+            Self::ConntrackChanged => f.write_str("settings of connection tracking changed"),
             Self::NeedsRestart(what) => write!(f, "`{what}` takes effect at the next start"),
         }
     }
@@ -77,7 +84,17 @@ impl fmt::Display for Change {
 /// # Errors
 /// [`SetupError`] for the first thing that cannot be made; what was made before it is there.
 pub fn start(datapath: &Datapath, config: &Config) -> Result<(), SetupError> {
+    set_conntrack(datapath, config)?;
     config.bridges.iter().try_for_each(|bridge| start_bridge(datapath, bridge))
+}
+
+/// Has the switch track connections as the configuration says.
+fn set_conntrack(datapath: &Datapath, config: &Config) -> Result<(), SetupError> {
+    datapath.set_connection_settings(|settings| {
+        settings.clone_from(&config.conntrack);
+        Ok::<(), SettingsError>(())
+    })?;
+    Ok(())
 }
 
 fn start_bridge(datapath: &Datapath, bridge: &BridgeConfig) -> Result<(), SetupError> {
@@ -173,6 +190,9 @@ pub fn reload(datapath: &Datapath, old: &Config, new: &Config) -> Result<(Vec<Ch
         if differs {
             work.done.push(Change::NeedsRestart(what));
         }
+    }
+    if old.conntrack != new.conntrack {
+        work.note(set_conntrack(datapath, new), Change::ConntrackChanged);
     }
     for bridge in &old.bridges {
         if !new.bridges.iter().any(|b| b.name == bridge.name && b.local_port == bridge.local_port) {

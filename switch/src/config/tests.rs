@@ -1,4 +1,5 @@
 use super::*;
+use crate::conntrack::TimeoutClass;
 use sluice_flows::bridge::VlanId;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -69,7 +70,7 @@ fn faults_are_told_with_their_place_and_what_is_allowed() {
     let cases = [
         (
             "sokcet = '/x'",
-            "sluiced.toml:1:1: unknown key `sokcet`; did you mean `socket`?\n  allowed here: socket, workers, mac_age, pin, log, bridges",
+            "sluiced.toml:1:1: unknown key `sokcet`; did you mean `socket`?\n  allowed here: socket, workers, mac_age, pin, log, conntrack, bridges",
         ),
         ("workers = 0", "sluiced.toml:1:11: 0 is out of range\n  the number of workers is 1 to 64"),
         (
@@ -197,6 +198,60 @@ fn groups_meters_and_tables_stand_beside_flows() {
     ] {
         assert_eq!(complaint(text), message);
     }
+}
+
+#[test]
+fn connection_tracking_is_set_and_its_faults_are_told() {
+    let config = parse(
+        "[conntrack]\nmax_connections = 5000\ndefault_zone_limit = 100\ntimeouts = { udp_first = 20 }\n\
+         [conntrack.fragments]\nv6 = false\nmax = 10\n[conntrack.zones.5]\nlimit = 0\ntcp_liberal = true\n\
+         timeouts = { tcp_established = 600 }\n",
+    )
+    .unwrap();
+    let conntrack = &config.conntrack;
+    assert_eq!((conntrack.max_connections, conntrack.default_zone_limit, conntrack.tcp_liberal), (5000, 100, false));
+    assert_eq!(conntrack.timeouts.get(TimeoutClass::UdpFirst), 20);
+    assert_eq!((conntrack.fragments.v4, conntrack.fragments.v6), (true, false));
+    assert_eq!((conntrack.fragments.limits.max_fragments, conntrack.fragments.limits.min_v4), (10, 1200));
+    let five = &conntrack.zones[&5];
+    assert_eq!(
+        (five.limit, five.tcp_liberal, five.timeouts[&TimeoutClass::TcpEstablished]),
+        (Some(0), Some(true), 600)
+    );
+    for (text, message) in [
+        (
+            "[conntrack]\nmax_connections = 0",
+            "sluiced.toml:2:19: 0 is out of range\n  `max_connections` is 1 to 4294967295",
+        ),
+        (
+            "[conntrack.timeouts]\nudp_frist = 5",
+            "sluiced.toml:2:1: there is no timeout `udp_frist`: did you mean `udp_first`?\n  timeouts: tcp_syn_sent, ",
+        ),
+        (
+            "[conntrack.timeouts]\nudp_first = 0",
+            "sluiced.toml:2:13: 0 is out of range\n  a timeout, in seconds, is 1 to ",
+        ),
+        ("[conntrack.timeouts]\ntcp_unack = 5", "sluiced.toml:2:1: timeout `tcp_unack` is one of the Linux kernel's"),
+        ("[conntrack.zones.70000]", "sluiced.toml:1:18: there is no zone `70000`\n  zones are 0 to 65535"),
+        ("[conntrack.zones.5]\n[conntrack.zones.05]", "sluiced.toml:2:18: zone 5 stands here twice"),
+        ("[conntrack]\nmax_conns = 5", "sluiced.toml:2:1: unknown key `max_conns`"),
+        ("[conntrack.fragments]\nmax = 5001", "sluiced.toml:2:7: 5001 is out of range"),
+    ] {
+        let said = complaint(text);
+        assert!(said.starts_with(message), "{said}");
+    }
+}
+
+#[test]
+fn a_reload_changes_what_is_set_of_connection_tracking() {
+    let (datapath, old) = switch("[conntrack]\nmax_connections = 50\n");
+    assert_eq!(datapath.connection_settings().max_connections, 50);
+    let new = parse("[conntrack.zones.5]\nlimit = 7\n").unwrap();
+    let (done, failed) = reload(&datapath, &old, &new).unwrap();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!(done, [Change::ConntrackChanged]);
+    let settings = datapath.connection_settings();
+    assert_eq!((settings.max_connections, settings.zones[&5].limit), (3_000_000, Some(7)));
 }
 
 fn switch(text: &str) -> (crate::Datapath, Config) {
