@@ -7,7 +7,7 @@ mod show;
 use super::watch::Watched;
 use super::{Api, Parts};
 use crate::Datapath;
-use crate::conntrack::{ConnChange, ConnEvent, ConnFilter};
+use crate::conntrack::{ConnChange, ConnEvent, ConnFilter, FragmentCounts};
 use owners::Owners;
 use sluice_flows::rule::Millis;
 use sluice_proto::v1::connection_event::Kind;
@@ -167,6 +167,8 @@ fn stats(datapath: &Datapath) -> GetConnectionStatsReply {
 
 fn counters(datapath: &Datapath) -> ConnectionCounters {
     let counters = datapath.connection_counters();
+    let fragments = datapath.fragment_stats();
+    let both = |count: fn(&FragmentCounts) -> u64| count(&fragments.v4).saturating_add(count(&fragments.v6));
     ConnectionCounters {
         committed: counters.inserted,
         expired: counters.expired,
@@ -175,7 +177,12 @@ fn counters(datapath: &Datapath) -> ConnectionCounters {
         replaced: counters.replaced,
         full: counters.full,
         zone_full: counters.zone_full,
-        ..ConnectionCounters::default()
+        nat_exhausted: datapath.nat_exhausted(),
+        invalid: datapath.invalid_packets(),
+        fragments_held: fragments.waiting as u64,
+        fragments_dropped: both(|f| f.expired + f.rejected + f.evicted),
+        fragments_completed: both(|f| f.completed),
+        fragments_refused: both(|f| f.too_small + f.overlapped + f.duplicate + f.malformed + f.full),
     }
 }
 

@@ -73,6 +73,7 @@ use nat::Chooser;
 use sluice_flows::key::{FlowKey, slot};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use table::Table;
 
 /// What the tracker has said of a packet; all zero for one that was not tracked.
@@ -138,6 +139,8 @@ pub(crate) struct Tracker {
     pub(crate) events: Arc<ConnEvents>,
     /// Chooses translations.
     pub(crate) chooser: Chooser,
+    /// Packets that were invalid: they fitted no connection and could begin none.
+    pub(crate) invalid: AtomicU64,
     /// What control connections have announced.
     pub(crate) expectations: Expectations,
 }
@@ -151,6 +154,7 @@ impl Default for Tracker {
             fragments: Fragments::default(),
             events,
             chooser: Chooser::default(),
+            invalid: AtomicU64::new(0),
             expectations: Expectations::default(),
         }
     }

@@ -28,6 +28,7 @@ use sluice_flows::key::{CT_DNAT, CT_EST, CT_INV, CT_NEW, CT_REL, CT_RPL, CT_SNAT
 use sluice_flows::packet::{Frame, Layers};
 use sluice_flows::rule::Millis;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 #[cfg(test)]
 mod stress;
@@ -80,10 +81,14 @@ impl Tracker {
             return Ok(self.finish((frame, layers), ask, (tracked, Visit::Again), Repeat::Same, now));
         }
         let Some(packet) = Packet::read(frame, layers, key, ask.zone) else {
+            self.invalid.fetch_add(1, Ordering::Relaxed);
             *tracked = Tracked { state: CT_TRK | CT_INV, zone: ask.zone, ..Tracked::default() };
             return Ok(Repeat::Never);
         };
         let judged = self.judge(&packet, frame.len() as u64, ask, now)?;
+        if judged.state & CT_INV != 0 {
+            self.invalid.fetch_add(1, Ordering::Relaxed);
+        }
         *tracked = Tracked {
             state: CT_TRK | judged.state,
             zone: ask.zone,

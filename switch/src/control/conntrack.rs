@@ -1,13 +1,14 @@
 //! Tracked connections: reading, flushing, limits, events.
 
 use super::Datapath;
-use crate::conntrack::{Conn, ConnEvent, ConnFilter, CtCounters, CtSettings, SettingsError, ZoneCount};
+use crate::conntrack::{Conn, ConnEvent, ConnFilter, CtCounters, CtSettings, FragmentStats, SettingsError, ZoneCount};
 use crossbeam::channel::Receiver;
 use sluice_flows::datapath::DpCt;
 use sluice_flows::explain::CtKnown;
 use sluice_flows::key::FlowKey;
 use sluice_flows::rule::Millis;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 impl Datapath {
     /// Shows connections that have not expired, in no order, until `show` says no. Those that come or go meanwhile may be
@@ -54,6 +55,21 @@ impl Datapath {
     /// What came of connections since the start.
     pub fn connection_counters(&self) -> CtCounters {
         self.inner.shared.conntrack.table.counters()
+    }
+
+    /// Packets that had to be translated, and for which no address and port was left.
+    pub fn nat_exhausted(&self) -> u64 {
+        self.inner.shared.conntrack.chooser.exhausted()
+    }
+
+    /// Packets that were invalid: they fitted no connection and could begin none.
+    pub fn invalid_packets(&self) -> u64 {
+        self.inner.shared.conntrack.invalid.load(Ordering::Relaxed)
+    }
+
+    /// Fragments that wait, and what came of others.
+    pub fn fragment_stats(&self) -> FragmentStats {
+        self.inner.shared.conntrack.fragments.stats()
     }
 
     /// Limits, timeouts and what is checked.

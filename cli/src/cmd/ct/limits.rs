@@ -75,7 +75,7 @@ fn table(answer: &Answer) -> Table {
     let header = ["OF".into(), Cell::right("CONNECTIONS"), Cell::right("LIMIT"), Cell::right("FULL"), "".into()];
     let mut table = Table::new(header);
     let noted = |row: [Cell; 4], note: &str| row.into_iter().chain([note.into()]).collect::<Vec<Cell>>();
-    table.row(noted(filled("all zones", answer.connections, answer.max_connections.into()), "max"));
+    table.row(noted(filled("all zones", answer.connections, answer.max_connections.into()), ""));
     for zone in &answer.zones {
         let note = if zone.is_own_limit { "its own limit" } else { "the default limit" };
         table.row(noted(filled(&format!("zone {}", zone.zone), zone.connections, zone.limit), note));

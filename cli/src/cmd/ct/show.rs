@@ -2,7 +2,6 @@
 
 use crate::output::{Cell, Table, Tone};
 use serde::Serialize;
-use serde_json::{Value, json};
 use sluice_proto::v1::{Connection, ConnectionTuple};
 
 /// A connection in JSON.
@@ -10,8 +9,8 @@ use sluice_proto::v1::{Connection, ConnectionTuple};
 pub(super) struct Row {
     zone: u32,
     proto: u32,
-    original: Value,
-    reply: Value,
+    original: Shown,
+    reply: Shown,
     snat: bool,
     dnat: bool,
     state: String,
@@ -30,7 +29,7 @@ pub(super) struct Row {
     age_ms: u64,
     idle_ms: u64,
     expires_ms: u64,
-    parent: Option<Value>,
+    parent: Option<Shown>,
     alg: Option<String>,
 }
 
@@ -43,8 +42,8 @@ impl From<Connection> for Row {
         Self {
             zone: c.zone,
             proto: c.proto,
-            original: tuple_json(&c.original.unwrap_or_default()),
-            reply: tuple_json(&c.reply.unwrap_or_default()),
+            original: c.original.unwrap_or_default().into(),
+            reply: c.reply.unwrap_or_default().into(),
             snat: c.snat,
             dnat: c.dnat,
             state: c.state,
@@ -63,20 +62,36 @@ impl From<Connection> for Row {
             age_ms: c.age_ms,
             idle_ms: c.idle_ms,
             expires_ms: c.expires_ms,
-            parent: c.parent.as_ref().map(tuple_json),
+            parent: c.parent.map(Shown::from),
             alg: some(c.alg),
         }
     }
 }
 
-fn tuple_json(tuple: &ConnectionTuple) -> Value {
-    match (tuple.icmp_type, tuple.icmp_code) {
-        (Some(kind), Some(code)) => json!({
-            "src": tuple.src, "dst": tuple.dst, "icmp_id": tuple.src_port, "icmp_type": kind, "icmp_code": code,
-        }),
-        _ => json!({
-            "src": tuple.src, "dst": tuple.dst, "src_port": tuple.src_port, "dst_port": tuple.dst_port,
-        }),
+/// What a packet shows, in JSON; of ICMP an identifier, type and code in the place of ports.
+#[derive(Serialize)]
+struct Shown {
+    src: String,
+    dst: String,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Rest {
+    Ports { src_port: u32, dst_port: u32 },
+    Icmp { icmp_id: u32, icmp_type: u32, icmp_code: u32 },
+}
+
+impl From<ConnectionTuple> for Shown {
+    fn from(tuple: ConnectionTuple) -> Self {
+        let ConnectionTuple { src, dst, src_port, dst_port, icmp_type, icmp_code } = tuple;
+        let rest = match icmp_type.zip(icmp_code) {
+            Some((icmp_type, icmp_code)) => Rest::Icmp { icmp_id: src_port, icmp_type, icmp_code },
+            None => Rest::Ports { src_port, dst_port },
+        };
+        Self { src, dst, rest }
     }
 }
 

@@ -91,7 +91,7 @@ fn answer(stats: GetConnectionStatsReply) -> Answer {
 }
 
 /// Name, meaning and number.
-fn counters(c: &ConnectionCounters) -> [(&'static str, &'static str, u64); 11] {
+fn counters(c: &ConnectionCounters) -> [(&'static str, &'static str, u64); 13] {
     [
         ("committed", "connections begun", c.committed),
         ("expired", "ended without packets for too long", c.expired),
@@ -101,9 +101,11 @@ fn counters(c: &ConnectionCounters) -> [(&'static str, &'static str, u64); 11] {
         ("full", "packets dropped: the table was full", c.full),
         ("zone_full", "packets dropped: their zone was at its limit", c.zone_full),
         ("nat_exhausted", "packets dropped: nothing left to translate them to", c.nat_exhausted),
-        ("invalid", "packets that are of no connection and can begin none", c.invalid),
+        ("invalid", "packets that fitted no connection and could begin none", c.invalid),
         ("fragments_held", "fragments that wait for others now", c.fragments_held),
+        ("fragments_completed", "fragments sent on with their whole packet", c.fragments_completed),
         ("fragments_dropped", "fragments given up", c.fragments_dropped),
+        ("fragments_refused", "fragments that were invalid", c.fragments_refused),
     ]
 }
 

@@ -59,11 +59,11 @@ const KEYS: [&str; 23] = [
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum FilterError {
     /// There is no such word.
-    #[error("`{word}` says nothing of connections{near}; words are {}", words())]
+    #[error("`{word}` says nothing of connections{near} The words are {}", words())]
     Unknown {
         /// The word.
         word: String,
-        /// The nearest one there is, as a question.
+        /// The nearest one there is, as a question; or a full stop.
         near: String,
     },
     /// The word needs a value.
@@ -154,7 +154,10 @@ fn listed(word: &str, list: &[&'static str]) -> Option<&'static str> {
 }
 
 fn unknown(word: &str) -> FilterError {
-    let near = did_you_mean(word, FLAGS.into_iter().chain(KEYS));
+    let near = match did_you_mean(word, FLAGS.into_iter().chain(KEYS)) {
+        near if near.is_empty() => ".".to_owned(),
+        near => near,
+    };
     FilterError::Unknown { word: word.chars().take(40).collect(), near }
 }
 

@@ -80,7 +80,8 @@ fn words_select_by_what_the_first_packet_and_its_answers_show() {
 #[test]
 fn what_is_wrong_with_a_filter_is_told_with_what_is_allowed() {
     for (text, error) in [
-        ("zoen=5", "`zoen` says nothing of connections; did you mean `zone`?; words are ip, ipv6"),
+        ("zoen=5", "`zoen` says nothing of connections; did you mean `zone`? The words are ip, ipv6"),
+        ("xxxxxxxxxx", "`xxxxxxxxxx` says nothing of connections. The words are"),
         ("zone", "`zone` needs a value, such as zone=5"),
         ("tcp=6", "`tcp` stands alone, without a value"),
         ("zone=65536", "zone=65536: want a zone from 0 to 65535"),
