@@ -68,12 +68,14 @@ pub use timeouts::{TimeoutClass, Timeouts};
 pub use tuple::{Direction, Tuple};
 
 use alg::Expectations;
+use conn::Protocol;
 use events::ConnEvents;
 use nat::Chooser;
 use sluice_flows::key::{FlowKey, slot};
+use sluice_flows::rule::Millis;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use table::Table;
 
 /// What the tracker has said of a packet; all zero for one that was not tracked.
@@ -169,6 +171,14 @@ impl Tracker {
         let fragments = settings.fragments;
         self.table.set(settings)?;
         self.fragments.set(fragments);
+        let rules = self.table.in_force();
+        // At time 0 none has expired. Plain packets look at the connection only, and no other may ever come.
+        self.table.for_each(Millis(0), |conn| {
+            if let Protocol::Tcp(tcp) = &conn.protocol {
+                tcp.liberal.store(rules.zone(conn.original.zone).tcp_liberal, Ordering::Relaxed);
+            }
+            true
+        });
         Ok(())
     }
 }

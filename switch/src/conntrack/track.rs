@@ -80,6 +80,10 @@ impl Tracker {
         if known_before(tracked, ask) {
             return Ok(self.finish((frame, layers), ask, (tracked, Visit::Again), Repeat::Same, now));
         }
+        if let Some((conn, _)) = tracked.conn.as_ref().filter(|(conn, _)| conn.original.zone == ask.zone) {
+            // It goes the wrong way. Translated, the packet would not show that any more.
+            self.table.remove(conn, EndReason::Replaced);
+        }
         let Some(packet) = Packet::read(frame, layers, key, ask.zone) else {
             self.invalid.fetch_add(1, Ordering::Relaxed);
             *tracked = Tracked { state: CT_TRK | CT_INV, zone: ask.zone, ..Tracked::default() };

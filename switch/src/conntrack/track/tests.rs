@@ -500,15 +500,34 @@ fn a_liberal_zone_does_not_look_at_sequence_numbers() {
     established(&tracker, V4);
     let stray = || tcp(V4, ACK, 1 << 30, 501, 10);
     assert_eq!(said(&tracker, stray(), &look(5)), "inv");
-    let mut settings = CtSettings { tcp_liberal: true, ..CtSettings::default() };
-    tracker.table.set(settings.clone()).unwrap();
+    let settings = CtSettings { tcp_liberal: true, ..CtSettings::default() };
+    tracker.set(settings).unwrap();
     let acknowledged = tcp(V4.back(), ACK, 501, (1 << 30) + 10, 0);
     play(&tracker, &look(5), [("now", stray(), "est"), ("quickly", stray(), "est"), ("back", acknowledged, "est rpl")]);
-    settings.tcp_liberal = false;
-    tracker.table.set(settings).unwrap();
+    tracker.set(CtSettings::default()).unwrap();
     play(
         &tracker,
         &look(5),
-        [("FIN", tcp(V4, FIN | ACK, (1 << 30) + 10, 501, 0), "est"), ("no more", tcp(V4, ACK, 77, 501, 10), "inv")],
+        [
+            ("within the windows", tcp(V4, ACK, (1 << 30) + 10, 501, 10), "est"),
+            ("outside", tcp(V4, ACK, 77, 501, 10), "inv"),
+        ],
     );
+}
+
+#[test]
+fn force_turns_a_translated_connection_round_too() {
+    let tracker = Tracker::default();
+    let outside: IpAddr = "192.0.2.9".parse().unwrap();
+    let ask = DpCt { nat: nat(NatDirection::Src, outside, Some((5000, 5000))), ..commit(5) };
+    let (first, _) = once(&tracker, V4.udp(4), &ask);
+    let answer = Ends { src: V4.dst, dst: outside, src_port: 80, dst_port: 5000 };
+    let (mut frame, mut tracked) = (answer.udp(4), Tracked::default());
+    pass(&tracker, &mut frame, &DpCt { nat: Some(Nat::default()), ..look(5) }, &mut tracked, Millis(0)).unwrap();
+    assert_eq!(words(tracked.state), "est rpl dnat");
+    let force = DpCt { force: true, ..commit(5) };
+    pass(&tracker, &mut frame, &force, &mut tracked, Millis(0)).unwrap();
+    assert_eq!((words(tracked.state).as_str(), tracker.table.len()), ("new", 1));
+    assert!(!first.conn.unwrap().0.is_alive());
+    assert_eq!(tracked.original.unwrap().dst(), V4.src, "the packet as it is by now");
 }
