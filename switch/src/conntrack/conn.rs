@@ -248,12 +248,8 @@ impl Conn {
         let answered = self.is_answered();
         let update = match (&self.protocol, &packet.segment) {
             (Protocol::Tcp(tcp), Some(Segment::Tcp(segment))) => {
-                let mut segment = *segment;
-                if let Some(helper) = &self.helper {
-                    helper.acknowledges(direction, &mut segment);
-                }
                 tcp.liberal.store(liberal, Ordering::Relaxed);
-                tcp.update(direction, &segment, packet.tcp_options())
+                tcp.update(direction, segment, packet.tcp_options())
             }
             (Protocol::Sctp(sctp), _) => match SctpPacket::read(packet.message) {
                 Some(packet) => sctp.update(direction, &packet),

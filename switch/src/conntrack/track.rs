@@ -156,6 +156,7 @@ impl Tracker {
             return Some(Judged::never(CT_REL | reply, Some(found)));
         }
         let mut packet = *packet;
+        // Outside the connection's lock, which helpers take under their own.
         if let (Some(helper), Some(Segment::Tcp(segment))) = (&conn.helper, &mut packet.segment) {
             helper.acknowledges(*direction, segment);
         }

@@ -531,3 +531,26 @@ fn force_turns_a_translated_connection_round_too() {
     assert!(!first.conn.unwrap().0.is_alive());
     assert_eq!(tracked.original.unwrap().dst(), V4.src, "the packet as it is by now");
 }
+
+#[test]
+fn acknowledgements_of_rewritten_text_are_understood() {
+    let tracker = Tracker::default();
+    let (outside, control): (IpAddr, _) = ("192.168.100.200".parse().unwrap(), Ends { dst_port: 21, ..V4 });
+    let ask = DpCt { alg: Some(CtAlg::Ftp), nat: nat(NatDirection::Src, outside, Some((5000, 5000))), ..commit(5) };
+    let answering = Ends { src: control.dst, dst: outside, src_port: 21, dst_port: 5000 };
+    let said = |frame: Frame| said(&tracker, frame, &ask);
+    assert_eq!(said(tcp(control, SYN, 100, 0, 0)), "new snat");
+    assert_eq!(said(tcp(answering, SYN | ACK, 500, 101, 0)), "est rpl dnat");
+    let line = b"PORT 10,0,0,1,19,137\r\n";
+    let mut message = control.tcp_message(&Tcp { window: 10, ..Tcp::new(PSH | ACK, 101, 501) });
+    message.extend(line);
+    let (mut frame, mut tracked) = (control.frame(6, &message), Tracked::default());
+    pass(&tracker, &mut frame, &ask, &mut tracked, Millis(0)).unwrap();
+    let rewritten = b"PORT 192,168,100,200,19,137\r\n";
+    assert!(frame.bytes().ends_with(rewritten));
+    // The window is small, and grows with what is acknowledged: a byte too many would show.
+    let acknowledged = 101 + rewritten.len() as u32;
+    let Protocol::Tcp(state) = &tracked.conn.unwrap().0.protocol else { panic!("TCP") };
+    assert_eq!(said(answering.tcp(&Tcp { window: 2000, ..Tcp::new(ACK, 501, acknowledged) })), "est rpl dnat");
+    assert_eq!(state.ends[0].seq_hi(), 101 + line.len() as u32 + 2000);
+}
