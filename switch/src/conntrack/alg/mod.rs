@@ -84,7 +84,7 @@ impl Helper {
     /// Puts the acknowledgement number of a segment of `direction`, as it arrived, in terms of the sequence numbers that
     /// the tracker knows: those of who sent what it acknowledges.
     pub(crate) fn acknowledges(&self, direction: Direction, segment: &mut TcpSegment) {
-        segment.ack = self.state().skews[direction.opposite() as usize].to_sender(segment.ack);
+        segment.ack = self.state().skews[direction.opposite() as usize].unshift(segment.ack);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -189,8 +189,8 @@ impl Announcing<'_> {
             return;
         }
         let Some(sent) = rewrite::sequence(frame, layers.l4_ofs.into()) else { return };
-        let sequence = own.to_receiver(sent);
-        let acknowledged = |ack| other.to_sender(ack);
+        let sequence = own.shift(sent);
+        let acknowledged = |ack| other.unshift(ack);
         if let Some(replacement) = replacement {
             let mut skewed = own.clone();
             let at = sent.wrapping_add(replacement.at.start as u32);

@@ -71,7 +71,7 @@ impl Skew {
     }
 
     /// The sequence number that the receiver knows the sender's `seq` by.
-    pub(super) fn to_receiver(&mut self, seq: u32) -> u32 {
+    pub(super) fn shift(&mut self, seq: u32) -> u32 {
         while let Some(oldest) = self.changes.first()
             && (SETTLED..SETTLED << 1).contains(&seq.wrapping_sub(oldest.at))
         {
@@ -83,7 +83,7 @@ impl Skew {
 
     /// The sequence number that the sender knows the receiver's acknowledgement `ack` by. What is in the middle of a
     /// replaced text acknowledges nothing of it.
-    pub(super) fn to_sender(&self, ack: u32) -> u32 {
+    pub(super) fn unshift(&self, ack: u32) -> u32 {
         for change in self.changes.iter().rev() {
             let start = change.at.wrapping_add(change.before);
             if !after(start.wrapping_add(change.new_len), ack) {
@@ -107,17 +107,17 @@ mod tests {
         let mut skew = Skew::default();
         assert!(skew.is_none());
         assert!(skew.replaced(105, 8, 12));
-        assert_eq!((skew.to_receiver(100), skew.to_receiver(105)), (100, 105));
-        assert_eq!((skew.to_receiver(113), skew.to_receiver(200)), (117, 204));
-        assert_eq!((skew.to_sender(105), skew.to_sender(117), skew.to_sender(204)), (105, 113, 200));
-        assert_eq!(skew.to_sender(110), 105, "half a text is nothing");
+        assert_eq!((skew.shift(100), skew.shift(105)), (100, 105));
+        assert_eq!((skew.shift(113), skew.shift(200)), (117, 204));
+        assert_eq!((skew.unshift(105), skew.unshift(117), skew.unshift(204)), (105, 113, 200));
+        assert_eq!(skew.unshift(110), 105, "half a text is nothing");
         assert!(skew.replaced(105, 8, 12), "a retransmission");
-        assert_eq!(skew.to_receiver(200), 204);
+        assert_eq!(skew.shift(200), 204);
         assert!(!skew.replaced(105, 8, 11), "but not of another text");
         assert!(!skew.replaced(100, 8, 11), "nor something older");
         assert!(skew.replaced(300, 10, 4));
-        assert_eq!((skew.to_receiver(200), skew.to_receiver(310)), (204, 308));
-        assert_eq!((skew.to_sender(204), skew.to_sender(308)), (200, 310));
+        assert_eq!((skew.shift(200), skew.shift(310)), (204, 308));
+        assert_eq!((skew.unshift(204), skew.unshift(308)), (200, 310));
     }
 
     #[test]
@@ -127,8 +127,8 @@ mod tests {
         let mut seq = 8u32;
         for _ in 0..16 {
             seq = seq.wrapping_add(1 << 29);
-            assert_eq!(skew.to_receiver(seq), seq.wrapping_add(4));
-            assert_eq!(skew.to_sender(seq.wrapping_add(4)), seq);
+            assert_eq!(skew.shift(seq), seq.wrapping_add(4));
+            assert_eq!(skew.unshift(seq.wrapping_add(4)), seq);
         }
     }
 
@@ -142,14 +142,14 @@ mod tests {
             let (mut sent, mut got) = (start, start);
             for (plain, old_len, new_len) in texts {
                 for _ in 0..=plain {
-                    prop_assert_eq!((skew.to_receiver(sent), skew.to_sender(got)), (got, sent));
+                    prop_assert_eq!((skew.shift(sent), skew.unshift(got)), (got, sent));
                     (sent, got) = (sent.wrapping_add(1), got.wrapping_add(1));
                 }
                 prop_assert!(skew.replaced(sent, old_len, new_len));
                 prop_assert!(skew.replaced(sent, old_len, new_len));
-                prop_assert_eq!(skew.to_receiver(sent), got);
+                prop_assert_eq!(skew.shift(sent), got);
                 (sent, got) = (sent.wrapping_add(old_len), got.wrapping_add(new_len));
-                prop_assert_eq!((skew.to_receiver(sent), skew.to_sender(got)), (got, sent));
+                prop_assert_eq!((skew.shift(sent), skew.unshift(got)), (got, sent));
             }
         }
 
@@ -162,9 +162,9 @@ mod tests {
                 sent = sent.wrapping_add(plain + old_len);
                 got = got.wrapping_add(plain + new_len);
             }
-            let mut last = skew.to_sender(start);
+            let mut last = skew.unshift(start);
             for offset in 0..=got.wrapping_sub(start) {
-                let acked = skew.to_sender(start.wrapping_add(offset));
+                let acked = skew.unshift(start.wrapping_add(offset));
                 prop_assert!(!after(last, acked), "{offset}");
                 last = acked;
             }
