@@ -3,9 +3,10 @@
 use crate::netns::Netns;
 use crate::switch::wait_until;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+use sluice_flows::DropReason;
 use sluice_flows::packet::{Frame, MAX_FRAME_LEN};
 use sluice_switch::port::link::Link;
-use sluice_switch::port::{AfPacket, AfPacketOptions, Port, PortQueue, Tap, TapOptions, TapPlain};
+use sluice_switch::port::{AfPacket, AfPacketOptions, Port, PortQueue, Tap, TapOptions, TapPlain, TxOutcome};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub const LINK: &str = "eth0";
 /// Name of the switch's end of a veth pair.
 const PORT: &str = "port";
+/// The flags of a route to the host itself, as the kernel prints them.
+const LOCAL: &str = " 80200001 ";
 /// Frames that a [`Capture`] takes at a time.
 const CAPTURED: usize = 32;
 
@@ -46,9 +49,9 @@ pub struct Host {
     pub netns: Netns,
     /// Its hardware address.
     pub mac: [u8; 6],
-    /// Its IPv4 address, in 10.99.0.0/24.
+    /// Its IPv4 address, of a /24.
     pub v4: IpAddr,
-    /// Its IPv6 address, in `fd99::/64`.
+    /// Its IPv6 address, of a /64.
     pub v6: IpAddr,
     kind: Kind,
     mtu: u32,
@@ -63,17 +66,32 @@ impl Host {
         Self::with_queues(n, kind, mtu, 1)
     }
 
-    /// Host number `n`, and the port that leads to it, with queues for so many workers.
+    /// Host number `n`, and the port that leads to it, with queues for so many workers. Its addresses are in 10.99.0.0/24
+    /// and `fd99::/64`.
     pub fn with_queues(n: u8, kind: Kind, mtu: u32, queues: usize) -> (Self, Box<dyn Port>) {
+        let v4 = Ipv4Addr::new(10, 99, 0, n);
+        let v6 = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, n.into());
+        Self::with_addresses([2, 0, 0, 0, 0, n], v4, v6, kind, mtu, queues)
+    }
+
+    /// A host with these addresses, and the port that leads to it, with queues for so many workers.
+    pub fn with_addresses(
+        mac: [u8; 6],
+        v4: Ipv4Addr,
+        v6: Ipv6Addr,
+        kind: Kind,
+        mtu: u32,
+        queues: usize,
+    ) -> (Self, Box<dyn Port>) {
         let netns = Netns::new().expect("a namespace");
         // Addresses are there at once, without looking for duplicates first.
         let no_dad = || std::fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0");
         netns.run(no_dad).expect("set accept_dad");
         let host = Self {
             netns,
-            mac: [2, 0, 0, 0, 0, n],
-            v4: IpAddr::V4(Ipv4Addr::new(10, 99, 0, n)),
-            v6: IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, n.into())),
+            mac,
+            v4: v4.into(),
+            v6: v6.into(),
             kind,
             mtu,
             queues,
@@ -110,19 +128,30 @@ impl Host {
                 wait_for_carrier(&[(&self.switch, PORT)]);
             }
             self.netns.add_address(LINK, self.v6, 64).expect("add the IPv6 address");
-            // The kernel takes its time to make it a source.
+            // The kernel takes its time to make it a source, and then to take in what is sent to it.
             wait_until("the IPv6 address is used", || self.source_to_v6().is_ok_and(|source| source == self.v6));
+            wait_until("the IPv6 address is the host's own", || self.takes_in_v6().unwrap_or(false));
         }
         port
     }
 
     /// The address that the host would send from, to another one of its IPv6 network.
     fn source_to_v6(&self) -> std::io::Result<IpAddr> {
+        let IpAddr::V6(own) = self.v6 else { return Ok(self.v6) };
+        let neighbour = Ipv6Addr::from_bits(own.to_bits() | 0xffff);
         self.netns.run(|| {
             let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
-            socket.connect((Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 0xffff), 9))?;
+            socket.connect((neighbour, 9))?;
             Ok(socket.local_addr()?.ip())
         })
+    }
+
+    /// Whether there is a route that leads to the host itself.
+    fn takes_in_v6(&self) -> std::io::Result<bool> {
+        let IpAddr::V6(own) = self.v6 else { return Ok(true) };
+        let routes = self.netns.run(|| std::fs::read_to_string("/proc/thread-self/net/ipv6_route"))?;
+        let own = format!("{:032x} 80 ", own.to_bits());
+        Ok(routes.lines().any(|route| route.starts_with(&own) && route.contains(LOCAL)))
     }
 
     /// A UDP socket of this host, on the address that is of the same version as `like`.
@@ -185,6 +214,13 @@ pub struct Capture {
 }
 
 impl Capture {
+    /// Sends a frame as if the host had; false if there was no room for it.
+    pub fn send(&mut self, bytes: &[u8]) -> bool {
+        let mut outcomes = [TxOutcome::Dropped(DropReason::QueueFull)];
+        self.queue.tx_burst(&[&Frame::from_bytes(bytes)], &mut outcomes);
+        matches!(outcomes, [TxOutcome::Sent])
+    }
+
     /// The frames received since the last time.
     pub fn take(&mut self) -> Vec<Frame> {
         let mut all = Vec::new();

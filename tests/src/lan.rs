@@ -4,13 +4,15 @@ use crate::host::{Host, Kind, wait_for_carrier};
 use crate::netns::Netns;
 use crate::watched::{Seen, Watched};
 use sluice_flows::bridge::VlanMode;
+use sluice_flows::bridge_mod::BridgeMod;
 use sluice_flows::flow_mod::FlowMod;
-use sluice_flows::text::{Names, parse_flow};
+use sluice_flows::text::{Names, parse_flow, parse_flow_file, parse_group_file};
 use sluice_flows::{DropReason, PortNo};
 use sluice_switch::port::{AfPacket, AfPacketOptions, Port};
 use sluice_switch::stats::WorkerStats;
 use sluice_switch::{Config, Datapath, FailMode, PortDevice, PortRequest};
 use std::collections::BTreeMap;
+use std::fs;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -19,6 +21,20 @@ use std::time::Duration;
 const ATTEMPTS: usize = 2000;
 /// Drops that may happen to anyone.
 const ALWAYS: [DropReason; 2] = [DropReason::NoPort, DropReason::QueueFull];
+
+/// What a file of the folder `examples` asks for: groups if it ends in `.groups`, otherwise flows.
+pub fn example_mods(file: &str) -> Vec<BridgeMod> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/");
+    let text = fs::read_to_string(format!("{folder}{file}")).unwrap_or_else(|e| panic!("{file}: {e}"));
+    let names = Names::default();
+    if file.ends_with(".groups") {
+        let groups = parse_group_file(file, &text, &names).unwrap_or_else(|e| panic!("{e:#}"));
+        return groups.into_iter().map(BridgeMod::from).collect();
+    }
+    let flows = parse_flow_file(file, &text, &names).unwrap_or_else(|e| panic!("{e:#}"));
+    assert!(flows.warnings.is_empty(), "{:?}", flows.warnings);
+    flows.value.into_iter().map(BridgeMod::from).collect()
+}
 
 /// A data path with hosts. Host N is behind the port of number N of its bridge, which is named `hN`.
 pub struct Lan {
@@ -37,7 +53,13 @@ struct Place {
 impl Lan {
     /// A switch with these bridges and so many workers.
     pub fn new(bridges: &[&str], fail_mode: FailMode, workers: usize) -> Self {
-        let datapath = Datapath::start(Config { workers, ..Config::default() }).expect("the data path starts");
+        Self::with_config(bridges, fail_mode, Config { workers, ..Config::default() })
+    }
+
+    /// A switch with these bridges, configured like this.
+    pub fn with_config(bridges: &[&str], fail_mode: FailMode, config: Config) -> Self {
+        let workers = config.workers;
+        let datapath = Datapath::start(config).expect("the data path starts");
         for bridge in bridges {
             datapath.add_bridge(bridge, fail_mode).expect("a new bridge");
         }
@@ -53,9 +75,19 @@ impl Lan {
         lan
     }
 
+    /// How many workers there are, and so queues of each port.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
     /// Adds host `n` to a bridge.
     pub fn add_host(&mut self, bridge: &str, n: u8, kind: Kind, mtu: u32, vlan: VlanMode) {
         let (host, port) = Host::with_queues(n, kind, mtu, self.workers);
+        self.join(bridge, n, host, port, vlan);
+    }
+
+    /// Adds a host that was made elsewhere, with a queue for each worker.
+    pub fn join(&mut self, bridge: &str, n: u8, host: Host, port: Box<dyn Port>, vlan: VlanMode) {
         let seen = Arc::<Seen>::default();
         let port = Box::new(Watched::new(port, Arc::clone(&seen)));
         self.add_port(bridge, n, &format!("h{n}"), PortDevice::Device(port), vlan);
@@ -117,6 +149,13 @@ impl Lan {
         let parse = |flow: &&str| parse_flow(flow, &Names::default()).unwrap_or_else(|e| panic!("{e}")).value;
         let mods: Vec<_> = flows.iter().map(parse).map(FlowMod::add).collect();
         self.datapath.apply_bundle(bridge, &mods).expect("good flows");
+    }
+
+    /// Adds groups and flows to a bridge from files of the folder `examples`, in this order. Their owners are the files'
+    /// lines, as with `sluice flows add --file`.
+    pub fn add_files(&self, bridge: &str, files: &[&str]) {
+        let mods = files.iter().flat_map(|file| example_mods(file));
+        self.datapath.apply_bundle(bridge, &mods.collect::<Vec<_>>()).expect("good flows");
     }
 
     /// Frames dropped for `reason`.
