@@ -109,9 +109,9 @@ impl Tracker {
 
     /// Finds or makes the packet's connection and moves its state.
     fn judge(&self, packet: &Packet<'_>, len: u64, ask: &DpCt, now: Millis) -> Result<Judged, DropReason> {
+        let mut found = self.table.find(&packet.tuple, now);
         let mut checked = false;
         for _ in 0..TRIES {
-            let found = self.table.find(&packet.tuple, now);
             if let Some(judged) = found.as_ref().and_then(|found| repeated(found, packet, len, ask, now)) {
                 return Ok(judged);
             }
@@ -119,7 +119,7 @@ impl Tracker {
                 return Ok(Judged::never(CT_INV, None));
             }
             checked = true;
-            let known = match found {
+            let known = match found.take() {
                 Some((conn, Direction::Reply)) if ask.force => {
                     self.table.remove(&conn, EndReason::Replaced);
                     None
@@ -141,8 +141,9 @@ impl Tracker {
             if !ask.commit {
                 return Ok(Judged { expected, ..Judged::never(state, None) });
             }
-            if let Some(conn) = self.commit(packet, len, ask, expected.as_ref(), now)? {
-                return Ok(Judged::never(state, Some((conn, Direction::Original))));
+            match self.commit(packet, len, ask, expected.as_ref(), now)? {
+                Inserted::New(conn) => return Ok(Judged::never(state, Some((conn, Direction::Original)))),
+                Inserted::Exists(conn, direction) => found = Some((conn, direction)),
             }
         }
         Err(DropReason::CtFull)
@@ -178,7 +179,7 @@ impl Tracker {
         Some(Judged::never(told(conn, *direction, update), Some(found)))
     }
 
-    /// Makes the connection that the packet begins. `None` if another worker was faster.
+    /// Makes the connection that the packet begins.
     fn commit(
         &self,
         packet: &Packet<'_>,
@@ -186,7 +187,7 @@ impl Tracker {
         ask: &DpCt,
         expected: Option<&Expected>,
         now: Millis,
-    ) -> Result<Option<Arc<Conn>>, DropReason> {
+    ) -> Result<Inserted, DropReason> {
         let original = packet.tuple;
         let Some(answers) = original.reversed() else { return Err(DropReason::CtFull) };
         let liberal = self.is_liberal(original.zone);
@@ -222,14 +223,10 @@ impl Tracker {
                 }
             })?,
         };
-        match inserted {
-            Ok(Inserted::New(conn)) => {
-                self.events.tell(&conn, ConnChange::New);
-                Ok(Some(conn))
-            }
-            Ok(Inserted::Exists(..)) => Ok(None),
-            Err(_) => Err(DropReason::CtFull),
+        if let Ok(Inserted::New(conn)) = &inserted {
+            self.events.tell(conn, ConnChange::New);
         }
+        inserted.map_err(|_| DropReason::CtFull)
     }
 
     /// Whether TCP sequence numbers are not looked at in a zone.

@@ -154,7 +154,7 @@ fn workers_at_both_directions_of_a_connection_never_lose_it() {
         });
         let ended = workers.map(|worker| worker.join());
         stop.store(true, Ordering::Relaxed);
-        ended.map(|ended| ended.unwrap());
+        ended.into_iter().for_each(|ended| ended.unwrap());
     });
     let sent = connection.streams.each_ref().map(|stream| stream.lock().unwrap().got);
     assert!(sent.iter().all(|sent| *sent > ALLOWED), "nothing moved: {sent:?}");

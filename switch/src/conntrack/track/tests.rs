@@ -388,7 +388,7 @@ fn a_source_is_translated_there_and_back() {
         let tracker = Tracker::default();
         let ask = DpCt { nat: nat(NatDirection::Src, outside, Some((5000, 5000))), ..commit(5) };
         let apply = DpCt { nat: Some(Nat::default()), ..look(5) };
-        let mut go = |mut frame: Frame, ask: &DpCt| {
+        let go = |mut frame: Frame, ask: &DpCt| {
             let mut tracked = Tracked::default();
             let repeat = pass(&tracker, &mut frame, ask, &mut tracked, Millis(0)).unwrap();
             (words(tracked.state), shown(&frame), repeat)
@@ -553,4 +553,40 @@ fn acknowledgements_of_rewritten_text_are_understood() {
     let Protocol::Tcp(state) = &tracked.conn.unwrap().0.protocol else { panic!("TCP") };
     assert_eq!(said(answering.tcp(&Tcp { window: 2000, ..Tcp::new(ACK, 501, acknowledged) })), "est rpl dnat");
     assert_eq!(state.ends[0].seq_hi(), 101 + line.len() as u32 + 2000);
+}
+
+#[test]
+fn an_sctp_association_is_told_apart_by_ports_and_tags() {
+    let tracker = Tracker::default();
+    let announced = |tag: u32| [&tag.to_be_bytes()[..], &[0; 12]].concat();
+    for ends in [V4, Ends { src_port: 2000, ..V4 }, V6] {
+        let back = ends.back();
+        play(
+            &tracker,
+            &commit(5),
+            [
+                ("INIT", ends.sctp(0, &[(1, 0, &announced(7))]), "new"),
+                ("INIT again", ends.sctp(0, &[(1, 0, &announced(7))]), "new"),
+                ("INIT ACK", back.sctp(7, &[(2, 0, &announced(9))]), "est rpl"),
+                ("COOKIE ECHO", ends.sctp(9, &[(10, 0, &[1; 20])]), "est"),
+                ("COOKIE ACK", back.sctp(7, &[(11, 0, &[])]), "est rpl"),
+                ("DATA with a wrong tag", ends.sctp(7, &[(0, 3, &[0; 13])]), "inv"),
+            ],
+        );
+        let (tracked, repeat) = once(&tracker, ends.sctp(9, &[(3, 0, &[0; 12]), (0, 3, &[0; 13])]), &look(5));
+        assert_eq!(words(tracked.state), "est");
+        assert!(is_guarded(&repeat));
+        let (_, repeat) = once(&tracker, ends.sctp(9, &[(3, 0, &[0; 12]), (7, 0, &[0; 4])]), &look(5));
+        assert!(matches!(repeat, Repeat::Never), "SHUTDOWN");
+        play(
+            &tracker,
+            &commit(5),
+            [
+                ("SHUTDOWN ACK", back.sctp(7, &[(8, 0, &[])]), "est rpl"),
+                ("SHUTDOWN COMPLETE", ends.sctp(9, &[(14, 0, &[])]), "est"),
+                ("the next association, from the other end", back.sctp(0, &[(1, 0, &announced(1))]), "new"),
+            ],
+        );
+    }
+    assert_eq!(tracker.table.len(), 3);
 }
