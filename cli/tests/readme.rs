@@ -152,6 +152,11 @@ fn every_command_of_the_page_on_groups_prints_what_it_says() {
 }
 
 #[test]
+fn every_command_of_the_page_on_connections_prints_what_it_says() {
+    check("docs/conntrack.md");
+}
+
+#[test]
 fn every_command_of_the_page_on_the_kubernetes_pipeline_prints_what_it_says() {
     check("examples/pipeline/README.md");
 }

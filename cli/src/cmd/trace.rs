@@ -27,7 +27,8 @@ use sluice_proto::v1::{TracePacket, TraceReply, TraceRequest, trace_packet::Pack
   sluice trace --flows nat.flows --ct-next trk,est 'in_port=1,tcp,nw_src=10.0.0.1'
   generate-packets | sluice trace --flows acl.flows --ports 1,2 -o json -
 
-Each time that connection tracking is asked, --ct-next says what it answers.
+Each time that connection tracking is asked, --ct-next says what it answers; without it the running
+switch looks for the connection, and is not told of the packet.
 Nothing is sent, counted or learned. Exit code 3 means that a packet was dropped; between two
 hosts, 1 means that it went elsewhere.")]
 pub(crate) struct Trace {
@@ -48,8 +49,8 @@ pub(crate) struct Trace {
     /// Meters that the flows go through, one a line as `ovs-ofctl add-meter` takes them
     #[arg(long, value_name = "FILE", requires = "flows", help_heading = "Offline")]
     meters: Option<String>,
-    /// What connection tracking says of the packet: flags such as trk,est. Once for each time that it is asked; the
-    /// connection is new where nothing is said
+    /// What connection tracking says of the packet: flags such as trk,est. Once for each time that it is asked; after
+    /// that the connection is new. Without any, the tracker of the running switch is asked
     #[arg(long, value_name = "FLAGS")]
     ct_next: Vec<CtNext>,
     /// Write ports by name, as is done where they have names
