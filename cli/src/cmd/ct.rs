@@ -111,10 +111,9 @@ fn flush(args: &Flush, out: &mut Output) -> Result<Exit, Failure> {
     let flushed = client.call(client.connections().flush_connections(request))?.flushed;
     if format == Format::Json {
         out.json(&serde_json::json!({"flushed": flushed, "dry_run": args.dry_run}))?;
-    } else if args.dry_run {
-        out.line(format!("{flushed} connections would be removed"))?;
     } else {
-        out.line(format!("{flushed} connections removed"))?;
+        let noun = if flushed == 1 { "connection" } else { "connections" };
+        out.line(format!("{flushed} {noun} {}", if args.dry_run { "would be removed" } else { "removed" }))?;
     }
     Ok(Exit::Yes)
 }

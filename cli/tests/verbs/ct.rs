@@ -66,15 +66,15 @@ fn connections_are_written_for_programs_and_as_ovs_writes_them() {
 #[test]
 fn a_flush_says_how_many_and_asks_before_it_takes_all() {
     let switch = switch();
-    assert_eq!(switch.out(&["ct", "flush", "tp_dst=53", "--dry-run"]), "1 connections would be removed\n");
-    assert_eq!(switch.out(&["ct", "flush", "tp_dst=53"]), "1 connections removed\n");
+    assert_eq!(switch.out(&["ct", "flush", "tp_dst=53", "--dry-run"]), "1 connection would be removed\n");
+    assert_eq!(switch.out(&["ct", "flush", "tp_dst=53"]), "1 connection removed\n");
     let careful = switch.run(&["ct", "flush", "--all"]);
     assert_eq!(careful.code, Some(2));
     assert!(careful.err.contains("next: sluice ct flush --all -y"), "{}", careful.err);
     assert_eq!(switch.run(&["ct", "flush"]).code, Some(2));
     let json = switch.out(&["ct", "flush", "--all", "--dry-run", "-o", "json"]);
     assert_eq!(json, "{\"v\":1,\"dry_run\":true,\"flushed\":1}\n");
-    assert_eq!(switch.out(&["ct", "flush", "--all", "-y"]), "1 connections removed\n");
+    assert_eq!(switch.out(&["ct", "flush", "--all", "-y"]), "1 connection removed\n");
     assert_eq!(switch.run(&["ct"]).err.trim(), "no connection is tracked");
     let wrong = switch.run(&["ct", "flush", "zoen=5"]);
     assert_eq!(wrong.code, Some(2));

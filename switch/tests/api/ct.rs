@@ -197,6 +197,59 @@ async fn a_watcher_is_told_of_the_connections_that_it_asked_for() {
     assert_eq!((connection.original.unwrap().src_port, connection.expires_ms), (1001, 0));
 }
 
+#[tokio::test]
+async fn a_watcher_is_told_when_a_connection_begins_and_is_answered() {
+    let switch = with_connections(0).await;
+    let mut client = client(&switch).await;
+    let mut stream = client.watch_connections(WatchConnectionsRequest::default()).await.unwrap().into_inner();
+    assert!(switch.ends[0].inject(&udp(A, B, 1000, 53)));
+    eventually(|| switch.ends[1].take()).await;
+    assert!(switch.ends[1].inject(&udp(B, A, 53, 1000)));
+    eventually(|| switch.ends[0].take()).await;
+    let mut told = Vec::new();
+    let mut sequences = Vec::new();
+    for _ in 0..3 {
+        let event = next(&mut stream).await;
+        sequences.push(event.sequence);
+        told.push(match event.kind {
+            Some(Kind::Added(_)) => "new".to_owned(),
+            Some(Kind::Replied(_)) => "replied".to_owned(),
+            Some(Kind::Marked(marked)) => format!("mark {:#x}", marked.mark),
+            other => format!("{other:?}"),
+        });
+        if told.last().is_some_and(|last| last == "replied") {
+            break;
+        }
+    }
+    assert_eq!((told.first().map(String::as_str), told.last().map(String::as_str)), (Some("new"), Some("replied")));
+    assert!(sequences.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{sequences:?}");
+}
+
+#[tokio::test]
+async fn a_trace_translates_as_the_connection_does() {
+    let switch = Switch::start();
+    let flows = [
+        "priority=9,in_port=1,udp actions=ct(commit,zone=5,nat(dst=10.0.0.9:5353),exec(set_field:0x17->ct_mark),table=1)",
+        "priority=9,in_port=2,udp actions=ct(zone=5,nat,table=1)",
+        "table=1,in_port=1,udp actions=output:2",
+        "table=1,in_port=2,ct_state=+est+rpl,ct_mark=0x17,ct_nw_dst=10.0.0.2,udp actions=output:1",
+    ];
+    switch.add(&flows).await.unwrap();
+    assert!(switch.ends[0].inject(&udp(A, B, 1000, 53)));
+    eventually(|| switch.ends[1].take()).await;
+    let [one] = &list(&switch, "dnat").await[..] else { panic!("one is translated") };
+    assert_eq!((one.mark, one.mark_owners.as_slice(), one.owner.as_str()), (0x17, &["user".to_owned()][..], "user"));
+    let set = |reply: &TraceReply| {
+        let [output] = &reply.outputs[..] else { panic!("{}", reply.walk) };
+        output.set.iter().map(|set| format!("{}={}", set.field, set.value)).collect::<Vec<_>>()
+    };
+    let there = trace(&switch, "in_port=1,udp,nw_src=10.0.0.1,nw_dst=10.0.0.2,tp_src=1000,tp_dst=53", &[]).await;
+    assert_eq!(set(&there), ["nw_dst=10.0.0.9", "tp_dst=5353"], "{}", there.walk);
+    let back = trace(&switch, "in_port=2,udp,nw_src=10.0.0.9,nw_dst=10.0.0.1,tp_src=5353,tp_dst=1000", &[]).await;
+    assert_eq!(set(&back), ["nw_src=10.0.0.2", "tp_src=53"], "{}", back.walk);
+    assert!(back.walk.contains("ct_state=est|rpl|trk|snat, as the tracker says"), "{}", back.walk);
+}
+
 async fn trace(switch: &Switch, flow: &str, ct_next: &[&str]) -> TraceReply {
     let packet = TracePacket { packet: Some(trace_packet::Packet::Flow(flow.to_owned())), in_port: String::new() };
     let request = TraceRequest {
