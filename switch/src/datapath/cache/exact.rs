@@ -43,8 +43,10 @@ impl ExactCache {
     pub(crate) fn get(&self, hash: u64) -> Option<u32> {
         let set = &self.sets[self.set(hash)];
         let tag = tag(hash);
-        let way = set.tags.iter().position(|t| *t == tag)?;
-        Some(set.flows[way])
+        // All slots are compared, so that no branch depends on which one it is: a wrong guess would keep the CPU from
+        // fetching the sets of the next frames meanwhile.
+        let hits = set.tags.iter().zip(0..).fold(0_u32, |hits, (t, way)| hits | u32::from(*t == tag) << way);
+        set.flows.get(hits.trailing_zeros() as usize).copied()
     }
 
     /// Notes the megaflow of packets with this hash.
