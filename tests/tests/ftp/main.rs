@@ -21,6 +21,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
+/// A control connection and its data may be on different ones.
+const WORKERS: usize = 2;
 /// The client is host 1, the server host 2.
 const CLIENT: u8 = 1;
 const SERVER: u8 = 2;
@@ -28,8 +30,11 @@ const SERVER: u8 = 2;
 /// IPv6, longer than their own.
 const CLIENT_SEEN_AS: [&str; 2] = ["10.99.0.201", "fd99::abcd:1:2"];
 const SERVER_SEEN_AS: [&str; 2] = ["10.99.0.100", "fd99::1:100"];
-/// Files and their lengths: one of some megabytes, and one that follows it on the same control connection.
-const FILES: [(&str, usize); 2] = [("large", 5_000_001), ("small", 1001)];
+/// Files and their lengths, of some megabytes; two on the same control connection. A server must not be able to send all
+/// of a file before the client has looked: `curl` takes the word that it was sent for a refusal then.
+const FILES: [(&str, usize); 2] = [("first", 5_000_001), ("second", 3_000_001)];
+/// A file for TFTP, which waits for an answer to each block.
+const SMALL: [(&str, usize); 1] = [("small", 100_001)];
 /// Ports of every kind that a kernel's network stack can be behind.
 const KINDS: [[Kind; 2]; 3] =
     [[Kind::Tap, Kind::Tap], [Kind::AfPacket, Kind::TapPlain], [Kind::TapPlain, Kind::AfPacket]];
@@ -59,7 +64,7 @@ const TFTP: Service = Service { proto: "udp", port: 69, alg: "tftp" };
 /// nothing comes to a host but under the addresses that it is to see. Beside it, the server's addresses as the client
 /// knows them, IPv4 and IPv6.
 fn lan(kinds: [Kind; 2], service: Service, translated: Translated) -> (Lan, [IpAddr; 2]) {
-    let mut lan = Lan::new(&["br0"], FailMode::Secure, 1);
+    let mut lan = Lan::new(&["br0"], FailMode::Secure, WORKERS);
     for (n, kind) in [CLIENT, SERVER].into_iter().zip(kinds) {
         lan.add_host("br0", n, kind, 1500, VlanMode::default());
     }
@@ -128,7 +133,7 @@ impl Drop for Running {
 fn files() -> TempDir {
     let folder = TempDir::new().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-    for (name, len) in FILES {
+    for (name, len) in FILES.into_iter().chain(SMALL) {
         fs::write(folder.path().join(name), content(len)).unwrap();
     }
     folder
@@ -173,7 +178,7 @@ fn tftp_server(host: &Host, folder: &Path) -> Running {
 fn download(client: &Host, scheme: &str, server: IpAddr, options: &[&str], names: &[(&str, usize)]) {
     let into = TempDir::new().unwrap();
     let mut command = Command::new("timeout");
-    command.args(["60", "curl", "--silent", "--show-error", "--globoff"]).args(options);
+    command.args(["60", "curl", "--verbose", "--silent", "--show-error", "--globoff"]).args(options);
     for (name, _) in names {
         command.arg("--output").arg(into.path().join(name));
         command.arg(format!("{scheme}://{}/{name}", SocketAddr::from((server, 0)).to_string().trim_end_matches(":0")));
@@ -206,6 +211,10 @@ fn ftp(translated: Translated) {
             }
         }
         lan.check_accounts(&[DropReason::NoRule]);
+        let stats = lan.datapath.worker_stats();
+        let received: u64 = stats.iter().map(|worker| worker.received).sum();
+        let hits: u64 = stats.iter().map(|worker| worker.cache.connection_hits).sum();
+        assert!(hits > received / 2, "data connections are as quick as others: {stats:?}");
     }
 }
 
@@ -214,7 +223,7 @@ fn tftp(translated: Translated) {
     let folder = files();
     let _server = tftp_server(lan.host(SERVER), folder.path());
     for address in server {
-        download(lan.host(CLIENT), "tftp", address, &[], &FILES[1..]);
+        download(lan.host(CLIENT), "tftp", address, &[], &SMALL);
     }
     lan.check_accounts(&[DropReason::NoRule]);
 }
