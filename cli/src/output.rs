@@ -18,7 +18,7 @@ pub(crate) enum Format {
     Wide,
     /// One JSON document with `"v": 1`, raw numbers, units in the keys
     Json,
-    /// OVS's own dump syntax (flows, groups, meters)
+    /// OVS's own dump syntax (flows, groups, meters, connections)
     Ofctl,
 }
 

@@ -31,7 +31,7 @@ pub struct CtNext(u8);
 pub enum CtKnown {
     /// The packet is of this connection.
     Connection {
-        /// The packet as it comes back, translated if that was asked for.
+        /// The packet as it comes back, with mark and label as they will be, translated if that was asked for.
         key: Box<FlowKey>,
         /// The connection in words.
         told: String,
@@ -141,9 +141,8 @@ pub(super) struct Answer {
     pub(super) told: String,
 }
 
-/// What becomes of the packet when a tracker knows its connection and is asked for `ct`.
-pub(super) fn known(before: &FlowKey, ct: &DpCt, mut key: FlowKey, connection: &str) -> Answer {
-    set_marks(&mut key, ct);
+/// What becomes of the packet when a tracker knows its connection.
+pub(super) fn known(before: &FlowKey, key: FlowKey, connection: &str) -> Answer {
     let mut told = format!("Connection: {connection}\n");
     let (old, new) = (flow_of(before), flow_of(&key));
     if old != new {
@@ -166,7 +165,12 @@ pub(super) fn answer(resume: &Resume, ct: Option<&DpCt>, next: CtNext) -> Answer
     if next.bits() & (CT_TRK | CT_INV) == CT_TRK {
         remember_tuple(&mut key, next.bits() & CT_RPL != 0);
     }
-    set_marks(&mut key, ct);
+    if let Some((value, mask)) = ct.mark {
+        key.set_masked(slot::CT_MARK, value.into(), mask.into());
+    }
+    if let Some((value, mask)) = ct.label {
+        key.set_masked(slot::CT_LABEL, value, mask);
+    }
     if let Some(nat) = ct.nat.filter(|nat| nat.direction.is_some()) {
         let before = flow_of(&key);
         translate(&mut key, &nat);
@@ -176,15 +180,6 @@ pub(super) fn answer(resume: &Resume, ct: Option<&DpCt>, next: CtNext) -> Answer
         );
     }
     Answer { key, told }
-}
-
-fn set_marks(key: &mut FlowKey, ct: &DpCt) {
-    if let Some((value, mask)) = ct.mark {
-        key.set_masked(slot::CT_MARK, value.into(), mask.into());
-    }
-    if let Some((value, mask)) = ct.label {
-        key.set_masked(slot::CT_LABEL, value, mask);
-    }
 }
 
 /// The slots of addresses and ports: of the packet, and of the first packet of its connection.

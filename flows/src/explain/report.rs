@@ -237,15 +237,15 @@ impl Making<'_> {
         }
         let new = CtNext::default();
         let tracked = ct.filter(|_| self.options.ct_next.is_empty());
-        match tracked.and_then(|ct| Some((ct, translator.tracked(&resume.key, ct)?))) {
-            Some((ct, CtKnown::Connection { key, told })) => {
+        match tracked.and_then(|ct| translator.tracked(&resume.key, ct)) {
+            Some(CtKnown::Connection { key, told }) => {
                 let state = format!("ct_state={}, as the tracker says", CtNext::of(&key));
-                (known(&resume.key, ct, *key, &told), state)
+                (known(&resume.key, *key, &told), state)
             }
-            Some((_, CtKnown::New)) => {
+            Some(CtKnown::New) => {
                 (answer(resume, ct, new), format!("ct_state={new}: the tracker knows no such connection"))
             }
-            Some((_, CtKnown::Unsaid(what))) => {
+            Some(CtKnown::Unsaid(what)) => {
                 (answer(resume, ct, new), format!("default ct_state=trk|new: {what} (use --ct-next to customize)"))
             }
             None => (answer(resume, ct, new), "default ct_state=trk|new (use --ct-next to customize)".to_owned()),

@@ -3,14 +3,16 @@
 //! Nothing is found out that depends on a packet's bytes. A segment of TCP counts as one that fits the connection, and
 //! ICMP, which is known by an identifier, is not looked up.
 
+use super::alg::Expected;
 use super::conn::Conn;
 use super::tuple::{Direction, Tuple};
 use super::{Tracked, Tracker, nat};
+use sluice_flows::action::NatDirection;
 use sluice_flows::datapath::DpCt;
 use sluice_flows::explain::CtKnown;
 use sluice_flows::field::{ETH_TYPE_IPV4, ETH_TYPE_IPV6};
 
-use sluice_flows::key::{CT_EST, CT_NEW, CT_REL, CT_RPL, CT_TRK, FlowKey, Slot, slot};
+use sluice_flows::key::{CT_DNAT, CT_EST, CT_NEW, CT_REL, CT_RPL, CT_SNAT, CT_TRK, FlowKey, Slot, slot};
 use sluice_flows::rule::Millis;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -26,10 +28,33 @@ impl Tracker {
         }
         match self.table.find(&tuple, now) {
             // With `force` a connection that began at the other end is begun anew from here.
-            Some((_, Direction::Reply)) if ask.commit && ask.force => CtKnown::New,
+            Some((_, Direction::Reply)) if ask.force => CtKnown::New,
             Some((conn, direction)) => known(&conn, direction, key, ask),
-            None => CtKnown::New,
+            None => match self.expectations.find(&tuple, now) {
+                Some(expected) => self.announced(&tuple, &expected, key, ask, now),
+                None => CtKnown::New,
+            },
         }
+    }
+
+    /// Of the first packet of a connection that another one announced.
+    fn announced(&self, tuple: &Tuple, expected: &Expected, key: &FlowKey, ask: &DpCt, now: Millis) -> CtKnown {
+        let mut key = *key;
+        let mut state = CT_TRK | CT_NEW | CT_REL;
+        if ask.commit && ask.nat.is_some() {
+            let Some(reply) = expected.replies(tuple).find(|reply| self.table.is_free(reply, now)) else {
+                return CtKnown::Unsaid("nothing is left to translate it to, and it would be dropped");
+            };
+            translate(&mut key, &reply);
+            state |= match expected.side() {
+                NatDirection::Src => CT_SNAT,
+                NatDirection::Dst => CT_DNAT,
+            };
+        }
+        let (zone, original) = (ask.zone, Some(expected.parent.original));
+        let tracked = Tracked { state, zone, mark: expected.mark, label: expected.label, original, conn: None };
+        tracked.write(&mut key);
+        CtKnown::Connection { key: Box::new(key), told: format!("announced by {}", in_words(&expected.parent)) }
     }
 }
 
@@ -56,21 +81,26 @@ fn known(conn: &Arc<Conn>, direction: Direction, key: &FlowKey, ask: &DpCt) -> C
     state |= if conn.parent.is_some() { CT_REL } else { 0 };
     if ask.nat.is_some() && nat::side(conn, direction).is_some() {
         state |= nat::state_bits(conn, direction);
-        translate(&mut key, conn, direction);
+        translate(&mut key, conn.tuple(direction.opposite()));
     }
-    let (mark, label) = {
+    let (mut mark, mut label) = {
         let marks = conn.marks();
         (marks.mark, marks.label)
     };
+    // Those of a connection that another one announced are that one's.
+    if conn.parent.is_none() {
+        mark = ask.mark.map_or(mark, |(value, mask)| mark & !mask | value & mask);
+        label = ask.label.map_or(label, |(value, mask)| label & !mask | value & mask);
+    }
     let original = conn.parent.as_ref().map_or(conn.original, |parent| parent.original);
     let tracked = Tracked { state, zone: ask.zone, mark, label, original: Some(original), conn: None };
     tracked.write(&mut key);
     CtKnown::Connection { key: Box::new(key), told: in_words(conn) }
 }
 
-/// Gives the packet the addresses and ports that the connection has on the other side.
-fn translate(key: &mut FlowKey, conn: &Conn, direction: Direction) {
-    let Some(sent) = conn.tuple(direction.opposite()).reversed() else { return };
+/// Gives the packet the addresses and ports that lead to answers that show `answered`.
+fn translate(key: &mut FlowKey, answered: &Tuple) {
+    let Some(sent) = answered.reversed() else { return };
     let (v4, v6) = ((slot::IP_SRC, slot::IP_DST), (slot::IPV6_SRC, slot::IPV6_DST));
     let (src, dst) = if sent.is_v6() { v6 } else { v4 };
     set_address(key, src, sent.src());

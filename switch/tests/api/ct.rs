@@ -83,6 +83,22 @@ async fn connections_are_listed_with_what_is_known_of_them() {
 }
 
 #[tokio::test]
+async fn packets_that_caches_answer_are_counted_too() {
+    let switch = with_connections(1).await;
+    assert!(switch.ends[1].inject(&udp(B, A, 53, 1000)));
+    eventually(|| switch.ends[0].take()).await;
+    for _ in 0..10 {
+        assert!(switch.ends[0].inject(&udp(A, B, 1000, 53)));
+        eventually(|| switch.ends[1].take()).await;
+    }
+    let all = list(&switch, "").await;
+    let [one] = &all[..] else { panic!("{all:?}") };
+    let (sent, answered) = (one.original_count.unwrap(), one.reply_count.unwrap());
+    let len = udp(A, B, 0, 0).len() as u64;
+    assert_eq!((sent.packets, sent.bytes, answered.packets, answered.bytes), (11, 11 * len, 1, len));
+}
+
+#[tokio::test]
 async fn a_filter_selects_and_a_bad_one_is_refused() {
     let switch = with_connections(3).await;
     let ports = |all: Vec<Connection>| all.iter().map(|c| c.original.clone().unwrap().src_port).collect::<Vec<_>>();

@@ -261,7 +261,13 @@ impl Translator for Tracking<'_> {
             return Some(CtKnown::New);
         }
         let mut key = *key;
-        for (slot, value) in [(slot::CT_STATE, 0x62), (slot::CT_ZONE, ct.zone.into()), (slot::IP_SRC, 0x0101_0105)] {
+        let mark = ct.mark.map_or(0, |(value, _)| value.into());
+        for (slot, value) in [
+            (slot::CT_MARK, mark),
+            (slot::CT_STATE, 0x62),
+            (slot::CT_ZONE, ct.zone.into()),
+            (slot::IP_SRC, 0x0101_0105),
+        ] {
             key.set(slot, value);
         }
         Some(CtKnown::Connection { key: Box::new(key), told: "tcp 10.0.0.1:1 > 10.0.0.2:2".to_owned() })

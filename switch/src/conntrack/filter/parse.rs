@@ -154,11 +154,12 @@ fn listed(word: &str, list: &[&'static str]) -> Option<&'static str> {
 }
 
 fn unknown(word: &str) -> FilterError {
-    let near = match did_you_mean(word, FLAGS.into_iter().chain(KEYS)) {
+    let word: String = word.chars().take(40).collect();
+    let near = match did_you_mean(&word, FLAGS.into_iter().chain(KEYS)) {
         near if near.is_empty() => ".".to_owned(),
         near => near,
     };
-    FilterError::Unknown { word: word.chars().take(40).collect(), near }
+    FilterError::Unknown { word, near }
 }
 
 /// A word without a value. True beside it if it has to be false.
