@@ -5,7 +5,6 @@
 //! the worker's own on its CPU.
 
 use sluice_benches::acl;
-use sluice_benches::replay::ReplayPort;
 use sluice_flows::action::Action;
 use sluice_flows::field::Field;
 use sluice_flows::flow_mod::FlowMod;
@@ -13,10 +12,10 @@ use sluice_flows::packet::compose::compose;
 use sluice_flows::rule::{FlowSpec, TableId};
 use sluice_flows::text::{Names, Parsed, parse_flow_mod};
 use sluice_flows::{Match, Owner, PortNo};
-use sluice_switch::port::NullPort;
-use sluice_switch::{Config, Datapath, FailMode, PortDevice, PortRequest};
+use sluice_switch::port::Recording;
+use sluice_switch::replay::{BRIDGE, Measured, Replay};
+use sluice_switch::stats::CacheStats;
 use std::error::Error;
-use std::fs;
 use std::time::Duration;
 
 const WINDOWS: usize = 8;
@@ -78,49 +77,23 @@ fn policies() -> Vec<FlowSpec> {
 }
 
 fn run(name: &str, rules: &[FlowSpec], flows: usize) -> Result<(), Box<dyn Error>> {
-    let datapath = Datapath::start(Config { pin: vec![1], ..Config::default() })?;
-    datapath.add_bridge("br0", FailMode::Secure)?;
-    datapath.apply_bundle("br0", &rules.iter().cloned().map(FlowMod::add).collect::<Vec<_>>())?;
-    let frames = acl::packets(flows).iter().map(|key| compose(key, &[b'x'; 18]).into_boxed_slice()).collect();
-    let add = |name: &str, device| datapath.add_port("br0", PortRequest::new(name, PortDevice::Device(device)));
-    add("in", Box::new(ReplayPort::new("in", frames)?))?;
-    add("out", Box::new(NullPort::new("out", 1500)))?;
-    std::thread::sleep(WARMUP);
-    let mut best = 0.0_f64;
-    let before = datapath.worker_stats()[0].clone();
-    for _ in 0..WINDOWS {
-        let (start, from) = (cpu_time()?, datapath.worker_stats()[0].received);
-        std::thread::sleep(WINDOW);
-        let packets = datapath.worker_stats()[0].received - from;
-        best = best.max(packets as f64 / (cpu_time()? - start).as_secs_f64());
-    }
-    let after = datapath.worker_stats()[0].clone();
-    let total = (after.received - before.received) as f64;
-    let share = |of: fn(&sluice_switch::stats::CacheStats) -> u64| {
-        100.0 * (of(&after.cache) - of(&before.cache)) as f64 / total
-    };
+    let replay = Replay::start(Some(1))?;
+    replay.datapath().apply_bundle(BRIDGE, &rules.iter().cloned().map(FlowMod::add).collect::<Vec<_>>())?;
+    replay.begin(Recording::from_frames(acl::packets(flows).iter().map(|key| compose(key, &[b'x'; 18]))))?;
+    replay.measure(WARMUP);
+    let rate = |measured: &Measured| measured.packets_per_cpu_second().unwrap_or_default();
+    let windows = (0..WINDOWS).map(|_| replay.measure(WINDOW));
+    let best = windows.max_by(|a, b| rate(a).total_cmp(&rate(b))).ok_or("no windows")?;
+    let share = |of: fn(&CacheStats) -> u64| 100.0 * best.share(|stats| of(&stats.cache));
     println!(
         "{name:<10} {flows:>8} {:>8.2} {:>8.1} {:>6.1}% {:>6.1}% {:>6.1}% {:>6.1}%",
-        best / 1e6,
-        1e9 / best,
+        rate(&best) / 1e6,
+        1e9 / rate(&best),
         share(|c| c.exact_hits),
         share(|c| c.megaflow_hits),
         share(|c| c.misses + c.stale),
         share(|c| c.connection_hits)
     );
-    datapath.shutdown();
+    replay.shutdown();
     Ok(())
-}
-
-/// CPU time that the worker has had.
-fn cpu_time() -> Result<Duration, Box<dyn Error>> {
-    for task in fs::read_dir("/proc/self/task")? {
-        let path = task?.path();
-        if fs::read_to_string(path.join("comm"))?.trim() == "sluice-w0" {
-            let stat = fs::read_to_string(path.join("schedstat"))?;
-            let nanos = stat.split_whitespace().next().ok_or("an empty schedstat")?;
-            return Ok(Duration::from_nanos(nanos.parse()?));
-        }
-    }
-    Err("the worker is gone".into())
 }

@@ -2,4 +2,3 @@
 
 pub mod acl;
 pub mod alloc;
-pub mod replay;

@@ -2,6 +2,8 @@
 //! the test's own process with memory ports.
 #![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
+#[path = "verbs/bench.rs"]
+mod bench;
 #[path = "verbs/ct.rs"]
 mod ct;
 #[path = "verbs/groups.rs"]

@@ -155,12 +155,16 @@ struct Answer {
     drops: BTreeMap<&'static str, u64>,
     /// Shares of the packets by who answered, 0 to 1.
     shares: Shares,
+    /// Passes behind the first for each packet.
+    passes_per_packet: f64,
 }
 
 #[derive(Serialize)]
 struct Shares {
     exact: f64,
     megaflow: f64,
+    /// Of the two above, those by an entry of a connection, which takes no other pass.
+    connection: f64,
     miss: f64,
     stale: f64,
 }
@@ -182,9 +186,11 @@ impl Answer {
             shares: Shares {
                 exact: measured.share(|s| s.cache.exact_hits),
                 megaflow: measured.share(|s| s.cache.megaflow_hits),
+                connection: measured.share(|s| s.cache.connection_hits),
                 miss: measured.share(|s| s.cache.misses),
                 stale: measured.share(|s| s.cache.stale),
             },
+            passes_per_packet: measured.share(|s| s.cache.pass_hits + s.cache.pass_misses),
         }
     }
 }
@@ -203,11 +209,13 @@ fn table(answer: &Answer) -> Table {
     for (reason, packets) in &answer.drops {
         row(&format!("dropped, {reason}"), packets.to_string());
     }
-    let Shares { exact, megaflow, miss, stale } = answer.shares;
+    let Shares { exact, megaflow, connection, miss, stale } = answer.shares;
     row("exact cache", percent(exact));
     row("megaflow cache", percent(megaflow));
+    row("  of these, connections", percent(connection));
     row("translated", percent(miss));
     row("translated, out of date", percent(stale));
+    row("other passes/packet", format!("{:.2}", answer.passes_per_packet));
     table
 }
 
