@@ -161,6 +161,21 @@ fn every_command_of_the_page_on_the_kubernetes_pipeline_prints_what_it_says() {
     check("examples/pipeline/README.md");
 }
 
+#[test]
+fn every_command_of_the_page_on_the_stateful_firewall_prints_what_it_says() {
+    check("examples/stateful-firewall/README.md");
+}
+
+#[test]
+fn every_command_of_the_page_on_the_gateway_prints_what_it_says() {
+    check("examples/snat-gateway/README.md");
+}
+
+#[test]
+fn every_command_of_the_page_on_the_load_balancer_prints_what_it_says() {
+    check("examples/load-balancer/README.md");
+}
+
 /// Needs `sluiced` beside `sluice`, which building the workspace puts there.
 #[test]
 fn every_command_of_the_page_on_the_switch_prints_what_it_says() {

@@ -4,12 +4,13 @@
 //! The kernels' stacks are the oracle for real traffic. What they never send (both ends open at once, a port used again
 //! too early) is made by hand, and Open vSwitch with the same files says what is to become of it.
 
-#![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is a failed test")]
 
 mod balancer;
 mod download;
 mod errors;
 mod firewall;
+mod fragments;
 mod gateway;
 mod labs;
 mod ovs;
