@@ -2,7 +2,7 @@
 //! so each transfer proves that the switch understood what was announced. With translation the client sees and is seen
 //! under addresses that nobody has, so each proves that what was announced was rewritten, and that TCP went on.
 
-#![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is a failed test")]
 
 mod oracle;
 
