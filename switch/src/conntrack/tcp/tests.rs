@@ -232,6 +232,14 @@ fn windows_are_scaled_when_both_ends_say_so() {
 }
 
 #[test]
+fn an_offer_to_scale_that_is_not_taken_up_leaves_the_largest_window() {
+    let syn = TcpSegment { window: 0xffff, ..segment(SYN, 99, 0, 0) };
+    let tcp = TcpState::begin(&syn, &scale_option(7), false);
+    assert_eq!(tcp.update(Reply, &segment(SYN | ACK, 499, 100, 0), &[]), Update::Valid);
+    assert_eq!(tcp.ends[0].max_window(), 0xffff);
+}
+
+#[test]
 fn a_rst_has_to_be_exact() {
     for (offset, expected) in
         [(-2, Update::Invalid), (-1, Update::Valid), (0, Update::Valid), (1, Update::Valid), (2, Update::Invalid)]
