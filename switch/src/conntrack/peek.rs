@@ -1,12 +1,14 @@
 //! What the tracker would say of a packet, without the packet: for traces.
 //!
-//! Nothing is found out that depends on a packet's bytes. A segment of TCP counts as one that fits the connection, and
-//! ICMP, which is known by an identifier, is not looked up.
+//! Nothing is found out that depends on a packet's bytes. A segment of TCP counts as one that fits the connection (one
+//! without flags, as a flow that does not say them has it, as whatever comes next), and ICMP, which is known by an
+//! identifier, is not looked up.
 
 use super::alg::Expected;
 use super::conn::Conn;
+use super::tcp::{ACK, SYN};
 use super::tuple::{Direction, Tuple};
-use super::{Tracked, Tracker, nat};
+use super::{ConnState, TcpEnd, Tracked, Tracker, nat};
 use sluice_flows::action::NatDirection;
 use sluice_flows::datapath::DpCt;
 use sluice_flows::explain::CtKnown;
@@ -15,7 +17,9 @@ use sluice_flows::field::{ETH_TYPE_IPV4, ETH_TYPE_IPV6};
 use sluice_flows::key::{CT_DNAT, CT_EST, CT_NEW, CT_REL, CT_RPL, CT_SNAT, CT_TRK, FlowKey, Slot, slot};
 use sluice_flows::rule::Millis;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+
+#[cfg(test)]
+mod tests;
 
 impl Tracker {
     /// What it would say of the packet `key` if it were asked for `ask`. Changes nothing.
@@ -29,7 +33,11 @@ impl Tracker {
         match self.table.find(&tuple, now) {
             // With `force` a connection that began at the other end is begun anew from here.
             Some((_, Direction::Reply)) if ask.force => CtKnown::New,
-            Some((conn, direction)) => known(&conn, direction, key, ask),
+            Some((conn, direction)) => match place(&conn, direction, key) {
+                Place::Anew => CtKnown::New,
+                Place::First => known(&conn, CT_NEW, direction, key, ask),
+                Place::Later => known(&conn, CT_EST, direction, key, ask),
+            },
             None => match self.expectations.find(&tuple, now) {
                 Some(expected) => self.announced(&tuple, &expected, key, ask, now),
                 None => CtKnown::New,
@@ -73,11 +81,37 @@ fn tuple_of(key: &FlowKey, zone: u16) -> Option<Tuple> {
     Some(tuple.with_ports(key.get(slot::TP_SRC) as u16, key.get(slot::TP_DST) as u16))
 }
 
-fn known(conn: &Arc<Conn>, direction: Direction, key: &FlowKey, ask: &DpCt) -> CtKnown {
+/// Where in its connection a packet stands.
+enum Place {
+    /// It begins the connection anew.
+    Anew,
+    /// Nobody has answered yet.
+    First,
+    /// It answers, or comes after an answer.
+    Later,
+}
+
+fn place(conn: &Conn, direction: Direction, key: &FlowKey) -> Place {
+    let ConnState::Tcp([original, reply]) = conn.state() else {
+        return if direction == Direction::Reply || conn.is_answered() { Place::Later } else { Place::First };
+    };
+    let (src, dst) = if direction == Direction::Original { (original, reply) } else { (reply, original) };
+    let flags = key.get(slot::TCP_FLAGS) as u8;
+    let is_syn =
+        flags & (SYN | ACK) == SYN || flags == 0 && reply == TcpEnd::Closed && direction == Direction::Original;
+    match is_syn {
+        true if src.min(dst) >= TcpEnd::FinWait2 => Place::Anew,
+        true if src <= TcpEnd::SynSent => Place::First,
+        _ => Place::Later,
+    }
+}
+
+/// Of a packet of a connection that is there, with the bit of its place.
+fn known(conn: &Conn, place: u8, direction: Direction, key: &FlowKey, ask: &DpCt) -> CtKnown {
     let mut key = *key;
-    let mut state = CT_TRK;
-    state |= if direction == Direction::Reply { CT_RPL } else { 0 };
-    state |= if direction == Direction::Reply || conn.is_answered() { CT_EST } else { CT_NEW };
+    let mut state = CT_TRK | place;
+    // What is new has no direction, even if it goes against that of the connection.
+    state |= if direction == Direction::Reply && place == CT_EST { CT_RPL } else { 0 };
     state |= if conn.parent.is_some() { CT_REL } else { 0 };
     if ask.nat.is_some() && nat::side(conn, direction).is_some() {
         state |= nat::state_bits(conn, direction);
