@@ -69,6 +69,7 @@ fn flows(service: Service, translated: Translated) -> Vec<String> {
             Translated::Nobody => String::new(),
             Translated::Client => format!("nat(src={client_seen}),"),
             Translated::Server => format!("nat(dst={server}),"),
+            Translated::Both => panic!("one zone"),
         };
         let new = format!("table=1,priority=2,{proto},ct_state=+trk+new");
         flows.extend([
@@ -111,6 +112,7 @@ impl Pair {
                 Translated::Nobody => [[client, server], [client, server]],
                 Translated::Client => [[client, server], [client_seen, server]],
                 Translated::Server => [[client, server_seen], [client, server]],
+                Translated::Both => panic!("one zone"),
             }
         });
         Self { ovs, ours, known, read: [FILE_HEADER; 2] }
