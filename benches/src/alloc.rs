@@ -4,17 +4,25 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The system's allocator, counting the bytes that are in use. Sizes are those asked for, without what the allocator
-/// adds to round them up.
+/// An allocator, the system's if nothing else is said, that counts the bytes that are in use. Sizes are those asked for,
+/// without what the allocator adds to round them up.
 #[derive(Debug, Default)]
-pub struct CountingAlloc {
+pub struct CountingAlloc<A = System> {
+    inner: A,
     in_use: AtomicUsize,
 }
 
 impl CountingAlloc {
-    /// Nothing in use.
+    /// The system's, with nothing in use.
     pub const fn new() -> Self {
-        Self { in_use: AtomicUsize::new(0) }
+        Self::over(System)
+    }
+}
+
+impl<A> CountingAlloc<A> {
+    /// Another allocator, with nothing in use.
+    pub const fn over(inner: A) -> Self {
+        Self { inner, in_use: AtomicUsize::new(0) }
     }
 
     /// Bytes in use.
@@ -23,24 +31,24 @@ impl CountingAlloc {
     }
 }
 
-// SAFETY: every call goes to the system's allocator unchanged; the counter has no part in it.
-unsafe impl GlobalAlloc for CountingAlloc {
+// SAFETY: every call goes to the inner allocator unchanged; the counter has no part in it.
+unsafe impl<A: GlobalAlloc> GlobalAlloc for CountingAlloc<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.in_use.fetch_add(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
+        unsafe { self.inner.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         self.in_use.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(ptr, layout) }
+        unsafe { self.inner.dealloc(ptr, layout) }
     }
 
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         self.in_use.fetch_add(new_size, Ordering::Relaxed);
         self.in_use.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller keeps the contract of `realloc`.
-        unsafe { System.realloc(ptr, layout, new_size) }
+        unsafe { self.inner.realloc(ptr, layout, new_size) }
     }
 }

@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 /// Parts that are locked one by one: with 1,000,000 connections each has 1000.
 const SHARDS: usize = 1024;
 /// Connections that are looked at to make room, at most so many of one shard; if one of them may go, no more.
-const SAMPLE: usize = 16;
+const SAMPLE: usize = 8;
 /// Connections, or notes of a zone, that are looked at before it is given up.
 const MOST_LOOKED: usize = 64;
 /// How often an insertion begins again because another took the place that was made, or something stale was in its way.
