@@ -5,6 +5,7 @@
 mod broken;
 mod caches;
 mod connection_limits;
+mod connection_states;
 mod connections;
 mod copies;
 mod devices;
