@@ -9,7 +9,7 @@
 //! which costs less than a hash and a look into the exact cache.
 
 use super::BURST;
-use super::cache::megaflow::{Draft, Guards, Parts, Plan, UNGUARDED};
+use super::cache::megaflow::{Draft, Guards, MegaflowCache, Parts, Plan, UNGUARDED};
 use super::execute::Surroundings;
 use super::lanes::Fate;
 use super::ledger::Ledger;
@@ -86,6 +86,16 @@ macro_rules! surroundings {
     };
 }
 
+impl Burst {
+    /// Notes whether `found` continues a run. What takes passes does not: many connections agree with it that have, or
+    /// are to have, an entry of their own.
+    #[inline]
+    fn follow(&mut self, found: u32, megaflows: &MegaflowCache) {
+        self.runs = if found == self.last { self.runs + 1 } else { (self.runs - RUNS / 4).max(-RUNS) };
+        self.last = if megaflows.takes_passes(found) { NO_ENTRY } else { found };
+    }
+}
+
 impl Worker<'_> {
     /// Runs the first `count` frames, which came in by `port`, to completion.
     pub(super) fn process(&mut self, port: DpPort, count: usize, now: Millis) {
@@ -138,24 +148,32 @@ impl Worker<'_> {
     #[inline]
     fn look_up(&mut self, count: usize) {
         let burst = &mut *self.burst;
-        let (mut runs, mut last, mut proved) = (burst.runs, burst.last, 0);
-        for (i, (key, entry)) in burst.keys.iter().zip(&mut burst.entries).take(count).enumerate() {
-            if runs > 0 && self.megaflows.agrees(last, key) {
-                runs = (runs + 1).min(RUNS);
-                proved |= 1 << i;
-            } else {
-                let found = self.exact.get(self.megaflows.hash(key)).unwrap_or(NO_ENTRY);
-                runs = if found == last { runs + 1 } else { (runs - RUNS / 4).max(-RUNS) };
-                last = found;
-                if self.megaflows.takes_passes(found) {
-                    // Many connections agree with it that have, or are to have, an entry of their own.
-                    (*entry, last) = (found, NO_ENTRY);
-                    continue;
-                }
+        burst.proved = 0;
+        if burst.runs <= 0 {
+            // Short loops, so that the CPU fetches what many frames need at a time.
+            let mut hashes = [0; BURST];
+            for (hash, key) in hashes.iter_mut().zip(&burst.keys).take(count) {
+                *hash = self.megaflows.hash(key);
             }
-            *entry = last;
+            for (entry, hash) in burst.entries.iter_mut().zip(hashes).take(count) {
+                *entry = self.exact.get(hash).unwrap_or(NO_ENTRY);
+            }
+            for i in 0..count {
+                burst.follow(burst.entries[i], &self.megaflows);
+            }
+            return;
         }
-        (burst.runs, burst.last, burst.proved) = (runs, last, proved);
+        for i in 0..count {
+            let key = &burst.keys[i];
+            if burst.runs > 0 && self.megaflows.agrees(burst.last, key) {
+                burst.runs = (burst.runs + 1).min(RUNS);
+                burst.proved |= 1 << i;
+                burst.entries[i] = burst.last;
+            } else {
+                burst.entries[i] = self.exact.get(self.megaflows.hash(key)).unwrap_or(NO_ENTRY);
+                burst.follow(burst.entries[i], &self.megaflows);
+            }
+        }
     }
 
     /// Compares all frames with their entries, and touches the connections of those that agree.
