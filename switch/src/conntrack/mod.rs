@@ -71,7 +71,7 @@ use alg::Expectations;
 use conn::Protocol;
 use events::ConnEvents;
 use nat::Chooser;
-use sluice_flows::key::{FlowKey, slot};
+use sluice_flows::key::{CT_INV, FlowKey, slot};
 use sluice_flows::rule::Millis;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -93,13 +93,13 @@ pub(crate) struct Tracked {
 }
 
 impl Tracked {
-    /// Writes it to the arrival part of a key.
+    /// Writes it to the arrival part of a key. An invalid packet shows no original tuple, as in Open vSwitch.
     pub(crate) fn write(&self, key: &mut FlowKey) {
         key.set(slot::CT_STATE, self.state.into());
         key.set(slot::CT_ZONE, self.zone.into());
         key.set(slot::CT_MARK, self.mark.into());
         key.set(slot::CT_LABEL, self.label);
-        let Some(tuple) = &self.original else { return };
+        let Some(tuple) = self.original.as_ref().filter(|_| self.state & CT_INV == 0) else { return };
         key.set(slot::CT_NW_PROTO, tuple.proto.into());
         let [first, second] = if tuple.is_icmp() {
             [tuple.icmp_type().into(), tuple.icmp_code().into()]

@@ -8,8 +8,8 @@
 //! connection's lock, or it begins one.
 //!
 //! # As in Open vSwitch
-//! - A packet that does not fit its connection is invalid, but shows the connection's mark, label and original tuple, and
-//!   may write and be translated.
+//! - A packet that does not fit its connection is invalid, but shows the connection's mark and label, and may write and
+//!   be translated.
 //! - A new packet never has the reply bit, even when it is a SYN in the reply direction.
 //! - An ICMP error is related, and neither new nor established.
 //! - Connections that belong to another (`parent`) show that one's original tuple, and keep the mark and label that they

@@ -310,8 +310,9 @@ fn an_invalid_packet_shows_its_connection_and_may_write() {
     established(&tracker, V4);
     let (tracked, _) = once(&tracker, tcp(V4.back(), ACK, 1 << 30, 101, 10), &DpCt { mark: Some((3, 3)), ..look(5) });
     assert_eq!((words(tracked.state).as_str(), tracked.mark), ("inv", 3));
-    let original = tracked.original.unwrap();
-    assert_eq!((original.src(), original.src_port), (V4.src, 1000));
+    let mut key = FlowKey::ZERO;
+    tracked.write(&mut key);
+    assert_eq!((key.get(slot::CT_MARK), key.get(slot::CT_NW_SRC), key.get(slot::CT_TP_SRC)), (3, 0, 0));
     let counted = tracked.conn.unwrap().0.counted(Direction::Reply);
     assert_eq!(counted.0, 1, "only the SYN ACK is counted");
 }
