@@ -10,6 +10,7 @@ pub mod interpreter;
 pub mod lan;
 pub mod netns;
 pub mod ovs;
+pub mod programs;
 pub mod switch;
 pub mod traffic;
 pub mod unixctl;

@@ -11,14 +11,14 @@ use sluice_flows::bridge::VlanMode;
 use sluice_switch::FailMode;
 use sluice_tests::host::{Host, Kind, LINK};
 use sluice_tests::lan::Lan;
-use sluice_tests::netns::{Netns, skipped};
+use sluice_tests::netns::skipped;
+use sluice_tests::programs::{self, Running};
 use sluice_tests::switch::wait_until;
 use std::fs::{self, Permissions};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 /// A control connection and its data may be on different ones.
@@ -136,27 +136,6 @@ fn flows(service: Service, translated: Translated, own: [IpAddr; 2], seen: [IpAd
     flows
 }
 
-/// A program that serves files until it is dropped.
-struct Running(Child);
-
-impl Running {
-    /// Runs it in a namespace, with all that it starts, until it is dropped.
-    fn start(netns: &Netns, words: &[&str]) -> Self {
-        let mut command = Command::new("unshare");
-        // The shell is what gets the signal, and all the others go with it: a server that has changed its user would not.
-        command.args(["--pid", "--fork", "--kill-child=KILL", "sh", "-c", "\"$@\" & wait", "sh"]).args(words);
-        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stdin(Stdio::null());
-        Self(netns.run(|| command.spawn()).unwrap())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        _ = self.0.kill();
-        _ = self.0.wait();
-    }
-}
-
 /// A folder with the files, which everybody may read.
 fn files() -> TempDir {
     let folder = TempDir::new().unwrap();
@@ -180,18 +159,7 @@ fn content(len: usize) -> Vec<u8> {
 }
 
 fn ftp_server(host: &Host, folder: &Path) -> Running {
-    let config = folder.join("vsftpd.conf");
-    let text = format!(
-        "listen=NO\nlisten_ipv6=YES\nbackground=NO\nanonymous_enable=YES\nno_anon_password=YES\nanon_root={}\n\
-         connect_from_port_20=YES\nseccomp_sandbox=NO\nxferlog_enable=NO\n",
-        folder.display(),
-    );
-    fs::write(&config, text).unwrap();
-    let running = Running::start(&host.netns, &["vsftpd", config.to_str().unwrap()]);
-    let address: SocketAddr = (host.v4, FTP.port).into();
-    let listens = || host.netns.run(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok());
-    wait_until("the FTP server listens", listens);
-    running
+    programs::ftp_server(&host.netns, (host.v4, FTP.port).into(), folder)
 }
 
 fn tftp_server(host: &Host, folder: &Path) -> Running {

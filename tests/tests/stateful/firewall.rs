@@ -2,12 +2,13 @@
 
 use crate::STREAM;
 use crate::labs::{CHATTER, FIREWALL, dropped_by, firewall, owner};
-use crate::programs::{ends, ping};
+use crate::programs::ping;
 use sluice_flows::DropReason;
 use sluice_switch::Clock;
 use sluice_tests::host::{Host, Kind, PATIENCE};
 use sluice_tests::lan::Lan;
 use sluice_tests::netns::skipped;
+use sluice_tests::programs;
 use sluice_tests::switch::wait_until;
 use sluice_tests::traffic::{a_closed_port_is_told, datagrams, ping_until_answered, stream, stream_to};
 use std::fs;
@@ -91,7 +92,7 @@ fn what_outside_may_not_ask_for_is_dropped_by_a_rule_that_has_a_name() {
     }
     // The client may not even be pinged.
     for to in both(client) {
-        let (code, output) = ends(&outside.netns, &["ping", "-n", "-c", "1", "-W", "0.3", &to.to_string()]);
+        let (code, output) = programs::run(&outside.netns, &["ping", "-n", "-c", "1", "-W", "0.3", &to.to_string()]);
         assert_eq!(code, Some(1), "{output}");
     }
     let last = lan

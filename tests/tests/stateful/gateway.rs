@@ -55,6 +55,9 @@ fn a_long_download(kind: Kind, family: usize, megabytes: usize) {
     let bytes = (megabytes << 20) as u64;
     assert!(client.tx_bytes > bytes, "all of it went by");
     assert!(router.rx_packets < bytes / 1500, "super-frames came as they are: {router:?}");
+    let stats = gateway.lan.datapath.worker_stats();
+    let (hits, received) = stats.iter().fold((0, 0), |(h, r), w| (h + w.cache.connection_hits, r + w.received));
+    assert!(hits > received / 2, "most are answered in one lookup: {stats:?}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod download;
 mod errors;
 mod firewall;
 mod fragments;
+mod ftp;
 mod gateway;
 mod labs;
 mod ovs;

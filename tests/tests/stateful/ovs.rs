@@ -57,6 +57,14 @@ impl Ovs {
         Some(Self { daemons, ctl, ports, read: vec![PCAP_HEADER; ports.into()] })
     }
 
+    /// Adds flows.
+    pub(crate) fn add_flows(&self, flows: &[&str]) {
+        for flow in flows {
+            let added = self.daemons.run("ovs-ofctl", &["-O", OPENFLOW, "add-flow", "br0", flow]);
+            added.unwrap_or_else(|e| panic!("{flow}: {e}"));
+        }
+    }
+
     /// Forgets all connections.
     pub(crate) fn forget(&mut self) {
         self.ctl.ask("dpctl/flush-conntrack", &[]).unwrap();

@@ -1,23 +1,14 @@
 //! Programs that are run in a namespace.
 
 use sluice_tests::netns::Netns;
+use sluice_tests::programs;
 use std::net::IpAddr;
-use std::process::{Command, Stdio};
 
-/// What a program prints, which ends with 0. It is given 30 seconds.
+/// What a program prints, which ends with 0.
 pub(crate) fn run(netns: &Netns, words: &[&str]) -> String {
-    let (code, output) = ends(netns, words);
+    let (code, output) = programs::run(netns, words);
     assert!(code == Some(0), "{words:?} ended with {code:?}:\n{output}");
     output
-}
-
-/// How a program ends, and what it prints.
-pub(crate) fn ends(netns: &Netns, words: &[&str]) -> (Option<i32>, String) {
-    let mut command = Command::new("timeout");
-    command.arg("30").args(words).env("LC_ALL", "C").env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stdin(Stdio::null());
-    let output = netns.run(|| command.output()).unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    (output.status.code(), text)
 }
 
 /// Three pings with so much payload, all of which are answered.

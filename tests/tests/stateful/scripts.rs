@@ -1,16 +1,18 @@
 //! Packets made by hand, for what a kernel's stack never does. Each script is played to our switch and, where it is installed,
 //! to Open vSwitch with the same files.
 
-use crate::labs::{FIREWALL, GATEWAY};
+use crate::labs::{BALANCER, FIREWALL, GATEWAY};
 use crate::ovs::Ovs;
 use crate::sctp::set_tags;
+use sluice_flows::flow_mod::FlowMod;
+use sluice_flows::text::{Names, parse_flow};
 use sluice_switch::{Clock, Config, FailMode};
 use sluice_tests::conversation::{Conversation, Event, Views};
 use sluice_tests::lan::example_mods;
 use sluice_tests::switch::Switch;
 
 /// Ports of a switch that scripts are played to.
-pub(crate) const PORTS: u16 = 3;
+pub(crate) const PORTS: u16 = 4;
 
 /// A switch that frames are put into one by one.
 pub(crate) trait Plays {
@@ -27,11 +29,13 @@ struct Ours {
 }
 
 impl Ours {
-    fn start(files: &[&str], caches: bool) -> Self {
+    /// The switch with these files, and more flows.
+    fn start(files: &[&str], flows: &[&str], caches: bool) -> Self {
         let clock = Clock::manual();
         let mut switch = Switch::start(Config { clock: clock.clone(), caches, ..Config::default() });
         switch.bridge("br0", PORTS, FailMode::Secure);
-        let mods: Vec<_> = files.iter().flat_map(|file| example_mods(file)).collect();
+        let more = flows.iter().map(|flow| FlowMod::add(parse_flow(flow, &Names::default()).unwrap().value).into());
+        let mods: Vec<_> = files.iter().flat_map(|file| example_mods(file)).chain(more).collect();
         switch.datapath.apply_bundle("br0", &mods).unwrap();
         Self { switch, clock }
     }
@@ -83,24 +87,25 @@ fn play(who: &str, switch: &mut dyn Plays, script: &str, hops: fn(u16) -> Option
     }
 }
 
-/// Plays scripts, each to switches of its own.
-fn play_all(files: &[&str], scripts: &[&str], hops: fn(u16) -> Option<[u8; 6]>) {
+/// Plays scripts, each to switches of its own, where Open vSwitch only forgets the connections in between.
+fn play_all(files: &[&str], flows: &[&str], scripts: &[&str], hops: fn(u16) -> Option<[u8; 6]>) {
     // The oracle first: what it does not do is no fault of ours.
     if let Some(mut ovs) = Ovs::start(files, PORTS) {
+        ovs.add_flows(flows);
         for script in scripts {
             ovs.forget();
             play("Open vSwitch", &mut ovs, script, hops);
         }
     }
     for script in scripts {
-        play_to_ours(files, script, hops);
+        play_to_ours(files, flows, script, hops);
     }
 }
 
 /// Plays a script to our switch, with caches and without.
-fn play_to_ours(files: &[&str], script: &str, hops: fn(u16) -> Option<[u8; 6]>) {
+fn play_to_ours(files: &[&str], flows: &[&str], script: &str, hops: fn(u16) -> Option<[u8; 6]>) {
     for caches in [true, false] {
-        play("Sluice", &mut Ours::start(files, caches), script, hops);
+        play("Sluice", &mut Ours::start(files, flows, caches), script, hops);
     }
 }
 
@@ -118,7 +123,7 @@ fn gateway_hops(port: u16) -> Option<[u8; 6]> {
 fn in_ipv6(script: &str) -> String {
     let mut script = script.to_owned();
     for (v4, v6) in [
-        ("10.0.0.", "fd00::"),
+        (" 10.0.0.", " fd00::"),
         ("192.168.1.", "fd00:1::"),
         ("203.0.113.", "2001:db8:1::"),
         ("198.51.100.", "2001:db8:2::"),
@@ -133,13 +138,31 @@ fn in_ipv6(script: &str) -> String {
 /// Plays the scripts through the firewall, in both families.
 fn through_the_firewall(scripts: &[&str]) {
     let both: Vec<String> = scripts.iter().flat_map(|script| [(*script).to_owned(), in_ipv6(script)]).collect();
-    play_all(&FIREWALL, &both.iter().map(String::as_str).collect::<Vec<_>>(), no_hops);
+    play_all(&FIREWALL, &[], &both.iter().map(String::as_str).collect::<Vec<_>>(), no_hops);
 }
 
 /// The same, through the gateway.
 fn through_the_gateway(scripts: &[&str]) {
     let both: Vec<String> = scripts.iter().flat_map(|script| [(*script).to_owned(), in_ipv6(script)]).collect();
-    play_all(&GATEWAY, &both.iter().map(String::as_str).collect::<Vec<_>>(), gateway_hops);
+    play_all(&GATEWAY, &[], &both.iter().map(String::as_str).collect::<Vec<_>>(), gateway_hops);
+}
+
+/// The same, through the load balancer. The client and the first backend have the first backend.
+fn through_the_balancer(scripts: &[&str]) {
+    let remember = |clients: &str| {
+        format!("table=4,priority=200,{clients},tp_dst=80 actions=load:1->NXM_NX_REG1[],load:2->NXM_NX_REG0[]")
+    };
+    let flows = [
+        "tcp,nw_src=10.0.0.1,nw_dst=10.0.0.100",
+        "tcp,nw_src=10.0.0.11,nw_dst=10.0.0.100",
+        "tcp6,ipv6_src=fd00::1,ipv6_dst=fd00::100",
+        "tcp6,ipv6_src=fd00::11,ipv6_dst=fd00::100",
+    ];
+    let flows = flows.map(remember);
+    let flows = flows.each_ref().map(String::as_str);
+    let both: Vec<String> = scripts.iter().flat_map(|script| [(*script).to_owned(), in_ipv6(script)]).collect();
+    let both: Vec<&str> = both.iter().map(String::as_str).collect();
+    play_all(&BALANCER, &flows, &both, |_| Some([0x0e, 0, 0, 0, 0, 0x64]));
 }
 
 /// A connection, closed by both ends.
@@ -237,7 +260,7 @@ fn both_ends_may_open_at_once() {
         < tcp flags=A seq=5102 ack=1102 win=60000 len=0 ok",
     ] {
         for script in [script.to_owned(), in_ipv6(script)] {
-            play_to_ours(&FIREWALL, &script, no_hops);
+            play_to_ours(&FIREWALL, &[], &script, no_hops);
         }
     }
 }
@@ -349,4 +372,38 @@ fn datagrams_keep_a_connection_while_they_come() {
         > udp len=10 ok
         wait 31000
         < udp len=10 lost"]);
+}
+
+/// A connection in which everybody speaks, and is told of errors.
+const TALK: &str = "
+    > tcp flags=S seq=1000 ack=0 win=60000 len=0 ok
+    > tcp flags=S seq=1000 ack=0 win=60000 len=0 ok
+    < tcp flags=SA seq=5000 ack=1001 win=60000 len=0 ok
+    > tcp flags=A seq=1001 ack=5001 win=60000 len=0 ok
+    > tcp flags=PA seq=1001 ack=5001 win=60000 len=1000 ok
+    < error type=3 code=4 about=last len=60 ok
+    < tcp flags=PA seq=5001 ack=2001 win=60000 len=1000 ok
+    > error type=3 code=4 about=last len=60 ok
+    > tcp flags=FA seq=2001 ack=6001 win=60000 len=0 ok
+    < tcp flags=FA seq=6001 ack=2002 win=60000 len=0 ok
+    > tcp flags=A seq=2002 ack=6002 win=60000 len=0 ok
+    > tcp flags=S seq=900000 ack=0 win=60000 len=0 ok";
+
+#[test]
+fn a_client_talks_with_its_backend_and_a_backend_with_itself() {
+    let client = format!("6 10.0.0.1 40000 10.0.0.100 80 1 2{TALK}");
+    let itself = format!("6 10.0.0.11 40000 10.0.0.100 80 2 2{TALK}");
+    through_the_balancer(&[&client, &itself]);
+}
+
+#[test]
+fn the_service_has_one_port_and_backends_no_other_name() {
+    through_the_balancer(&[
+        "6 10.0.0.1 40000 10.0.0.100 22 1 2
+        > tcp flags=S seq=1000 ack=0 win=60000 len=0 lost",
+        "17 10.0.0.1 40000 10.0.0.100 80 1 2
+        > udp len=10 lost",
+        "6 10.0.0.1 40000 10.0.0.101 8080 1 2
+        > tcp flags=S seq=1000 ack=0 win=60000 len=0 lost",
+    ]);
 }
