@@ -241,9 +241,10 @@ impl Conn {
             }
     }
 
-    /// Takes in any packet, and what it does to the connection's state. Counting it and [`Self::see`] are left. With
-    /// `liberal`, TCP sequence numbers are not looked at, from now on.
-    pub(crate) fn update(&self, direction: Direction, packet: &Packet<'_>, liberal: bool) -> Update {
+    /// Takes in any packet, and what it does to the connection's state. Also whether it is what makes the connection
+    /// [answered](Self::is_answered). Counting it and [`Self::see`] are left. With `liberal`, TCP sequence numbers are
+    /// not looked at, from now on.
+    pub(crate) fn update(&self, direction: Direction, packet: &Packet<'_>, liberal: bool) -> (Update, bool) {
         let _lock = self.marks();
         let answered = self.is_answered();
         let update = match (&self.protocol, &packet.segment) {
@@ -258,10 +259,11 @@ impl Conn {
             (Protocol::Plain(seen), _) => seen.update(direction),
             (Protocol::Tcp(_), _) => Update::Invalid,
         };
-        if self.is_answered() != answered {
+        let answers = !answered && self.is_answered();
+        if answers {
             self.changed();
         }
-        update
+        (update, answers)
     }
 
     /// Whether the other side has answered. Of TCP: both ends are established, or were.

@@ -161,9 +161,8 @@ impl Tracker {
         if let (Some(helper), Some(Segment::Tcp(segment))) = (&conn.helper, &mut packet.segment) {
             helper.acknowledges(*direction, segment);
         }
-        let answered = conn.is_answered();
-        let update = conn.update(*direction, &packet, self.is_liberal(packet.tuple.zone));
-        if !answered && conn.is_answered() {
+        let (update, answers) = conn.update(*direction, &packet, self.is_liberal(packet.tuple.zone));
+        if answers {
             self.events.tell(conn, ConnChange::Replied);
         }
         match update {

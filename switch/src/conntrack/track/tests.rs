@@ -2,7 +2,7 @@ use super::super::conn::Protocol;
 use super::super::tcp::{ACK, FIN, PSH, RST, SYN};
 use super::super::testing::{Ends, Tcp, V4, V6, commit, look, once, pass, said, words};
 use super::*;
-use crate::conntrack::CtSettings;
+use crate::conntrack::{ConnEvent, CtSettings};
 use sluice_flows::Owner;
 use sluice_flows::action::{CtAlg, Nat, NatDirection};
 use sluice_flows::key::{FlowKey, slot};
@@ -590,4 +590,38 @@ fn an_sctp_association_is_told_apart_by_ports_and_tags() {
         );
     }
     assert_eq!(tracker.table.len(), 3);
+}
+
+#[test]
+fn what_happens_to_connections_is_told_once() {
+    let tracker = Tracker::default();
+    let events = tracker.events.subscribe(100);
+    established(&tracker, V4);
+    play(&tracker, &look(5), [("data", tcp(V4, ACK, 101, 501, 10), "est"), ("RST", tcp(V4, RST, 111, 0, 0), "est")]);
+    play(&tracker, &commit(5), [("SYN", tcp(V4, SYN, 9000, 0, 0), "new")]);
+    let mark = DpCt { mark: Some((5, !0)), ..commit(5) };
+    for _ in 0..2 {
+        once(&tracker, V4.udp(4), &mark);
+        once(&tracker, V4.back().udp(4), &mark);
+    }
+    once(&tracker, V4.udp(4), &DpCt { mark: Some((6, !0)), ..look(5) });
+    let told: Vec<_> = events
+        .try_iter()
+        .map(|event| match event {
+            ConnEvent::Changed { conn, change, .. } => (conn.original.proto, change),
+            lost @ ConnEvent::Lost { .. } => panic!("{lost:?}"),
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (6, ConnChange::New),
+            (6, ConnChange::Replied),
+            (6, ConnChange::Ended(EndReason::Replaced)),
+            (6, ConnChange::New),
+            (17, ConnChange::New),
+            (17, ConnChange::Replied),
+            (17, ConnChange::Marked { mark: 6, label: 0 }),
+        ]
+    );
 }
