@@ -312,6 +312,87 @@ fn ftp_packets_leave_as_from_ovs() {
     }
 }
 
+/// Lines that clients and servers say in other ways, each the first one of its connection.
+const ODD_LINES: [(bool, End, &[&str]); 4] = [
+    (
+        false,
+        End::Client,
+        &[
+            "PORT 10,0,0,1,4,210\n",
+            "port  10,0,0,1,4,211\r\n",
+            "PORT 10,0,0,1,4,212 \r\n",
+            "PORT 10,0,0,1,4,213,1\r\n",
+            "PORT 10,0,0,1,4,214x\r\n",
+            "PORT 10,0,0,1,004,215\r\n",
+            "PORT 192,168,200,9,4,216\r\n",
+            "PORT 10,0,0,1,4,217\r\nLIST\r\n",
+            "NOOP\r\nPORT 10,0,0,1,4,218\r\n",
+            "PORT 10.0.0.1,4,210\r\n",
+            "PORT 10, 0, 0, 1, 4, 210\r\n",
+            "PORT 010,0,0,1,4,210\r\n",
+            "PORT 10,0,0,1,256,1\r\n",
+            "PORT 10,0,0,1,,1\r\n",
+            "PORT 10,0,0,1\r\n",
+            "PORT\r\n",
+            "POR",
+        ],
+    ),
+    (
+        false,
+        End::Server,
+        &[
+            "227 Entering Passive Mode 10,0,0,2,4,210\r\n",
+            "227 =10,0,0,2,4,210\r\n",
+            "227-Entering (10,0,0,2,4,210)\r\n",
+            "227 Entering 2 (10,0,0,2,4,210)\r\n",
+            "227 Entering\r\n",
+            "227 (10,0,0,1,4,210)\r\n",
+        ],
+    ),
+    (
+        true,
+        End::Client,
+        &[
+            "PORT 10,0,0,1,4,210\r\n",
+            "EPRT  |2|fd00::1|5000|\r\n",
+            "eprt |2|fd00:0::1|5001|\r\n",
+            "EPRT !2!FD00::1!5002!\r\n",
+            "EPRT |2|fd00::1|5003\r\n",
+            "EPRT |2|fd00:1::abcd|5004|\r\n",
+            "EPRT |2|fd00::1|70000|\r\n",
+            "EPRT |2|fd00::7|5000|\r\n",
+            "EPRT |3|fd00::1|5000|\r\n",
+        ],
+    ),
+    (
+        true,
+        End::Server,
+        &[
+            "227 Entering Passive Mode 10,0,0,2,4,210\r\n",
+            "229 Extended Passive Mode OK (|||5000|)\r\n",
+            "229 Entering Extended Passive Mode (!!!5000!)\r\n",
+            "229 Entering Extended Passive Mode (|||5000)\r\n",
+            "229 Entering Extended Passive Mode |||5000|\r\n",
+            "229 Entering Extended Passive Mode (|||70000|)\r\n",
+        ],
+    ),
+];
+
+#[test]
+fn odd_lines_leave_as_from_ovs() {
+    if !Daemons::are_installed() {
+        println!("skipped: Open vSwitch is not installed");
+        return;
+    }
+    let mut pair = Pair::start(FTP, Translated::Client);
+    let lines = ODD_LINES.into_iter().flat_map(|(v6, from, lines)| lines.iter().map(move |line| (v6, from, line)));
+    for (port, (v6, from, line)) in (41_000..).zip(lines) {
+        let (mut control, _) = Stream::open(&mut pair, v6, [port, 21], End::Client);
+        control.say(&mut pair, from, line);
+        control.say(&mut pair, from, "something else\r\n");
+    }
+}
+
 #[test]
 fn tftp_packets_leave_as_from_ovs() {
     if !Daemons::are_installed() {

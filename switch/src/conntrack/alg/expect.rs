@@ -65,6 +65,11 @@ impl Expected {
         self.parent.tuple(self.sender.opposite()).with_ports(0, port)
     }
 
+    /// What who announced it is, as it sees itself and its peer: two that lead there lead to the same.
+    fn target(&self) -> Tuple {
+        self.parent.tuple(self.sender).with_ports(self.port, 0)
+    }
+
     /// Whether its first packet shows another port than who listens knows, or might: where nothing is translated, no
     /// two can want the same.
     fn is_translated(&self) -> bool {
@@ -118,17 +123,15 @@ impl Expectations {
     }
 
     /// Expects a connection, and says the tuple that it was promised. Its destination port is `wanted`, or if `may_move`
-    /// and that was promised to the data connection of another control connection, one nearby. `None` if there is none.
+    /// and that was promised to a connection that leads elsewhere, one nearby. `None` if there is none.
     pub(super) fn add(&self, expected: &Expected, wanted: u16, may_move: bool, now: Millis) -> Option<Tuple> {
         let mut all = self.write();
         all.purge(now, MOST - 1);
         let tries = if may_move && expected.is_translated() { usize::MAX } else { 1 };
+        let target = expected.target();
         let free = |tuple: &Tuple| {
-            all.by_tuple.get(tuple).is_none_or(|entry| {
-                let Expected { sender, port, .. } = entry.expected;
-                let same = entry.expected.is_of(&expected.parent) && (sender, port) == (expected.sender, expected.port);
-                same || entry.is_over(now)
-            })
+            let taken = all.by_tuple.get(tuple);
+            taken.is_none_or(|entry| entry.is_over(now) || entry.expected.target() == target)
         };
         let tuple = nearby(wanted).take(tries).map(|port| expected.tuple(port)).find(free)?;
         all.insert(tuple, expected.clone(), Millis(now.0.saturating_add(LIFETIME)));
@@ -265,13 +268,17 @@ mod tests {
     fn a_port_promised_to_another_is_moved_only_where_it_can_be_said() {
         let expectations = Expectations::default();
         let [a, b] = ["10.0.0.1", "10.0.0.3"].map(|client| control(client, "10.0.0.2", "10.0.0.9"));
-        assert_eq!(expectations.add(&active(&a, 65_535), 65_535, true, NOW).unwrap().dst_port, 65_535);
-        assert_eq!(expectations.add(&active(&b, 65_535), 65_535, false, NOW), None);
-        assert_eq!(expectations.add(&active(&b, 65_535), 65_535, true, NOW).unwrap().dst_port, 1024);
-        assert_eq!(expectations.add(&active(&a, 65_535), 65_535, true, NOW).unwrap().dst_port, 65_535, "repeated");
+        let again = control("10.0.0.1", "10.0.0.2", "10.0.0.9");
+        let port =
+            |parent, may_move| expectations.add(&active(parent, 65_535), 65_535, may_move, NOW).map(|t| t.dst_port);
+        assert_eq!(port(&a, true), Some(65_535));
+        assert_eq!(port(&b, false), None);
+        assert_eq!(port(&b, true), Some(1024));
+        assert_eq!(port(&a, true), Some(65_535), "repeated");
+        assert_eq!(port(&again, false), Some(65_535), "leads to the same");
         assert_eq!(expectations.find(&first(&b, 20, 1024), NOW).unwrap().port, 65_535);
-        a.end();
-        assert_eq!(expectations.add(&active(&b, 65_535), 65_535, false, NOW).unwrap().dst_port, 65_535);
+        again.end();
+        assert_eq!(port(&b, false), Some(65_535));
     }
 
     #[test]

@@ -8,8 +8,8 @@
 //! | `229 text (\|\|\|port\|)` | server | the same, without an address | RFC 2428, 3 |
 //!
 //! [`read`] is pure and total. It looks at the first line of a segment's payload, and only if all of it is there:
-//! a line that is cut off, or that starts in the middle of a segment, is left alone, as in Open vSwitch. Who may say
-//! which address is not decided here.
+//! a line that is cut off, or that starts in the middle of a segment, is left alone. What follows the port is not looked
+//! at. Who may say which address is not decided here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
@@ -137,7 +137,6 @@ fn extended_port(text: &mut Text<'_>, v6: bool) -> Option<Announced> {
     };
     text.expect(bar)?;
     let (port, port_at) = text.number(5)?;
-    text.expect(bar)?;
     Some(Announced { form: Form::Bars, address: Some((address, at)), port: port.try_into().ok()?, port_at })
 }
 
@@ -148,8 +147,6 @@ fn extended_passive(text: &mut Text<'_>) -> Option<Announced> {
     text.expect(bar)?;
     text.expect(bar)?;
     let (port, port_at) = text.number(5)?;
-    text.expect(bar)?;
-    text.expect(b')')?;
     Some(Announced { form: Form::Bars, address: None, port: port.try_into().ok()?, port_at })
 }
 
@@ -215,6 +212,10 @@ impl Text<'_> {
                 self.expect(b',')?;
             }
             let (number, at) = self.number(3)?;
+            // Some would take it for octal.
+            if index < 4 && at.len() > 1 && self.line.get(at.start) == Some(&b'0') {
+                return None;
+            }
             bytes[index] = number.try_into().ok()?;
             (starts[index], ends[index]) = (at.start, at.end);
         }
@@ -260,7 +261,7 @@ mod tests {
             (read.form, read.address, read.port, read.port_at),
             (Form::Bars, v4("10.0.0.1", 8..16), 1234, 17..21)
         );
-        let read = announced("EPRT !2!2001:db8::1!65535!\n", true);
+        let read = announced("EPRT !2!2001:db8::1!65535\n", true);
         assert_eq!((read.address.unwrap().0, read.port), ("2001:db8::1".parse().unwrap(), 65535));
         for v6 in [false, true] {
             let read = announced("229 Entering Extended Passive Mode (|||1234|)\r\n", v6);
@@ -295,11 +296,11 @@ mod tests {
             "PORT 10,0,0,256,4,210\r\n",
             "PORT 10,0,0,1,4,1210\r\n",
             "PORT 10,0,0,1,0,0\r\n",
+            "PORT 010,0,0,1,4,210\r\n",
             "PORT 10.0.0.1,4,210\r\n",
             "PORT10,0,0,1,4,210\r\n",
             "EPRT |1|10.0.0.1|65536|\r\n",
             "EPRT |1|10.0.0.1|0|\r\n",
-            "EPRT |1|10.0.0.1|1234\r\n",
             "EPRT |2|2001:db8::1|1234|\r\n",
             "EPRT |3|10.0.0.1|1234|\r\n",
             "EPRT 1110.0.0.1112341\r\n",
@@ -315,14 +316,14 @@ mod tests {
 
     #[test]
     fn of_what_stays_the_text_stays() {
-        let line = "PORT 010,0,0,1,004,210\r\n";
+        let line = "PORT 10,0,0,1,004,210 and more\r\n";
         let old = announced(line, false);
         let address = "10.0.0.1".parse().unwrap();
         assert_eq!(old.saying(address, 1234, line.as_bytes()), None);
         let replacement = old.saying("192.168.1.20".parse().unwrap(), 1234, line.as_bytes()).unwrap();
-        assert_eq!(replacement, Replacement { at: 5..14, text: b"192,168,1,20".into() });
+        assert_eq!(replacement, Replacement { at: 5..13, text: b"192,168,1,20".into() });
         let replacement = old.saying(address, 80, line.as_bytes()).unwrap();
-        assert_eq!(replacement, Replacement { at: 15..22, text: b"0,80".into() });
+        assert_eq!(replacement, Replacement { at: 14..21, text: b"0,80".into() });
     }
 
     /// A line of each kind, and whether it is over IPv6.

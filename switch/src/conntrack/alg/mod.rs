@@ -12,8 +12,8 @@
 //! - A retransmission is moved as far as the segment that it repeats, where Open vSwitch moves it by all that came
 //!   later too; both directions can be rewritten in one connection; selective acknowledgements move too; an IPv4
 //!   address in `EPRT` keeps its dots.
-//! - A port that was promised to the data connection of another control connection between the same addresses (two
-//!   clients behind one address) is replaced by one nearby, in the text and back again in the data connection.
+//! - A port that was promised to a data connection that leads elsewhere (of another client behind the same address) is
+//!   replaced by one nearby, in the text and back again in the data connection.
 //! - A related connection has no helper of its own, so that there are no chains of them.
 //! - An expectation ends after five minutes, and there are at most eight for each control connection.
 

@@ -160,10 +160,14 @@ fn numbers_move_behind_what_was_rewritten_and_retransmissions_are_as_the_first_t
 
 #[test]
 fn two_clients_behind_one_address_get_two_ports() {
-    let [a, b] = [(); 2].map(|()| Control::new("192.168.200.100", "10.0.0.2", false));
-    let line = b"PORT 10,0,0,1,4,210\r\n";
-    let (mut frame, layers) = TestSegment::v4(line).frame();
-    assert!(follow((&mut frame, &layers), (&a.conn, Original), &b.expectations, true, NOW));
+    let b = Control::new("192.168.200.100", "10.0.0.2", false);
+    let original = b.conn.original.with_src(address("10.0.0.3", false));
+    let protocol = Protocol::Plain(PlainState::default());
+    let a = Conn::new(original, b.conn.reply.with_ports(21, 40_001), protocol, None, NOW);
+    let a = Arc::new(a.with_helper(Helper::new(Some(CtAlg::Ftp), &original)));
+    let (mut frame, layers) = TestSegment::v4(b"PORT 10,0,0,3,4,210\r\n").frame();
+    assert!(follow((&mut frame, &layers), (&a, Original), &b.expectations, true, NOW));
+    assert!(parts(&frame).payload.ends_with(b",4,210\r\n"));
     assert_eq!(b.say(Original, "PORT 10,0,0,1,4,210\r\n"), "PORT 192,168,200,100,4,211\r\n");
     assert_eq!(b.say(Original, "PORT 10,0,0,1,4,210\r\n"), "PORT 192,168,200,100,4,211\r\n", "repeated");
     let (_, reply) = b.data(Original, 20, 1235).unwrap();
