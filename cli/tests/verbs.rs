@@ -1,6 +1,6 @@
 //! The verbs besides the lab, as processes: what they print and how they end, offline and against a switch that runs in
 //! the test's own process with memory ports.
-#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 #[path = "verbs/bench.rs"]
 mod bench;

@@ -239,13 +239,9 @@ impl Egress {
     #[cold]
     fn record(&mut self, action: &DpAction, at: &Place) {
         match action {
-            // What came of these is written down when they are done.
-            DpAction::Ct(_) | DpAction::Recirculate(_) => {
-                if !at.plain {
-                    self.recording.stop();
-                }
-            }
-            DpAction::CtClear => {}
+            DpAction::Ct(_) | DpAction::Recirculate(_) if !at.plain => self.recording.stop(),
+            // What comes of these is written down when they are done.
+            DpAction::Ct(_) | DpAction::Recirculate(_) | DpAction::CtClear => {}
             _ if at.plain => self.recording.action(action),
             _ => {}
         }
