@@ -9,6 +9,8 @@ use super::ftp::Replacement;
 use sluice_flows::packet::{Frame, L3, L4, Layers, checksum};
 use std::ops::Range;
 
+/// Length of an IPv4 header without options.
+const IPV4_LEN: usize = 20;
 /// Length of an IPv6 header, which its payload length does not count.
 const IPV6_LEN: usize = 40;
 /// Length of a TCP header without options.
@@ -23,13 +25,13 @@ const SACK: u8 = 5;
 /// Where in a frame its TCP segment is, as far as the IP header says that it goes on. `None` if there is none.
 pub(super) fn segment(frame: &Frame, layers: &Layers) -> Option<Range<usize>> {
     let (bytes, l3) = (frame.bytes(), usize::from(layers.l3_ofs));
-    let end = match layers.l3 {
-        L3::Ipv4 => l3 + usize::from(be16(bytes, l3 + 2)?),
-        L3::Ipv6 => l3 + IPV6_LEN + usize::from(be16(bytes, l3 + 4)?),
+    let (header, end) = match layers.l3 {
+        L3::Ipv4 => (IPV4_LEN, l3 + usize::from(be16(bytes, l3 + 2)?)),
+        L3::Ipv6 => (IPV6_LEN, l3 + IPV6_LEN + usize::from(be16(bytes, l3 + 4)?)),
         _ => return None,
     };
     let (start, payload) = (usize::from(layers.l4_ofs), usize::from(layers.payload_ofs));
-    let whole = l3 < start && start + TCP_LEN <= payload && payload <= end && end <= bytes.len();
+    let whole = l3 + header <= start && start + TCP_LEN <= payload && payload <= end && end <= bytes.len();
     (layers.l4 == L4::Tcp && whole).then_some(start..end)
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::conn::{Conn, PlainState, Protocol};
 use super::super::tuple::{Direction, Tuple};
-use super::testing::{Parts, TestSegment, parts, verify};
+use super::testing::{Parts, TestSegment, is_sound, parts, verify};
 use super::*;
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -233,6 +233,33 @@ fn line(direction: Direction, kind: u8, port: u16) -> String {
 }
 
 proptest::proptest! {
+    /// Headers and text with some bytes changed, and frames that are cut off.
+    #[test]
+    fn broken_frames_do_no_harm(
+        v6: bool, partial: bool, cut in 0usize..20,
+        changes in proptest::collection::vec((0usize..130, proptest::prelude::any::<u8>()), 0..5),
+    ) {
+        let control = Control::new("192.168.200.100", "172.16.0.1", v6);
+        let line: &[u8] = if v6 { b"EPRT |2|::ffff:10.0.0.1|1234|\r\n" } else { b"PORT 10,0,0,1,4,210\r\n" };
+        let (frame, _) = TestSegment { v6, partial, ..TestSegment::v4(line) }.frame();
+        let mut bytes = frame.bytes()[..frame.len() - cut.saturating_sub(10)].to_vec();
+        for (at, byte) in changes {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        let mut broken = Frame::from_bytes(&bytes);
+        broken.offload = frame.offload;
+        let layers = sluice_flows::packet::extract(broken.bytes(), 1, &mut sluice_flows::key::PacketKey::default());
+        let sound = rewrite::segment(&broken, &layers).is_some();
+        let good = sound && layers.l4_ofs == frame.offload.csum_start.max(if v6 { 54 } else { 34 }) && is_sound(&broken);
+        for direction in [Original, Reply] {
+            let packet = (&mut broken, &layers);
+            _ = follow(packet, (&control.conn, direction), &control.expectations, true, NOW);
+            proptest::prop_assert!(!good || is_sound(&broken));
+        }
+        proptest::prop_assert!(sound || broken.bytes() == bytes, "not a segment");
+    }
+
     /// Both ends talk at once, repeat themselves, and acknowledge what they got; some of it is lost behind the switch.
     #[test]
     fn both_ends_understand_each_other_whatever_is_repeated(
