@@ -51,12 +51,13 @@ impl Table {
         }
     }
 
-    /// Removes the connections that are `wanted`. Returns how many.
+    /// Removes the connections that are `wanted`. Returns how many. No lock is held while `wanted` runs.
     pub(crate) fn flush(&self, wanted: impl Fn(&Conn) -> bool) -> u64 {
         let (mut found, mut count) = (Vec::new(), 0);
         for index in 0..self.shards.count() {
-            self.shards.collect(index, &mut found, &wanted);
-            count += found.drain(..).filter(|conn| self.remove(conn, EndReason::Flushed)).count() as u64;
+            self.shards.collect(index, &mut found, |_| true);
+            let removed = |conn: &Arc<Conn>| wanted(conn) && self.remove(conn, EndReason::Flushed);
+            count += found.drain(..).filter(removed).count() as u64;
             self.shards.trim(index);
         }
         count

@@ -159,7 +159,8 @@ impl<T: TwoKeyed> Shards<T> {
     }
 
     /// Adds the items of one shard that are `wanted` to `found`, each item of the table once: with its original tuple's
-    /// shard. An item that is there from beginning to end is not missed.
+    /// shard. An item that is there from beginning to end is not missed. `wanted` runs under the shard's lock, so it
+    /// takes none itself.
     pub(crate) fn collect(&self, index: usize, found: &mut Vec<Arc<T>>, wanted: impl Fn(&T) -> bool) {
         let (start, mut from, mut moves, mut restarts) = (found.len(), 0, None, 0);
         loop {

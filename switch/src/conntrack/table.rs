@@ -208,6 +208,7 @@ impl Table {
     }
 
     /// The same of one zone.
+    #[cfg(test)]
     pub(crate) fn zone_len(&self, zone: u16) -> u32 {
         self.zones.len(zone)
     }

@@ -55,6 +55,7 @@ impl Zones {
     }
 
     /// Connections of a zone.
+    #[cfg(test)]
     pub(crate) fn len(&self, zone: u16) -> u32 {
         let page = self.pages[usize::from(zone >> 8)].get();
         page.map_or(0, |page| page[usize::from(zone & 0xff)].len())
