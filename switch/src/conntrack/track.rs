@@ -31,6 +31,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 #[cfg(test)]
+mod cached;
+#[cfg(test)]
 mod stress;
 #[cfg(test)]
 mod tests;
