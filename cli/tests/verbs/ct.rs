@@ -60,6 +60,8 @@ fn connections_are_written_for_programs_and_as_ovs_writes_them() {
     assert_eq!(switch.out(&["ct", "dump", "nat", "-o", "ofctl"]), format!("{tuples},zone=5,mark=23\n"));
     let more = switch.out(&["ct", "dump", "nat", "-o", "ofctl", "-m"]);
     assert_eq!(more, format!("{tuples},id=0,zone=5,status=0,mark=23\n"));
+    let few = squeezed(&switch.out(&["ct", "stats", "tp_dst=53"]));
+    assert_eq!(few, "OF CONNECTIONS STATES\nudp 1 FIRST 1\n");
     assert_eq!(switch.out(&["ct", "stats", "-o", "ofctl"]), "Connections Stats:\n    Total: 2\n  UDP: 2\n");
 }
 

@@ -68,9 +68,10 @@ impl ConnectionService for Api {
 
     async fn get_connection_stats(
         &self,
-        _: Request<GetConnectionStatsRequest>,
+        request: Request<GetConnectionStatsRequest>,
     ) -> Result<Response<GetConnectionStatsReply>, Status> {
-        self.blocking(|datapath| Ok(stats(datapath))).await.map(Response::new)
+        let filter = filter(&request.into_inner().filter)?;
+        self.blocking(move |datapath| Ok(stats(datapath, &filter))).await.map(Response::new)
     }
 
     async fn get_connection_settings(
@@ -135,10 +136,12 @@ fn list(datapath: &Datapath, filter: &ConnFilter, send: &dyn Fn(ListConnectionsR
     }
 }
 
-fn stats(datapath: &Datapath) -> GetConnectionStatsReply {
+fn stats(datapath: &Datapath, filter: &ConnFilter) -> GetConnectionStatsReply {
     let mut kinds: BTreeMap<(u8, &'static str), u64> = BTreeMap::new();
     datapath.connections(|conn| {
-        *kinds.entry((conn.original.proto, conn.state().name())).or_default() += 1;
+        if filter.selects(&conn) {
+            *kinds.entry((conn.original.proto, conn.state().name())).or_default() += 1;
+        }
         true
     });
     let mut protocols: Vec<ProtocolStats> = Vec::new();

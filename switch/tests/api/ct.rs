@@ -144,7 +144,7 @@ async fn numbers_are_by_zone_protocol_and_state() {
         .flush_connections(FlushConnectionsRequest { filter: "tp_src=1002".into(), ..Default::default() })
         .await
         .unwrap();
-    let stats = client.get_connection_stats(GetConnectionStatsRequest {}).await.unwrap().into_inner();
+    let stats = client.get_connection_stats(GetConnectionStatsRequest::default()).await.unwrap().into_inner();
     assert_eq!((stats.connections, stats.limit), (2, 3_000_000));
     let zones: Vec<_> = stats.zones.iter().map(|z| (z.zone, z.connections, z.limit)).collect();
     assert_eq!(zones, [(5, 2, 100), (9, 0, 7)]);

@@ -41,7 +41,7 @@ struct Zone {
 pub(super) fn run(args: &Limits, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Json, Format::Ofctl])?;
     let client = Client::connect(&args.target)?;
-    let answer = answer(settings::ask(&client)?, stats::ask(&client)?);
+    let answer = answer(settings::ask(&client)?, stats::ask(&client, String::new())?);
     match format {
         Format::Json => out.json(&answer)?,
         Format::Ofctl => {

@@ -88,7 +88,8 @@ fn proto_name(proto: u32) -> String {
 
 /// The numbers of connections, with TCP's by state for `more`.
 pub(super) fn stats(stats: &GetConnectionStatsReply, more: bool) -> String {
-    let mut out = format!("Connections Stats:\n    Total: {}", stats.connections);
+    let total: u64 = stats.protocols.iter().map(|p| p.connections).sum();
+    let mut out = format!("Connections Stats:\n    Total: {total}");
     let count = |proto| stats.protocols.iter().find(|p| p.proto == proto);
     const NAMED: [(u32, &str); 7] =
         [(6, "TCP"), (17, "UDP"), (136, "UDPLITE"), (132, "SCTP"), (1, "ICMP"), (33, "DCCP"), (2, "IGMP")];

@@ -8,7 +8,7 @@ use crate::output::{Cell, Exit, Format, Output, Table, Tone};
 use crate::watch::Watch;
 use clap::Args;
 use serde::Serialize;
-use sluice_proto::v1::{ConnectionCounters, GetConnectionStatsReply, GetConnectionStatsRequest};
+use sluice_proto::v1::{ConnectionCounters, GetConnectionStatsReply, GetConnectionStatsRequest, ProtocolStats};
 use std::collections::BTreeMap;
 
 /// Arguments of `sluice ct stats`.
@@ -16,8 +16,12 @@ use std::collections::BTreeMap;
 #[command(after_help = "Examples:
   sluice ct stats
   sluice ct stats -w                   again every second
+  sluice ct stats zone=5               what there is in zone 5, by protocol and state
   sluice ct stats -o ofctl -m          as `ovs-appctl dpctl/ct-stats-show -m` prints them")]
 pub(super) struct Stats {
+    /// Count only these, in the words of `sluice ct --help`, by protocol and state
+    #[arg(value_name = "MATCH")]
+    matches: Vec<String>,
     /// TCP's states, with -o ofctl
     #[arg(short, long)]
     more: bool,
@@ -55,11 +59,15 @@ pub(super) fn run(args: &Stats, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Json, Format::Ofctl])?;
     let client = Client::connect(&args.target)?;
     args.watch.run(out, |out| {
-        let stats = ask(&client)?;
+        let stats = ask(&client, args.matches.join(","))?;
         match format {
             Format::Json => out.json(&answer(stats))?,
             Format::Ofctl => out.line(ofctl::stats(&stats, args.more))?,
             _ => {
+                if !args.matches.is_empty() {
+                    out.table(&of_protocols(&stats))?;
+                    return Ok(Exit::Yes);
+                }
                 out.table(&numbers(&stats))?;
                 out.line("")?;
                 out.table(&counters_table(&stats.counters.unwrap_or_default()))?;
@@ -69,9 +77,9 @@ pub(super) fn run(args: &Stats, out: &mut Output) -> Result<Exit, Failure> {
     })
 }
 
-/// The numbers now.
-pub(super) fn ask(client: &Client) -> Result<GetConnectionStatsReply, Failure> {
-    client.call(client.connections().get_connection_stats(GetConnectionStatsRequest {}))
+/// The numbers now, with those by protocol of the connections that `filter` selects.
+pub(super) fn ask(client: &Client, filter: String) -> Result<GetConnectionStatsReply, Failure> {
+    client.call(client.connections().get_connection_stats(GetConnectionStatsRequest { filter }))
 }
 
 fn answer(stats: GetConnectionStatsReply) -> Answer {
@@ -127,11 +135,22 @@ fn numbers(stats: &GetConnectionStatsReply) -> Table {
         table.row(filled(&format!("zone {}", zone.zone), zone.connections, zone.limit));
     }
     for protocol in &stats.protocols {
-        let states: Vec<_> = protocol.states.iter().map(|s| format!("{} {}", s.state, s.connections)).collect();
-        let count = Cell::right(protocol.connections.to_string());
-        table.row([proto_name(protocol.proto).into(), count, Cell::right("-"), "".into(), states.join(", ").into()]);
+        let [name, count, states] = of_protocol(protocol);
+        table.row([name, count, Cell::right("-"), "".into(), states]);
     }
     table
+}
+
+/// Those by protocol alone.
+fn of_protocols(stats: &GetConnectionStatsReply) -> Table {
+    let mut table = Table::new(["OF".into(), Cell::right("CONNECTIONS"), "STATES".into()]);
+    stats.protocols.iter().for_each(|protocol| table.row(of_protocol(protocol)));
+    table
+}
+
+fn of_protocol(protocol: &ProtocolStats) -> [Cell; 3] {
+    let states: Vec<_> = protocol.states.iter().map(|s| format!("{} {}", s.state, s.connections)).collect();
+    [proto_name(protocol.proto).into(), Cell::right(protocol.connections.to_string()), states.join(", ").into()]
 }
 
 /// A row with how full something is.

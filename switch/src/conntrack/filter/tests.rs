@@ -100,6 +100,16 @@ fn what_is_wrong_with_a_filter_is_told_with_what_is_allowed() {
     assert_eq!(long.parse::<ConnFilter>(), Err(FilterError::TooMany));
 }
 
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_parser_panic(text in "[!a-z_]{0,12}=?[0-9a-fx:./,*-]{0,24},?.{0,8}") {
+        if let Ok(filter) = text.parse::<ConnFilter>() {
+            // Either answer will do.
+            _ = filter.selects(&web());
+        }
+    }
+}
+
 #[test]
 fn every_word_that_is_listed_is_understood() {
     for text in ["zone=1", "nw_proto=6", "addr=::1", "icmp_type=8", "ct_label=1", "tp_src=0x10"] {
