@@ -1,11 +1,18 @@
 //! Whole conversations of control connections.
 
 use super::super::conn::{Conn, PlainState, Protocol};
+use super::super::tcp::{ACK, SYN};
+use super::super::testing::{Ends, Tcp, commit, look, pass};
 use super::super::tuple::{Direction, Tuple};
+use super::super::{Tracked, Tracker};
 use super::testing::{Parts, TestSegment, is_sound, parts, verify};
 use super::*;
+use sluice_flows::action::{Nat, NatDirection};
+use sluice_flows::datapath::DpCt;
+use sluice_flows::key::{CT_NEW, CT_REL, CT_RPL, CT_TRK, PacketKey, slot};
+use sluice_flows::packet::extract;
 use std::cell::Cell;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 const NOW: Millis = Millis(1000);
 
@@ -21,7 +28,7 @@ struct Control {
 }
 
 fn address(text: &str, v6: bool) -> IpAddr {
-    let v4: std::net::Ipv4Addr = text.parse().unwrap();
+    let v4: Ipv4Addr = text.parse().unwrap();
     if v6 { v4.to_ipv6_mapped().into() } else { v4.into() }
 }
 
@@ -249,7 +256,7 @@ proptest::proptest! {
         }
         let mut broken = Frame::from_bytes(&bytes);
         broken.offload = frame.offload;
-        let layers = sluice_flows::packet::extract(broken.bytes(), 1, &mut sluice_flows::key::PacketKey::default());
+        let layers = extract(broken.bytes(), 1, &mut PacketKey::default());
         let sound = rewrite::segment(&broken, &layers).is_some();
         let good = sound && layers.l4_ofs == frame.offload.csum_start.max(if v6 { 54 } else { 34 }) && is_sound(&broken);
         for direction in [Original, Reply] {
@@ -297,4 +304,53 @@ proptest::proptest! {
             }
         }
     }
+}
+
+/// Puts a frame through the tracker: what it said, and addresses and ports of the frame as it left.
+fn track(tracker: &Tracker, mut frame: Frame, ask: &DpCt) -> (Tracked, (IpAddr, u16, IpAddr, u16)) {
+    let mut tracked = Tracked::default();
+    pass(tracker, &mut frame, ask, &mut tracked, NOW).unwrap();
+    let mut key = PacketKey::ZERO;
+    extract(frame.bytes(), 0, &mut key);
+    let address = |slot| IpAddr::from(Ipv4Addr::from_bits(key.get(slot) as u32));
+    let port = |slot| key.get(slot) as u16;
+    (tracked, (address(slot::IP_SRC), port(slot::TP_SRC), address(slot::IP_DST), port(slot::TP_DST)))
+}
+
+#[test]
+fn each_of_two_clients_behind_one_address_gets_the_data_that_it_asked_for() {
+    let tracker = Tracker::default();
+    let (server, outside) = (address("10.0.0.2", false), address("192.168.0.9", false));
+    let clients = ["10.0.0.1", "10.0.0.3"].map(|text| address(text, false));
+    let nat = Nat { direction: Some(NatDirection::Src), addresses: Some((outside, outside)), ..Nat::default() };
+    for (mark, client) in (1..).zip(clients) {
+        let ask = DpCt { alg: Some(CtAlg::Ftp), nat: Some(nat), mark: Some((mark, !0)), ..commit(5) };
+        let ends = Ends { src: client, dst: server, src_port: 40_000, dst_port: 21 };
+        let (_, (_, port, ..)) = track(&tracker, ends.tcp(&Tcp::new(SYN, 0, 0)), &ask);
+        let back = Ends { src: server, dst: outside, src_port: 21, dst_port: port };
+        track(&tracker, back.tcp(&Tcp::new(SYN | ACK, 0, 1)), &ask);
+        let mut message = ends.tcp_message(&Tcp::new(ACK, 1, 1));
+        message.extend(format!("PORT {},4,210\r\n", client.to_string().replace('.', ",")).bytes());
+        track(&tracker, ends.frame(6, &message), &ask);
+    }
+    let bare = Some(Nat::default());
+    // The first one's port as it was, and the one nearby that the second one was given.
+    for (mark, (client, port)) in (1..).zip(clients.into_iter().zip([1234, 1235])) {
+        let first = Ends { src: server, dst: outside, src_port: 20, dst_port: port };
+        let syn = || first.tcp(&Tcp::new(SYN, 0, 0));
+        let (tracked, left) = track(&tracker, syn(), &DpCt { nat: bare, ..look(5) });
+        assert_eq!((tracked.state, tracked.mark, left.2), (CT_TRK | CT_NEW | CT_REL, mark, outside));
+        assert_eq!(tracked.original.unwrap().dst_port, 21, "its parent's");
+        let ask = DpCt { nat: bare, alg: Some(CtAlg::Ftp), mark: Some((9, !0)), ..commit(5) };
+        let (tracked, left) = track(&tracker, syn(), &ask);
+        assert_eq!((tracked.state & CT_REL, tracked.mark, left), (CT_REL, mark, (server, 20, client, 1234)));
+        let conn = tracked.conn.unwrap().0;
+        assert!(conn.parent.is_some() && conn.helper.is_none());
+        let back = Ends { src: client, dst: server, src_port: 1234, dst_port: 20 };
+        let (tracked, left) = track(&tracker, back.tcp(&Tcp::new(SYN | ACK, 0, 1)), &ask);
+        assert_eq!(tracked.state & (CT_REL | CT_RPL), CT_REL | CT_RPL);
+        assert_eq!(left, (outside, port, server, 20));
+    }
+    let other = Ends { src: server, dst: outside, src_port: 20, dst_port: 1236 };
+    assert_eq!(track(&tracker, other.tcp(&Tcp::new(SYN, 0, 0)), &look(5)).0.state, CT_TRK | CT_NEW);
 }
