@@ -16,6 +16,9 @@
 //!   replaced by one nearby, in the text and back again in the data connection.
 //! - A related connection has no helper of its own, so that there are no chains of them.
 //! - An expectation ends after five minutes, and there are at most eight for each control connection.
+//!
+//! Limits: TCP numbers in the segment that an ICMP error quotes are not moved; a line that shrinks or grows cannot be cut
+//! into the fragments that it came in, and is lost (`fragments.rs`).
 
 mod expect;
 mod ftp;

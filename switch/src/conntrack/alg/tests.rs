@@ -20,7 +20,7 @@ const NOW: Millis = Millis(1000);
 struct Control {
     conn: Arc<Conn>,
     expectations: Expectations,
-    /// Translated ends, as the other side sees them.
+    /// Whether text and numbers are translated.
     translate: bool,
     v6: bool,
     /// The sequence number of the next line.
