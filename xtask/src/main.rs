@@ -93,15 +93,21 @@ fn test() -> Result<()> {
     cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])
 }
 
-/// Programs beside Open vSwitch, programs beside the interpreter, and cases of each property test.
-const NIGHTLY: [(&str, &str); 3] =
-    [("SLUICE_DIFF_TABLES", "2000"), ("SLUICE_PROGRAMS", "10000"), ("PROPTEST_CASES", "20000")];
+/// Programs beside Open vSwitch, programs beside the interpreter, programs of connections, and cases of each property test.
+const NIGHTLY: [(&str, &str); 4] = [
+    ("SLUICE_DIFF_TABLES", "2000"),
+    ("SLUICE_PROGRAMS", "10000"),
+    ("SLUICE_CT_PROGRAMS", "1000"),
+    ("PROPTEST_CASES", "20000"),
+];
 
 fn nightly(seed: u64) -> Result<()> {
     setup()?;
     let seed = seed.to_string();
-    let environment = [&NIGHTLY[..], &[("SLUICE_DIFF_SEED", seed.as_str())]].concat();
-    let suites = ["--test", "ovs_differential", "--test", "translation"];
+    let environment =
+        [&NIGHTLY[..], &[("SLUICE_DIFF_SEED", seed.as_str()), ("SLUICE_CT_SEED", seed.as_str())]].concat();
+    let suites =
+        ["ovs_differential", "translation", "ovs_conntrack", "conntrack"].map(|suite| ["--test", suite]).concat();
     let beside =
         cargo_with(&environment, &[&["test", "--release", "--locked", "-p", "sluice-tests"][..], &suites].concat());
     let properties = cargo_with(&environment, &["test", "--release", "--locked", "-p", "sluice-flows"]);

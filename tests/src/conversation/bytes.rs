@@ -46,7 +46,7 @@ fn datagram(out: &mut Vec<u8>, proto: u8, ends: Ends, payload: &[u8], piece: Opt
             let start = out.len();
             out.extend([0x45, 0]);
             out.extend((20 + payload.len() as u16).to_be_bytes());
-            let (id, fragment) = piece.map_or((0, 0x4000), |p| (p.id, u16::from(p.more) << 13 | p.offset / 8));
+            let (id, fragment) = piece.map_or((0, 0x4000), |p| (p.id, (u16::from(p.more) << 13) | (p.offset / 8)));
             out.extend(id.to_be_bytes());
             out.extend(fragment.to_be_bytes());
             out.extend([HOP_LIMIT, proto, 0, 0]);

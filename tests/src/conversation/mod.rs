@@ -5,18 +5,26 @@
 //! renders packets accordingly. Everything prints as one line and reads back from it, so that failing sequences can
 //! be kept as files.
 
+use crate::generate::program::FlowLine;
 use std::fmt::{self, Display};
 use std::net::IpAddr;
 use std::str::FromStr;
 
 mod bytes;
+mod judge;
 mod make;
+pub mod programs;
 mod read;
+mod scenario;
 mod tcp;
+mod tracked;
 mod views;
 
+pub use judge::{Difference, Judge, Known, Pair, Side, difference, mark, state_words};
 pub use make::{Cast, sequence};
 pub use read::{Headers, Reading};
+pub use scenario::Scenario;
+pub use tracked::{MONITOR, Out, PORTS, Tracked, deliver};
 pub use views::Views;
 
 /// TCP flags by their letters, lowest bit first.
@@ -143,6 +151,10 @@ pub enum Event {
     Send(Packet),
     /// Time passes, in milliseconds.
     Wait(u64),
+    /// A flow is added, or takes the place of the one with its match.
+    Flow(FlowLine),
+    /// All connections are forgotten.
+    Flush,
 }
 
 impl Display for Conversation {
@@ -290,6 +302,8 @@ impl Display for Event {
         match self {
             Self::Send(packet) => write!(f, "send {packet}"),
             Self::Wait(millis) => write!(f, "wait {millis}"),
+            Self::Flow(flow) => write!(f, "change {flow}"),
+            Self::Flush => f.write_str("flush"),
         }
     }
 }
@@ -301,19 +315,20 @@ impl FromStr for Event {
         match text.split_once(' ') {
             Some(("send", packet)) => Ok(Self::Send(packet.parse()?)),
             Some(("wait", millis)) => Ok(Self::Wait(number(millis)?)),
+            Some(("change", flow)) => Ok(Self::Flow(FlowLine::read(flow)?)),
+            None if text == "flush" => Ok(Self::Flush),
             _ => Err(format!("no event: {text}")),
         }
     }
 }
 
-/// Packets that two switches may be given at once: none of the same conversation. `usize` is the place of the packet in
-/// `events`.
+/// What happens at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Round {
-    /// Packets.
+    /// Packets, none of the same conversation, by their places in the list of events.
     Packets(Vec<(usize, Packet)>),
-    /// Time passes, in milliseconds.
-    Wait(u64),
+    /// Something else.
+    Other(Event),
 }
 
 /// Groups events: as many packets as may go together, at most `most`.
@@ -321,13 +336,13 @@ pub fn rounds(events: &[Event], most: usize) -> Vec<Round> {
     let mut all: Vec<Round> = Vec::new();
     for (at, event) in events.iter().enumerate() {
         match (event, all.last_mut()) {
-            (Event::Wait(millis), _) => all.push(Round::Wait(*millis)),
             (Event::Send(packet), Some(Round::Packets(together)))
                 if together.len() < most && together.iter().all(|(_, p)| p.conversation != packet.conversation) =>
             {
                 together.push((at, packet.clone()));
             }
             (Event::Send(packet), _) => all.push(Round::Packets(vec![(at, packet.clone())])),
+            (other, _) => all.push(Round::Other(other.clone())),
         }
     }
     all

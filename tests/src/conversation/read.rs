@@ -2,7 +2,7 @@
 
 use super::End;
 use super::bytes::{checksum_at, pseudo};
-use sluice_flows::packet::checksum::{add, sum};
+use sluice_flows::packet::checksum::{add, sum, verify_sctp};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
@@ -86,14 +86,18 @@ impl Reading {
                 headers.checksum = Some(add(pseudo(proto, src, dst, body.len()), sum(body)) == 0xffff);
             }
         }
+        if let Some(body) = frame.get(l4..end).filter(|body| proto == 132 && body.len() >= 12 && !fragment && !inner) {
+            headers.checksum = Some(verify_sctp(body));
+        }
         self.headers.push(headers);
         let icmp_error = match (proto, frame.get(l4)?) {
             (1, kind) => matches!(kind, 3 | 4 | 5 | 11 | 12),
             (58, kind) => *kind < 128,
             _ => false,
         };
-        if icmp_error && !inner && offset == 0 {
-            self.read(frame, l4 + 8);
+        if icmp_error && !inner && offset == 0 && self.read(frame, l4 + 8).is_none() {
+            // Too short to say what is in it: parts of addresses that are translated outside.
+            self.clear(l4 + 8..end);
         }
         Some(())
     }
@@ -105,13 +109,15 @@ impl Reading {
                 (headers.src.port, headers.dst.port) = (word(l4)?, word(l4 + 2)?);
                 self.clear(l4..l4 + 4);
             }
-            1 | 58 if matches!(frame.get(l4)?, 0 | 8 | 13..=16 | 128 | 129) => {
+            1 | 58 if has_identifier(*frame.get(l4)?) => {
                 (headers.src.port, headers.dst.port) = (word(l4 + 4)?, word(l4 + 4)?);
                 self.clear(l4 + 4..l4 + 6);
             }
             _ => {}
         }
-        // SCTP's checksum stands elsewhere; translating addresses leaves it as it is.
+        if headers.proto == 132 {
+            self.fill(l4 + 8..l4 + 12, 1);
+        }
         if let Some(at) = checksum_at(headers.proto, v6) {
             // UDP's says by being zero that there is none.
             let none = headers.proto == 17 && frame.get(l4 + at..l4 + at + 2) == Some(&[0, 0]);
@@ -127,10 +133,16 @@ impl Reading {
     }
 
     fn fill(&mut self, range: Range<usize>, value: u8) {
-        if let Some(bytes) = self.rest.get_mut(range) {
+        let end = range.end.min(self.rest.len());
+        if let Some(bytes) = self.rest.get_mut(range.start..end) {
             bytes.fill(value);
         }
     }
+}
+
+/// Whether an ICMP or ICMPv6 message of a type has an identifier that connections are told apart by.
+pub(super) fn has_identifier(kind: u8) -> bool {
+    matches!(kind, 0 | 8 | 13..=16 | 128 | 129)
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

@@ -15,6 +15,11 @@ const WINDOWS: [u16; 6] = [0, 1, 100, 1_000, 29_200, 65_535];
 /// How far odd sequence numbers are off.
 const OFF: [u32; 12] = [1, 2, 100, 1_000, 65_535, 67_035, 67_036, 1 << 20, 1 << 30, 1 << 31, u32::MAX, u32::MAX - 999];
 
+/// Whether a segment begins or ends something.
+pub(super) fn is_special(body: &Body) -> bool {
+    matches!(body, Body::Tcp { flags, .. } if flags & (SYN | FIN | RST) != 0)
+}
+
 /// One end.
 #[derive(Clone, Debug)]
 struct Tcp {

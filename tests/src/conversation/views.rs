@@ -1,14 +1,21 @@
 //! What the ends behind a switch have seen, and how they speak because of it.
 
 use super::bytes::{self, Ends};
+use super::read::has_identifier;
 use super::{About, Body, Conversation, End, Packet, Reading};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// A port that nobody uses.
+const NOBODY: u16 = 0x5555;
 
 /// What the ends of all conversations behind one switch have seen.
 #[derive(Clone, Debug)]
 pub struct Views {
     conversations: Vec<Conversation>,
     seen: Vec<Seen>,
+    /// Packets by number: fragments come out late.
+    sent: HashMap<u16, Packet>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -22,7 +29,11 @@ struct Seen {
 impl Views {
     /// The views of ends that have seen nothing.
     pub fn new(conversations: &[Conversation]) -> Self {
-        Self { conversations: conversations.to_vec(), seen: vec![Seen::default(); conversations.len()] }
+        Self {
+            conversations: conversations.to_vec(),
+            seen: vec![Seen::default(); conversations.len()],
+            sent: HashMap::new(),
+        }
     }
 
     /// The frame number `number` that a packet is, when it is sent now.
@@ -32,9 +43,13 @@ impl Views {
         let opener = Ends { src: conversation.opener, dst: conversation.answerer };
         let answerer = seen.answerer.unwrap_or(Ends { src: conversation.answerer, dst: conversation.opener });
         let mut ends = if packet.reply { answerer } else { opener };
-        if let Body::Icmp { .. } = packet.body {
-            // Both directions show the opener's identifier.
-            let id = if packet.reply { ends.dst.port } else { ends.src.port };
+        if let Body::Icmp { kind, .. } = packet.body {
+            // Both directions show the opener's identifier; other messages have none that is translated.
+            let id = match packet.reply {
+                true if has_identifier(kind) => ends.dst.port,
+                true => conversation.opener.port,
+                false => ends.src.port,
+            };
             (ends.src.port, ends.dst.port) = (id, id);
         }
         if let Body::Error { about: About::Transit, .. } = packet.body {
@@ -52,6 +67,18 @@ impl Views {
     pub fn port(&self, packet: &Packet) -> u16 {
         let conversation = &self.conversations[packet.conversation];
         if packet.reply { conversation.far } else { conversation.near }
+    }
+
+    /// Packets were sent.
+    pub fn sent(&mut self, packets: &[(u16, &Packet)]) {
+        self.sent.extend(packets.iter().map(|(number, packet)| (*number, (*packet).clone())));
+    }
+
+    /// The other end has received `frame`, which was sent by this number.
+    pub fn came_out(&mut self, number: u16, frame: &[u8]) {
+        if let Some(packet) = self.sent.get(&number).cloned() {
+            self.delivered(&packet, frame);
+        }
     }
 
     /// The other end has received `frame`, which began as `packet`.
@@ -73,11 +100,7 @@ impl Views {
 
 /// A datagram that nobody sent, from the end that is told of it.
 fn stranger(ends: Ends) -> Vec<u8> {
-    let port = |port: u16| if port == 0 { 0 } else { port ^ 0x5555 };
-    let ends = Ends {
-        src: End { addr: ends.dst.addr, port: port(ends.dst.port) },
-        dst: End { addr: ends.src.addr, port: port(ends.src.port) },
-    };
+    let ends = Ends { src: End { addr: ends.dst.addr, port: NOBODY }, dst: End { addr: ends.src.addr, port: NOBODY } };
     let packet =
         Packet { conversation: 0, reply: false, body: Body::Udp { len: 64 }, sum: super::Sum::Good, piece: None };
     let frame = bytes::frame(0, 17, ends, &packet, &[]);

@@ -68,6 +68,7 @@ fn play(who: &str, switch: &mut dyn Plays, script: &str, hops: fn(u16) -> Option
         let text = if line.starts_with("wait") { line.to_owned() } else { format!("send 0 {text}") };
         match text.parse().unwrap() {
             Event::Wait(millis) => switch.wait(millis),
+            other @ (Event::Flow(_) | Event::Flush) => panic!("not in a script: {other}"),
             Event::Send(packet) => {
                 let port = views.port(&packet);
                 let mut frame = views.render(number as u16, &packet);
