@@ -182,7 +182,11 @@ impl Lan {
             .map(|reason| (reason, last.iter().map(|w| w.dropped[*reason as usize]).sum::<u64>()))
             .filter(|(_, count)| *count > 0)
             .collect();
-        assert!(unexpected.is_empty(), "{unexpected:?}");
+        let unexpected_drops = || {
+            let groups = self.datapath.drops().into_iter().filter(|g| unexpected.iter().any(|(r, _)| **r == g.reason));
+            groups.map(|g| (g.reason, g.packets, g.rule.map(|r| r.spec.owner.text().into_owned()), g.example))
+        };
+        assert!(unexpected.is_empty(), "{unexpected:?}: {:?}", unexpected_drops().collect::<Vec<_>>());
         let received: u64 = last.iter().map(|w| w.received).sum();
         assert!(received > 0, "nothing was received");
     }

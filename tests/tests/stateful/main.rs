@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is a failed test")]
 
+mod answers;
 mod balancer;
 mod download;
 mod errors;

@@ -23,14 +23,14 @@ pub(crate) trait Plays {
 }
 
 /// Our switch.
-struct Ours {
+pub(crate) struct Ours {
     switch: Switch,
     clock: Clock,
 }
 
 impl Ours {
     /// The switch with these files, and more flows.
-    fn start(files: &[&str], flows: &[&str], caches: bool) -> Self {
+    pub(crate) fn start(files: &[&str], flows: &[&str], caches: bool) -> Self {
         let clock = Clock::manual();
         let mut switch = Switch::start(Config { clock: clock.clone(), caches, ..Config::default() });
         switch.bridge("br0", PORTS, FailMode::Secure);
