@@ -6,7 +6,7 @@ use sluice_flows::key::{FlowKey, slot};
 use sluice_flows::packet::compose::compose;
 use sluice_switch::conntrack::{CtSettings, SettingsError, TimeoutClass, ZoneSettings};
 use sluice_switch::{Clock, Config, FailMode};
-use sluice_tests::switch::{Switch, take_all};
+use sluice_tests::switch::{Switch, take_all, wait_until};
 
 /// Zone 1 from port 1 to port 2 and back, zone 2 from port 3 to port 2.
 const ZONES: [&str; 8] = [
@@ -98,6 +98,15 @@ fn a_connection_that_was_idle_too_long_is_over_whether_it_was_swept_or_not() {
     assert_eq!((send(&mut switch, 1, &there), send(&mut switch, 2, &back)), ([0, 1], [1, 0]));
     clock.advance(1000);
     assert_eq!(send(&mut switch, 2, &back), [0, 0], "the new timeout holds at once");
+}
+
+#[test]
+fn connections_expire_by_themselves() {
+    let mut switch = firewall(Config::default());
+    set(&switch, |settings| settings.timeouts.set(TimeoutClass::UdpFirst, 1));
+    assert_eq!(send(&mut switch, 1, &udp(1, 2, (1000, 53))), [0, 1]);
+    wait_until("it is swept", || switch.datapath.connections_len() == 0);
+    assert_eq!(switch.datapath.connection_counters().expired, 1);
 }
 
 #[test]
