@@ -230,6 +230,47 @@ fn a_rule_that_drops_released_fragments_is_named_for_each() {
     switch.check_accounts();
 }
 
+#[test]
+fn fragments_are_translated_as_their_datagram_would_be() {
+    let flows = [
+        "table=0,in_port=1,ip,actions=ct(commit,nat(src=10.9.9.9),table=1)",
+        "table=0,in_port=2,ip,actions=ct(nat,table=1)",
+        "table=0,in_port=1,ipv6,actions=ct(commit,nat(src=fd99::9),table=1)",
+        "table=0,in_port=2,ipv6,actions=ct(nat,table=1)",
+        "table=1,ct_state=-inv,in_port=1,actions=output:2",
+        "table=1,ct_state=+est,in_port=2,actions=output:1",
+    ];
+    for v6 in [false, true] {
+        let (mut cut_up, mut whole) = (switch(Config::default(), &flows), switch(Config::default(), &flows));
+        let there = udp(v6, 1000, false, 4000);
+        whole.send(1, &there);
+        whole.wait();
+        let translated = bytes(whole.take(2)).remove(0);
+        let (src, dst) = if v6 { (22..38, 38..54) } else { (26..30, 30..34) };
+        assert_ne!(translated[src.clone()], there[src.clone()], "v6 {v6}");
+        for fragment in cut(&there, 5, &[1480, 1400]) {
+            cut_up.send(1, &fragment);
+        }
+        cut_up.wait();
+        assert_eq!(bytes(cut_up.take(2)), cut(&translated, 5, &[1480, 1400]), "v6 {v6}");
+        // The answer, to the address that it was translated to.
+        let mut back = udp(v6, 1000, true, 4000);
+        let at = if v6 { 54 } else { 34 } + 6;
+        let diff = |old: &[u8], new: &[u8]| checksum::add(!checksum::sum(old), checksum::sum(new));
+        let sum = u16::from_be_bytes([back[at], back[at + 1]]);
+        let sum = checksum::update(sum, diff(&back[dst.clone()], &translated[src.clone()]));
+        back[at..at + 2].copy_from_slice(&checksum::udp(sum).to_be_bytes());
+        back[dst].copy_from_slice(&translated[src]);
+        let expected = cut(&udp(v6, 1000, true, 4000), 6, &[1480]);
+        for fragment in cut(&back, 6, &[1480]) {
+            cut_up.send(2, &fragment);
+        }
+        cut_up.wait();
+        assert_eq!(bytes(cut_up.take(1)), expected, "v6 {v6}");
+        cut_up.check_accounts();
+    }
+}
+
 /// A data path of two workers and the ports 1 and 2 with a queue for each.
 fn two_workers() -> (Datapath, [MemHandle; 2]) {
     let datapath = Datapath::start(Config { workers: 2, ..Config::default() }).unwrap();
