@@ -185,9 +185,11 @@ impl Worker<'_> {
                 burst.proved |= 1 << i;
             }
         }
+        let mut touched = NO_ENTRY;
         for (i, &entry) in burst.entries.iter().enumerate().take(count) {
-            if burst.proved & 1 << i != 0 {
+            if burst.proved & 1 << i != 0 && entry != touched {
                 self.megaflows.touch(entry);
+                touched = entry;
             }
         }
     }
@@ -226,12 +228,11 @@ impl Worker<'_> {
         let layers = &self.burst.layers[index];
         let segment = Segment::read(self.egress.frames[index].bytes(), layers);
         let segment = segment.as_ref();
-        let admits = |guard: &Guard| guard.conn.admits(guard.direction, guard.version, segment, now);
-        let pass = |guard: &Guard| {
-            guard.conn.pass(guard.direction, segment, now);
-            true
-        };
-        self.megaflows.all_hold(guards, admits) && self.megaflows.all_hold(guards, pass)
+        self.megaflows.admit(
+            guards,
+            |guard| guard.conn.admits(guard.direction, guard.version, segment, now),
+            |guard| guard.conn.pass(guard.direction, segment, now),
+        )
     }
 
     /// The entry for a frame of which `guarded` does not hold. If that will never hold again, it goes.

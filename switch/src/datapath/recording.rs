@@ -15,24 +15,23 @@ use super::cache::lists::Steps;
 use super::cache::megaflow::{Flow, Guards, Side, widen};
 use crate::conntrack::Repeat;
 use sluice_flows::datapath::{DpAction, Effect, MacSighting};
+use sluice_flows::field::ETH_TYPE_IPV4;
 use sluice_flows::key::{PacketKey, PacketMask, Slot, slot};
 use sluice_flows::rule::{Rule, RuleStats};
 use sluice_flows::{DpPort, DropReason, Verdict};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
-/// What connection tracking knows a packet by. The words of IPv6 addresses are zero for IPv4 and the other way round.
-const TUPLE: [Slot; 9] = [
-    slot::ETH_TYPE,
-    slot::IP_PROTO,
-    slot::IP_FRAG,
-    slot::IP_SRC,
-    slot::IP_DST,
-    slot::IPV6_SRC,
-    slot::IPV6_DST,
-    slot::TP_SRC,
-    slot::TP_DST,
-];
+/// What connection tracking knows a packet by, beside its addresses.
+const TUPLE: [Slot; 5] = [slot::ETH_TYPE, slot::IP_PROTO, slot::IP_FRAG, slot::TP_SRC, slot::TP_DST];
+
+/// The addresses of a packet. Fewer words are cheaper to hash and to compare: those of the other family are zero.
+fn addresses(key: &PacketKey) -> [Slot; 2] {
+    match key.get(slot::ETH_TYPE) as u16 {
+        ETH_TYPE_IPV4 => [slot::IP_SRC, slot::IP_DST],
+        _ => [slot::IPV6_SRC, slot::IPV6_DST],
+    }
+}
 
 /// What the passes of a packet come to, as far as it has got.
 #[derive(Debug, Default)]
@@ -161,7 +160,7 @@ impl Recording {
         let whole = std::mem::take(&mut self.on) && self.asked && !self.guards.is_empty() && self.levels.len() == 1;
         let actions = self.levels.pop().filter(|_| whole)?;
         let mut mask = self.mask;
-        for slot in TUPLE {
+        for slot in TUPLE.into_iter().chain(addresses(key)) {
             mask.set(slot, u128::MAX);
         }
         let verdict = match self.reason {

@@ -322,15 +322,24 @@ impl<K: Key> MegaflowCache<K> {
     #[inline]
     pub(crate) fn touch(&self, index: u32) {
         let guards = self.hot[index as usize].guards;
-        if guards != UNGUARDED {
-            self.all_hold(guards, Guard::is_current);
+        if let Some(kept) = self.guards.get(guards) {
+            kept.all(Guard::is_current);
         }
     }
 
-    /// Whether all that must hold for the entry with this [`Hot::guards`] agrees to `holds`.
+    /// Whether everything that must hold for the entry with this [`Hot::guards`] does, by `holds`. If so, `pass` takes the
+    /// packet in.
     #[inline]
-    pub(crate) fn all_hold(&self, number: u32, holds: impl Fn(&Guard) -> bool) -> bool {
-        self.guards.get(number).is_none_or(|kept| kept.all(holds))
+    pub(crate) fn admit(&self, number: u32, holds: impl Fn(&Guard) -> bool, pass: impl Fn(&Guard)) -> bool {
+        let Some(Kept { first, others }) = self.guards.get(number) else { return true };
+        if !holds(first) || others.as_ref().is_some_and(|others| !others.iter().all(holds)) {
+            return false;
+        }
+        pass(first);
+        if let Some(others) = others {
+            others.iter().for_each(pass);
+        }
+        true
     }
 
     /// The entry `index`, which is in use.
