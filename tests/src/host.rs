@@ -66,8 +66,8 @@ impl Host {
         Self::with_queues(n, kind, mtu, 1)
     }
 
-    /// Host number `n`, and the port that leads to it, with queues for so many workers. Its addresses are in 10.99.0.0/24
-    /// and `fd99::/64`.
+    /// Host number `n`, and the port that leads to it, with queues for so many workers. Its addresses are in
+    /// 10.99.0.0/24 and `fd99::/64`.
     pub fn with_queues(n: u8, kind: Kind, mtu: u32, queues: usize) -> (Self, Box<dyn Port>) {
         let v4 = Ipv4Addr::new(10, 99, 0, n);
         let v6 = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, n.into());

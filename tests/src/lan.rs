@@ -151,8 +151,8 @@ impl Lan {
         self.datapath.apply_bundle(bridge, &mods).expect("good flows");
     }
 
-    /// Adds groups and flows to a bridge from files of the folder `examples`, in this order. Their owners are the files'
-    /// lines, as with `sluice flows add --file`.
+    /// Adds groups and flows to a bridge from files of the folder `examples`, in this order. Their owners are the
+    /// files' lines, as with `sluice flows add --file`.
     pub fn add_files(&self, bridge: &str, files: &[&str]) {
         let mods = files.iter().flat_map(|file| example_mods(file));
         self.datapath.apply_bundle(bridge, &mods.collect::<Vec<_>>()).expect("good flows");

@@ -19,7 +19,8 @@ impl Running {
     /// Runs it in a namespace, with all that it starts, until it is dropped.
     pub fn start(netns: &Netns, words: &[&str]) -> Self {
         let mut command = Command::new("unshare");
-        // The shell is what gets the signal, and all the others go with it: a server that has changed its user would not.
+        // The shell is what gets the signal, and all the others go with it: a server that has changed its user would
+        // not.
         command.args(["--pid", "--fork", "--kill-child=KILL", "sh", "-c", "\"$@\" & wait", "sh"]).args(words);
         command.env("PATH", PATH).stdin(Stdio::null());
         Self(netns.run(|| command.spawn()).expect("the program starts"))

@@ -92,8 +92,8 @@ fn streams_of_both_hosts_cross_nat_at_once_over_two_workers() {
                 }
             }
         });
-        // A segment that waits for one worker, while the other takes those behind it, is older than the window in the end. It
-        // was sent again by then.
+        // A segment that waits for one worker, while the other takes those behind it, is older than the window in the
+        // end. It was sent again by then.
         gateway.lan.check_accounts(&[&CHATTER[..], &[DropReason::CtInvalid]].concat());
     }
 }

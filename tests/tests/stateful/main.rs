@@ -1,5 +1,5 @@
-//! Connection tracking and address translation: real traffic between network namespaces, and packets made by hand, through
-//! the pipelines of `examples/stateful-firewall`, `examples/snat-gateway` and `examples/load-balancer`.
+//! Connection tracking and address translation: real traffic between network namespaces, and packets made by hand,
+//! through the pipelines of `examples/stateful-firewall`, `examples/snat-gateway` and `examples/load-balancer`.
 //!
 //! The kernels' stacks are the oracle for real traffic. What they never send (both ends open at once, a port used again
 //! too early) is made by hand, and Open vSwitch with the same files says what is to become of it.

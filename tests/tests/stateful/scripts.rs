@@ -1,5 +1,5 @@
-//! Packets made by hand, for what a kernel's stack never does. Each script is played to our switch and, where it is installed,
-//! to Open vSwitch with the same files.
+//! Packets made by hand, for what a kernel's stack never does. Each script is played to our switch and, where it is
+//! installed, to Open vSwitch with the same files.
 
 use crate::labs::{BALANCER, FIREWALL, GATEWAY};
 use crate::ovs::Ovs;
@@ -57,8 +57,8 @@ impl Plays for Ours {
 }
 
 /// Plays a script. Its first line says who talks, as [`Conversation`] reads it; then `wait MILLIS`, or a packet of the
-/// opener (`>`) or the answerer (`<`), which is to arrive at the other end if the line ends with `ok`, and nowhere if it
-/// ends with `lost`.
+/// opener (`>`) or the answerer (`<`), which is to arrive at the other end if the line ends with `ok`, and nowhere if
+/// it ends with `lost`.
 fn play(who: &str, switch: &mut dyn Plays, script: &str, hops: fn(u16) -> Option<[u8; 6]>) {
     let mut lines = script.lines().map(str::trim).filter(|line| !line.is_empty());
     let talk: Conversation = lines.next().unwrap().parse().unwrap();
@@ -222,8 +222,8 @@ fn a_half_open_connection_is_forgotten() {
 
 #[test]
 fn one_end_that_lost_its_half_is_set_right_by_the_other() {
-    // The client starts anew with the same port; the server, which knows the old connection, acknowledges that; the client
-    // resets it, and begins again.
+    // The client starts anew with the same port; the server, which knows the old connection, acknowledges that; the
+    // client resets it, and begins again.
     through_the_firewall(&["6 10.0.0.1 40000 10.0.0.3 80 1 3
         > tcp flags=S seq=1000 ack=0 win=60000 len=0 ok
         < tcp flags=SA seq=5000 ack=1001 win=60000 len=0 ok
@@ -235,8 +235,8 @@ fn one_end_that_lost_its_half_is_set_right_by_the_other() {
         > tcp flags=A seq=700001 ack=80001 win=60000 len=0 ok"]);
 }
 
-/// Open vSwitch takes the second SYN as a beginning without noting its sequence number, and then calls the rest invalid;
-/// so this is played to our switch alone.
+/// Open vSwitch takes the second SYN as a beginning without noting its sequence number, and then calls the rest
+/// invalid; so this is played to our switch alone.
 #[test]
 fn both_ends_may_open_at_once() {
     for script in [

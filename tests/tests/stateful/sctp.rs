@@ -34,8 +34,8 @@ const HEADER: usize = 12;
 const INIT: u8 = 1;
 const INIT_ACK: u8 = 2;
 
-/// Gives an SCTP packet the tags of an association: an INIT carries none, and INIT and INIT ACK announce those of the packets
-/// to come. A frame of another protocol is left as it is.
+/// Gives an SCTP packet the tags of an association: an INIT carries none, and INIT and INIT ACK announce those of the
+/// packets to come. A frame of another protocol is left as it is.
 pub(crate) fn set_tags(frame: &mut [u8], reply: bool) {
     let v6 = frame[12..14] == [0x86, 0xdd];
     let (proto, l4) = if v6 { (frame[20], L4[1]) } else { (frame[23], L4[0]) };
