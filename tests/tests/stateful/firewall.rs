@@ -5,6 +5,7 @@ use crate::labs::{CHATTER, FIREWALL, dropped_by, firewall, owner};
 use crate::programs::ping;
 use sluice_flows::DropReason;
 use sluice_switch::Clock;
+use sluice_switch::conntrack::{CtSettings, SettingsError, TimeoutClass};
 use sluice_tests::host::{Host, Kind, PATIENCE};
 use sluice_tests::lan::Lan;
 use sluice_tests::netns::skipped;
@@ -134,6 +135,22 @@ fn is_acknowledged(host: &Host) -> bool {
     queues.filter(|(sent, _)| sent.chars().all(|c| c.is_ascii_digit())).all(|(sent, _)| sent == "00000000")
 }
 
+/// The connection from inside is not known any more: outside cannot go on with it, but inside can, and then what was lost
+/// comes again.
+fn is_picked_up_from_inside_only(lan: &Lan, near: &TcpStream, mut far: &TcpStream) {
+    let before = dropped_by(lan, &no_service());
+    far.write_all(b"late").unwrap();
+    wait_until("what comes from outside is dropped", || dropped_by(lan, &no_service()) > before);
+    near.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+    { near }.read(&mut [0; 4]).unwrap_err();
+    near.set_read_timeout(Some(PATIENCE)).unwrap();
+    speak(near, far);
+    let mut got = [0; 4];
+    { near }.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"late");
+    speak(far, near);
+}
+
 #[test]
 fn a_connection_idle_past_its_timeout_is_picked_up_from_inside_only() {
     if skipped("a_connection_idle_past_its_timeout_is_picked_up_from_inside_only") {
@@ -142,23 +159,35 @@ fn a_connection_idle_past_its_timeout_is_picked_up_from_inside_only() {
     let clock = Clock::manual();
     let lan = firewall(Kind::Tap, clock.clone());
     for to in both(lan.host(3)) {
-        let (near, mut far) = connected(&lan, to);
+        let (near, far) = connected(&lan, to);
         // Nobody has anything more to say: an acknowledgement from inside would be the beginning of a connection.
         wait_until("everything is acknowledged", || [1, 3].iter().all(|n| is_acknowledged(lan.host(*n))));
         days_pass(&lan, &clock);
-        let before = dropped_by(&lan, &no_service());
-        far.write_all(b"late").unwrap();
-        wait_until("what comes from outside is dropped", || dropped_by(&lan, &no_service()) > before);
-        near.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
-        { &near }.read(&mut [0; 4]).unwrap_err();
-        near.set_read_timeout(Some(PATIENCE)).unwrap();
-        // Inside may begin in the middle, and then what was lost comes again.
-        speak(&near, &far);
-        let mut got = [0; 4];
-        { &near }.read_exact(&mut got).unwrap();
-        assert_eq!(&got, b"late");
-        speak(&far, &near);
+        is_picked_up_from_inside_only(&lan, &near, &far);
     }
+}
+
+#[test]
+fn a_zone_may_have_a_timeout_of_its_own() {
+    if skipped("a_zone_may_have_a_timeout_of_its_own") {
+        return;
+    }
+    let lan = firewall(Kind::Tap, Clock::monotonic());
+    let (near, far) = connected(&lan, lan.host(3).v4);
+    wait_until("everything is acknowledged", || [1, 3].iter().all(|n| is_acknowledged(lan.host(*n))));
+    let seconds = |seconds: u32| {
+        let change = |settings: &mut CtSettings| {
+            settings.zones.entry(1).or_default().timeouts.insert(TimeoutClass::TcpEstablished, seconds);
+            Ok::<_, SettingsError>(())
+        };
+        lan.datapath.set_connection_settings(change).unwrap();
+    };
+    seconds(1);
+    wait_until("the connection has expired", || lan.datapath.connections_len() == 0);
+    assert_eq!(lan.datapath.connection_counters().expired, 1);
+    // What inside picks up lives as long as others do.
+    seconds(86_400);
+    is_picked_up_from_inside_only(&lan, &near, &far);
 }
 
 #[test]
