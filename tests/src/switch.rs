@@ -28,13 +28,16 @@ pub struct Switch {
     /// The program's ends of the memory ports, by bridge name and port number.
     pub ends: BTreeMap<(String, u16), MemHandle>,
     sent: u64,
+    /// Receive queues of each port: one for each worker.
+    queues: usize,
 }
 
 impl Switch {
     /// A switch without bridges.
     pub fn start(config: Config) -> Self {
+        let queues = config.workers;
         let datapath = Datapath::start(config).expect("the data path starts");
-        Self { datapath, ends: BTreeMap::new(), sent: 0 }
+        Self { datapath, ends: BTreeMap::new(), sent: 0, queues }
     }
 
     /// A switch with the bridge `br0`, a learning switch, with `ports` ports of jumbo MTU.
@@ -86,7 +89,7 @@ impl Switch {
     }
 
     fn memory(&mut self, bridge: &str, no: u16, name: &str, depth: usize) -> Box<MemPort> {
-        let options = MemOptions { mtu: 65_535, depth, ..MemOptions::default() };
+        let options = MemOptions { mtu: 65_535, depth, queues: self.queues, ..MemOptions::default() };
         let (port, end) = MemPort::new(name, &options).expect("a memory port");
         self.ends.insert((bridge.to_owned(), no), end);
         Box::new(port)
@@ -126,7 +129,13 @@ impl Switch {
 
     /// Puts a frame with its metadata into a port of `br0`.
     pub fn send_frame(&mut self, no: u16, frame: Frame) {
-        assert!(self.end(no).inject_frame(0, frame), "the port's ring is full");
+        self.send_to(0, no, frame);
+    }
+
+    /// Puts a frame into a port of `br0`, for this worker to receive, or the last if there are not so many.
+    pub fn send_to(&mut self, worker: usize, no: u16, frame: Frame) {
+        let queue = worker.min(self.queues.saturating_sub(1));
+        assert!(self.end(no).inject_frame(queue, frame), "the port's ring is full");
         self.sent += 1;
     }
 

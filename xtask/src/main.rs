@@ -97,7 +97,7 @@ fn test() -> Result<()> {
 const NIGHTLY: [(&str, &str); 4] = [
     ("SLUICE_DIFF_TABLES", "2000"),
     ("SLUICE_PROGRAMS", "10000"),
-    ("SLUICE_CT_PROGRAMS", "1000"),
+    ("SLUICE_CT_PROGRAMS", "500"),
     ("PROPTEST_CASES", "20000"),
 ];
 

@@ -12,6 +12,8 @@ use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 
+/// More than there are addresses of one kind in a frame: each frame of a packet may be behind another translation.
+const PLACES: usize = 8;
 /// The bit of `est` in a state.
 const EST: u8 = 2;
 /// The bit of `new`.
@@ -230,15 +232,15 @@ impl Judge {
             return Some(String::from("other ports"));
         }
         let mut state = 0;
-        theirs.iter().zip(ours).find_map(|(theirs, ours)| {
+        theirs.iter().zip(ours).enumerate().find_map(|(at, (theirs, ours))| {
             if let Some((STATE, [.., told])) = mark(theirs) {
                 state = told;
             }
-            self.frames_differ(talk, known, &Pair { theirs, ours, state })
+            self.frames_differ((talk, at), known, &Pair { theirs, ours, state })
         })
     }
 
-    fn frames_differ(&mut self, talk: usize, known: &impl Known, pair: &Pair<'_>) -> Option<String> {
+    fn frames_differ(&mut self, (talk, at): (usize, usize), known: &impl Known, pair: &Pair<'_>) -> Option<String> {
         let a = &Out { frame: known.mended(pair), ..pair.theirs.clone() };
         let b = pair.ours;
         let [mut left, mut right] = [&a.frame, &b.frame].map(|frame| Reading::of(frame));
@@ -248,7 +250,7 @@ impl Judge {
         }
         if let (Some((kind @ (SOURCE | TARGET), a)), Some((_, b))) = (mark(a), mark(b)) {
             let [a, b] = [a, b].map(|bytes| original(bytes, left.headers.first().map(|h| h.src.addr)));
-            if !self.stand_for_each_other((talk, kind.into()), a, b) {
+            if !self.stand_for_each_other((talk, PLACES * at + usize::from(kind)), a, b) {
                 return Some(format!("original {kind}: {a:?} and {b:?}"));
             }
             left.rest[..6].fill(0);
@@ -265,7 +267,7 @@ impl Judge {
                 return Some(format!("checksum {:?} and {:?}", x.checksum, y.checksum));
             }
             for (a, b) in [(x.src, y.src), (x.dst, y.dst)] {
-                if !self.stand_for_each_other((talk, place), a, b) {
+                if !self.stand_for_each_other((talk, PLACES * at + place), a, b) {
                     return Some(format!("{a:?} and {b:?}"));
                 }
             }

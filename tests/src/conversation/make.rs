@@ -159,7 +159,7 @@ fn plain(rng: &mut StdRng, proto: u8, v6: bool, reply: bool) -> Body {
     let len = pick(rng, &[0, 4, 64, 100, 1_000]);
     let (seq, odd) = (rng.random_range(1..5), rng.random_bool(0.05));
     match (proto, v6) {
-        (1, _) if odd => Body::Icmp { kind: pick(rng, &[9, 10, 13, 14, 15, 16, 17, 40]), code: 0, seq, len },
+        (1, _) if odd => Body::Icmp { kind: pick(rng, &[9, 10, 17, 40]), code: 0, seq, len },
         (58, _) if odd => Body::Icmp { kind: pick(rng, &[130, 133, 135, 143, 200]), code: 0, seq, len },
         // With the same identifier, questions both ways would be two connections that take each other's place.
         (1, _) => Body::Icmp { kind: if reply { 0 } else { 8 }, code: u8::from(rng.random_bool(0.03)), seq, len },

@@ -234,7 +234,8 @@ impl Step {
             text += &format!(",table={next}");
         }
         if commit {
-            if self.nat && rng.random_bool(0.6) {
+            // All or none: of two connections whose packets are each other's replies, only Open vSwitch has both.
+            if self.nat {
                 text += &translation(rng, self.family, self.stage, None);
             }
             text += &exec(rng);

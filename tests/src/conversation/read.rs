@@ -75,6 +75,9 @@ impl Reading {
         let inner = !self.headers.is_empty();
         if offset == 0 {
             self.ports(frame, l4, v6, &mut headers);
+        } else if let Some(at) = checksum_at(proto, v6).and_then(|at| at.checked_sub(offset.into())) {
+            // A fragment that overlaps the first may hold it.
+            self.fill(l4 + at..l4 + at + 2, 1);
         }
         if let Some(body) = frame.get(l4..end)
             && !fragment

@@ -3,7 +3,9 @@
 use super::{Event, Packet, Side, Views};
 use crate::generate::program::FlowLine;
 use crate::switch::{Switch, take_all};
+use sluice_flows::DropReason;
 use sluice_flows::flow_mod::FlowMod;
+use sluice_flows::packet::Frame;
 use sluice_flows::text::{Names, parse_flow};
 use sluice_switch::conntrack::ConnFilter;
 use sluice_switch::{Clock, Config, FailMode};
@@ -75,7 +77,8 @@ impl Side for Tracked {
     fn send(&mut self, packets: &[(u16, &Packet)]) -> Vec<Out> {
         for (number, packet) in packets {
             let frame = self.views.render(*number, packet);
-            self.switch.send(self.views.port(packet), &frame);
+            let frame = Frame::from_bytes(&frame);
+            self.switch.send_to(packet.reply.into(), self.views.port(packet), frame);
         }
         self.switch.wait();
         let out = (1..=PORTS).flat_map(|no| {
@@ -87,7 +90,8 @@ impl Side for Tracked {
 
     fn full(&self) -> u64 {
         let datapath = &self.switch.datapath;
-        datapath.nat_exhausted() + datapath.connection_counters().raced
+        self.switch.sync();
+        datapath.nat_exhausted() + datapath.connection_counters().raced + self.switch.dropped(DropReason::CtFull)
     }
 
     fn happen(&mut self, event: &Event) {

@@ -21,6 +21,8 @@ const NAT: u8 = 0xc0;
 const SHORTEST_TIMEOUT: u64 = 30_000;
 
 /// Flags of TCP.
+const FIN: u8 = 0x01;
+const RST: u8 = 0x04;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 
@@ -48,6 +50,8 @@ struct Opening {
     translated: bool,
     /// That was long ago.
     stale: bool,
+    /// Much time passed since the first packet.
+    rested: bool,
     /// A SYN came that OVS and we make something else of.
     odd: bool,
 }
@@ -124,6 +128,7 @@ impl Known for Excuses {
             // Some may be forgotten now.
             for opening in self.openings.values_mut() {
                 opening.established.clear();
+                opening.rested |= *millis >= SHORTEST_TIMEOUT;
                 opening.stale |= opening.translated && *millis >= SHORTEST_TIMEOUT;
             }
         }
@@ -144,7 +149,7 @@ impl Known for Excuses {
         let odd = opening.odd
             || opening.stale && finds_no_parent(difference)
             || exhausted(difference)
-            || collides(difference)
+            || dropped(difference)
             || broken_error(difference);
         self.count.excused += usize::from(odd);
         odd
@@ -155,13 +160,17 @@ impl Opening {
     /// A packet, of which OVS has told this in these zones.
     fn takes(&mut self, packet: &Packet, told: &[(u16, u8)], many_zones: bool) {
         self.translated |= told.iter().any(|(_, state)| state & NAT != 0);
-        let Body::Tcp { flags, seq, .. } = packet.body else { return };
+        let Body::Tcp { flags, seq, window, scale, .. } = packet.body else { return };
+        // OVS takes the window for 0 if the other end does not scale.
+        self.odd |= flags & SYN != 0 && window == u16::MAX && scale.is_some_and(|scale| scale > 0);
+        // What ends a connection counts for its timeout when it comes, or with the next packet.
+        self.odd |= self.rested && flags & (FIN | RST) != 0;
         let syn = (flags & (SYN | ACK) == SYN).then_some(seq);
         let settled =
             !many_zones && !self.established.is_empty() && self.established.values().all(|both| *both == [true; 2]);
         if settled && syn.is_some() && told.iter().all(|(_, state)| state & EST == 0) {
             // The translation of a connection that is replaced stays with OVS for some time, and is in the way.
-            *self = Self { odd: self.odd | self.translated, stale: self.stale, ..Self::default() };
+            *self = Self { odd: self.odd | self.translated, stale: self.stale, rested: self.rested, ..Self::default() };
         }
         // As long as a connection begins, OVS keeps the numbers that it has of a SYN's sender, or none.
         self.other |= *self.first.get_or_insert((packet.reply, syn)) != (packet.reply, syn);
@@ -173,8 +182,8 @@ impl Opening {
     }
 }
 
-/// Whether nothing was left to translate a packet without ports to. OVS lets it go on as it is, we drop it; and OVS
-/// finds less, as translations of connections that have expired stay for some time.
+/// Whether OVS had nothing left to translate a packet without ports to: translations of connections that have expired stay
+/// for some time.
 fn exhausted(difference: &Difference) -> bool {
     let [theirs, ours] = &difference.frames;
     let has_ports = |out: &Out| Reading::of(&out.frame).headers.first().is_some_and(|h| matches!(h.proto, 6 | 17));
@@ -187,7 +196,7 @@ fn exhausted(difference: &Difference) -> bool {
         None => false,
     };
     let unseen = theirs.iter().zip(ours).any(|(theirs, ours)| !is_range(theirs) && is_range(ours));
-    !theirs.iter().any(has_ports) && (earlier || unseen || difference.full && ours.len() < theirs.len())
+    !theirs.iter().any(has_ports) && (earlier || unseen)
 }
 
 /// Whether OVS has found the translation of a connection that has expired, and not the connection.
@@ -195,11 +204,11 @@ fn finds_no_parent(difference: &Difference) -> bool {
     difference.frames[0].iter().any(|out| matches!(mark(out), Some((STATE, [.., state])) if state & INV != 0))
 }
 
-/// Whether a packet was dropped because its connection's replies would be packets of another one: OVS has both.
-fn collides(difference: &Difference) -> bool {
+/// Whether a packet was dropped because nothing was left to translate it to, or because its connection's replies would be
+/// packets of another one. OVS lets the first go on as they are, and has both of the others.
+fn dropped(difference: &Difference) -> bool {
     let [theirs, ours] = &difference.frames;
-    let is_new = |out: &Out| matches!(mark(out), Some((STATE, [.., state])) if state & NEW != 0);
-    difference.full && ours.len() < theirs.len() && theirs.iter().any(is_new)
+    difference.full && ours.len() < theirs.len()
 }
 
 /// Whether an ICMPv6 error of OVS is not about a packet of whom it is for, and so not known to the next zone: see
