@@ -7,7 +7,7 @@
 //! by what it stands for ([`judge`]).
 //!
 //! `SLUICE_CT_PROGRAMS` sets how many programs are tried, `SLUICE_CT_SEED` the seed of the first. What fails is made
-//! small, printed, and kept as `tests/cases/conntrack/found-SEED.case`; all cases there are tried from then on.
+//! small, printed, and kept as `tests/conversations/found-SEED.case`; all cases there are tried from then on.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a panic is a failed test")]
 
@@ -79,7 +79,7 @@ fn compare(ovs: &mut Ovs, scenario: &Scenario, known: &mut Excuses) -> Result<Op
 }
 
 fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("cases/conntrack")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("conversations")
 }
 
 /// Writes a failing scenario down; returns where.
