@@ -181,6 +181,7 @@ fn counters(datapath: &Datapath) -> ConnectionCounters {
         full: counters.full,
         zone_full: counters.zone_full,
         nat_exhausted: datapath.nat_exhausted(),
+        collided: datapath.collided_packets(),
         invalid: datapath.invalid_packets(),
         fragments_held: fragments.waiting as u64,
         fragments_dropped: both(|f| f.expired + f.rejected + f.evicted),

@@ -143,6 +143,8 @@ pub(crate) struct Tracker {
     pub(crate) chooser: Chooser,
     /// Packets that were invalid: they fitted no connection and could begin none.
     pub(crate) invalid: AtomicU64,
+    /// Packets whose connection would be answered like one that is there.
+    pub(crate) collided: AtomicU64,
     /// What control connections have announced.
     pub(crate) expectations: Expectations,
 }
@@ -157,6 +159,7 @@ impl Default for Tracker {
             events,
             chooser: Chooser::default(),
             invalid: AtomicU64::new(0),
+            collided: AtomicU64::new(0),
             expectations: Expectations::default(),
         }
     }

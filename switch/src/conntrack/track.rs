@@ -211,7 +211,7 @@ impl Tracker {
             (Some(_), Some(expected)) => {
                 let side = Some(expected.side());
                 let free = |reply: &Tuple| self.table.is_free(reply, now);
-                let reply = expected.replies(&original).find(free).ok_or(DropReason::CtFull)?;
+                let Some(reply) = expected.replies(&original).find(free) else { return Err(self.collide()) };
                 self.table.insert(make(reply, side), now)
             }
             (Some(nat), None) => self.chooser.choose(&original, nat, |reply| {
@@ -227,7 +227,16 @@ impl Tracker {
         if let Ok(Inserted::New(conn)) = &inserted {
             self.events.tell(conn, ConnChange::New);
         }
-        inserted.map_err(|_| DropReason::CtFull)
+        inserted.map_err(|refused| match refused {
+            Refused::Taken => self.collide(),
+            Refused::Full | Refused::ZoneFull => DropReason::CtFull,
+        })
+    }
+
+    /// Counts a packet whose connection would be answered like one that is there.
+    fn collide(&self) -> DropReason {
+        self.collided.fetch_add(1, Ordering::Relaxed);
+        DropReason::CtFull
     }
 
     /// Whether TCP sequence numbers are not looked at in a zone.

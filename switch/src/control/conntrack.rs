@@ -62,6 +62,11 @@ impl Datapath {
         self.inner.shared.conntrack.chooser.exhausted()
     }
 
+    /// Packets dropped because the answers to their connection would have been those to another one.
+    pub fn collided_packets(&self) -> u64 {
+        self.inner.shared.conntrack.collided.load(Ordering::Relaxed)
+    }
+
     /// Packets that were invalid: they fitted no connection and could begin none.
     pub fn invalid_packets(&self) -> u64 {
         self.inner.shared.conntrack.invalid.load(Ordering::Relaxed)

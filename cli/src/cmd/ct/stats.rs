@@ -99,7 +99,7 @@ fn answer(stats: GetConnectionStatsReply) -> Answer {
 }
 
 /// Name, meaning and number.
-fn counters(c: &ConnectionCounters) -> [(&'static str, &'static str, u64); 13] {
+fn counters(c: &ConnectionCounters) -> [(&'static str, &'static str, u64); 14] {
     [
         ("committed", "connections begun", c.committed),
         ("expired", "ended without packets for too long", c.expired),
@@ -109,6 +109,7 @@ fn counters(c: &ConnectionCounters) -> [(&'static str, &'static str, u64); 13] {
         ("full", "packets dropped: the table was full", c.full),
         ("zone_full", "packets dropped: their zone was at its limit", c.zone_full),
         ("nat_exhausted", "packets dropped: nothing left to translate them to", c.nat_exhausted),
+        ("collided", "packets dropped: their answers would be another connection's", c.collided),
         ("invalid", "packets that fitted no connection and could begin none", c.invalid),
         ("fragments_held", "fragments that wait for others now", c.fragments_held),
         ("fragments_completed", "fragments sent on with their whole packet", c.fragments_completed),
@@ -120,7 +121,7 @@ fn counters(c: &ConnectionCounters) -> [(&'static str, &'static str, u64); 13] {
 fn counters_table(c: &ConnectionCounters) -> Table {
     let mut table = Table::new(["COUNTER".into(), Cell::right("N"), "".into()]);
     for (name, meaning, n) in counters(c) {
-        let is_bad = n > 0 && matches!(name, "full" | "zone_full" | "nat_exhausted" | "fragments_dropped");
+        let is_bad = n > 0 && matches!(name, "full" | "zone_full" | "nat_exhausted" | "collided" | "fragments_dropped");
         let tone = if is_bad { Tone::Warn } else { Tone::Plain };
         table.row([Cell::from(name), Cell::right(n.to_string()).tone(tone), meaning.into()]);
     }

@@ -10,6 +10,7 @@ use sluice_flows::datapath::DpCt;
 use sluice_flows::packet::Frame;
 use sluice_flows::rule::Millis;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::Ordering;
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -152,6 +153,18 @@ fn what_comes_for_a_port_that_nobody_was_given_stays_as_it_is() {
     // The zone next door knows nothing of it.
     let answer = out.back().udp(3).bytes().to_vec();
     assert_eq!(through(&tracker, out.back().udp(3), &[apply(6)]), (answer, "new".to_owned()));
+}
+
+#[test]
+fn a_plain_connection_whose_answers_are_those_of_a_translated_one_is_refused_and_counted() {
+    let tracker = Tracker::default();
+    let outside = Ends { src: ip("192.0.2.1"), ..V4 };
+    through(&tracker, V4.udp(4), &[to(5, NatDirection::Src, outside.src, None)]);
+    let refused = pass(&tracker, &mut outside.udp(4), &commit(5), &mut Tracked::default(), Millis(0));
+    assert_eq!(refused.unwrap_err(), DropReason::CtFull);
+    assert_eq!((tracker.collided.load(Ordering::Relaxed), tracker.chooser.exhausted()), (1, 0));
+    let (_, state) = through(&tracker, outside.udp(4), &[commit(6)]);
+    assert_eq!(state, "new", "another zone has other connections");
 }
 
 #[test]
