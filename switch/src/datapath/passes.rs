@@ -63,12 +63,23 @@ pub(super) struct Passes {
     known: HashTable<Arc<Continuation>>,
     hasher: RandomState,
     next: u32,
+    /// Places known at which those that nothing leads to any more are looked for.
+    crowded: usize,
 }
+
+/// Least number of places at which it is worth to look for those that nothing leads to.
+const CROWD: usize = 1024;
 
 impl Passes {
     /// Without entries; at most `limit` later.
     pub(super) fn new(limit: usize) -> Self {
-        Self { cache: MegaflowCache::new(limit), known: HashTable::new(), hasher: RandomState::new(), next: 1 }
+        Self {
+            cache: MegaflowCache::new(limit),
+            known: HashTable::new(),
+            hasher: RandomState::new(),
+            next: 1,
+            crowded: CROWD,
+        }
     }
 
     /// The places of a translation as this worker numbers them.
@@ -82,6 +93,10 @@ impl Passes {
         let hash = self.hash(&resume);
         if let Some(known) = self.known.find(hash, |known| same(&known.resume, &resume)) {
             return Arc::clone(known);
+        }
+        if self.known.len() >= self.crowded {
+            self.forget();
+            self.crowded = (2 * self.known.len()).max(CROWD);
         }
         let continuation = Arc::new(Continuation { number: self.next, resume });
         self.next = self.next.checked_add(1).unwrap_or(1);
@@ -144,9 +159,14 @@ impl Passes {
         Cached::new(self.cache.parts(index).flow, actions, resumes)
     }
 
-    /// Sorts the cache, and forgets the places that nothing leads to.
+    /// Sorts the cache, and keeps only the places that something leads to.
     pub(super) fn sort(&mut self) {
         self.cache.sort();
+        self.forget();
+    }
+
+    /// Forgets the places that nothing leads to.
+    fn forget(&mut self) {
         self.known.retain(|known| Arc::strong_count(known) > 1);
     }
 
@@ -171,4 +191,38 @@ fn same(a: &Resume, b: &Resume) -> bool {
 
 fn hash_of(hasher: &RandomState, resume: &Resume) -> u64 {
     hasher.hash_one((resume.bridge, resume.table, resume.key, resume.ct_zone, &resume.stack))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluice_flows::bridge::BridgeId;
+    use sluice_flows::rule::TableId;
+
+    fn resume(register: u128, source: u128) -> Resume {
+        let mut key = FlowKey::ZERO;
+        key.set(slot::reg(0), register);
+        key.set(slot::IP_SRC, source);
+        let (lists, stack, action_set) = Default::default();
+        Resume { bridge: BridgeId(0), table: TableId::FIRST, lists, key, stack, action_set, ct_zone: Some(1) }
+    }
+
+    #[test]
+    fn places_with_the_same_before_them_are_one_whatever_the_frame() {
+        let mut passes = Passes::new(16);
+        let places = passes.number(vec![resume(1, 7), resume(1, 8), resume(2, 7)]);
+        let numbers: Vec<_> = places.iter().map(|place| place.number).collect();
+        assert_eq!(numbers, [1, 1, 2]);
+    }
+
+    #[test]
+    fn places_that_nothing_leads_to_do_not_pile_up() {
+        let mut passes = Passes::new(16);
+        let kept = passes.number(vec![resume(0, 0)]);
+        for register in 1..10 * CROWD as u128 {
+            passes.number(vec![resume(register, 0)]);
+        }
+        assert!(passes.known.len() <= CROWD + 1, "{}", passes.known.len());
+        assert_eq!(passes.number(vec![resume(0, 0)])[0].number, kept[0].number, "one in use keeps its number");
+    }
 }
