@@ -72,7 +72,8 @@ start_ovs() {
     set="set Open_vSwitch . other_config:dpdk-init=true other_config:dpdk-lcore-mask=0x1 other_config:per-port-memory=true"
     $vsctl --no-wait $set "other_config:pmd-cpu-mask=$(printf '0x%x' $((1 << cpu)))" \
         "other_config:dpdk-extra=--no-pci --iova-mode=va --huge-dir $tmp/huge -d $(echo "$pmds"/pmds-*)"
-    LD_LIBRARY_PATH=$dpdk/$lib "$dpdk/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk" "unix:$tmp/db.sock" \
+    # In a network namespace of its own: its bridges are TAP devices that outlive it.
+    LD_LIBRARY_PATH=$dpdk/$lib unshare --net "$dpdk/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk" "unix:$tmp/db.sock" \
         --unixctl="$tmp/vs.ctl" --log-file="$tmp/vs.log" -vsyslog:off -vconsole:off >/dev/null 2>&1 &
     switchd=$!
     pids+=("$switchd")
