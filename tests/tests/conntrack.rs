@@ -13,7 +13,7 @@ use sluice_switch::Config;
 use sluice_switch::conntrack::Direction;
 use sluice_tests::conversation::programs::program;
 use sluice_tests::conversation::{
-    Cast, Difference, Event, Known, Out, Packet, Scenario, Tracked, Views, difference, sequence,
+    Cast, Difference, Event, Known, Out, Packet, Scenario, Tracked, Views, addresses, difference, sequence, setting,
 };
 use sluice_tests::generate::seeded;
 
@@ -25,14 +25,6 @@ const CONVERSATIONS: usize = 24;
 const PACKETS: usize = 40;
 /// Packets that are sent at once, at most.
 const TOGETHER: usize = 60;
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name}={value}: no number")))
-}
-
-fn addresses(text: &str) -> Vec<std::net::IpAddr> {
-    text.split(' ').map(|word| word.parse().expect("an address")).collect()
-}
 
 /// A random scenario, in which flows change now and then.
 fn scenario(rng: &mut StdRng) -> Scenario {

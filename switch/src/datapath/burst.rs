@@ -292,12 +292,7 @@ impl Worker<'_> {
     /// Adds an entry to both caches. Returns its number.
     fn add(&mut self, draft: Draft<'_, PacketKey>, epoch: u64, now: Millis) -> u32 {
         let key = draft.key;
-        let ledger = Ledger {
-            shared: self.shared,
-            lanes: &self.egress.lanes,
-            worker: self.index,
-            generation: self.model.generation,
-        };
+        let ledger = Ledger::new(self.shared, &self.egress.lanes, self.model.generation);
         self.burst.proved = 0;
         let (entry, evicted) = self.megaflows.install(draft, epoch, now, |entry| ledger.settle(entry));
         self.cells.evictions.add(u64::from(evicted));
@@ -354,12 +349,7 @@ impl Worker<'_> {
     /// Credits and removes an entry.
     fn discard(&mut self, entry: u32) {
         self.burst.proved = 0;
-        let ledger = Ledger {
-            shared: self.shared,
-            lanes: &self.egress.lanes,
-            worker: self.index,
-            generation: self.model.generation,
-        };
+        let ledger = Ledger::new(self.shared, &self.egress.lanes, self.model.generation);
         ledger.settle(self.megaflows.parts(entry));
         self.megaflows.remove(entry);
     }
@@ -374,12 +364,7 @@ impl Worker<'_> {
         let (mut flow, steps) = answer.numbered(&mut self.egress.passes);
         if let Some(old) = old {
             let same = self.megaflows.mask(old) == Some(&mask);
-            let ledger = Ledger {
-                shared: self.shared,
-                lanes: &self.egress.lanes,
-                worker: self.index,
-                generation: self.model.generation,
-            };
+            let ledger = Ledger::new(self.shared, &self.egress.lanes, self.model.generation);
             ledger.settle(self.megaflows.parts(old));
             if same {
                 let before = self.megaflows.parts(old).flow;
@@ -406,12 +391,7 @@ impl Worker<'_> {
         let to = surroundings!(self, now);
         self.egress.run((&steps.actions, &steps.resumes), index, layers, &to);
         self.refresh_after_passes();
-        let ledger = Ledger {
-            shared: self.shared,
-            lanes: &self.egress.lanes,
-            worker: self.index,
-            generation: self.model.generation,
-        };
+        let ledger = Ledger::new(self.shared, &self.egress.lanes, self.model.generation);
         ledger.credit(&mut flow, 1, len, now);
         ledger.credit_drop(&flow, 1, now);
     }

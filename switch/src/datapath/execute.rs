@@ -314,12 +314,7 @@ impl Egress {
     /// What is done with a packet that goes on at `place` as `key`: from the cache, or translated now. `None` when the
     /// bridge is gone.
     fn look_up(&mut self, place: &Continuation, key: &FlowKey, len: u64, to: &Surroundings<'_>) -> Option<Cached> {
-        let ledger = Ledger {
-            shared: to.shared,
-            lanes: &self.lanes,
-            worker: self.lanes.worker(),
-            generation: to.model.generation,
-        };
+        let ledger = Ledger::new(to.shared, &self.lanes, to.model.generation);
         if !to.shared.settings.caches {
             let (mut flow, steps) = resumed(to.shared, to.model, &place.resume, key, to.now)?.unnumbered();
             self.translated = true;

@@ -14,14 +14,18 @@ use sluice_flows::{DpPort, Verdict};
 
 /// Where one worker credits to.
 pub(super) struct Ledger<'a> {
-    pub(super) shared: &'a Shared,
-    pub(super) lanes: &'a Lanes,
-    pub(super) worker: usize,
+    shared: &'a Shared,
+    lanes: &'a Lanes,
     /// Generation of the model in force.
-    pub(super) generation: u64,
+    generation: u64,
 }
 
-impl Ledger<'_> {
+impl<'a> Ledger<'a> {
+    /// That of the worker with these lanes, for the model of this generation.
+    pub(super) fn new(shared: &'a Shared, lanes: &'a Lanes, generation: u64) -> Self {
+        Self { shared, lanes, generation }
+    }
+
     /// Credits what the entry counted since the last time.
     pub(super) fn settle(&self, Parts { hot, flow, guards }: Parts<'_>) {
         let (packets, bytes) = (hot.packets, hot.bytes);
@@ -80,7 +84,14 @@ impl Ledger<'_> {
     pub(super) fn credit_drop(&self, flow: &Flow, packets: u64, used: Millis) {
         if let Verdict::Drop(reason) = flow.verdict {
             let ingress = ingress(&flow.example);
-            self.shared.drops[self.worker].add(reason, ingress, flow.rules.last(), packets, used, Some(&flow.example));
+            self.shared.drops[self.lanes.worker()].add(
+                reason,
+                ingress,
+                flow.rules.last(),
+                packets,
+                used,
+                Some(&flow.example),
+            );
         }
     }
 }

@@ -331,6 +331,22 @@ pub enum Round {
     Other(Event),
 }
 
+/// The number in the environment variable `name`, or `default` without one.
+///
+/// # Panics
+/// If it is no number.
+pub fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name}={value}: no number")))
+}
+
+/// The addresses in `text`, with a space between them.
+///
+/// # Panics
+/// If one is no address.
+pub fn addresses(text: &str) -> Vec<IpAddr> {
+    text.split(' ').map(|word| word.parse().expect("an address")).collect()
+}
+
 /// Groups events: as many packets as may go together, at most `most`.
 pub fn rounds(events: &[Event], most: usize) -> Vec<Round> {
     let mut all: Vec<Round> = Vec::new();

@@ -20,7 +20,9 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use sluice_switch::Config;
 use sluice_tests::conversation::programs::{MARKS, frame, program};
-use sluice_tests::conversation::{Cast, Difference, Scenario, Tracked, Views, difference, sequence};
+use sluice_tests::conversation::{
+    Cast, Difference, Scenario, Tracked, Views, addresses, difference, sequence, setting,
+};
 use sluice_tests::generate::seeded;
 use sluice_tests::ovs::Daemons;
 use std::path::PathBuf;
@@ -35,14 +37,6 @@ const PACKETS: usize = 24;
 const TOGETHER: usize = 60;
 /// Failing programs that end the run.
 const ENOUGH: usize = 6;
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name}={value}: no number")))
-}
-
-fn addresses(text: &str) -> Vec<std::net::IpAddr> {
-    text.split(' ').map(|word| word.parse().expect("an address")).collect()
-}
 
 /// A random scenario.
 fn scenario(rng: &mut StdRng) -> Scenario {
