@@ -25,6 +25,7 @@ mod owner;
 pub mod packet;
 mod port;
 pub mod reference;
+pub mod router;
 pub mod rule;
 pub mod table;
 pub mod text;
