@@ -6,6 +6,7 @@ use crate::meter::Meter;
 use crate::port::{DpPort, PortNo};
 use crate::rule::TableId;
 use crate::table::Tables;
+use crate::tunnel::Tunnel;
 use imbl::{HashMap, OrdMap};
 use std::sync::Arc;
 
@@ -77,6 +78,8 @@ pub struct BridgePort {
     pub no_flood: bool,
     /// For a patch port: the bridge and port at its other end.
     pub peer: Option<(BridgeId, PortNo)>,
+    /// For a tunnel port: which outer headers it decides.
+    pub tunnel: Option<Arc<Tunnel>>,
 }
 
 /// Index of a bridge in the [`Model`].

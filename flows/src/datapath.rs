@@ -11,6 +11,7 @@ use crate::owner::Owner;
 use crate::packet::readdress::Readdress;
 use crate::port::{DpPort, PortNo};
 use crate::rule::{FlowSpec, Rule, RuleStats, TableId};
+use crate::tunnel::TunnelKey;
 use crate::verdict::{DropReason, Verdict};
 use smallvec::SmallVec;
 use std::hash::{Hash, Hasher};
@@ -49,6 +50,8 @@ pub enum DpAction {
     Controller(Box<PacketIn>),
     /// The next output sends at most this many bytes of the packet.
     Truncate(u32),
+    /// What tunnel ports put into the outer headers of the packet from now on, where flows decide that.
+    Tunnel(Box<TunnelKey>),
     /// Put an MPLS label stack entry in front of the network header.
     PushMpls {
         /// EtherType of the packet from then on.
@@ -188,6 +191,8 @@ pub struct Resume {
     pub lists: Vec<Suspended>,
     /// The packet as the tables see it, with metadata and registers.
     pub key: FlowKey,
+    /// The bits of its tunnel words that flows wrote; the others are those that the packet arrived with.
+    pub tunnel_written: TunnelKey,
     /// The stack of `push` and `pop`, bottom first.
     pub stack: Vec<u128>,
     /// The action set.

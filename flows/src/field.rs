@@ -333,6 +333,10 @@ fields! {
     TunIpv6Dst: "tun_ipv6_dst", "tun_ipv6_dst", [], ["NXM_NX_TUN_IPV6_DST"], slot::TUN_IPV6_DST, Ipv6, Bitwise, true, None, Metadata;
     #[doc = "Tunnel flags."]
     TunFlags: "tun_flags", "tun_flags", [], ["NXM_NX_TUN_FLAGS"], Slot::new(slot::TUN_FLAGS.word, 48, 1), TunFlags, Bitwise, true, None, Metadata;
+    #[doc = "Outer TOS or traffic class."]
+    TunTos: "tun_tos", "tun_tos", [], [], slot::TUN_TOS, Decimal, Bitwise, true, None, Metadata;
+    #[doc = "Outer TTL or hop limit."]
+    TunTtl: "tun_ttl", "tun_ttl", [], [], slot::TUN_TTL, Decimal, Bitwise, true, None, Metadata;
     #[doc = "VXLAN group policy identifier."]
     TunGbpId: "tun_gbp_id", "tun_gbp_id", [], ["NXM_NX_TUN_GBP_ID"], slot::TUN_GBP_ID, Decimal, Bitwise, true, None, Metadata;
     #[doc = "VXLAN group policy flags."]

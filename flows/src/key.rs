@@ -146,7 +146,7 @@ pub mod slot {
     pub const TUN_SRC: Slot = Slot::new(T + 1, 32, 32);
     /// Outer IPv4 destination.
     pub const TUN_DST: Slot = Slot::new(T + 1, 0, 32);
-    /// Tunnel flags: [`TUN_FLAG_OAM`](super::TUN_FLAG_OAM) and others.
+    /// Tunnel flags: [`TUN_FLAG_OAM`](super::TUN_FLAG_OAM), [`tun_flag_option`](super::tun_flag_option).
     pub const TUN_FLAGS: Slot = Slot::new(T + 2, 48, 16);
     /// VXLAN group-based policy identifier.
     pub const TUN_GBP_ID: Slot = Slot::new(T + 2, 32, 16);
@@ -246,6 +246,10 @@ pub const CT_SNAT: u8 = 0x40;
 pub const CT_DNAT: u8 = 0x80;
 /// Bit of [`slot::TUN_FLAGS`]: Geneve's OAM flag.
 pub const TUN_FLAG_OAM: u16 = 1;
+/// Bit of [`slot::TUN_FLAGS`]: the option of `tun_metadata` number `n`, below 8, is there, though it may be 0.
+pub const fn tun_flag_option(n: u8) -> u16 {
+    0x100 << (n & 7)
+}
 /// Bit of the VLAN TCI that says "a tag is present" (the wire's CFI/DEI bit, as OVS uses it).
 pub const VLAN_PRESENT: u16 = 0x1000;
 

@@ -17,7 +17,7 @@ pub mod stats;
 
 pub use clock::Clock;
 pub use control::{
-    BundleResult, Config, ControlError, Datapath, FailMode, Made, OtherChanges, PortChange, PortDevice, PortInfo,
-    PortRequest,
+    BundleResult, Config, ControlError, Datapath, FailMode, Made, OtherChanges, PortChange, PortInfo, PortRequest,
 };
 pub use datapath::{MegaflowStats, PacketIn};
+pub use port::PortDevice;

@@ -2,7 +2,7 @@
 
 use super::{DpAction, NshHeader};
 use crate::field::{ETH_TYPE_MPLS, ETH_TYPE_MPLS_MCAST, ETH_TYPE_NSH};
-use crate::key::{FRAME_WORDS, FlowKey, Slot, VLAN_PRESENT, slot};
+use crate::key::{FRAME_WORDS, FlowKey, PACKET_WORDS, Slot, VLAN_PRESENT, slot};
 
 /// The first word that tells of what is behind the EtherType.
 const NETWORK_WORD: usize = 4;
@@ -29,6 +29,7 @@ impl DpAction {
                     key.set_masked(change.field.slot(), change.value, change.mask);
                 }
             }
+            Self::Tunnel(tunnel) => key.0[FRAME_WORDS..PACKET_WORDS].copy_from_slice(&tunnel.0),
             Self::PushVlan { tpid, tci } => push_vlan(key, *tpid, *tci),
             Self::PopVlan => pop_vlan(key),
             Self::PushMpls { eth_type, lse } => push_mpls(key, *eth_type, *lse),

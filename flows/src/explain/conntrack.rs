@@ -298,6 +298,7 @@ mod tests {
         key.set(slot::IP_PROTO, 6);
         key.set(slot::IP_SRC, 0x0909_0909);
         let resume = Resume {
+            tunnel_written: Default::default(),
             bridge: crate::bridge::BridgeId(0),
             table: crate::rule::TableId::FIRST,
             key,

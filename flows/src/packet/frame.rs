@@ -1,6 +1,7 @@
 //! A frame in its buffer, with room in front for headers to be pushed.
 
 use super::Offload;
+use crate::tunnel::TunnelKey;
 use std::fmt;
 
 /// Free bytes in front of a received frame: VLAN tags, tunnel headers and a port's own metadata go there.
@@ -17,6 +18,8 @@ pub struct Frame {
     len: u32,
     /// What is left for the output to do.
     pub offload: Offload,
+    /// Of a frame received: the tunnel that it arrived by. Of one to be sent: what flows decided of its outer headers.
+    pub tunnel: Option<TunnelKey>,
 }
 
 impl Frame {
@@ -25,7 +28,7 @@ impl Frame {
     /// `capacity` is at most [`MAX_FRAME_LEN`]; more is cut to it.
     pub fn with_capacity(capacity: usize) -> Self {
         let buf = vec![0; HEADROOM + capacity.min(MAX_FRAME_LEN)].into_boxed_slice();
-        Self { buf, start: HEADROOM as u32, len: 0, offload: Offload::NONE }
+        Self { buf, start: HEADROOM as u32, len: 0, offload: Offload::NONE, tunnel: None }
     }
 
     /// A frame with these bytes and nothing left to do; bytes past [`MAX_FRAME_LEN`] are cut off.
@@ -41,6 +44,7 @@ impl Frame {
         self.start = HEADROOM as u32;
         self.len = 0;
         self.offload = Offload::NONE;
+        self.tunnel = None;
     }
 
     /// Length in bytes.
@@ -103,6 +107,7 @@ impl Frame {
         self.buf[start..start + len].copy_from_slice(&other.bytes()[..len]);
         (self.start, self.len) = (start as u32, len as u32);
         self.offload = other.offload;
+        self.tunnel = other.tunnel;
     }
 
     /// Opens a gap of `count` bytes at `at` by moving the bytes in front of it into the headroom or, where that is too

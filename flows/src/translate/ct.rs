@@ -8,6 +8,7 @@ use crate::field::{ETH_TYPE_IPV4, Field};
 use crate::key::{FlowKey, FlowMask, Slot, slot};
 use crate::owner::Owner;
 use crate::rule::TableId;
+use crate::tunnel::TunnelKey;
 
 /// Slots of what the tracker says.
 const CT_SLOTS: [Slot; 9] = [
@@ -129,6 +130,7 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
             table,
             lists,
             key: self.flow.key,
+            tunnel_written: TunnelKey::written(&self.flow.written),
             stack: self.values.clone(),
             action_set,
             ct_zone,

@@ -37,6 +37,7 @@ mod normal;
 mod output;
 mod set;
 mod trace;
+mod tunnel;
 mod wire;
 
 #[cfg(test)]
@@ -116,6 +117,7 @@ pub fn translate_resumed(
     walk.values.clone_from(&resume.stack);
     walk.action_set.clone_from(&resume.action_set);
     walk.tracked = resume.ct_zone.is_some();
+    walk.wire.tunnel = None;
     walk.stack.push(Work::ActionSet);
     for Suspended { list, next, table, rule, reason } in &resume.lists {
         let at = At { rule: rule.as_ref(), table: *table, reason: *reason };
@@ -526,7 +528,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             Action::SetTunnel { id, .. } => self.set_field(Field::TunId, (*id).into(), u128::MAX),
             Action::SetQueue(queue) => self.write(slot::SKB_PRIORITY, (*queue).into(), u128::MAX),
             Action::PopQueue => self.put_back(slot::SKB_PRIORITY),
-            Action::DeleteField(field) => self.write(field.slot(), 0, u128::MAX),
+            Action::DeleteField(field) => self.delete_field(*field),
             Action::Learn(learn) => self.learn(learn, at),
             Action::Multipath(multipath) => self.multipath(multipath),
             Action::Meter(id) => match self.bridge.meters.get(id) {

@@ -108,6 +108,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
                 self.flow = before;
                 self.note("the port carries Ethernet: a packet without an Ethernet header is not sent");
             }
+            None if port.tunnel.as_deref().is_some_and(|tunnel| !self.set_tunnel(tunnel)) => self.flow = before,
             None => {
                 self.commit();
                 if S::ACTIVE {

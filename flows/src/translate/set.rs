@@ -4,7 +4,7 @@ use super::wire::meant;
 use super::{At, MacLookup, TraceSink, Walk};
 use crate::action::{ModAction, Subfield};
 use crate::field::{ETH_TYPE_VLAN, Field, Prereq};
-use crate::key::{FlowMask, Slot, VLAN_PRESENT, slot};
+use crate::key::{FlowMask, Slot, VLAN_PRESENT, slot, tun_flag_option};
 
 /// The slots that describe the tags.
 const TAG_SLOTS: [Slot; 4] = [slot::VLAN_TCI, slot::VLAN_TPID, slot::INNER_VLAN_TCI, slot::INNER_VLAN_TPID];
@@ -53,6 +53,17 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         }
         if self.has(field.info().prereq) {
             self.write(field.slot(), value, mask);
+            if let Some(flag) = option_flag(field) {
+                self.write(slot::TUN_FLAGS, flag, flag);
+            }
+        }
+    }
+
+    /// Takes a Geneve option off.
+    pub(super) fn delete_field(&mut self, field: Field) {
+        self.write(field.slot(), 0, u128::MAX);
+        if let Some(flag) = option_flag(field) {
+            self.write(slot::TUN_FLAGS, 0, flag);
         }
     }
 
@@ -170,4 +181,11 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         self.flow.key.set(slot, value);
         self.flow.written.set(slot, 0);
     }
+}
+
+/// The tunnel flag that says that the Geneve option is there, for a field that is one.
+fn option_flag(field: Field) -> Option<u128> {
+    let first = Field::TunMetadata0 as u8;
+    let number = (Field::TunMetadata0..=Field::TunMetadata7).contains(&field).then(|| field as u8 - first);
+    number.map(|n| tun_flag_option(n).into())
 }

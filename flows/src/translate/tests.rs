@@ -24,6 +24,7 @@ fn port(no: u16, vlan: VlanMode) -> BridgePort {
         up: true,
         no_flood: false,
         peer: None,
+        tunnel: None,
     }
 }
 

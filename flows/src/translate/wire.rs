@@ -7,6 +7,7 @@ use crate::field::{
     IP_PROTO_ICMP, IP_PROTO_ICMPV6, IP_PROTO_SCTP, IP_PROTO_TCP, IP_PROTO_UDP, ND_ADVERT, ND_SOLICIT,
 };
 use crate::key::{FRAME_WORDS, FlowKey, FlowMask, Slot, VLAN_PRESENT, slot};
+use crate::tunnel::TunnelKey;
 use smallvec::SmallVec;
 
 /// The slots of the label stack entries that the key has, outermost first.
@@ -24,6 +25,8 @@ pub(super) struct Wire {
     tags: Tags,
     /// Label stack entries on the wire, outermost first.
     labels: Labels,
+    /// What tunnel ports were told of the outer headers; `None` if that was in an earlier pass.
+    pub(super) tunnel: Option<TunnelKey>,
 }
 
 /// VLAN tags as (TPID, TCI), outermost first.
@@ -33,7 +36,7 @@ type Labels = SmallVec<[u32; 3]>;
 
 impl Wire {
     pub(super) fn new(key: &FlowKey) -> Self {
-        Self { key: *key, written: FlowMask::ZERO, tags: tags(key), labels: labels(key) }
+        Self { key: *key, written: FlowMask::ZERO, tags: tags(key), labels: labels(key), tunnel: Some(TunnelKey::NONE) }
     }
 }
 

@@ -8,7 +8,7 @@
 use super::{BridgeConfig, Config, FlowLine, PortConfig, lines};
 use crate::conntrack::SettingsError;
 use crate::port::{PortKind, PortSpec, SpecError};
-use crate::{ControlError, Datapath, FailMode, PortChange, PortDevice, PortRequest};
+use crate::{ControlError, Datapath, FailMode, PortChange, PortRequest};
 use sluice_flows::PortNo;
 use sluice_flows::text::{Names, ParseError};
 use std::fmt;
@@ -131,11 +131,7 @@ pub fn add_port(datapath: &Datapath, bridge: &str, port: &PortConfig) -> Result<
     // The name and the bridge are checked first, so that no device is made in vain.
     datapath.bridge(bridge)?;
     let workers = datapath.worker_stats().len();
-    let device = match (spec.open(&port.name, workers).map_err(ControlError::from)?, spec) {
-        (Some(device), _) => PortDevice::Device(device),
-        (None, PortSpec::Patch { peer }) => PortDevice::Patch { peer },
-        (None, _) => unreachable!("only patch ports have nothing to open"),
-    };
+    let device = spec.open(&port.name, workers).map_err(ControlError::from)?;
     let request = PortRequest {
         name: port.name.clone(),
         number: port.number,

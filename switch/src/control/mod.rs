@@ -14,6 +14,7 @@ mod bridges;
 mod changes;
 mod conntrack;
 mod effects;
+mod endpoints;
 mod error;
 mod maintenance;
 mod ports;
@@ -23,7 +24,7 @@ pub use bridges::FailMode;
 pub use changes::{BundleResult, Made, OtherChanges};
 pub(crate) use effects::Waiting;
 pub use error::ControlError;
-pub use ports::{PortChange, PortDevice, PortInfo, PortRequest};
+pub use ports::{PortChange, PortInfo, PortRequest};
 
 use crate::clock::Clock;
 use crate::conntrack::Tracker;
@@ -32,6 +33,7 @@ use crate::event::Events;
 use crate::mac_table::{MacSettings, MacTable};
 use arc_swap::ArcSwap;
 use crossbeam::channel::unbounded;
+use endpoints::OpenEndpoint;
 use ports::PortState;
 use sluice_flows::DpPort;
 use sluice_flows::bridge::Model;
@@ -98,6 +100,7 @@ pub(crate) struct State {
     /// The model to be changed next; the published one is a clone of it.
     model: Model,
     ports: BTreeMap<DpPort, PortState>,
+    endpoints: Vec<OpenEndpoint>,
     ended: bool,
 }
 

@@ -4,24 +4,13 @@ use super::bridges::{check_name, list};
 use super::{ControlError, Datapath, Inner, State};
 use crate::datapath::Command;
 use crate::event::EventKind;
-use crate::port::{Port, PortCaps, PortKind, RxLoss};
+use crate::port::{Port, PortCaps, PortDevice, PortKind, RxLoss};
 use crate::stats::{PortCounters, PortStats};
 use crossbeam::channel::unbounded;
 use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, VlanMode};
 use sluice_flows::{DpPort, PortNo};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-
-/// What a port is to be made of.
-pub enum PortDevice {
-    /// An open device.
-    Device(Box<dyn Port>),
-    /// One end of a patch. It is up as soon as the other end is there and names this one as its peer.
-    Patch {
-        /// Name of the port at the other end.
-        peer: String,
-    },
-}
 
 /// A port as it is asked for.
 pub struct PortRequest {
@@ -151,12 +140,18 @@ impl Datapath {
                 let queues = port.queues(workers)?.into_iter().map(Some).collect();
                 (Device::Port(Arc::from(port)), queues)
             }
+            PortDevice::Tunnel(port) => {
+                let port = inner.join_endpoint(&mut state, *port, dp)?;
+                let queues = port.queues(workers)?.into_iter().map(Some).collect();
+                (Device::Port(Arc::from(port)), queues)
+            }
         };
         let name: Arc<str> = request.name.into();
+        let tunnel = if let Device::Port(port) = &device { port.tunnel() } else { None };
         let link_up = matches!(&device, Device::Port(port) if port.link_up());
         let admin_up = request.up;
         for (worker, queue) in inner.workers.iter().zip(queues) {
-            worker.send(Command::AddPort { port: dp, queue, counters: Arc::clone(&counters) });
+            worker.send(Command::AddPort { port: dp, queue, counters: Arc::clone(&counters), shared: false });
         }
         state.ports.insert(dp, PortState { name: Arc::clone(&name), device, counters, admin_up, link_up, gone: false });
         let port = BridgePort {
@@ -167,6 +162,7 @@ impl Datapath {
             up: admin_up && link_up,
             no_flood: request.no_flood,
             peer: None,
+            tunnel,
         };
         state.model.ports.insert(dp, (bridge.id, no));
         if let Some(bridge) = state.bridge_mut(bridge.id) {
@@ -254,6 +250,7 @@ impl Inner {
         // Ends when every worker has answered or ended.
         while all_done.recv().is_ok() {}
         close(closing);
+        self.leave_endpoints(state, ports);
         for port in ports {
             self.shared.macs.flush(bridge.id, Some(port.no));
             let (name, no, dp) = (Arc::clone(&port.name), port.no, port.dp);
@@ -329,8 +326,15 @@ impl Inner {
 impl State {
     /// The lowest datapath number that no port has.
     fn free_port(&self) -> DpPort {
-        let taken = self.ports.keys().zip(0..).take_while(|(dp, i)| dp.0 == *i).count();
-        DpPort(taken as u32)
+        self.free_port_but(DpPort(u32::MAX))
+    }
+
+    /// The lowest datapath number that neither a port nor an endpoint has, and that is not `reserved`.
+    pub(super) fn free_port_but(&self, reserved: DpPort) -> DpPort {
+        let taken = |dp: DpPort| {
+            dp == reserved || self.ports.contains_key(&dp) || self.endpoints.iter().any(|open| open.lane == dp)
+        };
+        (0..).map(DpPort).find(|dp| !taken(*dp)).unwrap_or(reserved)
     }
 
     fn bridge_of_port(&self, name: &str) -> Option<&Arc<Bridge>> {

@@ -17,8 +17,9 @@ use super::upcall::{Answer, packet_out, upcall};
 use super::worker::{PacketOut, Worker};
 use crate::conntrack::{Guard, Segment};
 use sluice_flows::key::PacketKey;
-use sluice_flows::packet::{Layers, extract, extract_into};
+use sluice_flows::packet::{Frame, Layers, extract, extract_into};
 use sluice_flows::rule::Millis;
+use sluice_flows::tunnel::TunnelKey;
 use sluice_flows::{DpPort, DropReason, Verdict};
 
 /// Limit of [`Burst::runs`], either way.
@@ -41,6 +42,8 @@ pub(super) struct Burst {
     entries: [u32; BURST],
     /// Bit N is set when frame N was compared with its entry already, and no entry was changed since.
     proved: u32,
+    /// Bit N is set when key N has the words of a tunnel.
+    tunneled: u32,
     /// How much the last frames came in runs: above 0, the next is expected to be like the one before.
     runs: i32,
     /// The entry of the last frame.
@@ -56,6 +59,7 @@ impl Default for Burst {
             layers: [Layers::NONE; BURST],
             entries: [NO_ENTRY; BURST],
             proved: 0,
+            tunneled: 0,
             runs: 0,
             last: NO_ENTRY,
         }
@@ -75,8 +79,9 @@ struct Answers {
 
 /// What the worker lends to a run of actions; its parts are borrowed apart.
 macro_rules! surroundings {
-    ($worker:ident, $now:expr) => {
+    ($worker:ident, $index:expr, $now:expr) => {
         Surroundings {
+            key: &$worker.burst.keys[$index],
             shared: $worker.shared,
             model: &$worker.model,
             cells: $worker.cells,
@@ -137,9 +142,10 @@ impl Worker<'_> {
         let burst = &mut *self.burst;
         let mut bytes = 0;
         let places = burst.keys.iter_mut().zip(&mut burst.layers);
-        for (frame, (key, layers)) in self.egress.frames.iter().zip(places).take(count) {
+        for (i, (frame, (key, layers))) in self.egress.frames.iter_mut().zip(places).enumerate().take(count) {
             bytes += frame.len() as u64;
             extract_into(frame.bytes(), port.0, key, layers);
+            arrive(frame, key, &mut burst.tunneled, 1 << i);
         }
         bytes
     }
@@ -261,7 +267,7 @@ impl Worker<'_> {
             Plan::List(number) => {
                 let list = self.megaflows.list(number);
                 self.egress.fates[index] = first_fate(list.verdict);
-                let to = surroundings!(self, now);
+                let to = surroundings!(self, index, now);
                 self.egress.run((&list.actions, &list.resumes), index, self.burst.layers[index], &to);
             }
             Plan::Passes(number) => self.take_passes(index, entry, number, now),
@@ -280,7 +286,7 @@ impl Worker<'_> {
         }
         let list = self.megaflows.list(list);
         self.egress.fates[index] = first_fate(list.verdict);
-        let to = surroundings!(self, now);
+        let to = surroundings!(self, index, now);
         self.egress.run((&list.actions, &list.resumes), index, self.burst.layers[index], &to);
         let epoch = self.epoch;
         let whole = self.egress.recording.finish(&key);
@@ -388,7 +394,7 @@ impl Worker<'_> {
         let (mut flow, steps) = answer.unnumbered();
         self.egress.fates[index] = first_fate(flow.verdict);
         self.egress.recording.stop();
-        let to = surroundings!(self, now);
+        let to = surroundings!(self, index, now);
         self.egress.run((&steps.actions, &steps.resumes), index, layers, &to);
         self.refresh_after_passes();
         let ledger = Ledger::new(self.shared, &self.egress.lanes, self.model.generation);
@@ -409,6 +415,7 @@ impl Worker<'_> {
         self.egress.ingress = NO_INGRESS;
         let key = &mut self.burst.keys[0];
         let layers = extract(self.egress.frames[0].bytes(), NO_INGRESS.0, key);
+        arrive(&mut self.egress.frames[0], key, &mut self.burst.tunneled, 1);
         let len = packet.frame.len();
         let place = (packet.bridge, packet.in_port);
         let answer = packet_out(self.shared, &self.model, key, place, &packet.actions, now).filter(|_| len >= ETH_LEN);
@@ -483,6 +490,18 @@ impl Worker<'_> {
         if let Some(cells) = self.egress.lanes.cells(port) {
             cells.rx_dropped.add(dropped);
         }
+    }
+}
+
+/// Notes in a frame's key by which tunnel it arrived; `bit` is its place in `tunneled`, which says what was there before.
+#[inline]
+fn arrive(frame: &mut Frame, key: &mut PacketKey, tunneled: &mut u32, bit: u32) {
+    if let Some(tunnel) = frame.tunnel.take() {
+        tunnel.write(key);
+        *tunneled |= bit;
+    } else if *tunneled & bit != 0 {
+        TunnelKey::NONE.write(key);
+        *tunneled &= !bit;
     }
 }
 

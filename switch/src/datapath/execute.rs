@@ -28,11 +28,12 @@ use crate::conntrack::Tracked;
 use crate::stats::WorkerCells;
 use sluice_flows::bridge::Model;
 use sluice_flows::datapath::{DpAction, DpCt, PacketIn};
-use sluice_flows::key::{FRAME_WORDS, FlowKey, FlowMask, PacketKey, slot};
+use sluice_flows::key::{FRAME_WORDS, FlowKey, FlowMask, PACKET_WORDS, PacketKey, slot};
 use sluice_flows::packet::readdress::Readdress;
 use sluice_flows::packet::segment::{Segmenter, wire_len};
 use sluice_flows::packet::{Frame, Layers, MAX_FRAME_LEN, encap, extract, rewrite};
 use sluice_flows::rule::{Millis, Rule};
+use sluice_flows::tunnel::TunnelKey;
 use sluice_flows::{DpPort, DropReason};
 use std::sync::Arc;
 
@@ -49,6 +50,8 @@ const NOT_TRACKED: u16 = u16::MAX;
 
 /// What actions need of the worker besides its frames.
 pub(super) struct Surroundings<'a> {
+    /// The packet as it arrived.
+    pub(super) key: &'a PacketKey,
     pub(super) shared: &'a Shared,
     pub(super) model: &'a Model,
     pub(super) cells: &'a WorkerCells,
@@ -187,6 +190,11 @@ impl Egress {
                     self.punt(about, at, to);
                     continue;
                 }
+                DpAction::Tunnel(key) => {
+                    self.own(at);
+                    self.frames[at.current].tunnel = Some(**key);
+                    continue;
+                }
                 DpAction::Truncate(limit) => {
                     at.limit = Some(*limit);
                     continue;
@@ -286,6 +294,8 @@ impl Egress {
         let mut key = place.resume.key;
         // The first word is the ingress port and the mark, which no frame has.
         key.0[1..FRAME_WORDS].copy_from_slice(&read.0[1..FRAME_WORDS]);
+        let tunnel = TunnelKey::of(to.key).overlaid(&TunnelKey::of_flow(&key), &place.resume.tunnel_written);
+        key.0[FRAME_WORDS..PACKET_WORDS].copy_from_slice(&tunnel.0);
         if let Some(tracked) = self.tracked.get(usize::from(at.tracked)) {
             tracked.write(&mut key);
         }

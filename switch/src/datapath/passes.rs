@@ -90,6 +90,9 @@ impl Passes {
     fn number_one(&mut self, mut resume: Resume) -> Arc<Continuation> {
         // The first word is the ingress port and the mark, which no frame has.
         resume.key.0[1..FRAME_WORDS].fill(0);
+        for (word, written) in resume.key.0[FRAME_WORDS..].iter_mut().zip(resume.tunnel_written.0) {
+            *word &= written;
+        }
         let hash = self.hash(&resume);
         if let Some(known) = self.known.find(hash, |known| same(&known.resume, &resume)) {
             return Arc::clone(known);
@@ -183,6 +186,7 @@ fn same(a: &Resume, b: &Resume) -> bool {
         && a.table == b.table
         && a.key == b.key
         && a.ct_zone == b.ct_zone
+        && a.tunnel_written == b.tunnel_written
         && a.stack == b.stack
         && a.action_set == b.action_set
         && a.lists.is_empty()
@@ -203,8 +207,17 @@ mod tests {
         let mut key = FlowKey::ZERO;
         key.set(slot::reg(0), register);
         key.set(slot::IP_SRC, source);
-        let (lists, stack, action_set) = Default::default();
-        Resume { bridge: BridgeId(0), table: TableId::FIRST, lists, key, stack, action_set, ct_zone: Some(1) }
+        let (lists, stack, action_set, tunnel_written) = Default::default();
+        Resume {
+            bridge: BridgeId(0),
+            table: TableId::FIRST,
+            lists,
+            key,
+            tunnel_written,
+            stack,
+            action_set,
+            ct_zone: Some(1),
+        }
     }
 
     #[test]

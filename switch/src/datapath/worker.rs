@@ -58,6 +58,8 @@ pub(crate) enum Command {
         queue: Option<Box<dyn PortQueue>>,
         /// Its counters.
         counters: Arc<PortCounters>,
+        /// It is in no bridge: the socket by which tunnel ports receive.
+        shared: bool,
     },
     /// Let go of a port; its queue is dropped before `done` is told.
     RemovePort {
@@ -261,24 +263,31 @@ impl<'a> Worker<'a> {
         let (mut total, mut most) = (0, 0);
         let mut i = 0;
         while let Some(&port) = self.hot.get(i) {
-            let received = self.receive(port);
+            let (ingress, received) = self.receive(port, now);
             if received == 0 {
                 self.hot.swap_remove(i);
                 continue;
             }
             i += 1;
-            self.process(port, received, now);
+            self.process(ingress, received, now);
             total += received;
             most = most.max(received);
         }
         (total, most)
     }
 
-    /// Fills the burst from one queue. A queue that gives nothing is not hot any more.
-    fn receive(&mut self, port: DpPort) -> usize {
-        let Some(lane) = self.egress.lanes.get_mut(port) else { return 0 };
-        let Some(queue) = &mut lane.queue else { return 0 };
-        match queue.rx_burst(&mut self.egress.frames[..BURST]) {
+    /// Fills the burst from one queue. Returns by which port the frames came in, and how many. A queue that gives nothing
+    /// is not hot any more.
+    fn receive(&mut self, port: DpPort, now: Millis) -> (DpPort, usize) {
+        let Some(lane) = self.egress.lanes.get_mut(port) else { return (port, 0) };
+        let Some(queue) = &mut lane.queue else { return (port, 0) };
+        let received = queue.rx_burst(&mut self.egress.frames[..BURST]);
+        while let Some((ingress, reason, count)) = queue.rx_dropped() {
+            self.cells.received.add(count.into());
+            self.cells.dropped[reason as usize].add(count.into());
+            self.shared.drops[self.index].add(reason, ingress, None, count.into(), now, None);
+        }
+        match received {
             Ok(0) => {
                 lane.hot = false;
                 lane.empty_wakes += 1;
@@ -290,11 +299,11 @@ impl<'a> Worker<'a> {
                         self.poller.remove(fd);
                     }
                 }
-                0
+                (port, 0)
             }
             Ok(received) => {
                 lane.empty_wakes = 0;
-                received.min(BURST)
+                (queue.ingress().unwrap_or(port), received.min(BURST))
             }
             Err(error) => {
                 lane.hot = false;
@@ -305,7 +314,7 @@ impl<'a> Worker<'a> {
                 tracing::warn!(port = port.0, %error, "the port's device is gone");
                 // Without a receiver the switch is ending.
                 _ = self.shared.notices.send(Notice::Gone(port));
-                0
+                (port, 0)
             }
         }
     }
@@ -388,10 +397,12 @@ impl<'a> Worker<'a> {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::AddPort { port, queue, counters } => {
+            Command::AddPort { port, queue, counters, shared } => {
                 let watched = queue.is_some();
                 self.egress.lanes.insert(port, queue, counters);
-                if watched {
+                if shared {
+                    self.watch(port);
+                } else if watched {
                     self.pending.push(port);
                     self.arm();
                 }

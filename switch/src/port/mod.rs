@@ -31,6 +31,7 @@ mod spec;
 mod sys;
 mod tap;
 mod tap_plain;
+mod tunnel;
 mod vnet;
 
 pub use af_packet::{AfPacket, AfPacketOptions};
@@ -40,15 +41,18 @@ pub use mem::{MemHandle, MemOptions, MemPort};
 pub use null::NullPort;
 pub use pcap::{PcapOptions, PcapPort};
 pub use recording::Recording;
-pub use spec::{PortSpec, SpecError};
+pub use spec::{PortDevice, PortSpec, SpecError};
 pub use tap::{Tap, TapOptions};
 pub use tap_plain::TapPlain;
+pub use tunnel::{Endpoint, EndpointId, TunnelDevice, TunnelOptions, TunnelPort};
 
-use sluice_flows::DropReason;
 use sluice_flows::packet::Frame;
+use sluice_flows::tunnel::{Tunnel, TunnelKind};
+use sluice_flows::{DpPort, DropReason};
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 /// What a port is made of; `type` in a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,12 +73,28 @@ pub enum PortKind {
     Patch,
     /// The bridge's own interface: a TAP named like the bridge.
     Local,
+    /// A tunnel to other hosts.
+    Tunnel(TunnelKind),
 }
 
 impl PortKind {
     /// Every kind.
-    pub const ALL: &'static [Self] =
-        &[Self::Tap, Self::TapPlain, Self::AfPacket, Self::Memory, Self::Pcap, Self::Null, Self::Patch, Self::Local];
+    pub const ALL: &'static [Self] = &[
+        Self::Tap,
+        Self::TapPlain,
+        Self::AfPacket,
+        Self::Memory,
+        Self::Pcap,
+        Self::Null,
+        Self::Patch,
+        Self::Local,
+        Self::Tunnel(TunnelKind::Vxlan),
+        Self::Tunnel(TunnelKind::Geneve),
+        Self::Tunnel(TunnelKind::Gre),
+        Self::Tunnel(TunnelKind::Ipip),
+        Self::Tunnel(TunnelKind::Sit),
+        Self::Tunnel(TunnelKind::BareUdp),
+    ];
 
     /// The name that configurations and outputs use.
     pub const fn name(self) -> &'static str {
@@ -87,6 +107,7 @@ impl PortKind {
             Self::Null => "null",
             Self::Patch => "patch",
             Self::Local => "local",
+            Self::Tunnel(kind) => kind.name(),
         }
     }
 
@@ -177,6 +198,11 @@ pub trait Port: Send + Sync {
     /// What the port takes without help from software.
     fn caps(&self) -> PortCaps;
 
+    /// What flows decide of its outer headers, for a tunnel port.
+    fn tunnel(&self) -> Option<Arc<Tunnel>> {
+        None
+    }
+
     /// Frames lost before a worker saw them.
     fn rx_loss(&self) -> RxLoss {
         RxLoss::default()
@@ -205,6 +231,18 @@ pub trait PortQueue: Send {
     /// The device is gone for good: stop polling the descriptor and tell the control side. A device that is only down
     /// gives 0.
     fn rx_burst(&mut self, frames: &mut [Frame]) -> io::Result<usize>;
+
+    /// The port that the frames of the last burst came in by, where it is not the one that the queue belongs to: several
+    /// tunnel ports receive by one socket.
+    fn ingress(&self) -> Option<DpPort> {
+        None
+    }
+
+    /// Frames that the last bursts received and dropped at once: the port that they came in by, why, and how many. Ask
+    /// until there are none.
+    fn rx_dropped(&mut self) -> Option<(DpPort, DropReason, u32)> {
+        None
+    }
 
     /// Sends `frames` in order and says in the `outcomes` of the same index what became of each; the shorter slice
     /// counts. The drop reasons are `queue_full`, `mtu_exceeded`, `port_down` and `parse_error`.

@@ -2,11 +2,25 @@
 
 use super::{
     AfPacket, AfPacketOptions, MemOptions, MemPort, NullPort, PcapOptions, PcapPort, Port, PortError, PortKind, Tap,
-    TapOptions, TapPlain,
+    TapOptions, TapPlain, TunnelOptions, TunnelPort,
 };
+use sluice_flows::tunnel::Part;
 use std::fmt::{self, Display};
 use std::path::PathBuf;
 use thiserror::Error;
+
+/// What a port is made of, opened.
+pub enum PortDevice {
+    /// An open device.
+    Device(Box<dyn Port>),
+    /// A tunnel port, which shares the socket that it receives by.
+    Tunnel(Box<TunnelPort>),
+    /// One end of a patch. It is up as soon as the other end is there and names this one as its peer.
+    Patch {
+        /// Name of the port at the other end.
+        peer: String,
+    },
+}
 
 /// What a port is to be. The number of its queues is not in it: that is the number of workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +87,8 @@ pub enum PortSpec {
         /// MTU in bytes.
         mtu: Option<u32>,
     },
+    /// A tunnel to other hosts.
+    Tunnel(Box<TunnelOptions>),
 }
 
 /// What is wrong with a kind or its options. The caller knows where they stand and says so.
@@ -112,9 +128,12 @@ impl PortSpec {
     /// # Errors
     /// [`SpecError`], for the first option that is wrong.
     pub fn parse<'a>(kind: PortKind, options: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, SpecError> {
+        if let PortKind::Tunnel(kind) = kind {
+            return Ok(Self::Tunnel(Box::new(TunnelOptions::parse(kind, options)?)));
+        }
         let mut read = Read::default();
         for (name, value) in options {
-            let Some(name) = option_names(kind).iter().copied().find(|known| *known == name) else {
+            let Some(name) = option_names(kind).into_iter().find(|known| *known == name) else {
                 return Err(SpecError::UnknownOption { kind, option: name.to_owned() });
             };
             read.take(name, value)?;
@@ -132,6 +151,7 @@ impl PortSpec {
             PortKind::Null => Self::Null { mtu },
             PortKind::Patch => Self::Patch { peer: peer.ok_or(SpecError::Missing { kind, option: "peer" })? },
             PortKind::Local => Self::Local { mac, mtu },
+            PortKind::Tunnel(kind) => Self::Tunnel(Box::new(TunnelOptions::new(kind, Part::Flow))),
         })
     }
 
@@ -146,17 +166,17 @@ impl PortSpec {
             Self::Null { .. } => PortKind::Null,
             Self::Patch { .. } => PortKind::Patch,
             Self::Local { .. } => PortKind::Local,
+            Self::Tunnel(options) => PortKind::Tunnel(options.kind),
         }
     }
 
-    /// Opens the port `name` for `workers` workers, in the calling thread's network namespace. `None` for a patch port,
-    /// which has nothing to open.
+    /// Opens the port `name` for `workers` workers, in the calling thread's network namespace.
     ///
     /// # Errors
     /// [`PortError`].
-    pub fn open(&self, name: &str, workers: usize) -> Result<Option<Box<dyn Port>>, PortError> {
+    pub fn open(&self, name: &str, workers: usize) -> Result<PortDevice, PortError> {
         let queues = workers.max(1);
-        Ok(Some(match self {
+        let device: Box<dyn Port> = match self {
             Self::Tap { dev, attach, mac, mtu } => {
                 let options = TapOptions { mac: *mac, mtu: *mtu, queues, ..TapOptions::default() };
                 let dev = dev.as_deref().unwrap_or(name);
@@ -181,13 +201,17 @@ impl PortSpec {
                 Box::new(PcapPort::open(name, &options)?)
             }
             Self::Null { mtu } => Box::new(NullPort::new(name, mtu.unwrap_or(1500))),
-            Self::Patch { .. } => return Ok(None),
+            Self::Patch { peer } => return Ok(PortDevice::Patch { peer: peer.clone() }),
+            Self::Tunnel(options) => {
+                return Ok(PortDevice::Tunnel(Box::new(TunnelPort::new(name, (**options).clone())?)));
+            }
             Self::Local { mac, mtu } => {
                 let options =
                     TapOptions { mac: *mac, mtu: *mtu, queues, kind: PortKind::Local, ..TapOptions::default() };
                 Box::new(Tap::create(name, &options)?)
             }
-        }))
+        };
+        Ok(PortDevice::Device(device))
     }
 
     /// The options that differ from their defaults, as [`Self::parse`] reads them.
@@ -230,14 +254,15 @@ impl PortSpec {
                 put("mac", address(mac));
                 put("mtu", number(mtu));
             }
+            Self::Tunnel(options) => return options.options(),
         }
         out
     }
 }
 
 /// The options that a kind has.
-fn option_names(kind: PortKind) -> &'static [&'static str] {
-    match kind {
+fn option_names(kind: PortKind) -> Vec<&'static str> {
+    let names: &[_] = match kind {
         PortKind::Tap => &["dev", "attach", "mac", "mtu"],
         PortKind::TapPlain => &["dev", "mac", "mtu"],
         PortKind::AfPacket => &["dev", "mtu", "qdisc_bypass"],
@@ -245,7 +270,9 @@ fn option_names(kind: PortKind) -> &'static [&'static str] {
         PortKind::Pcap => &["rx", "tx", "repeat", "mtu"],
         PortKind::Patch => &["peer"],
         PortKind::Local => &["mac", "mtu"],
-    }
+        PortKind::Tunnel(kind) => return super::tunnel::option_names(kind),
+    };
+    names.to_vec()
 }
 
 fn known(kind: PortKind) -> String {
@@ -312,6 +339,7 @@ impl Display for Mac {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sluice_flows::tunnel::TunnelKind;
 
     fn round_trip(kind: PortKind, options: &[(&str, &str)]) {
         let spec = PortSpec::parse(kind, options.iter().copied()).unwrap();
@@ -329,6 +357,15 @@ mod tests {
         round_trip(PortKind::Pcap, &[("rx", "in.pcap"), ("tx", "out.pcap"), ("repeat", "true"), ("mtu", "9000")]);
         round_trip(PortKind::Null, &[]);
         round_trip(PortKind::Patch, &[("peer", "p1")]);
+        round_trip(
+            PortKind::Tunnel(TunnelKind::Vxlan),
+            &[("remote_ip", "flow"), ("key", "flow"), ("ttl", "inherit"), ("dst_port", "8472"), ("gbp", "true")],
+        );
+        round_trip(
+            PortKind::Tunnel(TunnelKind::Gre),
+            &[("remote_ip", "2001:db8::2"), ("local_ip", "2001:db8::1"), ("in_key", "1"), ("out_key", "flow")],
+        );
+        round_trip(PortKind::Tunnel(TunnelKind::Ipip), &[("remote_ip", "192.0.2.2"), ("tos", "184")]);
         round_trip(PortKind::Local, &[("mac", "02:00:00:00:00:01"), ("mtu", "1400")]);
     }
 
@@ -365,6 +402,6 @@ mod tests {
     #[test]
     fn a_patch_port_has_nothing_to_open() {
         let spec = PortSpec::parse(PortKind::Patch, [("peer", "p1")]).unwrap();
-        assert!(spec.open("p0", 2).unwrap().is_none());
+        assert!(matches!(spec.open("p0", 2).unwrap(), PortDevice::Patch { peer } if peer == "p1"));
     }
 }

@@ -278,5 +278,6 @@ fn bridge_port(bridge: BridgeId, no: u16) -> BridgePort {
         up: no != PORTS,
         no_flood: no == 3,
         peer,
+        tunnel: None,
     }
 }

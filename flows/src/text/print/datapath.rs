@@ -14,9 +14,11 @@ use super::value::{hex, mac};
 use crate::action::PacketInReason;
 use crate::datapath::{DpAction, NshHeader, PacketIn};
 use crate::field::ETH_TYPE_VLAN;
-use crate::key::FlowKey;
+use crate::key::{FlowKey, TUN_FLAG_OAM};
 use crate::port::DpPort;
+use crate::tunnel::{TUN_OPTIONS, TunnelKey};
 use std::fmt::{self, Display};
+use std::net::IpAddr;
 
 /// Datapath actions for the packet `key` as OVS's trace prints them behind `Datapath actions: `; `drop` for none.
 ///
@@ -68,6 +70,7 @@ fn write(list: &mut List<'_, '_>, action: &DpAction, key: &FlowKey, name: PortNa
         }
         DpAction::PopVlan => list.item(format_args!("pop_vlan")),
         DpAction::Controller(packet_in) => list.item(format_args!("{}", controller(packet_in))),
+        DpAction::Tunnel(key) => list.item(format_args!("set(tunnel({}))", tunnel(key))),
         DpAction::Truncate(len) => list.item(format_args!("trunc({len})")),
         DpAction::PushMpls { eth_type, lse } => {
             list.item(format_args!("push_mpls({},eth_type={eth_type:#x})", set::label(*lse)))
@@ -89,6 +92,36 @@ fn write(list: &mut List<'_, '_>, action: &DpAction, key: &FlowKey, name: PortNa
         DpAction::Recirculate(index) => list.item(format_args!("recirc({:#x})", u64::from(*index) + 1)),
         DpAction::Drop(_) => Ok(()),
     }
+}
+
+/// The outer headers that flows decide, in the order in which Open vSwitch prints them.
+fn tunnel(key: &TunnelKey) -> impl Display + '_ {
+    fmt::from_fn(move |f| {
+        write!(f, "tun_id={:#x}", key.id())?;
+        for (ends, name4, name6) in [(key.src(), "src", "ipv6_src"), (key.dst(), "dst", "ipv6_dst")] {
+            match ends {
+                Some(IpAddr::V4(v4)) => write!(f, ",{name4}={v4}")?,
+                Some(IpAddr::V6(v6)) => write!(f, ",{name6}={v6}")?,
+                None => {}
+            }
+        }
+        if key.tos() != 0 {
+            write!(f, ",tos={:#x}", key.tos())?;
+        }
+        if key.ttl() != 0 {
+            write!(f, ",ttl={}", key.ttl())?;
+        }
+        let (id, flags) = key.gbp();
+        if id != 0 || flags != 0 {
+            write!(f, ",vxlan(gbp(id={id},flags={flags:#x}))")?;
+        }
+        for n in 0..TUN_OPTIONS as u8 {
+            if let Some(value) = key.option(n) {
+                write!(f, ",tun_metadata{n}={value:#x}")?;
+            }
+        }
+        if key.flags() & TUN_FLAG_OAM != 0 { f.write_str(",flags(oam)") } else { Ok(()) }
+    })
 }
 
 fn service_header(header: &NshHeader) -> impl Display + '_ {
