@@ -10,6 +10,7 @@ pub mod conntrack;
 mod control;
 mod datapath;
 pub mod event;
+pub mod host;
 pub mod mac_table;
 pub mod port;
 pub mod replay;

@@ -16,7 +16,6 @@ mod exec;
 mod inspect;
 mod launch;
 mod namespace;
-mod netlink;
 mod ping;
 mod runtime;
 mod state;

@@ -9,7 +9,6 @@
 //! host's namespace.
 
 use super::enter::enter_network;
-use super::netlink::{LOOPBACK, Netlink, NetlinkError, VethEnd};
 use super::state::Attachment;
 use super::topology;
 use super::topology::resolved::{Host, Interface, Mac};
@@ -19,6 +18,7 @@ use ipnet::{IpNet, Ipv6Net};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
+use sluice_switch::host::netlink::{LOOPBACK, Netlink, NetlinkError, VethEnd};
 use sluice_switch::port::{AfPacket, AfPacketOptions, Port, PortError, PortKind, Tap, TapOptions};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -234,7 +234,7 @@ fn veth(
 ) -> Result<String, NetlinkError> {
     let name = format!("v{number}");
     let here = VethEnd { name: &name, index: VETH_INDEX + number, mac: None };
-    let there = VethEnd { name: &interface.name, index: 0, mac: Some(interface.mac) };
+    let there = VethEnd { name: &interface.name, index: 0, mac: Some(interface.mac.0) };
     switch_side.add_veth(here, there, namespace, interface.mtu)?;
     switch_side.no_link_local(here.index)?;
     switch_side.set_up(here.index)?;

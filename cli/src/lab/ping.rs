@@ -8,7 +8,6 @@
 mod pinger;
 
 use super::enter::{Door, enter_network};
-use super::netlink::Netlink;
 use super::state::{Lab, State};
 use super::{Target, runtime::Runtime};
 use crate::failure::Failure;
@@ -17,6 +16,7 @@ use clap::Args;
 use nix::net::if_::if_nametoindex;
 use pinger::Pinger;
 use serde::Serialize;
+use sluice_switch::host::netlink::Netlink;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;

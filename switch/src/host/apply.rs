@@ -1,0 +1,143 @@
+//! Making the host what it is to be, and telling what differs.
+//!
+//! Everything is read, compared ([`plan`](super::plan)), and only what differs is done; a second call does nothing. All of
+//! it is about the network namespace of the calling thread.
+
+use super::HostError;
+use super::desired::{HostSide, PROTOCOL, Sysctl};
+use super::netlink::{LinkState, Netlink, NetlinkError};
+use super::plan::{Actual, Step, plan};
+use super::{nft, sysctl};
+
+/// Settings of the kernel that a host which forwards IPv6 needs so that it goes on listening to routers: by themselves,
+/// interfaces that forward ignore router advertisements, and a host that got its default route by one would lose it.
+fn keep_listening(links: &[LinkState], ours: &str) -> Result<Vec<Sysctl>, HostError> {
+    let mut settings = Vec::new();
+    for link in links.iter().filter(|link| link.name != "lo" && link.name != ours) {
+        let path = format!("net/ipv6/conf/{}/accept_ra", link.name);
+        if sysctl::read(&path)?.as_deref() == Some("1") {
+            settings.push(Sysctl::new(path, "2"));
+        }
+    }
+    Ok(settings)
+}
+
+/// Path of the setting that makes a host forward IPv6.
+pub(super) const V6_FORWARDING: &str = "net/ipv6/conf/all/forwarding";
+
+fn read(netlink: &mut Netlink, desired: &HostSide) -> Result<Actual, HostError> {
+    Ok(Actual {
+        links: netlink.links()?,
+        addresses: netlink.addresses()?,
+        routes: netlink.routes()?,
+        rules: netlink.rules()?,
+        neighbours: netlink.permanent_neighbours()?,
+        sysctls: desired.sysctls.iter().map(|setting| sysctl::read(&setting.path)).collect::<Result<_, _>>()?,
+        table: nft::find(&desired.link, &desired.masquerade)?,
+    })
+}
+
+/// The steps that are missing.
+fn missing(netlink: &mut Netlink, desired: &HostSide) -> Result<Vec<Step>, HostError> {
+    let actual = read(netlink, desired)?;
+    let mut steps = plan(desired, &actual)?;
+    if steps.iter().any(|step| matches!(step, Step::Set(setting) if setting.path == V6_FORWARDING)) {
+        let before = keep_listening(&actual.links, &desired.link)?;
+        steps.splice(..0, before.into_iter().map(Step::Set));
+    }
+    Ok(steps)
+}
+
+/// What differs from what the host's side is to be, as the steps that would mend it; empty when nothing does.
+///
+/// # Errors
+/// [`HostError`]; something in the way of another program's among them.
+pub fn drift(desired: &HostSide) -> Result<Vec<String>, HostError> {
+    let mut netlink = Netlink::open()?;
+    Ok(missing(&mut netlink, desired)?.iter().map(Step::to_string).collect())
+}
+
+/// Makes the host's side what it is to be, and says what that took. A second call takes nothing.
+///
+/// # Errors
+/// [`HostError`] for the first thing that cannot be done; what was done before it stays, marked as ours.
+pub fn apply(desired: &HostSide) -> Result<Vec<String>, HostError> {
+    let mut netlink = Netlink::open()?;
+    let steps = missing(&mut netlink, desired)?;
+    steps.iter().try_for_each(|step| take(&mut netlink, desired, step))?;
+    Ok(steps.iter().map(Step::to_string).collect())
+}
+
+/// Takes away all that is ours of the host's side on `link`; what others put there stays. Settings of the kernel stay as
+/// they are: others may rely on them by now.
+///
+/// # Errors
+/// [`HostError`] for the first thing that cannot be done. That the interface is gone, and what hung on it, is none.
+pub fn remove(link: &str) -> Result<Vec<String>, HostError> {
+    let mut netlink = Netlink::open()?;
+    let nothing = HostSide { link: link.to_owned(), ..HostSide::default() };
+    let mut actual = read(&mut netlink, &nothing)?;
+    if actual.links.iter().all(|there| there.name != link) {
+        // Rules and the table outlive it. No other interface has index 0.
+        actual.links.push(LinkState { name: link.to_owned(), ..LinkState::default() });
+    }
+    let alias = actual.links.iter().find(|there| there.name == link).and_then(|there| there.alias.clone());
+    let alias = alias.filter(|alias| *alias == alias_of(link)).map(|_| String::new());
+    let nothing = HostSide { alias, ..nothing };
+    let steps = plan(&nothing, &actual)?;
+    steps.iter().try_for_each(|step| take(&mut netlink, &nothing, step))?;
+    Ok(steps.iter().map(Step::to_string).collect())
+}
+
+/// What is written on an interface of ours.
+pub fn alias_of(link: &str) -> String {
+    format!("sluiced: gateway {link}")
+}
+
+fn take(netlink: &mut Netlink, desired: &HostSide, step: &Step) -> Result<(), HostError> {
+    let mut index = |name: &str| match netlink.link(name) {
+        Ok(Some(link)) => Ok(link.index),
+        Ok(None) => Err(HostError::NoLink { link: name.to_owned() }),
+        Err(error) => Err(error.into()),
+    };
+    match step {
+        Step::Change { link, change } => {
+            let index = index(link)?;
+            netlink.set_link(index, change)?;
+        }
+        Step::SetUp { link } => {
+            let index = index(link)?;
+            netlink.set_up(index)?;
+        }
+        Step::AddAddress { link, address } => {
+            let index = index(link)?;
+            netlink.add_address_of(index, *address, Some(PROTOCOL))?;
+        }
+        Step::DeleteAddress { link, address } => {
+            let index = index(link)?;
+            netlink.delete_address(index, *address)?;
+        }
+        Step::AddRoute { route, .. } => netlink.add_route(route)?,
+        Step::DeleteRoute { route, .. } => gone(netlink.delete_route(route))?,
+        Step::AddRule(rule) => netlink.add_rule(rule)?,
+        Step::DeleteRule(rule) => gone(netlink.delete_rule(rule))?,
+        Step::SetNeighbour { neighbour, .. } => netlink.set_neighbour(neighbour)?,
+        Step::Set(setting) => sysctl::write(setting)?,
+        Step::Table { .. } => nft::replace(&desired.link, &desired.masquerade)?,
+    }
+    Ok(())
+}
+
+/// That something is gone before it is deleted is no fault: an address takes its routes with it.
+fn gone(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
+    match result {
+        Err(error) if matches!(error.source.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)) => Ok(()),
+        other => other,
+    }
+}
+
+/// Whose chains drop what is forwarded unless they say otherwise, as `FAMILY TABLE CHAIN`: they have to let a gateway's
+/// packets pass by themselves.
+pub fn forward_obstacles() -> Vec<String> {
+    nft::dropping_forward_chains()
+}

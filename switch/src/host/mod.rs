@@ -1,0 +1,26 @@
+//! The host as a neighbour: what a gateway port's other side is to be in the network namespace that the switch runs in.
+//!
+//! [`HostSide`] says what is wanted: addresses, routes, rules, neighbours, settings of the kernel, and which of the
+//! switch's addresses the host hides behind its own. [`apply`] makes it so and does only what is missing, [`drift`] tells
+//! what is missing, [`remove`] takes away what is ours. Everything is marked as ours where the kernel allows it, so that a
+//! switch which was killed finds its things again, and what others put on the host is never touched: in the way, it is
+//! reported.
+//!
+//! [`netlink`] and [`routing`] are the requests, for labs too.
+//!
+//! # Limits
+//! Drift is told and mended when somebody asks ([`apply`] again), not watched for.
+
+mod apply;
+mod desired;
+mod error;
+pub mod netlink;
+mod nft;
+mod plan;
+pub mod routing;
+mod sysctl;
+
+pub use apply::{alias_of, apply, drift, forward_obstacles, remove};
+pub use desired::{HostSide, NeighbourSpec, PROTOCOL, RouteSpec, RuleSpec, Sysctl};
+pub use error::HostError;
+pub use nft::table_name;
