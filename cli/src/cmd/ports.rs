@@ -58,7 +58,7 @@ enum Verb {
 struct Add {
     /// Its name, which is also its interface's
     name: String,
-    /// tap, tap-plain, af-packet, memory, pcap, null or patch
+    /// tap, tap-plain, af-packet, memory, pcap, null, patch or wire
     #[arg(long, value_name = "TYPE", default_value = "tap")]
     r#type: String,
     /// OpenFlow number; the lowest free one if not given
@@ -85,6 +85,7 @@ struct Add {
 #[command(after_help = "Examples:
   sluice ports set tap1 --access 10
   sluice ports set tap1 --trunk all
+  sluice ports set w1 --option delay=20ms --option jitter=3ms
   sluice ports set tap1 --down")]
 struct Set {
     /// Its name
@@ -98,6 +99,9 @@ struct Set {
     /// Whether it takes part in flooding
     #[arg(long, value_name = "yes|no", value_parser = yes_no)]
     flood: Option<bool>,
+    /// An option of its type that can be changed while it runs; may be given again
+    #[arg(long = "option", value_name = "NAME=VALUE", value_parser = option)]
+    options: Vec<(String, String)>,
     #[command(flatten)]
     vlan: Vlan,
     #[command(flatten)]
@@ -202,8 +206,9 @@ fn set(args: &Set, out: &mut Output) -> Result<Exit, Failure> {
         vlan: args.vlan.wanted()?,
         no_flood: args.flood.map(|f| !f),
         admin_down,
+        options: args.options.iter().cloned().collect(),
     };
-    if (request.vlan.is_none(), request.no_flood, request.admin_down) == (true, None, None) {
+    if request.vlan.is_none() && (request.no_flood, request.admin_down) == (None, None) && request.options.is_empty() {
         return Err(Failure::usage("nothing to change was said").next("sluice ports set --help"));
     }
     out.format(&[Format::Table, Format::Json])?;

@@ -30,7 +30,7 @@ fn port_status(error: &PortError) -> Status {
         PortError::NoPrivilege { .. } => Code::PermissionDenied,
         PortError::NoDevice { .. } => Code::NotFound,
         PortError::NameTaken { .. } => Code::AlreadyExists,
-        PortError::Name { .. } | PortError::Mtu { .. } => Code::InvalidArgument,
+        PortError::Name { .. } | PortError::Mtu { .. } | PortError::Option { .. } => Code::InvalidArgument,
         _ => Code::FailedPrecondition,
     };
     Status::new(code, error.to_string())

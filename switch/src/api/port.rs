@@ -52,6 +52,7 @@ impl PortService for Api {
             vlan: request.vlan.as_ref().map(vlan_mode).transpose()?,
             no_flood: request.no_flood,
             up: request.admin_down.map(|down| !down),
+            options: request.options.clone().into_iter().collect(),
             ..PortChange::default()
         };
         let work = move |datapath: &Datapath| {
@@ -132,12 +133,13 @@ fn named(datapath: &Datapath, bridge: &str, name: &str) -> Result<Port, Status> 
 
 fn port(info: &PortInfo) -> Port {
     let peer = info.peer.clone().map(|peer| ("peer".to_owned(), peer));
+    let options = info.options.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
     Port {
         spec: Some(PortSpec {
             bridge: info.bridge_name.to_string(),
             name: info.port.name.to_string(),
             r#type: info.kind.name().to_owned(),
-            options: peer.into_iter().collect(),
+            options: peer.into_iter().chain(options).collect(),
             number: info.port.no.0.into(),
             vlan: Some(port_vlan(&info.port.vlan)),
             no_flood: info.port.no_flood,

@@ -162,7 +162,7 @@ fn options(
     let span = match &error {
         SpecError::UnknownOption { option, .. } => entry(option).map(|(name, _)| name.span()),
         SpecError::BadValue { option, .. } => entry(option).map(|(_, value)| value.span()),
-        SpecError::Missing { .. } => None,
+        SpecError::Missing { .. } | SpecError::Fixed { .. } => None,
     };
     Err(source.complain(&span.unwrap_or(kind_span), error.to_string()))
 }

@@ -19,6 +19,7 @@ mod error;
 mod maintenance;
 mod ports;
 mod reading;
+mod wires;
 
 pub use bridges::FailMode;
 pub use changes::{BundleResult, Made, OtherChanges};

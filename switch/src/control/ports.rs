@@ -4,7 +4,7 @@ use super::bridges::{check_name, list};
 use super::{ControlError, Datapath, Inner, State};
 use crate::datapath::Command;
 use crate::event::EventKind;
-use crate::port::{Port, PortCaps, PortDevice, PortKind, RxLoss};
+use crate::port::{Port, PortCaps, PortDevice, PortKind, RxLoss, no_options};
 use crate::stats::{PortCounters, PortStats};
 use crossbeam::channel::unbounded;
 use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, VlanMode};
@@ -46,6 +46,8 @@ pub struct PortChange {
     pub up: Option<bool>,
     /// MTU in bytes.
     pub mtu: Option<u32>,
+    /// Options of its kind that can be changed while it runs.
+    pub options: Vec<(String, String)>,
 }
 
 /// A port as it is.
@@ -61,6 +63,8 @@ pub struct PortInfo {
     pub kind: PortKind,
     /// Name of the port at the other end, for a patch port.
     pub peer: Option<String>,
+    /// What its device goes by now, by the names of its kind's options.
+    pub options: Vec<(&'static str, String)>,
     /// Administratively up.
     pub admin_up: bool,
     /// Its device is there and has a carrier; for a patch port, its peer is there.
@@ -196,6 +200,10 @@ impl Datapath {
         let bridge = state.bridge(bridge)?;
         let port = find(&bridge, name)?;
         if let Some(known) = state.ports.get_mut(&port.dp) {
+            match &known.device {
+                Device::Port(device) => device.set_options(&change.options)?,
+                Device::Patch { .. } => no_options(name, &change.options)?,
+            }
             if let (Some(mtu), Device::Port(device)) = (change.mtu, &known.device) {
                 device.set_mtu(mtu)?;
             }
@@ -342,7 +350,22 @@ impl State {
         self.model.port(*dp).map(|(bridge, _)| bridge)
     }
 
-    /// Connects every patch port with its peer, if each names the other, and takes the others down.
+    /// The ends of wires, with their names.
+    pub(super) fn wires(&self) -> impl Iterator<Item = (DpPort, Arc<str>, Arc<dyn Port>)> {
+        self.ports.iter().filter_map(|(dp, known)| match &known.device {
+            Device::Port(port) if port.wire().is_some() => Some((*dp, Arc::clone(&known.name), Arc::clone(port))),
+            _ => None,
+        })
+    }
+
+    /// Notes whether a port's device is up. Returns whether the port is; `None` when there is no such port.
+    pub(super) fn set_link(&mut self, dp: DpPort, link_up: bool) -> Option<bool> {
+        let known = self.ports.get_mut(&dp)?;
+        known.link_up = link_up;
+        Some(known.admin_up && link_up && !known.gone)
+    }
+
+    /// Connects every patch port with its peer, if each names the other, and takes the others down; and so with wires.
     fn link_patches(&mut self) {
         let patches: Vec<_> = self
             .ports
@@ -352,6 +375,7 @@ impl State {
                 Device::Port(_) => None,
             })
             .collect();
+        self.link_wires();
         for (dp, name, peer, admin_up) in &patches {
             let other = patches.iter().find(|(_, other, back, _)| **other == **peer && **back == **name);
             let far = other.and_then(|(dp, ..)| self.model.ports.get(dp).copied());
@@ -414,6 +438,7 @@ fn info(bridge: &Arc<Bridge>, port: &Arc<BridgePort>, known: &PortState) -> Port
         port: Arc::clone(port),
         kind: device.map_or(PortKind::Patch, |d| d.kind()),
         peer,
+        options: device.map_or_else(Vec::new, |d| d.options()),
         admin_up: known.admin_up,
         link_up: known.link_up,
         gone: known.gone,

@@ -1,5 +1,6 @@
 //! Why a port could not be opened or changed: what, where, why, and what to do next.
 
+use super::SpecError;
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -75,6 +76,14 @@ pub enum PortError {
         mtu: u32,
         /// What is in range.
         range: &'static str,
+    },
+    /// An option cannot be changed, or not to this value.
+    #[error("port {port}: {why}")]
+    Option {
+        /// The port.
+        port: String,
+        /// What is wrong with it.
+        why: SpecError,
     },
     /// A capture file cannot be read or written.
     #[error("port {port}: cannot {op} {path}: {why}")]

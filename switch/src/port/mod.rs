@@ -33,6 +33,7 @@ mod tap;
 mod tap_plain;
 mod tunnel;
 mod vnet;
+mod wire;
 
 pub use af_packet::{AfPacket, AfPacketOptions};
 pub use device::Device;
@@ -45,6 +46,7 @@ pub use spec::{PortDevice, PortSpec, SpecError};
 pub use tap::{Tap, TapOptions};
 pub use tap_plain::TapPlain;
 pub use tunnel::{Endpoint, EndpointId, TunnelDevice, TunnelOptions, TunnelPort};
+pub use wire::{Wire, WireOptions, WireSettings, parse_time, show_time};
 
 use sluice_flows::packet::Frame;
 use sluice_flows::tunnel::{Tunnel, TunnelKind};
@@ -75,6 +77,8 @@ pub enum PortKind {
     Local,
     /// A tunnel to other hosts.
     Tunnel(TunnelKind),
+    /// One end of a pair between two bridges, which frames cross with a delay.
+    Wire,
 }
 
 impl PortKind {
@@ -94,6 +98,7 @@ impl PortKind {
         Self::Tunnel(TunnelKind::Ipip),
         Self::Tunnel(TunnelKind::Sit),
         Self::Tunnel(TunnelKind::BareUdp),
+        Self::Wire,
     ];
 
     /// The name that configurations and outputs use.
@@ -108,6 +113,7 @@ impl PortKind {
             Self::Patch => "patch",
             Self::Local => "local",
             Self::Tunnel(kind) => kind.name(),
+            Self::Wire => "wire",
         }
     }
 
@@ -208,6 +214,24 @@ pub trait Port: Send + Sync {
         RxLoss::default()
     }
 
+    /// The end of a wire that it is, if it is one: the control side joins it with the other end.
+    fn wire(&self) -> Option<&Wire> {
+        None
+    }
+
+    /// What it goes by now, by the names of its kind's options; empty for kinds that do not tell.
+    fn options(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    /// Changes options of its kind while frames flow: all of them, or none.
+    ///
+    /// # Errors
+    /// [`PortError::Option`].
+    fn set_options(&self, options: &[(String, String)]) -> Result<(), PortError> {
+        no_options(self.name(), options)
+    }
+
     /// One queue for each of `count` workers. A port with fewer receive queues than that gives the first workers one
     /// each, and the others queues that only send.
     ///
@@ -216,6 +240,13 @@ pub trait Port: Send + Sync {
     /// # Errors
     /// The system's, when the device refuses.
     fn queues(&self, count: usize) -> Result<Vec<Box<dyn PortQueue>>, PortError>;
+}
+
+/// Refuses to change options of a port that has none that can be changed while it runs.
+pub(crate) fn no_options(port: &str, options: &[(String, String)]) -> Result<(), PortError> {
+    let Some((option, _)) = options.first() else { return Ok(()) };
+    let why = SpecError::Fixed { option: option.clone(), known: "none of this kind's options".to_owned() };
+    Err(PortError::Option { port: port.to_owned(), why })
 }
 
 /// One worker's view of a port.

@@ -2,7 +2,7 @@
 
 use super::{
     AfPacket, AfPacketOptions, MemOptions, MemPort, NullPort, PcapOptions, PcapPort, Port, PortError, PortKind, Tap,
-    TapOptions, TapPlain, TunnelOptions, TunnelPort,
+    TapOptions, TapPlain, TunnelOptions, TunnelPort, Wire, WireOptions, WireSettings,
 };
 use sluice_flows::tunnel::Part;
 use std::fmt::{self, Display};
@@ -89,6 +89,17 @@ pub enum PortSpec {
     },
     /// A tunnel to other hosts.
     Tunnel(Box<TunnelOptions>),
+    /// One end of a wire between bridges.
+    Wire {
+        /// The port at the other end.
+        peer: String,
+        /// MTU in bytes.
+        mtu: Option<u32>,
+        /// What jitter follows from.
+        seed: Option<u64>,
+        /// Of what this end sends.
+        settings: WireSettings,
+    },
 }
 
 /// What is wrong with a kind or its options. The caller knows where they stand and says so.
@@ -111,6 +122,14 @@ pub enum SpecError {
         value: String,
         /// What it should be.
         wanted: &'static str,
+    },
+    /// The option is for when the port is opened.
+    #[error("option `{option}` cannot be changed while the port runs; {known} can")]
+    Fixed {
+        /// The option given.
+        option: String,
+        /// Those that can be changed.
+        known: String,
     },
     /// The kind cannot do without the option.
     #[error("a port of type {kind} needs option `{option}`")]
@@ -138,7 +157,7 @@ impl PortSpec {
             };
             read.take(name, value)?;
         }
-        let Read { dev, attach, mac, mtu, qdisc_bypass, rx, tx, repeat, peer } = read;
+        let Read { dev, attach, mac, mtu, qdisc_bypass, rx, tx, repeat, peer, seed, wire } = read;
         Ok(match kind {
             PortKind::Tap => Self::Tap { dev, attach: attach.unwrap_or(false), mac, mtu },
             PortKind::TapPlain => Self::TapPlain { dev, mac, mtu },
@@ -152,6 +171,10 @@ impl PortSpec {
             PortKind::Patch => Self::Patch { peer: peer.ok_or(SpecError::Missing { kind, option: "peer" })? },
             PortKind::Local => Self::Local { mac, mtu },
             PortKind::Tunnel(kind) => Self::Tunnel(Box::new(TunnelOptions::new(kind, Part::Flow))),
+            PortKind::Wire => {
+                let peer = peer.ok_or(SpecError::Missing { kind, option: "peer" })?;
+                Self::Wire { peer, mtu, seed, settings: wire }
+            }
         })
     }
 
@@ -167,6 +190,7 @@ impl PortSpec {
             Self::Patch { .. } => PortKind::Patch,
             Self::Local { .. } => PortKind::Local,
             Self::Tunnel(options) => PortKind::Tunnel(options.kind),
+            Self::Wire { .. } => PortKind::Wire,
         }
     }
 
@@ -209,6 +233,12 @@ impl PortSpec {
                 let options =
                     TapOptions { mac: *mac, mtu: *mtu, queues, kind: PortKind::Local, ..TapOptions::default() };
                 Box::new(Tap::create(name, &options)?)
+            }
+            Self::Wire { peer, mtu, seed, settings } => {
+                let default = WireOptions::to(peer);
+                let (mtu, seed) = (mtu.unwrap_or(default.mtu), seed.unwrap_or(default.seed));
+                let settings = settings.clone();
+                Box::new(Wire::new(name, &WireOptions { mtu, seed, settings, queues, ..default })?)
             }
         };
         Ok(PortDevice::Device(device))
@@ -255,6 +285,15 @@ impl PortSpec {
                 put("mtu", number(mtu));
             }
             Self::Tunnel(options) => return options.options(),
+            Self::Wire { peer, mtu, seed, settings } => {
+                put("peer", Some(peer.clone()));
+                put("mtu", number(mtu));
+                put("seed", seed.map(|n| n.to_string()));
+                let (now, default) = (settings.options(), WireSettings::default().options());
+                for (now, default) in now.into_iter().zip(default) {
+                    put(now.0, (now != default).then_some(now.1));
+                }
+            }
         }
         out
     }
@@ -271,6 +310,7 @@ fn option_names(kind: PortKind) -> Vec<&'static str> {
         PortKind::Patch => &["peer"],
         PortKind::Local => &["mac", "mtu"],
         PortKind::Tunnel(kind) => return super::tunnel::option_names(kind),
+        PortKind::Wire => &["peer", "mtu", "seed", "delay", "jitter", "queue", "queue_bytes"],
     };
     names.to_vec()
 }
@@ -291,6 +331,8 @@ struct Read {
     tx: Option<PathBuf>,
     repeat: Option<bool>,
     peer: Option<String>,
+    seed: Option<u64>,
+    wire: WireSettings,
 }
 
 impl Read {
@@ -307,6 +349,8 @@ impl Read {
             "rx" => self.rx = Some(filled("a file's path")?.into()),
             "tx" => self.tx = Some(filled("a file's path")?.into()),
             "repeat" => self.repeat = Some(flag()?),
+            "seed" => self.seed = Some(value.parse().map_err(|_| bad("a number"))?),
+            _ if WireSettings::NAMES.contains(&option) => self.wire.take(option, value)?,
             _ => self.peer = Some(filled("a port's name")?.to_owned()),
         }
         Ok(())
@@ -367,6 +411,9 @@ mod tests {
         );
         round_trip(PortKind::Tunnel(TunnelKind::Ipip), &[("remote_ip", "192.0.2.2"), ("tos", "184")]);
         round_trip(PortKind::Local, &[("mac", "02:00:00:00:00:01"), ("mtu", "1400")]);
+        round_trip(PortKind::Wire, &[("peer", "w1")]);
+        let all = [("mtu", "9000"), ("seed", "42"), ("delay", "20ms"), ("jitter", "3ms"), ("queue", "100")];
+        round_trip(PortKind::Wire, &[&[("peer", "w1")][..], &all[..]].concat());
     }
 
     #[test]

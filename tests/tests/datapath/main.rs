@@ -16,6 +16,7 @@ mod learning;
 mod lifecycle;
 mod output;
 mod shared_state;
+mod wires;
 
 use sluice_flows::action::Action;
 use sluice_flows::field::Field;

@@ -7,13 +7,14 @@
 
 mod capture;
 mod device;
+mod wire;
 
 use nix::poll::{PollFd, PollFlags, poll};
 use sluice_flows::DropReason;
 use sluice_flows::packet::{Frame, GsoKind, MAX_FRAME_LEN, Offload, checksum};
 use sluice_switch::port::{
     AfPacket, AfPacketOptions, MemHandle, MemOptions, MemPort, NullPort, Port, PortError, PortKind, PortQueue, Tap,
-    TapOptions, TapPlain, TxOutcome,
+    TapOptions, TapPlain, TxOutcome, Wire, WireOptions,
 };
 use sluice_tests::netns::{Netns, skipped};
 use std::time::Duration;
@@ -74,6 +75,32 @@ type Pair = Option<(Box<dyn Port>, Box<dyn FarEnd>)>;
 fn memory(_case: &str) -> Pair {
     let (port, handle) = MemPort::new("m0", &MemOptions::default()).unwrap();
     Some((Box::new(port), Box::new(MemFar(handle))))
+}
+
+/// The other end of a wire.
+struct WireFar {
+    queue: Box<dyn PortQueue>,
+    _end: Wire,
+}
+
+impl FarEnd for WireFar {
+    fn send(&mut self, frame: Frame) {
+        assert_eq!(send_one(&mut *self.queue, &frame), TxOutcome::Sent);
+    }
+
+    fn receive(&mut self) -> Option<Frame> {
+        receive(&mut *self.queue, 1).pop()
+    }
+
+    fn vanish(&mut self) -> bool {
+        false
+    }
+}
+
+fn wire_pair(_case: &str) -> Pair {
+    let options = WireOptions::to("");
+    let [near, far] = Wire::pair(["near", "far"], [&options, &options]).unwrap();
+    Some((Box::new(near), Box::new(WireFar { queue: only_queue(&far), _end: far })))
 }
 
 fn tap(case: &str) -> Pair {
@@ -389,6 +416,18 @@ suite!(memory:
     a_burst_larger_than_a_port_s_own_keeps_its_order,
     an_empty_frame_is_survived,
     a_device_that_vanishes_under_traffic_ends_its_queue,
+);
+
+suite!(wire_pair:
+    bytes_survive_the_round_trip,
+    nothing_there_is_zero_frames,
+    the_descriptor_is_readable_just_while_frames_wait,
+    a_frame_over_the_mtu_is_dropped_and_said_to_be,
+    offload_metadata_survives_the_round_trip,
+    vlan_tags_survive_both_ways,
+    a_tagged_super_frame_keeps_its_checksum_in_place,
+    a_burst_larger_than_a_port_s_own_keeps_its_order,
+    an_empty_frame_is_survived,
 );
 
 suite!(tap:
