@@ -290,7 +290,7 @@ impl TunnelKey {
     /// Sets VXLAN's group policy.
     #[inline]
     pub fn set_gbp(&mut self, id: u16, flags: u8) {
-        self.0[2] = self.0[2] & !(0xffff_ff << 24) | u64::from(id) << 32 | u64::from(flags) << 24;
+        self.0[2] = self.0[2] & !(0x00ff_ffff << 24) | u64::from(id) << 32 | u64::from(flags) << 24;
     }
 
     /// The option of `tun_metadata` number `n`, below [`TUN_OPTIONS`]; `None` if it is not there.

@@ -11,6 +11,7 @@ use imbl::OrdMap;
 
 mod copies;
 mod passes;
+mod tunnel;
 
 const H1: u128 = 0x0200_0000_0001;
 const H2: u128 = 0x0200_0000_0002;

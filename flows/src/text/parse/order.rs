@@ -3,7 +3,7 @@
 use crate::field::Field;
 
 /// The fields in Open vSwitch's order.
-static ORDER: [Field; 122] = [
+static ORDER: [Field; 124] = [
     Field::DpHash,
     Field::RecircId,
     Field::PacketType,
@@ -14,6 +14,8 @@ static ORDER: [Field; 122] = [
     Field::TunIpv6Src,
     Field::TunIpv6Dst,
     Field::TunFlags,
+    Field::TunTtl,
+    Field::TunTos,
     Field::TunGbpId,
     Field::TunGbpFlags,
     Field::TunErspanIdx,

@@ -46,12 +46,12 @@ impl Control {
     }
 
     /// Sends a segment, and returns what becomes of it.
-    fn send(&self, direction: Direction, seq: u32, ack: u32, payload: &[u8]) -> Result<Parts, Frame> {
+    fn send(&self, direction: Direction, seq: u32, ack: u32, payload: &[u8]) -> Result<Parts, Box<Frame>> {
         let segment = TestSegment { seq, ack, v6: self.v6, ..TestSegment::v4(payload) };
         let (mut frame, layers) = segment.frame();
         let conn = (&self.conn, direction);
         if !follow((&mut frame, &layers), conn, &self.expectations, self.translate, NOW) {
-            return Err(frame);
+            return Err(Box::new(frame));
         }
         verify(&frame);
         Ok(parts(&frame))
