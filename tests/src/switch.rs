@@ -4,6 +4,7 @@ use sluice_flows::bridge::{Model, VlanMode};
 use sluice_flows::flow_mod::FlowMod;
 use sluice_flows::packet::Frame;
 use sluice_flows::rule::FlowSpec;
+use sluice_flows::tunnel::Tunnel;
 use sluice_flows::{DropReason, PortNo};
 use sluice_switch::port::{MemHandle, MemOptions, MemPort};
 use sluice_switch::stats::WorkerStats;
@@ -86,6 +87,18 @@ impl Switch {
         let device = PortDevice::Device(self.memory(bridge, no, &name, LONG));
         let request = PortRequest { number: Some(PortNo(no)), vlan, ..PortRequest::new(&name, device) };
         self.datapath.add_port(bridge, request).expect("a new port");
+    }
+
+    /// Adds a memory port that is one of a tunnel to `br0`.
+    pub fn tunnel_port(&mut self, no: u16, tunnel: Tunnel) {
+        let name = format!("br0-{no}");
+        let options =
+            MemOptions { mtu: 65_535, depth: LONG, queues: self.queues, tunnel: Some(tunnel), ..MemOptions::default() };
+        let (port, end) = MemPort::new(&name, &options).expect("a memory port");
+        self.ends.insert(("br0".to_owned(), no), end);
+        let device = PortDevice::Device(Box::new(port));
+        let request = PortRequest { number: Some(PortNo(no)), ..PortRequest::new(&name, device) };
+        self.datapath.add_port("br0", request).expect("a new port");
     }
 
     fn memory(&mut self, bridge: &str, no: u16, name: &str, depth: usize) -> Box<MemPort> {

@@ -8,6 +8,7 @@ use super::{Device, Port, PortCaps, PortError, PortKind, PortQueue, TxOutcome, f
 use crossbeam::queue::ArrayQueue;
 use sluice_flows::DropReason;
 use sluice_flows::packet::Frame;
+use sluice_flows::tunnel::Tunnel;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -28,17 +29,20 @@ pub struct MemOptions {
     pub depth: usize,
     /// Receive queues, at least 1: queue `i` belongs to worker `i`.
     pub queues: usize,
+    /// The port is one of a tunnel: frames have the tunnel that they arrived by, or are to leave by.
+    pub tunnel: Option<Tunnel>,
 }
 
 impl Default for MemOptions {
     fn default() -> Self {
-        Self { mac: None, mtu: 1500, depth: 1024, queues: 1 }
+        Self { mac: None, mtu: 1500, depth: 1024, queues: 1, tunnel: None }
     }
 }
 
 /// A port in memory.
 pub struct MemPort {
     device: Device,
+    tunnel: Option<Arc<Tunnel>>,
     shared: Arc<Shared>,
 }
 
@@ -81,7 +85,9 @@ impl MemPort {
             tx: ArrayQueue::new(depth),
             spare: ArrayQueue::new(depth),
         });
-        let port = Self { device: Device::without_link(name, options.mac, options.mtu), shared: Arc::clone(&shared) };
+        let device = Device::without_link(name, options.mac, options.mtu);
+        let tunnel = options.tunnel.clone().map(Arc::new);
+        let port = Self { device, tunnel, shared: Arc::clone(&shared) };
         Ok((port, MemHandle { shared }))
     }
 
@@ -188,6 +194,10 @@ impl Port for MemPort {
 
     fn caps(&self) -> PortCaps {
         PortCaps::ALL
+    }
+
+    fn tunnel(&self) -> Option<Arc<Tunnel>> {
+        self.tunnel.clone()
     }
 
     fn queues(&self, count: usize) -> Result<Vec<Box<dyn PortQueue>>, PortError> {

@@ -17,6 +17,7 @@ mod lifecycle;
 mod output;
 mod shared_state;
 mod wires;
+mod tunnels;
 
 use sluice_flows::action::Action;
 use sluice_flows::field::Field;
