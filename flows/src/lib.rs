@@ -17,6 +17,7 @@ pub mod explain;
 pub mod field;
 pub mod filter;
 pub mod flow_mod;
+pub mod gateway;
 pub mod group;
 pub mod key;
 mod matching;

@@ -1,0 +1,259 @@
+//! The flows, stage by stage. Which flow wins where is said by the priorities of [`priority`].
+
+use super::words::{DST, Matching, SRC, bits, copy, copy_part, set};
+use super::{Gateway, Masquerade, Stage};
+use crate::action::{Action, Subfield};
+use crate::field::{ETH_TYPE_ARP, Field, IP_PROTO_ICMPV6, ND_ADVERT, ND_SOLICIT};
+use crate::key::{CT_EST, CT_INV, CT_NEW, CT_REL, CT_RPL, CT_SNAT, CT_TRK};
+use crate::port::PortNo;
+use crate::rule::{FlowSpec, TableId};
+use crate::verdict::DropReason;
+use ipnet::{IpNet, Ipv6Net};
+use std::net::Ipv6Addr;
+
+/// The priorities of a gateway's flows, stage by stage.
+mod priority {
+    /// Table 0: what comes from the host.
+    pub(super) const FROM_HOST: u16 = 30_300;
+    /// Table 0: who pretends to be the host.
+    pub(super) const PRETENDER: u16 = 30_290;
+    /// Table 0: what goes to the host.
+    pub(super) const TO_HOST: u16 = 30_200;
+
+    /// From host: who looks for duplicates of a link address.
+    pub(super) const PROBE: u16 = 210;
+    /// From host: who has the link address?
+    pub(super) const WHO_HAS: u16 = 200;
+    /// From host: answers.
+    pub(super) const ANSWER: u16 = 190;
+    /// From host: from where nothing is translated.
+    pub(super) const NEAR: u16 = 150;
+    /// From host: connections that the outside begins.
+    pub(super) const OUTSIDE: u16 = 140;
+    /// From host: what else is sent to the link's MAC address.
+    pub(super) const STRAY: u16 = 10;
+
+    /// Answer: to whom it goes.
+    pub(super) const BACK: u16 = 100;
+    /// Answer: to nobody.
+    pub(super) const NOBODY: u16 = 90;
+    /// Answer: what fits no connection.
+    pub(super) const INVALID: u16 = 50;
+    /// Answer: a connection that the outside begins.
+    pub(super) const NOTE: u16 = 40;
+
+    /// To host: to the link address itself.
+    pub(super) const OWN: u16 = 160;
+    /// To host: what stays on the link.
+    pub(super) const ON_LINK: u16 = 150;
+    /// To host: what is not translated.
+    pub(super) const EXCEPT: u16 = 140;
+    /// To host: what is.
+    pub(super) const INSIDE: u16 = 130;
+
+    /// Begin: what fits no connection.
+    pub(super) const REFUSED: u16 = 100;
+    /// Begin: a connection that is there.
+    pub(super) const THERE: u16 = 90;
+    /// Begin: one that nobody has answered, translated already.
+    pub(super) const AGAIN: u16 = 80;
+    /// Begin: a new one.
+    pub(super) const NEW: u16 = 70;
+
+    /// Out and advertise: what is to be done.
+    pub(super) const MATCHED: u16 = 100;
+    /// Everything else.
+    pub(super) const REST: u16 = 0;
+}
+
+/// Addresses that never leave their link (RFC 4291, 2.5.6).
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
+/// Flags of a neighbour advertisement: router, solicited, override (RFC 4861, 4.4).
+const ADVERT_FLAGS: u32 = 0xe000_0000;
+/// Type of the option with the target's link-layer address (RFC 4861, 4.6.1).
+const TARGET_ADDRESS: u8 = 2;
+/// ARP's opcodes.
+const ARP_REQUEST: u8 = 1;
+const ARP_REPLY: u8 = 2;
+
+/// Where a connection's label has the MAC address that it began with.
+const ORIGIN: Subfield = Subfield { field: Field::CtLabel, ofs: 0, bits: 48 };
+
+/// Every flow of a gateway.
+pub(super) fn all(gateway: &Gateway) -> Vec<FlowSpec> {
+    if gateway.masquerades.is_empty() {
+        return Vec::new();
+    }
+    let mut out = entrance(gateway);
+    out.extend(common(gateway));
+    for masquerade in &gateway.masquerades {
+        out.push(flow(
+            TableId::FIRST,
+            priority::TO_HOST,
+            to_host(gateway, masquerade),
+            vec![goto(gateway, Stage::ToHost)],
+        ));
+        out.extend(address(gateway, masquerade));
+        out.extend(from_host(gateway, masquerade));
+        out.extend(to_outside(gateway, masquerade));
+        out.extend(begin(gateway, masquerade));
+    }
+    out
+}
+
+fn flow(table: TableId, priority: u16, matching: Matching, actions: Vec<Action>) -> FlowSpec {
+    FlowSpec { table, priority, ..FlowSpec::new(matching.done(), actions, Gateway::owner()) }
+}
+
+fn drop(table: TableId, priority: u16, matching: Matching, reason: DropReason) -> FlowSpec {
+    FlowSpec { drop_reason: Some(reason), ..flow(table, priority, matching, Vec::new()) }
+}
+
+fn goto(gateway: &Gateway, stage: Stage) -> Action {
+    Action::GotoTable(gateway.table(stage))
+}
+
+fn normal() -> Vec<Action> {
+    vec![Action::Output(PortNo::NORMAL)]
+}
+
+fn to_host(gateway: &Gateway, masquerade: &Masquerade) -> Matching {
+    Matching::ip(masquerade.is_v4()).is(Field::EthDst, gateway.mac)
+}
+
+/// Table 0.
+fn entrance(gateway: &Gateway) -> Vec<FlowSpec> {
+    let from = |mac: u64| Matching::any().is(Field::EthSrc, mac);
+    let pretender = |mac| drop(TableId::FIRST, priority::PRETENDER, from(mac), DropReason::SpoofGuard);
+    let host = Matching::any().is(Field::InPort, gateway.port.0);
+    vec![
+        flow(TableId::FIRST, priority::FROM_HOST, host, vec![goto(gateway, Stage::FromHost)]),
+        pretender(gateway.mac),
+        pretender(gateway.link_mac),
+    ]
+}
+
+/// What is the same for both families.
+fn common(gateway: &Gateway) -> Vec<FlowSpec> {
+    let table = |stage| gateway.table(stage);
+    let link = || Matching::any().is(Field::EthDst, gateway.link_mac);
+    let (back, begin) = (table(Stage::Answer), table(Stage::Begin));
+    let to_origin = || vec![copy_part(ORIGIN, Subfield::whole(Field::EthDst)), Action::Output(PortNo::NORMAL)];
+    let on = |set, clear| Matching::any().state(CT_TRK | set, clear);
+    let out = || vec![goto(gateway, Stage::Out)];
+    vec![
+        drop(table(Stage::FromHost), priority::STRAY, link(), DropReason::RuleDrop),
+        flow(table(Stage::FromHost), priority::REST, Matching::any(), normal()),
+        flow(back, priority::BACK, link().state(CT_TRK | CT_EST, 0), to_origin()),
+        flow(back, priority::BACK, link().state(CT_TRK | CT_REL, 0), to_origin()),
+        drop(back, priority::NOBODY, link(), DropReason::CtInvalid),
+        drop(back, priority::INVALID, on(CT_INV, 0), DropReason::CtInvalid),
+        flow(back, priority::REST, Matching::any(), normal()),
+        drop(table(Stage::ToHost), priority::REST, Matching::any(), DropReason::SpoofGuard),
+        drop(begin, priority::REFUSED, on(CT_INV, 0), DropReason::CtInvalid),
+        flow(begin, priority::THERE, on(CT_EST, 0), out()),
+        flow(begin, priority::THERE, on(CT_REL, 0), out()),
+        flow(begin, priority::AGAIN, on(CT_NEW | CT_SNAT, 0), out()),
+        flow(table(Stage::Out), priority::REST, Matching::any(), normal()),
+    ]
+}
+
+/// Who has the link address? The question is turned into the answer and goes back.
+fn address(gateway: &Gateway, masquerade: &Masquerade) -> Vec<FlowSpec> {
+    let (table, mac, own) = (gateway.table(Stage::FromHost), gateway.link_mac, bits(masquerade.address));
+    let turned = || vec![copy(Field::EthSrc, Field::EthDst), set(Field::EthSrc, mac)];
+    if masquerade.is_v4() {
+        let asked =
+            Matching::any().is(Field::EthType, ETH_TYPE_ARP).is(Field::ArpOp, ARP_REQUEST).is(Field::ArpTpa, own);
+        let answer = [
+            set(Field::ArpOp, ARP_REPLY),
+            copy(Field::ArpSha, Field::ArpTha),
+            set(Field::ArpSha, mac),
+            copy(Field::ArpSpa, Field::ArpTpa),
+            set(Field::ArpSpa, own),
+            Action::Output(PortNo::IN_PORT),
+        ];
+        return vec![flow(table, priority::WHO_HAS, asked, turned().into_iter().chain(answer).collect())];
+    }
+    let icmp = |kind: u8| {
+        Matching::ip(false).is(Field::IpProto, IP_PROTO_ICMPV6).is(Field::Icmpv6Type, kind).is(Field::Icmpv6Code, 0_u8)
+    };
+    let asked = icmp(ND_SOLICIT).is(Field::NdTarget, own);
+    let answer = [
+        copy(Field::Ipv6Src, Field::Ipv6Dst),
+        set(Field::Ipv6Src, own),
+        set(Field::Icmpv6Type, ND_ADVERT),
+        set(Field::NdReserved, ADVERT_FLAGS),
+        set(Field::NdOptionsType, TARGET_ADDRESS),
+        goto(gateway, Stage::Advertise),
+    ];
+    vec![
+        drop(table, priority::PROBE, asked.is(Field::Ipv6Src, 0_u8), DropReason::RuleDrop),
+        flow(table, priority::WHO_HAS, asked, turned().into_iter().chain(answer).collect()),
+        // Only now that it is an advertisement has it the field for the address.
+        flow(
+            gateway.table(Stage::Advertise),
+            priority::MATCHED,
+            icmp(ND_ADVERT),
+            vec![set(Field::NdTll, mac), Action::Output(PortNo::IN_PORT)],
+        ),
+    ]
+}
+
+/// What comes from the host: answers to the link address, and connections that the outside begins.
+fn from_host(gateway: &Gateway, masquerade: &Masquerade) -> Vec<FlowSpec> {
+    let (table, v4, nat) = (gateway.table(Stage::FromHost), masquerade.is_v4(), masquerade.nat(gateway.zone));
+    let known = || vec![nat.known(gateway.table(Stage::Answer))];
+    let answer = Matching::ip(v4).is(DST[usize::from(!v4)], bits(masquerade.address));
+    let mut out = vec![flow(table, priority::ANSWER, answer, known())];
+    for near in masquerade.inside.iter().chain(&masquerade.except) {
+        out.push(flow(table, priority::NEAR, Matching::ip(v4).within(SRC, *near), normal()));
+    }
+    for inside in &masquerade.inside {
+        out.push(flow(table, priority::OUTSIDE, Matching::ip(v4).within(DST, *inside), known()));
+    }
+    let new = Matching::ip(v4).state(CT_TRK | CT_NEW, 0);
+    let note = [vec![nat.note()], normal()].concat();
+    out.push(flow(gateway.table(Stage::Answer), priority::NOTE, new, note));
+    out
+}
+
+/// What goes to the host: is it translated?
+fn to_outside(gateway: &Gateway, masquerade: &Masquerade) -> Vec<FlowSpec> {
+    let (table, v4, nat) = (gateway.table(Stage::ToHost), masquerade.is_v4(), masquerade.nat(gateway.zone));
+    let own = Matching::ip(v4).is(DST[usize::from(!v4)], bits(masquerade.address));
+    let mut out = vec![drop(table, priority::OWN, own, DropReason::RuleDrop)];
+    let mut stays = |matching| out.push(flow(table, priority::ON_LINK, matching, normal()));
+    masquerade.inside.iter().for_each(|inside| stays(Matching::ip(v4).within(DST, *inside)));
+    if !v4 {
+        let link_local = IpNet::V6(Ipv6Net::new_assert(LINK_LOCAL, 10));
+        stays(Matching::ip(v4).within(DST, link_local));
+        stays(Matching::ip(v4).within(SRC, link_local));
+    }
+    for inside in &masquerade.inside {
+        let from_inside = || Matching::ip(v4).within(SRC, *inside);
+        for except in &masquerade.except {
+            out.push(flow(table, priority::EXCEPT, from_inside().within(DST, *except), normal()));
+        }
+        let ask = vec![nat.known(gateway.table(Stage::Begin))];
+        out.push(flow(table, priority::INSIDE, from_inside(), ask));
+    }
+    out
+}
+
+/// A new connection of the inside.
+fn begin(gateway: &Gateway, masquerade: &Masquerade) -> Vec<FlowSpec> {
+    let (v4, nat) = (masquerade.is_v4(), masquerade.nat(gateway.zone));
+    let out = gateway.table(Stage::Out);
+    let mut flows = Vec::new();
+    for inside in &masquerade.inside {
+        let from_inside = || Matching::ip(v4).within(SRC, *inside);
+        let remember = vec![copy_part(Subfield::whole(Field::EthSrc), ORIGIN)];
+        let new = from_inside().state(CT_TRK | CT_NEW, 0);
+        flows.push(flow(gateway.table(Stage::Begin), priority::NEW, new, vec![nat.begin(remember, out)]));
+        // Answers to what the outside began are not translated.
+        let untranslated = from_inside().state(CT_TRK, CT_RPL);
+        flows.push(drop(out, priority::MATCHED, untranslated, DropReason::CtFull));
+    }
+    flows
+}
