@@ -114,6 +114,8 @@ pub const ETH_TYPE_QINQ: u16 = 0x88a8;
 pub const ETH_TYPE_MPLS: u16 = 0x8847;
 /// EtherType of MPLS multicast.
 pub const ETH_TYPE_MPLS_MCAST: u16 = 0x8848;
+/// EtherType: Ethernet in another protocol ("transparent Ethernet bridging").
+pub const ETH_TYPE_TEB: u16 = 0x6558;
 /// EtherType of NSH (RFC 8300).
 pub const ETH_TYPE_NSH: u16 = 0x894f;
 /// The `eth_type` of an 802.3 frame that carries no EtherType.

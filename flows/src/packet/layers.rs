@@ -186,7 +186,7 @@ pub(crate) fn be32(bytes: &[u8], at: usize) -> u32 {
 
 /// The big-endian 64-bit number at `at`; 0 past the end.
 #[inline(always)]
-fn be64(bytes: &[u8], at: usize) -> u64 {
+pub(crate) fn be64(bytes: &[u8], at: usize) -> u64 {
     u64::from_be_bytes(bytes_at(bytes, at))
 }
 

@@ -11,6 +11,7 @@ pub mod rewrite;
 pub mod segment;
 #[cfg(test)]
 mod testing;
+pub mod tunnel;
 
 pub use frame::{Frame, HEADROOM, MAX_FRAME_LEN};
 pub use layers::{L3, L4, Layers, extract, extract_into};
