@@ -7,8 +7,10 @@ use std::path::Path;
 use std::{env, fs};
 
 /// One file for each area of the API.
-const AREAS: [&str; 13] =
-    ["bridge", "port", "flow", "group", "meter", "table", "stats", "fdb", "trace", "packet", "event", "status", "ct"];
+const AREAS: [&str; 14] = [
+    "bridge", "port", "flow", "group", "meter", "table", "stats", "fdb", "trace", "packet", "event", "status", "ct",
+    "capture",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=sluice");

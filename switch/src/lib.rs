@@ -18,7 +18,8 @@ pub mod stats;
 
 pub use clock::Clock;
 pub use control::{
-    BundleResult, Config, ControlError, Datapath, FailMode, Made, OtherChanges, PortChange, PortInfo, PortRequest,
+    BundleResult, Capture, Config, ControlError, Datapath, FailMode, Made, OtherChanges, PortChange, PortInfo,
+    PortRequest,
 };
-pub use datapath::{MegaflowStats, PacketIn};
+pub use datapath::{Captured, Direction, MegaflowStats, PacketIn};
 pub use port::PortDevice;

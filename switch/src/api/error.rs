@@ -8,13 +8,16 @@ use tonic::{Code, Status};
 /// The status for what the control side refused.
 pub(super) fn status(error: ControlError) -> Status {
     let code = match &error {
-        ControlError::NoBridge { .. } | ControlError::NoPort { .. } => Code::NotFound,
+        ControlError::NoBridge { .. } | ControlError::NoPort { .. } | ControlError::UnknownPort { .. } => {
+            Code::NotFound
+        }
         ControlError::BridgeExists { .. } | ControlError::PortExists { .. } | ControlError::NumberTaken { .. } => {
             Code::AlreadyExists
         }
-        ControlError::BadName { .. } | ControlError::BadNumber { .. } | ControlError::Change { .. } => {
-            Code::InvalidArgument
-        }
+        ControlError::BadName { .. }
+        | ControlError::BadNumber { .. }
+        | ControlError::Change { .. }
+        | ControlError::Capture { .. } => Code::InvalidArgument,
         ControlError::TooManyBridges | ControlError::NoNumberLeft { .. } | ControlError::Worker { .. } => {
             Code::ResourceExhausted
         }

@@ -13,6 +13,7 @@
 
 mod bridge;
 mod bundle;
+mod capture;
 mod ct;
 mod error;
 mod event;
@@ -35,6 +36,7 @@ pub use trace::trace_reply;
 use crate::Datapath;
 use sluice_flows::bridge::Bridge;
 use sluice_proto::v1::bridge_service_server::BridgeServiceServer;
+use sluice_proto::v1::capture_service_server::CaptureServiceServer;
 use sluice_proto::v1::connection_service_server::ConnectionServiceServer;
 use sluice_proto::v1::event_service_server::EventServiceServer;
 use sluice_proto::v1::fdb_service_server::FdbServiceServer;
@@ -132,6 +134,7 @@ async fn router(api: &Api) -> tonic::transport::server::Router {
     serving!(BridgeServiceServer, PortServiceServer, FlowServiceServer, StatsServiceServer, FdbServiceServer);
     serving!(TraceServiceServer, PacketServiceServer, EventServiceServer, StatusServiceServer);
     serving!(GroupServiceServer, MeterServiceServer, TableServiceServer, ConnectionServiceServer);
+    serving!(CaptureServiceServer);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -156,6 +159,7 @@ async fn router(api: &Api) -> tonic::transport::server::Router {
         .add_service(limited!(EventServiceServer))
         .add_service(limited!(StatusServiceServer))
         .add_service(limited!(ConnectionServiceServer))
+        .add_service(limited!(CaptureServiceServer))
 }
 
 /// A server on a thread of its own, for programs that are not async. It ends on drop.

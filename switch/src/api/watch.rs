@@ -6,7 +6,7 @@
 use super::Api;
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
@@ -19,15 +19,21 @@ const ON_THE_WAY: usize = 16;
 pub(super) type Watched<T> = ReceiverStream<Result<T, Status>>;
 
 impl Api {
+    /// Leave for one more watcher's thread.
+    pub(super) fn watch_permit(&self) -> Result<OwnedSemaphorePermit, Status> {
+        self.watchers
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| Status::resource_exhausted("too many watchers of events and packets; end one of them first"))
+    }
+
     /// Sends what `source` tells, as `message` makes it known, or not.
     pub(super) fn watch<S: Send + 'static, T: Send + 'static>(
         &self,
         source: Receiver<S>,
         mut message: impl FnMut(S) -> Option<T> + Send + 'static,
     ) -> Result<Watched<T>, Status> {
-        let permit = self.watchers.clone().try_acquire_owned().map_err(|_| {
-            Status::resource_exhausted("too many watchers of events and packets; end one of them first")
-        })?;
+        let permit = self.watch_permit()?;
         let (sender, receiver) = mpsc::channel(ON_THE_WAY);
         let ended = self.ended.clone();
         tokio::task::spawn_blocking(move || {

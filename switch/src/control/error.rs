@@ -52,6 +52,18 @@ pub enum ControlError {
         /// Those there are.
         known: String,
     },
+    /// No bridge has such a port.
+    #[error("there is no port {name:?}; `sluice ports` lists those there are")]
+    UnknownPort {
+        /// The name asked for.
+        name: String,
+    },
+    /// What was asked for cannot be captured.
+    #[error("cannot capture: {why}")]
+    Capture {
+        /// What is wrong with it.
+        why: String,
+    },
     /// There is a port of this name.
     #[error(
         "there is a port {name:?} already, on bridge {bridge}; port names are unique in the switch, choose another"

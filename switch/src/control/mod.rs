@@ -11,6 +11,7 @@
 //! ([`Datapath::sync_stats`], [`Datapath::remove_port`], dumps) where blocking is allowed.
 
 mod bridges;
+mod capture;
 mod changes;
 mod conntrack;
 mod effects;
@@ -22,6 +23,7 @@ mod reading;
 mod wires;
 
 pub use bridges::FailMode;
+pub use capture::Capture;
 pub use changes::{BundleResult, Made, OtherChanges};
 pub(crate) use effects::Waiting;
 pub use error::ControlError;

@@ -350,6 +350,17 @@ impl State {
         self.model.port(*dp).map(|(bridge, _)| bridge)
     }
 
+    /// The port of this name, if what crosses it can be captured.
+    pub(super) fn captured_port(&self, name: &str) -> Result<DpPort, ControlError> {
+        match self.ports.iter().find(|(_, known)| &*known.name == name) {
+            None => Err(ControlError::UnknownPort { name: name.to_owned() }),
+            Some((_, PortState { device: Device::Patch { peer }, .. })) => Err(ControlError::Capture {
+                why: format!("{name} is one end of a patch, which frames cross without being sent; so is {peer}"),
+            }),
+            Some((dp, _)) => Ok(*dp),
+        }
+    }
+
     /// The ends of wires, with their names.
     pub(super) fn wires(&self) -> impl Iterator<Item = (DpPort, Arc<str>, Arc<dyn Port>)> {
         self.ports.iter().filter_map(|(dp, known)| match &known.device {

@@ -105,7 +105,7 @@ impl Worker<'_> {
     /// Runs the first `count` frames, which came in by `port`, to completion.
     pub(super) fn process(&mut self, port: DpPort, count: usize, now: Millis) {
         let bytes = self.read(port, count);
-        self.egress.ingress = port;
+        self.egress.received(port, count);
         if self.shared.settings.caches {
             self.look_up(count);
             self.prove(count);

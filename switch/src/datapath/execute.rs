@@ -133,6 +133,16 @@ impl Egress {
         }
     }
 
+    /// Takes note that the first `count` frames came in by `port`.
+    #[inline]
+    pub(super) fn received(&mut self, port: DpPort, count: usize) {
+        self.ingress = port;
+        let frames = &self.frames[..count];
+        if let Some(lane) = self.lanes.get_mut(port).filter(|lane| !lane.probes.is_empty()) {
+            lane.probes.iter().for_each(|probe| probe.received(frames));
+        }
+    }
+
     /// Sends frame `index` as it is to `port`, at the end of the burst.
     #[inline]
     pub(super) fn output(&mut self, port: DpPort, index: usize) {

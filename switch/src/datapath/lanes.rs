@@ -4,6 +4,7 @@
 //! when a list is full.
 
 use super::BURST;
+use super::capture::Probe;
 use crate::port::{PortQueue, TxOutcome};
 use crate::stats::{PortCells, PortCounters};
 use sluice_flows::packet::Frame;
@@ -49,6 +50,8 @@ pub(super) struct Lane {
     pub(super) hot: bool,
     /// Times it was reported as readable and gave nothing, since it last gave something.
     pub(super) empty_wakes: u32,
+    /// Who sees copies of what crosses it.
+    pub(super) probes: Vec<Probe>,
 }
 
 /// One worker's side of all ports, by number.
@@ -86,13 +89,28 @@ impl Lanes {
             self.lanes.resize_with(index + 1, || None);
         }
         let list = Vec::with_capacity(LIST);
-        self.lanes[index] = Some(Lane { queue, counters, list, armed: false, hot: false, empty_wakes: 0 });
+        self.lanes[index] =
+            Some(Lane { queue, counters, list, armed: false, hot: false, empty_wakes: 0, probes: Vec::new() });
         // Room for every port, so that a burst never allocates.
         self.waiting.reserve(self.lanes.len());
     }
 
     pub(super) fn remove(&mut self, port: DpPort) -> Option<Lane> {
         self.lanes.get_mut(port.0 as usize)?.take()
+    }
+
+    /// Has a capture see what crosses `port`.
+    pub(super) fn add_probe(&mut self, port: DpPort, probe: Probe) {
+        if let Some(lane) = self.get_mut(port) {
+            lane.probes.push(probe);
+        }
+    }
+
+    /// Ends a capture at all ports.
+    pub(super) fn remove_probes(&mut self, id: u64) {
+        for lane in self.lanes.iter_mut().flatten() {
+            lane.probes.retain(|probe| probe.writer.id != id);
+        }
     }
 
     /// Puts a frame into the list of `port`. False when there is no such port.
@@ -145,6 +163,9 @@ impl Lane {
             let mut outcomes = [TxOutcome::Sent; BURST];
             let (refs, outcomes) = (&refs[..chunk.len()], &mut outcomes[..chunk.len()]);
             queue.tx_burst(refs, outcomes);
+            if !self.probes.is_empty() {
+                self.probes.iter().for_each(|probe| probe.sent(refs, outcomes));
+            }
             for ((queued, frame), outcome) in chunk.iter().zip(refs).zip(outcomes) {
                 let fate = &mut fates[usize::from(queued.origin)];
                 match *outcome {

@@ -15,6 +15,7 @@
 
 mod burst;
 mod cache;
+mod capture;
 mod drops;
 mod execute;
 mod fragments;
@@ -28,6 +29,8 @@ mod shared;
 mod upcall;
 mod worker;
 
+pub use capture::{Captured, Direction};
+pub(crate) use capture::{Copies, Probe, capture};
 pub use punt::PacketIn;
 pub(crate) use shared::{Notice, Settings, Shared};
 pub(crate) use upcall::receive;

@@ -10,6 +10,7 @@
 use super::burst::Burst;
 use super::cache::exact::ExactCache;
 use super::cache::megaflow::{Flow, Hot, MegaflowCache, Parts};
+use super::capture::Probe;
 use super::execute::Egress;
 use super::ledger::Ledger;
 use super::passes::Passes;
@@ -67,6 +68,20 @@ pub(crate) enum Command {
         port: DpPort,
         /// Told when done.
         done: Sender<()>,
+    },
+    /// Copy what crosses a port.
+    Capture {
+        /// Its number.
+        port: DpPort,
+        /// Takes the copies.
+        probe: Probe,
+        /// Told when done.
+        done: Sender<()>,
+    },
+    /// End a capture.
+    EndCapture {
+        /// Its number.
+        id: u64,
     },
     /// Credit everything that was counted.
     Sync {
@@ -411,6 +426,11 @@ impl<'a> Worker<'a> {
                 self.remove_port(port);
                 _ = done.send(());
             }
+            Command::Capture { port, probe, done } => {
+                self.egress.lanes.add_probe(port, probe);
+                _ = done.send(());
+            }
+            Command::EndCapture { id } => self.egress.lanes.remove_probes(id),
             Command::Sync { done } => {
                 self.reap_fragments(self.shared.clock.now());
                 self.sweep(usize::MAX);

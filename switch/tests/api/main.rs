@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod bundles;
+mod capture;
 mod ct;
 mod groups;
 mod packets;

@@ -1,0 +1,79 @@
+//! Captures: copies of what crosses ports, for as long as somebody holds the [`Capture`].
+
+use super::{ControlError, Datapath};
+use crate::datapath::{Captured, Command, Copies, Probe, capture};
+use crossbeam::channel::unbounded;
+use sluice_flows::Match;
+use sluice_flows::key::FRAME_WORDS;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Ports of one capture at most.
+const MAX_PORTS: usize = 256;
+
+/// A running capture. It ends when this is dropped.
+pub struct Capture {
+    datapath: Datapath,
+    id: u64,
+    copies: Copies,
+}
+
+impl Capture {
+    /// The next copy; `None` when no frame came for so long.
+    pub fn next(&self, patience: Duration) -> Option<Captured> {
+        self.copies.next(patience)
+    }
+
+    /// Frames that matched and were not copied because this was not read fast enough, since the start.
+    pub fn lost(&self) -> u64 {
+        self.copies.lost()
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        for worker in &self.datapath.inner.workers {
+            worker.send(Command::EndCapture { id: self.id });
+        }
+    }
+}
+
+impl Datapath {
+    /// Captures what crosses these ports, by name, from when this returns: the packets that `matches` matches, the first
+    /// `snaplen` bytes of each. [`Captured::port`] counts in the order of `ports`.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownPort`], and [`ControlError::Capture`] for what cannot be captured: patch ports, which frames
+    /// cross without being sent, too many ports, and a match on what is not in the packet.
+    pub fn capture(&self, ports: &[String], matches: &Match, snaplen: usize) -> Result<Capture, ControlError> {
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        let refused = |why: String| Err(ControlError::Capture { why });
+        // The first word is the ingress port and the mark.
+        let beside = |(word, _, mask): (usize, u64, u64)| mask != 0 && !(1..FRAME_WORDS).contains(&word);
+        if matches.words().any(beside) {
+            return refused("its match may only look at what is in the packet, not at ports or metadata".to_owned());
+        }
+        if ports.is_empty() || ports.len() > MAX_PORTS {
+            return refused(format!("it takes 1 to {MAX_PORTS} ports, not {}", ports.len()));
+        }
+        let state = self.inner.lock_for_change()?;
+        let mut found = Vec::with_capacity(ports.len());
+        for name in ports {
+            found.push(state.captured_port(name)?);
+        }
+        let id = IDS.fetch_add(1, Ordering::Relaxed);
+        let (writer, copies) = capture(id, matches.clone(), snaplen);
+        let (done, all_done) = unbounded();
+        for (port, dp) in found.into_iter().enumerate() {
+            for worker in &self.inner.workers {
+                let probe = Probe { port, writer: Arc::clone(&writer) };
+                worker.send(Command::Capture { port: dp, probe, done: done.clone() });
+            }
+        }
+        drop((state, done));
+        // Ends when every worker has answered or ended.
+        while all_done.recv().is_ok() {}
+        Ok(Capture { datapath: self.clone(), id, copies })
+    }
+}
