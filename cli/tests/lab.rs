@@ -385,8 +385,8 @@ fn several_labs_are_told_apart_by_name() {
 #[test]
 fn a_topology_with_mistakes_makes_nothing() {
     let user = User::new();
-    fs::write(user.folder.path().join("bad.yml"), "lab: bad\nlnks: []\nlinks: [[h1, s1]]\nvlans: {}\n").unwrap();
-    let known = ["bad.yml:2: unknown key `lnks`", "did you mean `links`?", "bad.yml:4: vlans: not supported yet"];
+    fs::write(user.folder.path().join("bad.yml"), "lab: bad\nlnks: []\nlinks: [[h1, s1]]\nuplink: {}\n").unwrap();
+    let known = ["bad.yml:2: unknown key `lnks`", "did you mean `links`?", "bad.yml:4: uplink: not supported yet"];
     user.fails("lab up bad.yml", 2, &known);
     user.fails("lab up", 2, &["bad.yml:2"]);
     user.fails("lab up missing.yml", 2, &["cannot read missing.yml", "next: "]);

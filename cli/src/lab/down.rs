@@ -69,8 +69,11 @@ pub(crate) fn down(args: &Down, out: &mut Output) -> Result<Exit, Failure> {
         if format == Format::Table {
             let size = lab.state.as_ref().map_or("a lab that was not whole".to_owned(), |state| {
                 let t = &state.topology;
-                let parts = [(t.hosts.len(), "namespace"), (t.links.len(), "link"), (t.switches.len(), "switch")];
-                parts.map(|(count, what)| counted(count, what)).join(", ")
+                let namespaces = t.hosts.len() + t.stacks().len();
+                let always = [(namespaces, "namespace"), (t.links.len(), "link"), (t.switches.len(), "switch")];
+                let sometimes = [(t.routers.len(), "router"), (t.tunnels.len(), "tunnel")];
+                let parts = always.into_iter().chain(sometimes.into_iter().filter(|(count, _)| *count > 0));
+                parts.map(|(count, what)| counted(count, what)).collect::<Vec<_>>().join(", ")
             });
             out.line(format!("{}: removed {size}; nothing left behind", lab.name))?;
         }

@@ -3,7 +3,7 @@
 use super::enter::{self, Door};
 use super::runtime::Runtime;
 use super::state::{Lab, State};
-use super::{Target, known_host};
+use super::{Target, known_namespace};
 use crate::failure::Failure;
 use crate::output::Exit;
 use clap::Args;
@@ -26,7 +26,7 @@ const ALL: &str = "all";
 
 The exit code is the command's; of several, the first that is not 0.")]
 pub(crate) struct Exec {
-    /// The host, or `all`
+    /// The host, or `all`; or a switch at which a routed link ends
     host: String,
     #[command(flatten)]
     target: Target,
@@ -60,7 +60,7 @@ pub(crate) fn shell(args: &Sh) -> Result<Exit, Failure> {
 }
 
 fn run_one(state: &State, host: &str, command: &[OsString]) -> Result<Exit, Failure> {
-    known_host(state, host)?;
+    known_namespace(state, host)?;
     let namespace = state.open_namespace(host)?;
     let failed = |error: io::Error| Failure::new(format!("cannot run a command in {host}: {error}"));
     Door::open(state)?.enter(namespace).map_err(failed)?;

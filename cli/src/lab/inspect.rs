@@ -2,7 +2,7 @@
 
 use super::runtime::Runtime;
 use super::state::{Attachment, Lab, Life, Phase, State};
-use super::{Target, view};
+use super::{Target, view, wiring};
 use crate::failure::Failure;
 use crate::output::{Cell, Exit, Format, Output, Table, Tone};
 use clap::Args;
@@ -41,7 +41,7 @@ pub(crate) fn inspect(args: &Inspect, out: &mut Output) -> Result<Exit, Failure>
             let mode = if state.rootless { "   rootless" } else { "" };
             let seed = state.topology.seed;
             out.line(format!("{}: up for {}   {size}   seed {seed}{mode}", state.topology.name, age(state.age_s())))?;
-            out.table(&view::nodes(&state.topology))?;
+            view::tables(&state.topology, out)?;
             if format == Format::Wide {
                 wide(&state, out)?;
             }
@@ -63,7 +63,7 @@ fn wide(state: &State, out: &mut Output) -> Result<(), Failure> {
         Attachment::Tap => "tap",
         Attachment::Veth => "veth",
     };
-    for (host, namespace) in state.topology.hosts.iter().zip(&state.namespaces) {
+    for (host, namespace) in wiring::namespaces(&state.topology).iter().zip(&state.namespaces) {
         let mtu: Vec<_> = host.interfaces.iter().map(|i| i.mtu.to_string()).collect();
         table.row([host.name.as_str(), &format!("net:[{}]", namespace.inode), attached, &mtu.join(",")]);
     }

@@ -15,6 +15,7 @@ mod enter;
 mod exec;
 mod inspect;
 mod launch;
+mod machine;
 mod namespace;
 mod ping;
 mod runtime;
@@ -24,6 +25,7 @@ mod switching;
 mod topology;
 mod up;
 mod view;
+mod wiring;
 
 use crate::failure::Failure;
 use crate::output::{Exit, Output};
@@ -103,9 +105,17 @@ pub(crate) fn known_host(state: &State, name: &str) -> Result<(), Failure> {
         return Ok(());
     }
     let failure = Failure::usage(format!("the lab {} has no host named {name}", topology.name));
-    if topology.switches.iter().any(|s| s.name == name) {
-        return Err(failure.why(format!("{name} is a switch, which has no namespace of its own")));
+    let (is_switch, is_router) =
+        (topology.switches.iter().any(|s| s.name == name), topology.routers.iter().any(|r| r.name == name));
+    if is_switch || is_router {
+        let what = if is_switch { "switch" } else { "router" };
+        return Err(failure.why(format!("{name} is a {what}, which has no namespace of its own")));
     }
     let names: Vec<_> = topology.hosts.iter().map(|h| h.name.as_str()).collect();
     Err(failure.next(format!("one of: {}", names.join(", "))))
+}
+
+/// Makes sure that the lab has a namespace of this name: a host's, or that of a switch at which routed links end.
+pub(crate) fn known_namespace(state: &State, name: &str) -> Result<(), Failure> {
+    if state.topology.stacks().contains(&name) { Ok(()) } else { known_host(state, name) }
 }

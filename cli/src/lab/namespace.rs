@@ -14,15 +14,16 @@ use super::topology;
 use super::topology::resolved::{Host, Interface, Mac};
 use crate::failure::Failure;
 use crate::output::Exit;
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
 use sluice_switch::host::netlink::{LOOPBACK, Netlink, NetlinkError, VethEnd};
+use sluice_switch::host::routing::{HostRoute, MAIN_TABLE, metric_of};
 use sluice_switch::port::{AfPacket, AfPacketOptions, Port, PortError, PortKind, Tap, TapOptions};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::thread;
@@ -85,6 +86,9 @@ impl From<HostError> for Failure {
 /// Index below those of the switch's veths. The kernel tells at once that a link is up when the indexes of its two ends
 /// differ, and else after up to a second, because it takes the veth for a device of its own.
 const VETH_INDEX: u32 = 1 << 20;
+
+/// What `ip route add` gives routes as their origin.
+const RTPROT_BOOT: u8 = 3;
 
 /// How long links may take to come up.
 const LINK_PATIENCE: Duration = Duration::from_secs(5);
@@ -269,7 +273,20 @@ fn configure(netlink: &mut Netlink, interface: &Interface) -> Result<u32, Netlin
     if interface.addresses.iter().any(|a| matches!(a, IpNet::V6(_))) {
         netlink.add_address(index, link_local(interface.mac))?;
     }
+    for gateway in &interface.gateways {
+        netlink.add_route(&default_route(*gateway, index))?;
+    }
     Ok(index)
+}
+
+/// Everything goes to the gateway.
+fn default_route(gateway: IpAddr, link: u32) -> HostRoute {
+    let to = match gateway {
+        IpAddr::V4(_) => IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
+        IpAddr::V6(_) => IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let (metric, protocol) = (metric_of(to, None), RTPROT_BOOT);
+    HostRoute { to, via: Some(gateway), link, source: None, metric, table: MAIN_TABLE, protocol }
 }
 
 /// The link-local address that a MAC gives (RFC 4291, appendix A).

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Version of the state file; another version's labs are only listed and removed.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// How far a lab is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,7 +157,7 @@ pub(crate) struct State {
     pub(crate) attachment: Attachment,
     /// The control API's socket.
     pub(crate) socket: PathBuf,
-    /// Where each host's namespace is; empty while starting.
+    /// Where each host's namespace is, and then each of a switch's; empty while starting.
     pub(crate) namespaces: Vec<Namespace>,
     /// What was made.
     pub(crate) topology: Topology,

@@ -5,11 +5,13 @@
 //! and takes back every namespace, interface and socket.
 
 use super::launch::{Order, Word, no_namespace};
+use super::machine::Machine;
 use super::namespace;
 use super::runtime::Runtime;
 use super::state::{Identity, Namespace, Phase, State};
-use super::switching::Switching;
+use super::switching::{Around, Switching};
 use super::topology::resolved::Host;
+use super::wiring;
 use crate::failure::Failure;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -39,7 +41,10 @@ pub(crate) fn run() -> Result<(), Failure> {
         Caller::take().map_err(|error| Failure::new(format!("this verb is for `lab up` alone: {error}")))?;
     let order = caller.order()?;
     let folder = Runtime::at(&order.runtime).lab(&order.topology.name);
-    let result = leave_machine().and_then(|()| make(order, &folder, &mut caller));
+    let result = stay_at_machine(&order).and_then(|machine| {
+        leave_machine()?;
+        make(order, machine, &folder, &mut caller)
+    });
     let lab = match result {
         Ok(lab) => lab,
         Err(failure) => {
@@ -56,6 +61,14 @@ pub(crate) fn run() -> Result<(), Failure> {
     lab.end();
     remove(&folder);
     Ok(())
+}
+
+/// Leaves a thread behind in the machine's network namespace, if a tunnel goes to another machine.
+fn stay_at_machine(order: &Order) -> Result<Option<Machine>, Failure> {
+    if order.topology.tunnels.iter().all(|tunnel| tunnel.over.is_some()) {
+        return Ok(None);
+    }
+    Machine::start().map(Some).map_err(|error| Failure::new(format!("cannot start a thread: {error}")))
 }
 
 /// Everything whose end ends the lab.
@@ -127,7 +140,12 @@ fn leave_machine() -> Result<(), Failure> {
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(failed("keep mounts to itself"))
 }
 
-fn make(order: Order, folder: &std::path::Path, caller: &mut Caller) -> Result<Running, Failure> {
+fn make(
+    order: Order,
+    machine: Option<Machine>,
+    folder: &std::path::Path,
+    caller: &mut Caller,
+) -> Result<Running, Failure> {
     let failed = |what: &'static str| move |error: io::Error| Failure::new(format!("cannot {what}: {error}"));
     let identity = Identity::of(outer_pid()?, order.pid_namespace).map_err(failed("read /proc"))?;
     let socket = folder.join("switch.sock");
@@ -135,7 +153,8 @@ fn make(order: Order, folder: &std::path::Path, caller: &mut Caller) -> Result<R
     state.attachment = order.attachment.unwrap_or_else(namespace::attachment);
     state.write(folder).map_err(failed("write the state file"))?;
     caller.say(&Word::Claimed).map_err(failed("answer"))?;
-    let made = namespace::make(&state.topology.hosts, state.attachment, order.workers)?;
+    let hosts = wiring::namespaces(&state.topology);
+    let made = namespace::make(&hosts, state.attachment, order.workers)?;
     let (mut namespaces, mut ports) = (Vec::new(), Vec::new());
     for host in made {
         let name = host.host.clone();
@@ -145,10 +164,13 @@ fn make(order: Order, folder: &std::path::Path, caller: &mut Caller) -> Result<R
         namespaces.push(namespace);
         ports.append(&mut host_ports);
     }
-    let switching = Switching::start(&state.topology, ports, order.workers, &state.socket)?;
+    let stacks = hosts.iter().zip(&namespaces).skip(state.topology.hosts.len());
+    let stacks = stacks.map(|(stack, namespace)| (stack.name.as_str(), namespace.as_fd())).collect();
+    let around = Around { stacks, machine: machine.as_ref() };
+    let switching = Switching::start(&state.topology, ports, &around, order.workers, &state.socket)?;
     state.phase = Phase::Running;
     state.write(folder).map_err(failed("write the state file"))?;
-    Ok(Running { hosts: state.topology.hosts, namespaces, switching })
+    Ok(Running { hosts, namespaces, switching })
 }
 
 /// Our process number as our caller sees it: `/proc` is still the caller's.

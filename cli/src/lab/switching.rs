@@ -1,18 +1,28 @@
-//! The lab's switches: one data path in the supervisor's process, one bridge in it per switch.
+//! The lab's switches and routers: one data path in the supervisor's process, one bridge in it for each.
 //!
-//! Every bridge starts as a learning switch; the topology's rules lie in front. A link between two switches is a patch,
-//! so a frame crosses any number of switches in one translation.
+//! Every switch starts as a learning switch; the topology's rules lie in front. How the bridges are joined is the
+//! [`Wiring`]. A frame crosses any number of patches in one translation.
+//!
+//! A tunnel's sockets belong to the network namespace that the thread which makes the port is in: that of the switch's own
+//! ends of routed links, or the machine's for a tunnel to another machine.
 
+use super::enter::enter_network;
+use super::machine::Machine;
 use super::namespace::HostPort;
 use super::topology::Topology;
-use super::topology::resolved::{End, Switch, port_name};
+use super::topology::resolved::{Impairment, Switch, Tunnel, TunnelEnd};
+use super::wiring::{Joint, Place, Wiring};
 use crate::failure::Failure;
 use sluice_flows::flow_mod::FlowMod;
 use sluice_flows::text::parse_flow;
 use sluice_flows::{Owner, PortNo};
 use sluice_switch::api::Running;
+use sluice_switch::port::{PortKind, PortSpec, show_time};
 use sluice_switch::{Config, ControlError, Datapath, FailMode, PortDevice, PortRequest};
+use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::thread;
 
 /// The running switches and their control API.
 pub(crate) struct Switching {
@@ -28,26 +38,35 @@ impl Switching {
     /// What the switch says.
     pub(crate) fn start(
         topology: &Topology,
-        hosts: Vec<HostPort>,
+        ports: Vec<HostPort>,
+        around: &Around<'_>,
         workers: usize,
         socket: &Path,
     ) -> Result<Self, Failure> {
         let datapath = Datapath::start(Config { workers, ..Config::default() }).map_err(failed)?;
+        if let Some(router) = topology.routers.first() {
+            return Err(Failure::new(format!("{}: routers are not supported yet by this version", router.name)));
+        }
+        let mut wiring = Wiring::of(topology);
         for switch in &topology.switches {
             datapath.add_bridge(&switch.name, FailMode::Standalone).map_err(failed)?;
             // In force before the first frame can come.
             add_rules(&datapath, topology, switch)?;
         }
-        for host in hosts {
-            let interface = host.interface;
-            let end = End::Switch { switch: interface.switch.clone(), port: interface.port };
-            let peer = End::Host { host: host.host, interface: interface.name };
-            add_port(&datapath, &end, port_name(&end, &peer), PortDevice::Device(host.port))?;
+        for bridge in &wiring.bridges {
+            datapath.add_bridge(bridge, FailMode::Standalone).map_err(failed)?;
         }
-        for link in &topology.links {
-            let [a @ End::Switch { .. }, b @ End::Switch { .. }] = &link.ends else { continue };
-            for (end, peer) in [(a, b), (b, a)] {
-                add_port(&datapath, end, port_name(end, peer), PortDevice::Patch { peer: port_name(peer, end) })?;
+        for port in ports {
+            let at = |d: &super::wiring::DevicePort| d.host == port.host && d.interface == port.interface.name;
+            let Some(index) = wiring.devices.iter().position(at) else { continue };
+            add_port(&datapath, wiring.devices.swap_remove(index).place, PortDevice::Device(port.port))?;
+        }
+        for joint in wiring.joints {
+            join(&datapath, joint, topology.seed, workers)?;
+        }
+        for tunnel in &topology.tunnels {
+            for end in &tunnel.ends {
+                add_tunnel(&datapath, topology, tunnel, end, around, workers)?;
             }
         }
         let api =
@@ -63,10 +82,96 @@ impl Switching {
     }
 }
 
-fn add_port(datapath: &Datapath, end: &End, name: String, device: PortDevice) -> Result<(), Failure> {
-    let End::Switch { switch, port } = end else { return Ok(()) };
-    let request = PortRequest { number: Some(PortNo(*port)), ..PortRequest::new(&name, device) };
-    datapath.add_port(switch, request).map(|_| ()).map_err(failed)
+/// Where sockets of tunnels are opened.
+pub(crate) struct Around<'a> {
+    /// The namespaces of switches.
+    pub(crate) stacks: BTreeMap<&'a str, BorrowedFd<'a>>,
+    /// The machine's, if a tunnel needs it.
+    pub(crate) machine: Option<&'a Machine>,
+}
+
+fn add_port(datapath: &Datapath, place: Place, device: PortDevice) -> Result<(), Failure> {
+    let number = Some(PortNo(place.number));
+    let request = PortRequest { number, vlan: place.vlan, ..PortRequest::new(&place.name, device) };
+    datapath.add_port(&place.bridge, request).map(|_| ()).map_err(failed)
+}
+
+/// Joins two ports by a patch, or by a wire if frames are to take their time.
+fn join(datapath: &Datapath, joint: Joint, seed: u64, workers: usize) -> Result<(), Failure> {
+    let names = joint.ends.each_ref().map(|end| end.name.clone());
+    let patch = joint.is_patch();
+    for (index, end) in joint.ends.into_iter().enumerate() {
+        let peer = names[1 - index].clone();
+        let device = match patch {
+            true => PortDevice::Patch { peer },
+            false => {
+                let spec = wire(peer, joint.impairment[index], joint.mtu, seed)?;
+                spec.open(&end.name, workers).map_err(|error| Failure::new(error.to_string()))?
+            }
+        };
+        add_port(datapath, end, device)?;
+    }
+    Ok(())
+}
+
+/// One end of a wire, with what happens to the frames that it sends.
+fn wire(peer: String, impairment: Impairment, mtu: u32, seed: u64) -> Result<PortSpec, Failure> {
+    let options = [
+        ("peer", peer),
+        ("mtu", mtu.to_string()),
+        ("seed", seed.to_string()),
+        ("delay", show_time(impairment.delay)),
+        ("jitter", show_time(impairment.jitter)),
+    ];
+    spec("wire", &options)
+}
+
+/// A port's kind and options, as they are read everywhere.
+fn spec(kind: &str, options: &[(&str, String)]) -> Result<PortSpec, Failure> {
+    let unknown = || Failure::new(format!("the switch has no ports of type {kind}"));
+    let kind = PortKind::from_name(kind).ok_or_else(unknown)?;
+    let options = options.iter().map(|(key, value)| (*key, value.as_str()));
+    PortSpec::parse(kind, options).map_err(|error| Failure::new(error.to_string()))
+}
+
+/// Adds the port at one end of a tunnel, from a thread in the namespace that its sockets are to be in.
+fn add_tunnel(
+    datapath: &Datapath,
+    topology: &Topology,
+    tunnel: &Tunnel,
+    end: &TunnelEnd,
+    around: &Around<'_>,
+    workers: usize,
+) -> Result<(), Failure> {
+    let place = Place {
+        bridge: end.switch.clone(),
+        number: end.port,
+        name: tunnel.port_name(end),
+        vlan: topology.vlan_mode(&tunnel.carried),
+    };
+    let mut options = vec![("remote_ip", end.remote.to_string())];
+    options.extend(end.local.map(|local| ("local_ip", local.to_string())));
+    options.extend(tunnel.vni.map(|vni| ("key", vni.to_string())));
+    let spec = spec(tunnel.kind.name(), &options)?;
+    let datapath = datapath.clone();
+    let add = move || {
+        let device = spec.open(&place.name, workers).map_err(|error| Failure::new(error.to_string()))?;
+        add_port(&datapath, place, device)
+    };
+    let result = match (around.stacks.get(end.switch.as_str()), around.machine) {
+        (Some(stack), _) if tunnel.over.is_some() => thread::scope(|scope| {
+            let inside = || {
+                let failed = |error| Failure::new(format!("cannot enter the namespace of {}: {error}", end.switch));
+                enter_network(stack).map_err(failed).and_then(|()| add())
+            };
+            let thread = thread::Builder::new().name("sluice-stack".to_owned()).spawn_scoped(scope, inside);
+            let thread = thread.map_err(|error| Failure::new(format!("cannot start a thread: {error}")))?;
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        }),
+        (_, Some(machine)) => machine.run(add),
+        _ => Err(Failure::new(format!("{} has no namespace of its own", end.switch))),
+    };
+    result.map_err(|failure| failure.why(format!("the tunnel {} at {}", tunnel.name, end.switch)))
 }
 
 fn add_rules(datapath: &Datapath, topology: &Topology, switch: &Switch) -> Result<(), Failure> {

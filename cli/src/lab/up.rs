@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Up, out: &mut Output) -> Result<Exit, Failure> {
             Format::Json => out.json(&topology)?,
             _ => {
                 out.line(format!("{}: would make {}   seed {}", topology.name, view::size(&topology), topology.seed))?;
-                out.table(&view::nodes(&topology))?;
+                view::tables(&topology, out)?;
             }
         }
         return Ok(Exit::Yes);
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Up, out: &mut Output) -> Result<Exit, Failure> {
     let mode = if state.rootless { "   rootless" } else { "" };
     let (seconds, size) = (begin.elapsed().as_secs_f64(), view::size(&topology));
     out.line(format!("{}: up in {seconds:.2} s   {size}   seed {}{mode}", topology.name, topology.seed))?;
-    out.table(&view::nodes(&topology))?;
+    view::tables(&topology, out)?;
     let first = topology.hosts.first().map_or("HOST", |host| &host.name);
     out.talk(format!("next: sluice lab ping | sluice lab sh {first} | sluice lab inspect | sluice lab down"))?;
     Ok(Exit::Yes)

@@ -27,11 +27,17 @@ pub(crate) struct Problem {
     pub(crate) line: usize,
     /// What is wrong, and what would be right.
     pub(crate) message: String,
+    /// The place comes behind the message, because that begins with what it is about: something on another line.
+    behind: bool,
 }
 
 impl Problem {
     fn new(line: usize, message: impl Into<String>) -> Self {
-        Self { line, message: message.into() }
+        Self { line, message: message.into(), behind: false }
+    }
+
+    fn behind(line: usize, message: impl Into<String>) -> Self {
+        Self { behind: true, ..Self::new(line, message) }
     }
 }
 
@@ -53,6 +59,7 @@ impl TopologyError {
     fn lines(&self) -> Vec<String> {
         let place = |p: &Problem| match p.line {
             0 => format!("{}: {}", self.source, p.message),
+            line if p.behind => format!("{} ({}:{line})", p.message, self.source),
             line => format!("{}:{line}: {}", self.source, p.message),
         };
         let mut lines: Vec<_> = self.problems.iter().take(Self::SHOWN).map(place).collect();

@@ -64,10 +64,7 @@ impl Preset {
             raw.subnet = Ipv4Net::new(Ipv4Addr::new(10, 0, 0, 0), 16).ok().map(|value| Spot { line: 0, value });
         }
         let end = |node| RawEnd { line: 0, node, pin: None };
-        raw.links = pairs
-            .into_iter()
-            .map(|(a, b)| RawLink { line: 0, name: None, mtu: None, ends: [end(a), end(b)] })
-            .collect();
+        raw.links = pairs.into_iter().map(|(a, b)| RawLink { ends: [end(a), end(b)], ..RawLink::default() }).collect();
         let source = format!("--topo {self}");
         let mut problems = Vec::new();
         resolve(&raw, &source, &mut problems).ok_or_else(|| TopologyError::new(&source, problems))

@@ -1,11 +1,16 @@
 //! A topology with every default filled in: names, ports, MACs and addresses are all decided.
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use sluice_flows::PortNo;
+use sluice_flows::bridge::{VlanId, VlanMode};
 use sluice_flows::text::Names;
+
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// A MAC address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,7 +76,13 @@ pub(crate) struct Topology {
     /// In the order of the file.
     pub(crate) switches: Vec<Switch>,
     /// In the order of the file.
+    pub(crate) vlans: Vec<Vlan>,
+    /// In the order of the file, then those inside of switches.
+    pub(crate) routers: Vec<Router>,
+    /// In the order of the file.
     pub(crate) links: Vec<Link>,
+    /// In the order of the file.
+    pub(crate) tunnels: Vec<Tunnel>,
 }
 
 impl Topology {
@@ -89,13 +100,203 @@ impl Topology {
 
     /// The ports of a switch by number, with their names in the datapath.
     pub(crate) fn ports_of(&self, switch: &str) -> impl Iterator<Item = (u16, String)> {
-        self.links.iter().flat_map(|link| [(&link.ends[0], &link.ends[1]), (&link.ends[1], &link.ends[0])]).filter_map(
-            move |(end, peer)| match end {
-                End::Switch { switch: name, port } if name == switch => Some((*port, port_name(end, peer))),
-                _ => None,
-            },
-        )
+        let links = self.links.iter().flat_map(|link| [(&link.ends[0], &link.ends[1]), (&link.ends[1], &link.ends[0])]);
+        let links = links.filter_map(move |(end, peer)| match end {
+            End::Switch { switch: name, port } if name == switch => Some((*port, port_name(end, peer))),
+            _ => None,
+        });
+        let tunnels = self.tunnels.iter().flat_map(move |tunnel| {
+            let ends = tunnel.ends.iter().filter(move |end| end.switch == switch);
+            ends.map(|end| (end.port, tunnel.port_name(end)))
+        });
+        let inside = self.routers.iter().filter_map(|router| router.inside.as_ref());
+        let inside = inside.filter(move |inside| inside.switch == switch);
+        links.chain(tunnels).chain(inside.map(|inside| (inside.port, inside.port_name())))
     }
+
+    /// The VLAN with this name.
+    pub(crate) fn vlan(&self, name: &str) -> Option<&Vlan> {
+        self.vlans.iter().find(|v| v.name == name)
+    }
+
+    /// How a port of a switch carries the VLANs of its link.
+    pub(crate) fn vlan_mode(&self, carried: &Carried) -> VlanMode {
+        let id = |name: &String| self.vlan(name).and_then(|v| VlanId::new(v.id));
+        let ids = |names: &[String]| names.iter().filter_map(id).collect::<Arc<[VlanId]>>();
+        match carried {
+            Carried::All => VlanMode::default(),
+            Carried::Access(name) => id(name).map_or_else(VlanMode::default, VlanMode::Access),
+            Carried::Trunk { vlans, native: None } => VlanMode::Trunk { trunks: ids(vlans) },
+            Carried::Trunk { vlans, native: Some(native) } => {
+                let trunks = ids(vlans);
+                id(native).map_or_else(VlanMode::default, |native| VlanMode::Native { trunks, native, tagged: false })
+            }
+        }
+    }
+
+    /// The switches that have a network namespace of their own, for their ends of routed links.
+    pub(crate) fn stacks(&self) -> Vec<&str> {
+        let ends = self.links.iter().flat_map(|l| &l.ends);
+        let mut names: Vec<_> = ends.filter(|e| matches!(e, End::Stack { .. })).map(End::node).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+/// A VLAN.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Vlan {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its number on the wire.
+    pub(crate) id: u16,
+    /// Its IPv4 addresses.
+    pub(crate) subnet: Option<Ipv4Net>,
+    /// Its IPv6 addresses.
+    pub(crate) subnet6: Option<Ipv6Net>,
+    /// The router or switch that hosts send to what is elsewhere.
+    pub(crate) gateway: Option<String>,
+    /// Its number in tunnels.
+    pub(crate) vni: Option<u32>,
+    /// The routing domain that its gateway has it in.
+    pub(crate) vrf: Option<String>,
+}
+
+/// A router: a bridge of its own that routes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Router {
+    /// Its name, also its bridge's.
+    pub(crate) name: String,
+    /// The switch that it is a part of, if that is a gateway.
+    pub(crate) inside: Option<Inside>,
+    /// One per link, or per VLAN of a link that carries several.
+    pub(crate) interfaces: Vec<RouterInterface>,
+    /// Static routes.
+    pub(crate) routes: Vec<Route>,
+}
+
+/// What joins a switch to the router inside of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Inside {
+    /// The switch.
+    pub(crate) switch: String,
+    /// The OpenFlow port number there. At the router it is 1.
+    pub(crate) port: u16,
+}
+
+impl Inside {
+    /// Name of the switch's port.
+    pub(crate) fn port_name(&self) -> String {
+        format!("{}.gw", self.switch)
+    }
+
+    /// Name of the router's port.
+    pub(crate) fn peer_name(&self) -> String {
+        format!("gw.{}", self.switch)
+    }
+}
+
+/// An interface of a router.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RouterInterface {
+    /// Its name: that of what is at the other end, and of the VLAN if the link carries several.
+    pub(crate) name: String,
+    /// The OpenFlow port number in the router's bridge.
+    pub(crate) port: u16,
+    /// The other end, for a person.
+    pub(crate) peer: String,
+    /// The VLAN that it is in.
+    pub(crate) vlan: Option<String>,
+    /// The tag of its frames; none when they have none.
+    pub(crate) tag: Option<u16>,
+    /// Its routing domain; none for the router's own.
+    pub(crate) vrf: Option<String>,
+    /// Its MAC address.
+    pub(crate) mac: Mac,
+    /// Largest packet, in bytes.
+    pub(crate) mtu: u32,
+    /// Its addresses with their prefix lengths.
+    pub(crate) addresses: Vec<IpNet>,
+    /// Line in the file.
+    pub(crate) line: usize,
+}
+
+/// A static route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Route {
+    /// Where to.
+    pub(crate) to: IpNet,
+    /// The next hops.
+    pub(crate) via: Vec<IpAddr>,
+    /// The routing domain; none for the router's own.
+    pub(crate) vrf: Option<String>,
+    /// Line in the file.
+    pub(crate) line: usize,
+}
+
+/// Kinds of tunnels that carry frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum TunnelKind {
+    /// RFC 7348.
+    Vxlan,
+    /// RFC 8926.
+    Geneve,
+    /// Ethernet in GRE: RFC 2784, with the key of RFC 2890.
+    Gre,
+}
+
+impl TunnelKind {
+    /// Its name in files, tables and ports.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Vxlan => "vxlan",
+            Self::Geneve => "geneve",
+            Self::Gre => "gre",
+        }
+    }
+}
+
+/// A tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tunnel {
+    /// Its name.
+    pub(crate) name: String,
+    /// What its packets look like.
+    pub(crate) kind: TunnelKind,
+    /// The number of the virtual network; none for GRE without a key.
+    pub(crate) vni: Option<u32>,
+    /// What it carries.
+    pub(crate) carried: Carried,
+    /// One or two; one if the other is on another machine.
+    pub(crate) ends: Vec<TunnelEnd>,
+    /// The link that its packets take; none to another machine.
+    pub(crate) over: Option<String>,
+    /// Largest packet of the link, in bytes.
+    pub(crate) mtu: Option<u32>,
+    /// Line in the file.
+    pub(crate) line: usize,
+}
+
+impl Tunnel {
+    /// Name of the port at one of its ends.
+    pub(crate) fn port_name(&self, end: &TunnelEnd) -> String {
+        format!("{}.{}", end.switch, self.name)
+    }
+}
+
+/// One end of a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TunnelEnd {
+    /// The switch.
+    pub(crate) switch: String,
+    /// The OpenFlow port number there.
+    pub(crate) port: u16,
+    /// Its own address; the machine's routes choose when none.
+    pub(crate) local: Option<IpAddr>,
+    /// The other end's.
+    pub(crate) remote: IpAddr,
 }
 
 /// A host: one network namespace.
@@ -120,10 +321,14 @@ pub(crate) struct Interface {
     pub(crate) mtu: u32,
     /// Its addresses with their prefix lengths.
     pub(crate) addresses: Vec<IpNet>,
-    /// The switch at the other end.
+    /// The switch or router at the other end.
     pub(crate) switch: String,
     /// The OpenFlow port number there.
     pub(crate) port: u16,
+    /// The VLAN that it is in.
+    pub(crate) vlan: Option<String>,
+    /// Where packets to other networks go, one of each IP version at most.
+    pub(crate) gateways: Vec<IpAddr>,
 }
 
 /// A switch: one bridge.
@@ -155,6 +360,82 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
     /// Its two ends.
     pub(crate) ends: [End; 2],
+    /// The VLANs that it carries.
+    pub(crate) carried: Carried,
+    /// What happens to frames from the first end to the second, and the other way.
+    pub(crate) impairment: [Impairment; 2],
+    /// The two ends of a link of two switches that carries packets and no frames: interfaces in namespaces of theirs.
+    pub(crate) underlay: Option<[Underlay; 2]>,
+}
+
+impl Link {
+    /// Whether anything happens to frames on their way.
+    pub(crate) fn is_impaired(&self) -> bool {
+        self.impairment.iter().any(|i| *i != Impairment::default())
+    }
+}
+
+/// What happens to frames in one direction of a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Impairment {
+    /// How long a frame takes.
+    pub(crate) delay: Duration,
+    /// How much that differs from frame to frame, at most, in both directions of time.
+    pub(crate) jitter: Duration,
+}
+
+/// A switch's end of a link that carries packets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Underlay {
+    /// Its MAC address.
+    pub(crate) mac: Mac,
+    /// Its addresses with their prefix lengths.
+    pub(crate) addresses: Vec<IpNet>,
+}
+
+/// Which VLANs a link or a tunnel carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Carried {
+    /// All of them, tagged, and frames without a tag.
+    All,
+    /// One, without tags.
+    Access(String),
+    /// Several, tagged.
+    Trunk {
+        /// These; all when empty.
+        vlans: Vec<String>,
+        /// And this one without tags.
+        native: Option<String>,
+    },
+}
+
+impl Carried {
+    /// Whether frames of this VLAN go through; without a name, frames that are in none.
+    pub(crate) fn carries(&self, vlan: Option<&str>) -> bool {
+        match (self, vlan) {
+            (Self::All, _) => true,
+            (Self::Access(name), Some(vlan)) => name == vlan,
+            (Self::Trunk { vlans, native }, Some(vlan)) => {
+                vlans.is_empty() || native.as_deref() == Some(vlan) || vlans.iter().any(|v| v == vlan)
+            }
+            (Self::Access(_) | Self::Trunk { .. }, None) => false,
+        }
+    }
+}
+
+impl fmt::Display for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("-"),
+            Self::Access(vlan) => f.write_str(vlan),
+            Self::Trunk { vlans, native } => {
+                let native = native.as_ref().map(|n| format!("{n} (native)"));
+                let all = vlans.is_empty().then(|| "all".to_owned());
+                f.write_str(&vlans.iter().cloned().chain(all).chain(native).collect::<Vec<_>>().join(","))
+            }
+        }
+    }
 }
 
 /// One end of a link.
@@ -175,6 +456,20 @@ pub(crate) enum End {
         /// The OpenFlow port number.
         port: u16,
     },
+    /// A port of a router.
+    Router {
+        /// The router.
+        router: String,
+        /// The OpenFlow port number in its bridge.
+        port: u16,
+    },
+    /// An interface in a switch's own network namespace.
+    Stack {
+        /// The switch.
+        stack: String,
+        /// The interface.
+        interface: String,
+    },
 }
 
 impl End {
@@ -183,6 +478,8 @@ impl End {
         match self {
             Self::Host { host, .. } => host,
             Self::Switch { switch, .. } => switch,
+            Self::Router { router, .. } => router,
+            Self::Stack { stack, .. } => stack,
         }
     }
 }
@@ -191,18 +488,22 @@ impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Host { host, interface } => write!(f, "{host}:{interface}"),
-            Self::Switch { switch, port } => write!(f, "{switch}:{port}"),
+            Self::Switch { switch: node, port } | Self::Router { router: node, port } => write!(f, "{node}:{port}"),
+            Self::Stack { stack, interface } => write!(f, "{stack}:{interface}"),
         }
     }
 }
 
 /// The name of the port at a switch's end of a link. A host's first interface gives the port the host's own name, so
-/// that a rule can say `in_port=h1`; the others are `h1.eth1`. A port to another switch is `s1.s2`. No node has a dot in
-/// its name and no two links join the same switches, so no two ports have the same name.
+/// that a rule can say `in_port=h1`; the others are `h1.eth1`. A port to another switch or router is `s1.s2`, one of a tunnel
+/// `s1.t1`. No node has a dot in its name, no two links join the same switches and routers, and no tunnel is called like a
+/// node, so no two ports have the same name.
 pub(crate) fn port_name(end: &End, peer: &End) -> String {
     match peer {
         End::Host { host, interface } if interface == "eth0" => host.clone(),
         End::Host { host, interface } => format!("{host}.{interface}"),
-        End::Switch { switch, .. } => format!("{}.{switch}", end.node()),
+        End::Switch { switch: node, .. } | End::Router { router: node, .. } | End::Stack { stack: node, .. } => {
+            format!("{}.{node}", end.node())
+        }
     }
 }

@@ -1,0 +1,176 @@
+//! How the data path is wired: which bridges a topology needs, and which port of which bridge each end of a link is.
+//!
+//! A switch or a router is a bridge. A host's interface is a port of it, and a link of two bridges is a pair of ports:
+//! a patch, which costs nothing, or a wire where the link has a delay. What is neither gets small bridges of its own, one
+//! for each end that is a device: a host's link that has a delay, and a routed link, whose ends are interfaces of the two
+//! switches' own namespaces. Such a bridge has two ports and nothing to decide.
+
+use super::topology::Topology;
+use super::topology::resolved::{Carried, End, Host, Impairment, Interface, Link, port_name};
+use sluice_flows::bridge::VlanMode;
+
+/// A port that is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Its bridge.
+    pub(crate) bridge: String,
+    /// Its OpenFlow number there.
+    pub(crate) number: u16,
+    /// Its name in the data path.
+    pub(crate) name: String,
+    /// Which VLANs it carries.
+    pub(crate) vlan: VlanMode,
+}
+
+/// The port that an interface of a namespace is at the other end of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DevicePort {
+    /// The host, or the switch for one in its own namespace.
+    pub(crate) host: String,
+    /// The interface.
+    pub(crate) interface: String,
+    /// The port.
+    pub(crate) place: Place,
+}
+
+/// Two ports of two bridges that are joined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Joint {
+    /// The ports.
+    pub(crate) ends: [Place; 2],
+    /// What happens to frames from the first port to the second, and the other way.
+    pub(crate) impairment: [Impairment; 2],
+    /// Largest packet, in bytes.
+    pub(crate) mtu: u32,
+}
+
+impl Joint {
+    /// Whether frames just cross.
+    pub(crate) fn is_patch(&self) -> bool {
+        self.impairment == [Impairment::default(); 2]
+    }
+}
+
+/// The wiring of a topology.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wiring {
+    /// Bridges besides those of switches and routers.
+    pub(crate) bridges: Vec<String>,
+    /// Where interfaces are plugged in.
+    pub(crate) devices: Vec<DevicePort>,
+    /// What is joined.
+    pub(crate) joints: Vec<Joint>,
+}
+
+impl Wiring {
+    /// The wiring of a topology.
+    pub(crate) fn of(topology: &Topology) -> Self {
+        let mut wiring = Self::default();
+        for link in &topology.links {
+            let [a, b] = &link.ends;
+            match [device(a), device(b)] {
+                [None, None] => wiring.join(link, place(topology, link, a, b), place(topology, link, b, a)),
+                [Some(_), Some(_)] => {
+                    let near = wiring.add_small(link, a);
+                    let far = wiring.add_small(link, b);
+                    wiring.join(link, near, far);
+                }
+                [Some(interface), None] => wiring.host(topology, link, [a, b], interface, false),
+                [None, Some(interface)] => wiring.host(topology, link, [b, a], interface, true),
+            }
+        }
+        for router in &topology.routers {
+            let Some(inside) = &router.inside else { continue };
+            let own = router.interfaces.iter().filter_map(|i| i.vlan.clone()).collect();
+            let vlan = topology.vlan_mode(&Carried::Trunk { vlans: own, native: None });
+            let (bridge, name) = (inside.switch.clone(), inside.port_name());
+            let at_switch = Place { bridge, number: inside.port, name, vlan };
+            let (bridge, name) = (router.name.clone(), inside.peer_name());
+            let at_router = Place { bridge, number: 1, name, vlan: VlanMode::default() };
+            let mtu = router.interfaces.iter().map(|i| i.mtu).max().unwrap_or_default();
+            wiring.joints.push(Joint { ends: [at_switch, at_router], impairment: Default::default(), mtu });
+        }
+        wiring
+    }
+
+    /// A link of a host, `ends[0]`; `reversed` when it is the link's second end.
+    fn host(&mut self, topology: &Topology, link: &Link, ends: [&End; 2], interface: &str, reversed: bool) {
+        let place = place(topology, link, ends[1], ends[0]);
+        if !link.is_impaired() {
+            let (host, interface) = (ends[0].node().to_owned(), interface.to_owned());
+            self.devices.push(DevicePort { host, interface, place });
+            return;
+        }
+        let small = self.add_small(link, ends[0]);
+        let (first, second) = if reversed { (place, small) } else { (small, place) };
+        self.join(link, first, second);
+    }
+
+    /// Adds a bridge for an end that is an interface; returns its port for the other end.
+    fn add_small(&mut self, link: &Link, end: &End) -> Place {
+        let bridge = small_bridge(link, end);
+        let port = |number, what| Place {
+            bridge: bridge.clone(),
+            number,
+            name: format!("{bridge}.{what}"),
+            vlan: VlanMode::default(),
+        };
+        let interface = device(end).unwrap_or_default().to_owned();
+        self.devices.push(DevicePort { host: end.node().to_owned(), interface, place: port(1, "tap") });
+        let place = port(2, "wire");
+        self.bridges.push(bridge);
+        place
+    }
+
+    fn join(&mut self, link: &Link, first: Place, second: Place) {
+        self.joints.push(Joint { ends: [first, second], impairment: link.impairment, mtu: link.mtu });
+    }
+}
+
+/// The bridge that an end which is an interface has for itself: `core.s1` for the end of the link core at s1.
+pub(crate) fn small_bridge(link: &Link, end: &End) -> String {
+    format!("{}.{}", link.name, end.node())
+}
+
+/// The interface, if the end is one.
+fn device(end: &End) -> Option<&str> {
+    match end {
+        End::Host { interface, .. } | End::Stack { interface, .. } => Some(interface),
+        End::Switch { .. } | End::Router { .. } => None,
+    }
+}
+
+/// The port of a switch or router at its end of a link.
+fn place(topology: &Topology, link: &Link, end: &End, peer: &End) -> Place {
+    let (number, vlan) = match end {
+        End::Switch { port, .. } => (*port, topology.vlan_mode(&link.carried)),
+        End::Router { port, .. } => (*port, VlanMode::default()),
+        End::Host { .. } | End::Stack { .. } => (0, VlanMode::default()),
+    };
+    Place { bridge: end.node().to_owned(), number, name: port_name(end, peer), vlan }
+}
+
+/// Every network namespace of a lab: those of the hosts, then those of switches, in which routed links end.
+pub(crate) fn namespaces(topology: &Topology) -> Vec<Host> {
+    let stacks = topology.stacks().into_iter().map(|name| {
+        let mut interfaces = Vec::new();
+        for link in &topology.links {
+            let Some(underlay) = &link.underlay else { continue };
+            for (end, own) in link.ends.iter().zip(underlay).filter(|(end, _)| end.node() == name) {
+                let End::Stack { interface, .. } = end else { continue };
+                interfaces.push(Interface {
+                    name: interface.clone(),
+                    mac: own.mac,
+                    mtu: link.mtu,
+                    addresses: own.addresses.clone(),
+                    switch: small_bridge(link, end),
+                    port: 1,
+                    vlan: None,
+                    gateways: Vec::new(),
+                });
+            }
+        }
+        Host { name: name.to_owned(), env: Default::default(), interfaces }
+    });
+    topology.hosts.iter().cloned().chain(stacks).collect()
+}
