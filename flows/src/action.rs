@@ -161,6 +161,9 @@ pub enum Action {
         /// The bit.
         dst: Subfield,
     },
+    /// Keep to an MTU: an IPv4 packet that is longer and may be cut leaves in fragments from here on; any other longer IP
+    /// packet is dropped, and the controller told.
+    Fragment(Box<Fragment>),
     /// Shorten the rule's timeouts when the packet ends a TCP connection.
     FinTimeout {
         /// New idle timeout in seconds if it is shorter; 0 leaves it.
@@ -187,6 +190,23 @@ pub enum Action {
         /// Which bits are new.
         mask: u64,
     },
+}
+
+/// `fragment(mtu=N,..)`, an action of our own: what a router does with packets that are too long for a link (RFC 1812,
+/// 5.2.6 and 5.2.7; RFC 8200, 5).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Fragment {
+    /// Longest IP packet, in bytes; at least [`Self::MIN_MTU`].
+    pub mtu: u16,
+    /// Which controller is told of packets that may not be cut.
+    pub controller_id: u16,
+    /// Bytes that the controller gets with them.
+    pub userdata: Box<[u8]>,
+}
+
+impl Fragment {
+    /// The least MTU: every link of IPv4 carries so much (RFC 791, 3.1).
+    pub const MIN_MTU: u16 = 68;
 }
 
 /// Number of a group, 0 to 0xffffff00.

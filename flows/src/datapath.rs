@@ -89,6 +89,14 @@ pub enum DpAction {
         /// Done when it is not.
         otherwise: Box<[DpAction]>,
     },
+    /// From here on outputs send an IPv4 packet that is longer than an MTU and may be cut in fragments; any other longer IP
+    /// packet is handed to the controllers and dropped.
+    Fragment {
+        /// Longest IP packet, in bytes.
+        mtu: u16,
+        /// What goes with the packet to the controllers.
+        too_long: Box<PacketIn>,
+    },
     /// Connection tracking.
     Ct(Box<DpCt>),
     /// Forget what connection tracking said of the packet.
@@ -255,6 +263,9 @@ pub struct PacketIn {
     pub metadata: Box<[(Field, u128)]>,
     /// The meter that limits such packets.
     pub meter: Option<MeterRef>,
+    /// The packet is dropped for this reason, and the controllers are only told. Without one, to be handed to them is its
+    /// way.
+    pub drop: Option<DropReason>,
     /// Where the packet can be resumed, when it was paused.
     pub resume: Option<u32>,
 }

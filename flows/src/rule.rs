@@ -80,7 +80,8 @@ pub struct FlowSpec {
     /// The round of its owner's programming that it belongs to: an owner that starts anew installs under a higher
     /// number, then deletes what is left under lower ones. 0 for rules that belong to no round.
     pub generation: u64,
-    /// The reason counted when its actions drop; [`DropReason::RuleDrop`] if none.
+    /// The reason counted when its actions drop; [`DropReason::RuleDrop`] if none. With a reason of its own, to be handed
+    /// to the controllers is no way for a packet: they are told, and it is dropped.
     pub drop_reason: Option<DropReason>,
 }
 

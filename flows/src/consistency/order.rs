@@ -187,6 +187,7 @@ pub(super) fn word(action: &Action) -> &'static str {
         Action::Sample(_) => "sample",
         Action::CheckPktLarger { .. } => "check_pkt_larger",
         Action::FinTimeout { .. } => "fin_timeout",
+        Action::Fragment(_) => "fragment",
         Action::Ct(_) => "ct",
         Action::CtClear => "ct_clear",
         Action::Encap(_) => "encap",

@@ -3,6 +3,7 @@
 pub mod checksum;
 pub mod compose;
 pub mod encap;
+pub mod fragment;
 mod frame;
 mod layers;
 mod offload;

@@ -9,7 +9,7 @@ mod local;
 use super::config::{Interface, InterfaceId, Route, RouteKind, RouterConfig, VrfId};
 use super::flow::{DST, Matching, Writer, bits, copy_part, set};
 use super::groups::NextHops;
-use super::pipeline::{IN_INTERFACE, NEXT_HOP_V4, NEXT_HOP_V6, OUT_INTERFACE, Pipeline, Stage, VRF};
+use super::pipeline::{NEXT_HOP_V4, NEXT_HOP_V6, OUT_INTERFACE, Pipeline, Stage, VRF};
 use super::punt::{PuntKind, load, resubmit};
 use super::state::{Neighbor, RouterState};
 use crate::action::{Action, Subfield};

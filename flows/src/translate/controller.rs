@@ -1,21 +1,27 @@
 //! Handing packets to the controllers.
 
 use super::{At, MacLookup, TraceSink, Walk};
-use crate::action::{ControllerAction, PacketInReason};
+use crate::action::{ControllerAction, Fragment, PacketInReason};
 use crate::datapath::{DpAction, MeterRef, PacketIn};
-use crate::field::{FIELDS, Field};
+use crate::field::{FIELDS, Field, Prereq};
 use crate::key::{FRAME_WORDS, FlowMask, PACKET_WORDS, PIPELINE_WORD, slot};
 use crate::owner::Owner;
 use crate::verdict::DropReason;
 use std::sync::Arc;
 
 impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
-    pub(super) fn send_to_controller(&mut self, options: &ControllerAction, at: At<'a>) {
+    /// Hands the packet to a controller; `drop` is the reason for which it is dropped all the same.
+    pub(super) fn send_to_controller(&mut self, options: &ControllerAction, drop: Option<DropReason>, at: At<'a>) {
         self.commit();
+        let packet_in = self.packet_in(options, drop, at);
+        self.out.actions.push(DpAction::Controller(Box::new(packet_in)));
+    }
+
+    /// What goes with the packet to a controller.
+    fn packet_in(&mut self, options: &ControllerAction, drop: Option<DropReason>, at: At<'a>) -> PacketIn {
         let meter = options.meter.and_then(|id| self.bridge.meters.get(&id));
-        let metadata = self.metadata();
         let reason = if options.reason == PacketInReason::Action { at.reason } else { None };
-        self.out.actions.push(DpAction::Controller(Box::new(PacketIn {
+        PacketIn {
             reason: reason.unwrap_or(options.reason),
             controller_id: options.controller_id,
             max_len: options.max_len,
@@ -25,10 +31,23 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             cookie: at.rule.map_or(0, |r| r.spec.cookie),
             owner: at.rule.map_or_else(Owner::user, |r| r.spec.owner.clone()),
             userdata: options.userdata.clone(),
-            metadata,
+            metadata: self.metadata(),
             meter: meter.map(|meter| MeterRef(Arc::clone(meter))),
+            drop,
             resume: None,
-        })));
+        }
+    }
+
+    /// Keeps what follows to an MTU; the length of the packet is not known before it is there.
+    pub(super) fn fragment(&mut self, fragment: &Fragment, at: At<'a>) {
+        if !self.has(Prereq::Ip) {
+            return;
+        }
+        self.commit();
+        let Fragment { mtu, controller_id, ref userdata } = *fragment;
+        let options = ControllerAction { controller_id, userdata: userdata.clone(), ..ControllerAction::default() };
+        let too_long = Box::new(self.packet_in(&options, Some(DropReason::MtuExceeded), at));
+        self.out.actions.push(DpAction::Fragment { mtu, too_long });
     }
 
     /// What a controller is told of the packet beside its bytes: its tunnel, connection, metadata and registers, as far
@@ -64,7 +83,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         for controller_id in if controllers.is_empty() { &[0] } else { controllers } {
             let reason = PacketInReason::InvalidTtl;
             let options = ControllerAction { reason, controller_id: *controller_id, ..ControllerAction::default() };
-            self.send_to_controller(&options, at);
+            self.send_to_controller(&options, Some(DropReason::TtlExpired), at);
         }
         self.reason = DropReason::TtlExpired;
         self.pop_list();

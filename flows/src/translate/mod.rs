@@ -397,7 +397,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         self.reason = DropReason::NoRule;
         if miss == TableMiss::Controller {
             let options = ControllerAction { reason: PacketInReason::NoMatch, ..ControllerAction::default() };
-            self.send_to_controller(&options, At { rule: None, table, reason: None });
+            self.send_to_controller(&options, None, At { rule: None, table, reason: None });
             self.forwarded = true;
         }
     }
@@ -482,8 +482,9 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             }
             Action::OutputTruncated { port, max_len } => self.output_truncated(*port, *max_len, at),
             Action::Controller(options) => {
-                self.send_to_controller(options, at);
-                self.forwarded = true;
+                let drop = at.rule.and_then(|rule| rule.spec.drop_reason);
+                self.send_to_controller(options, drop, at);
+                self.forwarded |= drop.is_none();
                 if options.pause {
                     self.note("the packet waits here until the controller resumes it");
                     self.action_set.clear();
@@ -538,6 +539,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             Action::Clone(list) => self.clone_packet(list, at),
             Action::Exit => self.exit(),
             Action::CheckPktLarger { len, dst } => self.check_pkt_larger(*len, *dst, at),
+            Action::Fragment(fragment) => self.fragment(fragment, at),
             Action::FinTimeout { idle, hard } => self.fin_timeout(*idle, *hard, at),
             Action::Ct(ct) => self.ct(ct, at.rule.map(|rule| rule.spec.owner.clone())),
             Action::CtClear => self.ct_clear(),

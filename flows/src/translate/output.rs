@@ -30,7 +30,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             }
             PortNo::TABLE => self.jump(TableId::FIRST, None, false, true),
             PortNo::CONTROLLER => {
-                self.send_to_controller(&ControllerAction::default(), at);
+                self.send_to_controller(&ControllerAction::default(), None, at);
                 self.forwarded = true;
             }
             PortNo::NONE => {}

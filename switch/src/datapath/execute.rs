@@ -16,6 +16,7 @@
 use super::BURST;
 use super::burst::NO_INGRESS;
 use super::cache::megaflow::Parts;
+use super::cut::{Cutting, NO_MTU};
 use super::fragments::Goes;
 use super::lanes::{Fate, Lanes};
 use super::ledger::Ledger;
@@ -30,7 +31,7 @@ use sluice_flows::bridge::Model;
 use sluice_flows::datapath::{DpAction, DpCt, PacketIn};
 use sluice_flows::key::{FRAME_WORDS, FlowKey, FlowMask, PACKET_WORDS, PacketKey, slot};
 use sluice_flows::packet::readdress::Readdress;
-use sluice_flows::packet::segment::{Segmenter, wire_len};
+use sluice_flows::packet::segment::wire_len;
 use sluice_flows::packet::{Frame, Layers, MAX_FRAME_LEN, encap, extract, rewrite};
 use sluice_flows::rule::{Millis, Rule};
 use sluice_flows::tunnel::TunnelKey;
@@ -71,11 +72,10 @@ pub(super) struct Egress {
     /// Those received, then copies.
     pub(super) frames: Vec<Frame>,
     pub(super) fates: [Fate; BURST],
-    next_copy: usize,
+    pub(super) next_copy: usize,
     /// The frames that outer lists go on with, outermost first. Copies among them are in the order of their numbers.
     pub(super) held: Vec<u16>,
-    /// Takes the place of a frame that is being cut; always there between two calls.
-    spare: Option<Frame>,
+    pub(super) cutting: Cutting,
     /// Passes that the frame at hand may still take.
     pub(super) passes_left: u32,
     /// What connection tracking said of the frame at hand and its copies.
@@ -105,6 +105,8 @@ pub(super) struct Place {
     pub(super) shared: bool,
     /// The next output sends at most this many bytes.
     pub(super) limit: Option<u32>,
+    /// Outputs send IPv4 packets in fragments of at most this many bytes; [`NO_MTU`] for whole ones.
+    pub(super) mtu: u16,
     /// What connection tracking said of it, by number; [`NOT_TRACKED`] for nothing.
     pub(super) tracked: u16,
     /// What is done is done as it stands in the list of a pass, so that it can be recorded.
@@ -120,7 +122,7 @@ impl Egress {
             fates: [Fate::Waiting; BURST],
             next_copy: BURST,
             held: Vec::with_capacity(MAX_NESTED + 2),
-            spare: Some(Frame::with_capacity(0)),
+            cutting: Cutting::default(),
             passes_left: 0,
             tracked: Vec::new(),
             deciders: [const { None }; BURST],
@@ -150,7 +152,7 @@ impl Egress {
     }
 
     #[inline]
-    fn output_as(&mut self, port: DpPort, frame: usize, origin: usize) {
+    pub(super) fn output_as(&mut self, port: DpPort, frame: usize, origin: usize) {
         if !self.lanes.queue(port, frame, origin, &self.frames, &mut self.fates) {
             self.fates[origin].lose(DropReason::NoPort);
         }
@@ -159,8 +161,16 @@ impl Egress {
     /// Works through a list of actions, with where its other passes go on, with the received frame `origin`.
     pub(super) fn run(&mut self, pass: Pass<'_>, origin: usize, layers: Layers, to: &Surroundings<'_>) {
         self.passes_left = MAX_PASSES;
-        let mut at =
-            Place { origin, current: origin, layers, shared: false, limit: None, tracked: NOT_TRACKED, plain: true };
+        let mut at = Place {
+            origin,
+            current: origin,
+            layers,
+            shared: false,
+            limit: None,
+            mtu: NO_MTU,
+            tracked: NOT_TRACKED,
+            plain: true,
+        };
         self.tracked.clear();
         if let Err(reason) = self.list(pass, &mut at, to) {
             self.fates[origin].lose(reason);
@@ -207,6 +217,10 @@ impl Egress {
                 }
                 DpAction::Truncate(limit) => {
                     at.limit = Some(*limit);
+                    continue;
+                }
+                DpAction::Fragment { mtu, too_long } => {
+                    self.keep_to(*mtu, too_long, at, to)?;
                     continue;
                 }
                 DpAction::Meter(meter) => {
@@ -416,10 +430,11 @@ impl Egress {
     fn send(&mut self, port: DpPort, at: &mut Place) {
         let frame = &self.frames[at.current];
         let limit = at.limit.take();
+        let whole = at.mtu == NO_MTU && limit.is_none_or(|limit| wire_len(frame) <= limit as usize);
         if at.layers.l3_ofs == 0 {
             // Its Ethernet header was taken off.
             self.fates[at.origin].lose(DropReason::ParseError);
-        } else if encap::is_plain(frame, &at.layers) && limit.is_none_or(|limit| wire_len(frame) <= limit as usize) {
+        } else if whole && encap::is_plain(frame, &at.layers) {
             self.output_as(port, at.current, at.origin);
             at.shared = true;
         } else {
@@ -427,45 +442,19 @@ impl Egress {
         }
     }
 
-    /// Sends the first `limit` bytes of the frames that an output would make of this one.
-    #[cold]
-    fn send_cut(&mut self, port: DpPort, at: &mut Place, limit: usize) {
-        let Some(mut frame) = self.spare.take() else { return };
-        if at.shared {
-            // What waits must have left before the frame leaves its place for a while.
-            self.lanes.flush(&self.frames, &mut self.fates);
-        }
-        self.held.push(at.current as u16);
-        std::mem::swap(&mut frame, &mut self.frames[at.current]);
-        let finished = Segmenter::new(&frame).and_then(|mut segments| {
-            loop {
-                let copy = self.fresh();
-                let out = &mut self.frames[copy];
-                if !segments.next_into(out)? {
-                    self.next_copy = copy;
-                    return Ok(());
-                }
-                out.set_len(out.len().min(limit));
-                self.output_as(port, copy, at.origin);
-            }
-        });
-        at.current = self.release(at.current);
-        std::mem::swap(&mut frame, &mut self.frames[at.current]);
-        self.spare = Some(frame);
-        if finished.is_err() {
-            self.fates[at.origin].lose(DropReason::ParseError);
-        }
-    }
-
     /// Hands the packet to the controllers.
     #[inline(never)]
-    fn punt(&mut self, about: &PacketIn, at: &Place, to: &Surroundings<'_>) {
+    pub(super) fn punt(&mut self, about: &PacketIn, at: &Place, to: &Surroundings<'_>) {
         let frame = &self.frames[at.current];
         let admitted = about.meter.as_ref().is_none_or(|meter| meter.0.admit(frame.len() as u64, to.now));
         let taken = admitted && self.budget.take(to.now) && to.shared.punts.hand_over(about, frame);
         let fate = &mut self.fates[at.origin];
         if !taken {
             to.cells.packet_ins_lost.add(1);
+        }
+        if about.drop.is_some() {
+            // The controllers are only told.
+        } else if !taken {
             fate.lose(if admitted { DropReason::Overload } else { DropReason::Meter });
         } else if !matches!(fate, Fate::Dropped(_)) {
             *fate = Fate::Done;

@@ -16,6 +16,7 @@
 mod burst;
 mod cache;
 mod capture;
+mod cut;
 mod drops;
 mod execute;
 mod fragments;

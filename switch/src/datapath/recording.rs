@@ -187,7 +187,8 @@ impl Recording {
 /// Whether the action sends the packet somewhere.
 fn delivers(action: &DpAction) -> bool {
     match action {
-        DpAction::Output(_) | DpAction::Controller(_) => true,
+        DpAction::Output(_) => true,
+        DpAction::Controller(about) => about.drop.is_none(),
         DpAction::Clone(list) => list.iter().any(delivers),
         DpAction::CheckPktLen { larger, otherwise, .. } => larger.iter().chain(otherwise.iter()).any(delivers),
         _ => false,

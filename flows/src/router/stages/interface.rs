@@ -1,13 +1,14 @@
 //! The flows of an interface.
 
 use super::{Stages, priority};
-use crate::action::Action;
+use crate::action::{Action, Fragment};
 use crate::field::{ETH_TYPE_VLAN, Field};
 use crate::key::VLAN_PRESENT;
 use crate::port::PortNo;
 use crate::router::config::Interface;
 use crate::router::flow::{Matching, Writer, set};
 use crate::router::pipeline::{OUT_INTERFACE, Stage};
+use crate::router::punt::PuntKind;
 use crate::rule::FlowSpec;
 
 impl Stages {
@@ -54,7 +55,8 @@ fn admit(to: &Writer<'_>, interface: &Interface, flows: &mut Vec<FlowSpec>) {
 
 /// What is done with everything that leaves by the interface.
 fn egress(to: &Writer<'_>, interface: &Interface) -> FlowSpec {
-    let mut actions = vec![set(Field::EthSrc, interface.mac)];
+    let too_big = Fragment { mtu: interface.mtu, controller_id: 0, userdata: PuntKind::TooBig.userdata() };
+    let mut actions = vec![set(Field::EthSrc, interface.mac), Action::Fragment(Box::new(too_big))];
     actions.extend(tagged(interface));
     // A packet may leave by the port that it came by; only then is it not the ingress port's own.
     actions.push(set(Field::InPort, PortNo::NONE.0));

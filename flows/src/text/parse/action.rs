@@ -104,6 +104,7 @@ impl Reader<'_> {
             "push" => fields::push(arg)?,
             "pop" => fields::pop(arg)?,
             "delete_field" => fields::delete_field(arg)?,
+            "fragment" => output::fragment(arg)?,
             "check_pkt_larger" => fields::check_pkt_larger(arg)?,
             "write_metadata" => fields::write_metadata(arg)?,
             "learn" => learn::learn(arg, names)?,

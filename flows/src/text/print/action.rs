@@ -8,7 +8,7 @@ use super::{List, show_actions};
 use crate::action::{
     Action, Bundle, ControllerAction, Encap, HashFields, ModAction, Multipath, PacketInReason, Sample,
 };
-use crate::action::{NshTlv, Subfield};
+use crate::action::{Fragment, NshTlv, Subfield};
 use crate::port::PortNo;
 use crate::rule::TableId;
 use crate::text::Names;
@@ -51,6 +51,7 @@ pub(crate) fn write(f: &mut fmt::Formatter<'_>, action: &Action, names: &Names) 
             write!(f, "write_metadata:{}/{}", hex((*value).into()), hex((*mask).into()))
         }
         Action::Sample(sample) => write_sample(f, sample, names),
+        Action::Fragment(fragment) => write_fragment(f, fragment),
         Action::FinTimeout { idle, hard } => write_fin_timeout(f, *idle, *hard),
         Action::Encap(encap) => write_encap(f, encap),
         _ => write_header_action(f, action),
@@ -77,6 +78,17 @@ fn write_output(f: &mut fmt::Formatter<'_>, action: &Action, names: &Names) -> f
         Action::Resubmit { port: no, table: id, ct, .. } => write_resubmit(f, *no, *id, *ct, names),
         _ => Ok(()),
     }
+}
+
+fn write_fragment(f: &mut fmt::Formatter<'_>, fragment: &Fragment) -> fmt::Result {
+    write!(f, "fragment(mtu={}", fragment.mtu)?;
+    if fragment.controller_id != 0 {
+        write!(f, ",id={}", fragment.controller_id)?;
+    }
+    if !fragment.userdata.is_empty() {
+        write!(f, ",userdata={}", dotted(&fragment.userdata))?;
+    }
+    f.write_str(")")
 }
 
 /// What makes, takes and changes headers, and what has no argument.

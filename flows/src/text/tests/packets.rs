@@ -216,6 +216,7 @@ fn controllers_and_port_names_print() {
         userdata: Box::default(),
         metadata: Box::default(),
         meter: None,
+        drop: None,
         resume: None,
     };
     let actions = [DpAction::Controller(Box::new(packet_in)), DpAction::Output(DpPort(1)), DpAction::Output(DpPort(9))];

@@ -1,7 +1,7 @@
 //! Where a packet goes: ports, the controller, groups, other tables.
 
 use super::{bytes, number_u32, unknown_key};
-use crate::action::{Action, ControllerAction, GroupId, MeterId, PacketInReason};
+use crate::action::{Action, ControllerAction, Fragment, GroupId, MeterId, PacketInReason};
 use crate::port::PortNo;
 use crate::text::Names;
 use crate::text::parse::error::{ErrorKind, Fault};
@@ -115,6 +115,30 @@ fn reason(word: Word<'_>) -> Result<PacketInReason, Fault> {
     let want = "no_match, action, invalid_ttl, action_set, group or packet_out";
     let kind = ErrorKind::BadValue { what: "reason", want };
     Err(word.fault(kind).suggest(suggest::nearest(word.text, REASONS.iter().map(|(name, _)| *name))))
+}
+
+/// `fragment(mtu=N,..)`.
+pub(super) fn fragment(arg: Word<'_>) -> Result<Action, Fault> {
+    const KEYS: [&str; 3] = ["mtu", "id", "userdata"];
+    let mut fragment = Fragment { mtu: 0, controller_id: 0, userdata: Box::default() };
+    for pair in Pairs::new(arg) {
+        match pair.key.text {
+            "mtu" => match value::number_u16(pair.value, "mtu")? {
+                0..Fragment::MIN_MTU => {
+                    let want = "at least 68 bytes, what every link of IPv4 carries";
+                    return Err(pair.value.fault(ErrorKind::BadValue { what: "mtu", want }));
+                }
+                mtu => fragment.mtu = mtu,
+            },
+            "id" => fragment.controller_id = value::number_u16(pair.value, "id")?,
+            "userdata" => fragment.userdata = bytes(pair.value, "userdata")?,
+            _ => return Err(unknown_key(pair.key, "fragment", "mtu=, id= and userdata=", &KEYS)),
+        }
+    }
+    if fragment.mtu == 0 {
+        return Err(arg.end().fault(ErrorKind::MissingValue("mtu=, the longest IP packet in bytes")));
+    }
+    Ok(Action::Fragment(Box::new(fragment)))
 }
 
 /// The number of a meter.

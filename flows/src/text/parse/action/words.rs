@@ -54,6 +54,7 @@ pub(super) const ACTIONS: &[&str] = &[
     "note",
     "sample",
     "check_pkt_larger",
+    "fragment",
     "fin_timeout",
     "ct",
     "ct_clear",

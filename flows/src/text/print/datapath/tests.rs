@@ -189,6 +189,7 @@ fn meters_cuts_and_controllers() {
         userdata: Box::default(),
         metadata: Box::default(),
         meter: None,
+        drop: None,
         resume: Some(1),
     };
     let text = "userspace(pid=0,controller(reason=0,dont_send=1,continuation=1,recirc_id=2,rule_cookie=0x77,\
