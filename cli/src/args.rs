@@ -106,6 +106,8 @@ pub(crate) enum Command {
     Status(cmd::status::StatusArgs),
     /// What changes in the switch, as it happens
     Events(cmd::events::Events),
+    /// What crosses a port: as lines, or as a pcapng file
+    Capture(cmd::capture::Capture),
     /// Send a packet
     PacketOut(cmd::packet_out::PacketOut),
     /// How fast the data path is

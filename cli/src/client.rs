@@ -8,6 +8,7 @@ use crate::output::Exit;
 use clap::Args;
 use sluice_proto::MAX_MESSAGE_LEN;
 use sluice_proto::v1::bridge_service_client::BridgeServiceClient;
+use sluice_proto::v1::capture_service_client::CaptureServiceClient;
 use sluice_proto::v1::connection_service_client::ConnectionServiceClient;
 use sluice_proto::v1::event_service_client::EventServiceClient;
 use sluice_proto::v1::fdb_service_client::FdbServiceClient;
@@ -24,7 +25,9 @@ use std::future::Future;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status, Streaming};
 
@@ -62,6 +65,9 @@ pub(crate) struct BridgeArg {
     pub(crate) bridge: String,
 }
 
+/// When a stream is to be left.
+pub(crate) type End = Pin<Box<dyn Future<Output = ()>>>;
+
 /// A connection to a switch.
 pub(crate) struct Client {
     runtime: tokio::runtime::Runtime,
@@ -96,6 +102,7 @@ services! {
     events: EventServiceClient, "Events.";
     status: StatusServiceClient, "The state of the switch.";
     connections: ConnectionServiceClient, "Tracked connections.";
+    captures: CaptureServiceClient, "Copies of frames.";
 }
 
 impl Client {
@@ -143,6 +150,44 @@ impl Client {
     /// The stream broke.
     pub(crate) fn next<T>(&self, stream: &mut Streaming<T>) -> Result<Option<T>, Failure> {
         self.runtime.block_on(stream.message()).map_err(|s| self.failure(&s))
+    }
+
+    /// When a stream is to be left: after this time if there is one, and when Ctrl-C is pressed. From now on that does
+    /// not end the program.
+    ///
+    /// # Errors
+    /// The system has no signals left.
+    pub(crate) fn end_after(&self, time: Option<Duration>) -> Result<End, Failure> {
+        self.runtime.block_on(async {
+            let mut interrupted = signal(SignalKind::interrupt())
+                .map_err(|error| Failure::new(format!("cannot wait for Ctrl-C: {error}")))?;
+            let end: End = Box::pin(async move {
+                let wait = async {
+                    match time {
+                        Some(time) => tokio::time::sleep(time).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    _ = interrupted.recv() => {}
+                    () = wait => {}
+                }
+            });
+            Ok(end)
+        })
+    }
+
+    /// The next message of a stream; `None` at its end, or once `end` has come.
+    ///
+    /// # Errors
+    /// The stream broke.
+    pub(crate) fn next_before<T>(&self, stream: &mut Streaming<T>, end: &mut End) -> Result<Option<T>, Failure> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                message = stream.message() => message.map_err(|s| self.failure(&s)),
+                () = end => Ok(None),
+            }
+        })
     }
 
     /// Every message of a stream.

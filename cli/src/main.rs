@@ -58,6 +58,7 @@ fn run(command: Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Drops(args) => cmd::drops::run(args, out),
         Command::Status(args) => cmd::status::run(&args, out),
         Command::Events(args) => cmd::events::run(&args, out),
+        Command::Capture(args) => cmd::capture::run(&args, out),
         Command::PacketOut(args) => cmd::packet_out::run(args, out),
         Command::Bench(verb) => cmd::bench::run(verb, out),
         Command::Completion(args) => cmd::completion::run(&args, out),

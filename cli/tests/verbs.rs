@@ -4,6 +4,8 @@
 
 #[path = "verbs/bench.rs"]
 mod bench;
+#[path = "verbs/capture.rs"]
+mod capture;
 #[path = "verbs/ct.rs"]
 mod ct;
 #[path = "verbs/groups.rs"]

@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod bridge_files;
 pub(crate) mod bridges;
 pub(crate) mod bundle;
+pub(crate) mod capture;
 pub(crate) mod completion;
 pub(crate) mod ct;
 pub(crate) mod drops;

@@ -16,8 +16,8 @@ mod learning;
 mod lifecycle;
 mod output;
 mod shared_state;
-mod wires;
 mod tunnels;
+mod wires;
 
 use sluice_flows::action::Action;
 use sluice_flows::field::Field;

@@ -1,0 +1,230 @@
+//! `sluice capture`: the file as tshark reads it, lines, filters, ends.
+
+use super::{Said, Switch, arp, sluice};
+use sluice_flows::packet::{Frame, GsoKind, Offload, checksum};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+
+/// A capture that has begun.
+struct Capture {
+    child: Child,
+    err: BufReader<std::process::ChildStderr>,
+}
+
+impl Capture {
+    fn of(switch: &Switch, args: &[&str]) -> Self {
+        let args: Vec<_> = ["capture"].iter().chain(args).copied().chain(["--socket", "s.sock"]).collect();
+        let mut command = sluice(switch.folder.path(), &args);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command was built");
+        let mut err = BufReader::new(child.stderr.take().expect("it is piped"));
+        let mut line = String::new();
+        err.read_line(&mut line).expect("it says that it has begun");
+        assert!(line.starts_with("capturing "), "{line}");
+        Self { child, err }
+    }
+
+    fn end(mut self) -> Said {
+        let mut said = Said { code: None, out: String::new(), err: String::new() };
+        let mut out = self.child.stdout.take().expect("it is piped");
+        out.read_to_string(&mut said.out).expect("text");
+        self.err.read_to_string(&mut said.err).expect("text");
+        said.code = self.child.wait().expect("it ends").code();
+        said
+    }
+}
+
+fn has_tshark() -> bool {
+    let there = Command::new("tshark").arg("-v").output().is_ok_and(|output| output.status.success());
+    if !there {
+        eprintln!("skipped: tshark is not installed; `xtask/setup.sh` does that");
+    }
+    there
+}
+
+/// What tshark says of these fields of each packet; a packet that it finds malformed is a failure.
+fn tshark(switch: &Switch, file: &str, fields: &[&str]) -> Vec<String> {
+    let read = |args: &[&str]| {
+        let output =
+            Command::new("tshark").args(["-n", "-r", file]).args(args).current_dir(switch.folder.path()).output();
+        let output = output.expect("tshark runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let malformed = read(&["-Y", "_ws.malformed || _ws.short"]);
+    assert_eq!(malformed, "", "malformed packets");
+    let fields: Vec<_> = fields.iter().flat_map(|field| ["-e", field]).collect();
+    read(&[&["-T", "fields", "-E", "separator=|"][..], &fields].concat()).lines().map(str::to_owned).collect()
+}
+
+/// An Ethernet frame with an IPv4 packet of this protocol.
+fn ipv4(proto: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
+    let len = (20 + payload.len()) as u16;
+    frame.extend([0x45, 0, (len >> 8) as u8, len as u8, 0, 0, 0, 0, 64, proto, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
+    let sum = checksum::checksum(&frame[14..]).to_be_bytes();
+    frame[24..26].copy_from_slice(&sum);
+    frame.extend(payload);
+    frame
+}
+
+fn udp(dst: u16, payload: &[u8]) -> Vec<u8> {
+    let mut datagram = vec![0xc0, 0, (dst >> 8) as u8, dst as u8];
+    datagram.extend([((payload.len() + 8) >> 8) as u8, (payload.len() + 8) as u8, 0, 0]);
+    datagram.extend(payload);
+    ipv4(17, &datagram)
+}
+
+/// A VXLAN packet of network 100 with this frame inside.
+fn vxlan(inner: &[u8]) -> Vec<u8> {
+    udp(4789, &[&[8, 0, 0, 0, 0, 0, 100, 0][..], inner].concat())
+}
+
+#[test]
+fn a_file_has_the_ports_as_interfaces_and_both_directions() {
+    let switch = Switch::start();
+    switch.out(&["flows", "add", "in_port=1 actions=output:2"]);
+    let capture = Capture::of(&switch, &["p1,p2", "-w", "x.pcapng", "-c", "4"]);
+    switch.receive(&arp());
+    switch.receive(&udp(9, b"hello"));
+    let said = capture.end();
+    assert_eq!((said.code, said.out.as_str()), (Some(0), "4 packets, 0 lost by capture -> x.pcapng\n"), "{said:?}");
+    if !has_tshark() {
+        return;
+    }
+    let fields = ["frame.interface_name", "frame.interface_description", "frame.packet_flags_direction", "frame.len"];
+    let mut seen = tshark(&switch, "x.pcapng", &fields);
+    seen.sort();
+    let line = |port: &str, way: &str, len: usize| format!("{port}|port {port} of the switch|{way}|{len}");
+    let (arp, datagram) = (arp().len(), udp(9, b"hello").len());
+    let (first, second) = (arp.max(datagram), arp.min(datagram));
+    let mut want = Vec::new();
+    for (port, way) in [("p1", "0x00000001"), ("p2", "0x00000002")] {
+        want.extend([line(port, way, first), line(port, way, second)]);
+    }
+    want.sort();
+    assert_eq!(seen, want);
+    // Times are whole nanoseconds of this century.
+    for time in tshark(&switch, "x.pcapng", &["frame.time_epoch"]) {
+        let (seconds, fraction) = time.split_once('.').expect("a fraction");
+        assert!(seconds.parse::<u64>().expect("a number") > 1_500_000_000 && fraction.len() == 9, "{time}");
+    }
+}
+
+#[test]
+fn a_tunnel_is_recorded_as_it_is_or_opened() {
+    let switch = Switch::start();
+    let inner = ipv4(1, &[8, 0, 0xf7, 0xff, 0, 0, 0, 0]);
+    let capture = Capture::of(&switch, &["p1", "-w", "outer.pcapng", "-c", "2"]);
+    let opened = Capture::of(&switch, &["p1", "-w", "inner.pcapng", "-c", "2", "--inner"]);
+    switch.receive(&vxlan(&inner));
+    switch.receive(&arp());
+    let (said, opened) = (capture.end(), opened.end());
+    assert_eq!(said.out, "2 packets, 0 lost by capture -> outer.pcapng (outer VXLAN; --inner strips it)\n");
+    assert_eq!(opened.out, "2 inner packets, 0 lost by capture -> inner.pcapng (outer VXLAN stripped)\n");
+    if !has_tshark() {
+        return;
+    }
+    let [outer, plain] = &tshark(&switch, "outer.pcapng", &["vxlan.vni", "frame.protocols"])[..] else { panic!() };
+    assert!(outer.starts_with("100|eth:ethertype:ip:udp:vxlan:eth:ethertype:ip:icmp"), "{outer}");
+    assert_eq!(plain, "|eth:ethertype:arp");
+    let [stripped, plain] = &tshark(&switch, "inner.pcapng", &["frame.len", "frame.protocols"])[..] else { panic!() };
+    assert!(stripped.starts_with(&format!("{}|eth:ethertype:ip:icmp", inner.len())), "{stripped}");
+    assert!(plain.ends_with("|eth:ethertype:arp"), "what is in no tunnel stays: {plain}");
+}
+
+#[test]
+fn a_super_frame_is_whole_says_so_and_is_not_malformed() {
+    let switch = Switch::start();
+    let capture = Capture::of(&switch, &["p1", "-w", "x.pcapng", "-c", "1"]);
+    let mut tcp = vec![0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0];
+    tcp.resize(20 + 9000, 7);
+    let mut frame = Frame::from_bytes(&ipv4(6, &tcp));
+    frame.offload = Offload {
+        gso: GsoKind::Tcp4,
+        gso_size: 1400,
+        csum_partial: true,
+        csum_start: 34,
+        csum_offset: 16,
+        ..Offload::NONE
+    };
+    assert!(switch.ends[0].inject_frame(0, frame));
+    let said = capture.end();
+    assert_eq!(said.out, "1 packet, 0 lost by capture -> x.pcapng (1 super-frame written whole)\n");
+    if has_tshark() {
+        let seen = tshark(&switch, "x.pcapng", &["frame.len", "tcp.len", "frame.comment"]);
+        assert_eq!(seen, ["9054|9000|super-frame: leaves the machine in segments of 1400 bytes"]);
+    }
+}
+
+#[test]
+fn each_datagram_of_a_udp_super_frame_is_opened_by_itself() {
+    let switch = Switch::start();
+    let capture = Capture::of(&switch, &["p1", "-w", "x.pcapng", "-c", "2", "--inner"]);
+    let inner = |n: u8| [&[8, 0, 0, 0, 0, 0, 100, 0][..], &udp(9, &[n; 100])].concat();
+    let all: Vec<_> = (1..=3).flat_map(inner).collect();
+    let mut frame = Frame::from_bytes(&udp(4789, &all));
+    frame.offload = Offload { gso: GsoKind::Udp, gso_size: inner(1).len() as u16, ..Offload::NONE };
+    assert!(switch.ends[0].inject_frame(0, frame));
+    // No more than was asked for, although one frame held three.
+    assert_eq!(capture.end().out, "2 inner packets, 0 lost by capture -> x.pcapng (outer VXLAN stripped)\n");
+    if has_tshark() {
+        let want = ["01", "02"].map(|n| n.repeat(100));
+        assert_eq!(tshark(&switch, "x.pcapng", &["udp.payload"]), want);
+    }
+}
+
+#[test]
+fn without_a_file_each_packet_is_a_line_and_a_match_selects() {
+    let switch = Switch::start();
+    let capture = Capture::of(&switch, &["p1", "udp,udp_dst=9", "-c", "1"]);
+    switch.receive(&arp());
+    switch.receive(&udp(9, b"hello"));
+    let said = capture.end();
+    let words: Vec<_> = said.out.split_whitespace().collect();
+    assert_eq!(words[1..5], ["p1", "in", "47", "bytes"], "{said:?}");
+    assert!(words[5].starts_with("udp,") && words[5].contains("nw_dst=192.0.2.2"), "{said:?}");
+    assert_eq!(said.err, "1 packet, 0 lost by capture\n");
+    let capture = Capture::of(&switch, &["p1", "-c", "1", "-o", "json"]);
+    switch.receive(&arp());
+    let said = capture.end();
+    let line: serde_json::Value = serde_json::from_str(&said.out).expect("one document");
+    assert_eq!(
+        (line["v"].as_u64(), line["port"].as_str(), line["len_bytes"].as_u64()),
+        (Some(1), Some("p1"), Some(42))
+    );
+}
+
+#[test]
+fn a_capture_ends_by_its_time_or_by_an_interrupt_with_the_file_whole() {
+    let switch = Switch::start();
+    let capture = Capture::of(&switch, &["p1", "-w", "x.pcapng", "-t", "100ms"]);
+    assert_eq!(capture.end().out, "0 packets, 0 lost by capture -> x.pcapng\n");
+    let capture = Capture::of(&switch, &["p1", "-w", "y.pcapng"]);
+    switch.receive(&arp());
+    for _ in 0..20_000 {
+        if std::fs::metadata(switch.folder.path().join("y.pcapng")).is_ok_and(|file| file.len() > 200) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let child = nix::unistd::Pid::from_raw(capture.child.id() as i32);
+    nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGINT).expect("it runs");
+    let said = capture.end();
+    assert_eq!((said.code, said.out.as_str()), (Some(0), "1 packet, 0 lost by capture -> y.pcapng\n"), "{said:?}");
+}
+
+#[test]
+fn what_cannot_be_captured_is_said_with_what_to_do() {
+    let switch = Switch::start();
+    for (args, code, text) in [
+        (&["capture", "p9"][..], 1, "there is no port \"p9\"; `sluice ports` lists those there are"),
+        (&["capture", "p1", "in_port=1"], 2, "its match may only look at what is in the packet"),
+        (&["capture", "p1", "tpc"], 2, "tpc"),
+        (&["capture", "p1", "-w", "no/such/folder"], 1, "cannot write no/such/folder"),
+        (&["capture", "p1", "-t", "soon"], 2, "expected a time like 500ms or 30s"),
+    ] {
+        let said = switch.run(args);
+        assert_eq!(said.code, Some(code), "{said:?}");
+        assert!(said.err.contains(text), "{said:?}");
+    }
+}
