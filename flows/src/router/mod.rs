@@ -11,6 +11,8 @@ mod pipeline;
 mod punt;
 mod stages;
 mod state;
+#[cfg(test)]
+mod testing;
 
 pub use config::{
     AdvertisedPrefix, ConfigError, Fault, Interface, InterfaceId, MIN_MTU_V6, NextHop, Route, RouteKey, RouteKind,

@@ -30,6 +30,8 @@ mod priority {
     /// Admit: what an interface takes.
     pub(super) const ADMITTED: u16 = 100;
 
+    /// Local: the router's own advertisements on their way out.
+    pub(super) const ADVERTISE: u16 = 220;
     /// Local: duplicate address detection, which flows cannot answer.
     pub(super) const PROBE: u16 = 210;
     /// Local: what flows answer for an interface's addresses.
@@ -282,3 +284,6 @@ fn next_hop(interface: InterfaceId, via: Option<IpAddr>, v4: bool) -> Vec<Action
 fn host(address: IpAddr) -> IpNet {
     IpNet::from(address)
 }
+
+#[cfg(test)]
+mod tests;

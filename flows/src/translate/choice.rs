@@ -1,11 +1,12 @@
 //! Choosing by a hash of the packet: buckets of select groups, `multipath` and `bundle`.
 //!
 //! The hashes are our own and have no secret, so that a trace chooses what the switch chooses. Whatever is hashed goes
-//! into the mask: packets that agree under it choose alike.
+//! into the mask: packets that agree under it choose alike. The fragments of a packet choose alike too: ports, which only
+//! the first has, are not hashed of any.
 
 use super::{At, MacLookup, TraceSink, Walk};
 use crate::action::{Bundle, BundleAlgorithm, HashFields, Multipath, MultipathAlgorithm};
-use crate::field::{Field, Prereq};
+use crate::field::{Field, Prereq, Stage};
 use crate::key::slot;
 use crate::port::PortNo;
 
@@ -53,7 +54,9 @@ fn symmetric_l3l4<M: MacLookup, S: TraceSink>(walk: &mut Walk<'_, M, S>, basis: 
         return hash;
     }
     let hash = add(hash, walk.read(slot::IP_PROTO));
-    if walk.has(Prereq::Tcp) || walk.has(Prereq::Sctp) || udp && walk.has(Prereq::Udp) {
+    if walk.is_fragment() {
+        hash
+    } else if walk.has(Prereq::Tcp) || walk.has(Prereq::Sctp) || udp && walk.has(Prereq::Udp) {
         add(hash, walk.read(slot::TP_SRC) ^ walk.read(slot::TP_DST))
     } else {
         hash
@@ -71,11 +74,12 @@ fn symmetric_l3<M: MacLookup, S: TraceSink>(walk: &mut Walk<'_, M, S>, basis: u6
 }
 
 impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
-    /// A hash of these fields under their masks; fields that the packet does not have count as 0.
+    /// A hash of these fields under their masks; fields that the packet does not have count as 0, and so do those of the
+    /// transport in a fragment.
     pub(super) fn hash_fields(&mut self, fields: &[(Field, u128)], basis: u64) -> u64 {
         fields.iter().fold(basis, |hash, (field, mask)| {
             let whole = field.slot().max();
-            if !self.has(field.info().prereq) {
+            if !self.has(field.info().prereq) || field.info().stage == Stage::L4 && self.is_fragment() {
                 return add(hash, 0);
             }
             let mut read = crate::key::FlowMask::ZERO;

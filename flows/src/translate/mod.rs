@@ -407,7 +407,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         // of one packet would go different ways.
         let before = S::ACTIVE.then_some(self.mask);
         let mut told = None;
-        let hides_ports = self.has(Prereq::Ip) && self.read(Field::IpFrag.slot()) != 0;
+        let hides_ports = self.is_fragment();
         let mut read = FlowMask::ZERO;
         let found = if in_port.is_none() && !original && !hides_ports {
             let found = self.bridge.tables.lookup(table, &self.flow.key, &mut read);

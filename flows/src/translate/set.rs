@@ -42,6 +42,11 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         holds
     }
 
+    /// Whether the packet is a part of one, the first included: its ports are not looked at then.
+    pub(super) fn is_fragment(&mut self) -> bool {
+        self.has(Prereq::Ip) && self.read(Field::IpFrag.slot()) != 0
+    }
+
     /// Sets the bits of `field` in `mask`; nothing happens if the packet does not have the field.
     pub(super) fn set_field(&mut self, field: Field, value: u128, mask: u128) {
         let mask = match field {

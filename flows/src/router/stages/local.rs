@@ -8,7 +8,7 @@ use crate::port::PortNo;
 use crate::router::config::Interface;
 use crate::router::flow::{DST, Matching, SRC, Writer, bits, copy, copy_part, set};
 use crate::router::pipeline::{IN_INTERFACE, NEXT_HOP_V6, OUT_INTERFACE, Stage, TO_MANY, VRF};
-use crate::router::punt::{PuntKind, load};
+use crate::router::punt::{PuntKind, load, resubmit};
 use crate::rule::FlowSpec;
 use crate::verdict::DropReason;
 use ipnet::IpNet;
@@ -124,6 +124,7 @@ impl Stages {
         }
         if !interface.layer3 {
             proxies(to, interface, flows);
+            flows.push(advertise(to, interface));
         }
         for net in &interface.addresses {
             // Networks of one or two addresses have no broadcast address (RFC 3021).
@@ -151,7 +152,7 @@ fn resolve(to: &Writer<'_>, interface: &Interface, address: IpAddr, flows: &mut 
         IpAddr::V6(_) => {
             let asked = solicitation(interface, host(address));
             let flags = ND_ROUTER | ND_SOLICITED | ND_OVERRIDE;
-            let actions = nd_answer(interface, bits(address), flags);
+            let actions = nd_answer(to, interface, bits(address), flags);
             flows.push(to.flow(Stage::Local, priority::ANSWER, with_source(asked), actions));
             // Duplicate address detection and solicitations without the sender's MAC address: an answer has another
             // length or destination, which flows cannot make.
@@ -183,7 +184,7 @@ fn proxies(to: &Writer<'_>, interface: &Interface, flows: &mut Vec<FlowSpec>) {
             IpNet::V6(_) => {
                 let Some(own) = interface.link_local() else { continue };
                 let asked = solicitation(interface, *net);
-                let actions = nd_answer(interface, own.into(), ND_ROUTER | ND_SOLICITED);
+                let actions = nd_answer(to, interface, own.into(), ND_ROUTER | ND_SOLICITED);
                 flows.push(to.flow(at, priority::PROXY, with_source(asked), actions));
                 let probe = asked.is(Field::Ipv6Src, 0_u8);
                 flows.push(to.flow(at, priority::PROXY + 1, probe, Vec::new()));
@@ -221,9 +222,10 @@ fn with_source(asked: Matching) -> Matching {
     asked.is(Field::NdOptionsType, SOURCE_LINK_LAYER)
 }
 
-/// Makes the advertisement that answers a solicitation, sent from `source`, and sends it back (RFC 4861, 7.2.4).
-fn nd_answer(interface: &Interface, source: u128, flags: u32) -> Vec<Action> {
-    let mut actions = vec![
+/// Makes the advertisement that answers a solicitation, sent from `source` (RFC 4861, 7.2.4), but for its last part: the
+/// target's MAC address can be set only of what is an advertisement already, so that takes another lookup.
+fn nd_answer(to: &Writer<'_>, interface: &Interface, source: u128, flags: u32) -> Vec<Action> {
+    vec![
         copy(Field::EthSrc, Field::EthDst),
         set(Field::EthSrc, interface.mac),
         copy(Field::Ipv6Src, Field::Ipv6Dst),
@@ -231,10 +233,17 @@ fn nd_answer(interface: &Interface, source: u128, flags: u32) -> Vec<Action> {
         set(Field::Icmpv6Type, ND_ADVERT),
         set(Field::NdReserved, flags),
         set(Field::NdOptionsType, TARGET_LINK_LAYER),
-        set(Field::NdTll, interface.mac),
-    ];
+        load(OUT_INTERFACE, interface.id.0.into()),
+        resubmit(to.pipeline, Stage::Local),
+    ]
+}
+
+/// Sends the advertisements that the interface answers with: what comes in has no interface to leave by yet.
+fn advertise(to: &Writer<'_>, interface: &Interface) -> FlowSpec {
+    let answer = Matching::icmp(false, ND_ADVERT).entering(interface).part(OUT_INTERFACE, interface.id.0.into());
+    let mut actions = vec![set(Field::NdTll, interface.mac)];
     actions.extend(back(interface));
-    actions
+    to.flow(Stage::Local, priority::ADVERTISE, answer, actions)
 }
 
 /// Sends a frame back by the interface that it came by.
