@@ -94,6 +94,8 @@ pub(crate) enum Command {
     Trace(cmd::trace::Trace),
     /// The ports with their counters; add, change, remove them
     Ports(cmd::ports::Ports),
+    /// The tunnels to other hosts, their other ends and how far away those are
+    Tunnels(cmd::tunnels::Tunnels),
     /// The bridges; add, remove them
     Bridges(cmd::bridges::Bridges),
     /// Which MAC address is behind which port

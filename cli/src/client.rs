@@ -21,6 +21,7 @@ use sluice_proto::v1::stats_service_client::StatsServiceClient;
 use sluice_proto::v1::status_service_client::StatusServiceClient;
 use sluice_proto::v1::table_service_client::TableServiceClient;
 use sluice_proto::v1::trace_service_client::TraceServiceClient;
+use sluice_proto::v1::tunnel_service_client::TunnelServiceClient;
 use std::future::Future;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
@@ -98,6 +99,7 @@ services! {
     stats: StatsServiceClient, "Counters and drops.";
     fdb: FdbServiceClient, "Learned addresses.";
     trace: TraceServiceClient, "Traces.";
+    tunnels: TunnelServiceClient, "Tunnels.";
     packets: PacketServiceClient, "Packet-out.";
     events: EventServiceClient, "Events.";
     status: StatusServiceClient, "The state of the switch.";

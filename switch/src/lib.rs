@@ -9,6 +9,7 @@ pub mod config;
 pub mod conntrack;
 mod control;
 mod datapath;
+pub mod echo;
 pub mod event;
 pub mod host;
 pub mod mac_table;
@@ -19,7 +20,7 @@ pub mod stats;
 pub use clock::Clock;
 pub use control::{
     BundleResult, Capture, Config, ControlError, Datapath, FailMode, Made, OtherChanges, PortChange, PortInfo,
-    PortRequest,
+    PortRequest, TunnelInfo,
 };
 pub use datapath::{Captured, Direction, MegaflowStats, PacketIn};
 pub use port::PortDevice;

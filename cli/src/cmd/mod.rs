@@ -19,3 +19,4 @@ pub(crate) mod ports;
 pub(crate) mod status;
 pub(crate) mod tables;
 pub(crate) mod trace;
+pub(crate) mod tunnels;

@@ -58,7 +58,8 @@ enum Verb {
 struct Add {
     /// Its name, which is also its interface's
     name: String,
-    /// tap, tap-plain, af-packet, memory, pcap, null, patch or wire
+    /// tap, tap-plain, af-packet, memory, pcap, null, patch, wire, or a tunnel: vxlan, geneve, gre,
+    /// ipip, sit, bareudp
     #[arg(long, value_name = "TYPE", default_value = "tap")]
     r#type: String,
     /// OpenFlow number; the lowest free one if not given
@@ -285,7 +286,7 @@ impl From<Port> for PortRow {
 }
 
 /// `access 10`, `trunk all`, `trunk 10,20 native 5`.
-fn vlan_text(vlan: Option<&PortVlan>) -> String {
+pub(crate) fn vlan_text(vlan: Option<&PortVlan>) -> String {
     use port_vlan::Mode;
     let Some(vlan) = vlan else { return "trunk all".to_owned() };
     let list: Vec<_> = vlan.trunks.iter().map(ToString::to_string).collect();

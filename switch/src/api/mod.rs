@@ -28,6 +28,7 @@ mod stats;
 mod status;
 mod table;
 mod trace;
+mod tunnel;
 mod watch;
 
 pub use socket::{Socket, SocketError};
@@ -49,6 +50,7 @@ use sluice_proto::v1::stats_service_server::StatsServiceServer;
 use sluice_proto::v1::status_service_server::StatusServiceServer;
 use sluice_proto::v1::table_service_server::TableServiceServer;
 use sluice_proto::v1::trace_service_server::TraceServiceServer;
+use sluice_proto::v1::tunnel_service_server::TunnelServiceServer;
 use sluice_proto::{FILE_DESCRIPTOR_SET, MAX_MESSAGE_LEN};
 use std::future::Future;
 use std::io;
@@ -135,6 +137,7 @@ async fn router(api: &Api) -> tonic::transport::server::Router {
     serving!(TraceServiceServer, PacketServiceServer, EventServiceServer, StatusServiceServer);
     serving!(GroupServiceServer, MeterServiceServer, TableServiceServer, ConnectionServiceServer);
     serving!(CaptureServiceServer);
+    serving!(TunnelServiceServer);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -160,6 +163,7 @@ async fn router(api: &Api) -> tonic::transport::server::Router {
         .add_service(limited!(StatusServiceServer))
         .add_service(limited!(ConnectionServiceServer))
         .add_service(limited!(CaptureServiceServer))
+        .add_service(limited!(TunnelServiceServer))
 }
 
 /// A server on a thread of its own, for programs that are not async. It ends on drop.

@@ -131,7 +131,7 @@ fn named(datapath: &Datapath, bridge: &str, name: &str) -> Result<Port, Status> 
     found.ok_or_else(|| Status::aborted(format!("port {name} was removed meanwhile")))
 }
 
-fn port(info: &PortInfo) -> Port {
+pub(super) fn port(info: &PortInfo) -> Port {
     let peer = info.peer.clone().map(|peer| ("peer".to_owned(), peer));
     let options = info.options.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
     Port {

@@ -20,6 +20,7 @@ mod error;
 mod maintenance;
 mod ports;
 mod reading;
+mod tunnels;
 mod wires;
 
 pub use bridges::FailMode;
@@ -28,6 +29,7 @@ pub use changes::{BundleResult, Made, OtherChanges};
 pub(crate) use effects::Waiting;
 pub use error::ControlError;
 pub use ports::{PortChange, PortInfo, PortRequest};
+pub use tunnels::TunnelInfo;
 
 use crate::clock::Clock;
 use crate::conntrack::Tracker;

@@ -235,6 +235,16 @@ impl Datapath {
     }
 }
 
+impl Datapath {
+    /// The device of a port; `None` for a patch port.
+    pub(super) fn device(&self, dp: DpPort) -> Option<Arc<dyn Port>> {
+        match &self.inner.lock().ports.get(&dp)?.device {
+            Device::Port(device) => Some(Arc::clone(device)),
+            Device::Patch { .. } => None,
+        }
+    }
+}
+
 impl Inner {
     /// Takes ports out of model and workers, in this order: no packet is sent to them when the workers let go of them.
     pub(super) fn remove_from(&self, state: &mut State, bridge: &Bridge, ports: &[Arc<BridgePort>]) {

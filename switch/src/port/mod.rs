@@ -53,8 +53,10 @@ use sluice_flows::tunnel::{Tunnel, TunnelKind};
 use sluice_flows::{DpPort, DropReason};
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a port is made of; `type` in a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -165,6 +167,21 @@ pub enum TxOutcome {
     Dropped(DropReason),
 }
 
+/// Another end of a tunnel port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TunnelPeer {
+    /// Its address, if it is known.
+    pub remote: Option<IpAddr>,
+    /// Our address, as the host's routes have it.
+    pub local: Option<IpAddr>,
+    /// Longest IP packet in bytes that the way there carries; `None` without a route.
+    pub path_mtu: Option<u32>,
+    /// There is a route and, if it is encrypted, a session.
+    pub up: bool,
+    /// Its name, if it has one: its public key.
+    pub name: Option<String>,
+}
+
 /// A port as the control side sees it: opened once, gives one queue to each worker, closes on drop.
 pub trait Port: Send + Sync {
     /// What it is made of.
@@ -207,6 +224,17 @@ pub trait Port: Send + Sync {
     /// What flows decide of its outer headers, for a tunnel port.
     fn tunnel(&self) -> Option<Arc<Tunnel>> {
         None
+    }
+
+    /// The other ends that a tunnel port leads to: the one it is configured with, or those known lately.
+    fn peers(&self) -> Vec<TunnelPeer> {
+        Vec::new()
+    }
+
+    /// Asks other ends of a tunnel for an ICMP echo, and says how long each took. `None` stands for those that did not
+    /// answer within `timeout`.
+    fn probe(&self, remotes: &[IpAddr], _timeout: Duration) -> Vec<Option<Duration>> {
+        vec![None; remotes.len()]
     }
 
     /// Frames lost before a worker saw them.

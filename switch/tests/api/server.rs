@@ -16,7 +16,7 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 /// Every service of the API.
-const SERVICES: [&str; 13] = [
+const SERVICES: [&str; 14] = [
     "sluice.v1.BridgeService",
     "sluice.v1.ConnectionService",
     "sluice.v1.EventService",
@@ -30,6 +30,7 @@ const SERVICES: [&str; 13] = [
     "sluice.v1.StatusService",
     "sluice.v1.TableService",
     "sluice.v1.TraceService",
+    "sluice.v1.TunnelService",
 ];
 
 #[tokio::test]

@@ -1,0 +1,237 @@
+//! `sluice tunnels`.
+
+use super::ports::vlan_text;
+use crate::client::{BridgeArg, Client, Target};
+use crate::failure::Failure;
+use crate::output::{Cell, Exit, Format, Output, Table, Tone};
+use crate::watch::Watch;
+use clap::Args;
+use serde::Serialize;
+use sluice_proto::v1::{ListTunnelsRequest, Port, PortVlan, Tunnel, TunnelPeer, port_vlan};
+
+/// How long each other end has to answer, in milliseconds.
+const PROBE_MS: u32 = 1000;
+
+/// Arguments of `sluice tunnels`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each other end is sent one ICMP echo request, which measures the round trip (RTT; `-` if there was
+no answer in a second). MTU is the longest packet that the way there carries, outer headers included.
+STATE says whether the host has a route there and, for an encrypted tunnel, a session. Tunnels are
+ports: add and delete them with `sluice ports`.
+
+Examples:
+  sluice tunnels                                        every tunnel
+  sluice tunnels --no-probe -o json                     for a program, at once
+  sluice ports add vx0 --type vxlan --option remote_ip=192.0.2.2 --option key=100
+  sluice ports add vx1 --type vxlan --option remote_ip=flow --option key=flow
+
+Exit code 5 if a tunnel is down.")]
+pub(crate) struct Tunnels {
+    /// Do not ask the other ends for an answer
+    #[arg(long)]
+    no_probe: bool,
+    #[command(flatten)]
+    watch: Watch,
+    #[command(flatten)]
+    bridge: BridgeArg,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    tunnels: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    bridge: String,
+    number: u32,
+    r#type: String,
+    key: Option<String>,
+    vlan: String,
+    admin_up: bool,
+    link_up: bool,
+    rx_packets: u64,
+    rx_bytes: u64,
+    tx_packets: u64,
+    tx_bytes: u64,
+    drops: u64,
+    peers: Vec<Peer>,
+}
+
+#[derive(Serialize)]
+struct Peer {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    local: Option<String>,
+    remote: Option<String>,
+    path_mtu_bytes: Option<u32>,
+    rtt_us: Option<u64>,
+    up: bool,
+}
+
+impl From<TunnelPeer> for Peer {
+    fn from(peer: TunnelPeer) -> Self {
+        let text = |text: String| Some(text).filter(|text| !text.is_empty());
+        Self {
+            name: text(peer.name),
+            local: text(peer.local),
+            remote: text(peer.remote),
+            path_mtu_bytes: Some(peer.path_mtu_bytes).filter(|mtu| *mtu > 0),
+            rtt_us: peer.rtt_us,
+            up: peer.up,
+        }
+    }
+}
+
+impl From<Tunnel> for Row {
+    fn from(tunnel: Tunnel) -> Self {
+        let Port { spec, counters, link_up, .. } = tunnel.port.unwrap_or_default();
+        let (spec, counters) = (spec.unwrap_or_default(), counters.unwrap_or_default());
+        let option = |name: &str| spec.options.get(name).cloned();
+        Self {
+            key: option("key").or_else(|| option("out_key")),
+            vlan: carried(spec.vlan.as_ref()),
+            name: spec.name,
+            bridge: spec.bridge,
+            number: spec.number,
+            r#type: spec.r#type,
+            admin_up: !spec.admin_down,
+            link_up,
+            rx_packets: counters.rx_packets,
+            rx_bytes: counters.rx_bytes,
+            tx_packets: counters.tx_packets,
+            tx_bytes: counters.tx_bytes,
+            drops: counters.rx_dropped + counters.tx_dropped + counters.tx_errors + counters.rx_errors,
+            peers: tunnel.peers.into_iter().map(Peer::from).collect(),
+        }
+    }
+}
+
+impl Row {
+    fn is_up(&self) -> bool {
+        self.admin_up && self.link_up && self.peers.iter().all(|peer| peer.up)
+    }
+}
+
+/// The VLAN of an access port, else what the port carries in the words of `sluice ports`.
+fn carried(vlan: Option<&PortVlan>) -> String {
+    match vlan {
+        Some(vlan) if vlan.mode() == port_vlan::Mode::Access => vlan.tag.to_string(),
+        _ => vlan_text(vlan),
+    }
+}
+
+/// Runs the verb.
+pub(crate) fn run(args: &Tunnels, out: &mut Output) -> Result<Exit, Failure> {
+    let format = out.format(&[Format::Table, Format::Wide, Format::Json])?;
+    let client = Client::connect(&args.target)?;
+    let probe_timeout_ms = if args.no_probe { 0 } else { PROBE_MS };
+    args.watch.run(out, |out| {
+        let request = ListTunnelsRequest { bridge: args.bridge.bridge.clone(), probe_timeout_ms };
+        let reply = client.call(client.tunnels().list_tunnels(request))?;
+        let tunnels: Vec<Row> = reply.tunnels.into_iter().map(Row::from).collect();
+        let up = tunnels.iter().all(Row::is_up);
+        if format == Format::Json {
+            out.json(&Answer { tunnels })?;
+        } else {
+            out.table(&table(&tunnels, format == Format::Wide))?;
+        }
+        Ok(if up { Exit::Yes } else { Exit::Unhealthy })
+    })
+}
+
+fn table(tunnels: &[Row], wide: bool) -> Table {
+    let mut header: Vec<Cell> = ["NAME", "TYPE", "LOCAL", "REMOTE"].map(Cell::from).into();
+    header.push(Cell::right("VNI"));
+    header.push("VLANS".into());
+    header.extend(["MTU", "RTT", "TX", "RX", "DROPS"].map(Cell::right));
+    header.push("STATE".into());
+    if wide {
+        header.extend(["BRIDGE", "PEER"].map(Cell::from));
+        header.extend(["TX-PACKETS", "RX-PACKETS"].map(Cell::right));
+    }
+    let mut table = Table::new(header);
+    for tunnel in tunnels {
+        // A port that leads to nobody yet has a row too.
+        let peers = tunnel.peers.iter().map(Some).chain(tunnel.peers.is_empty().then_some(None));
+        for (index, peer) in peers.enumerate() {
+            table.row(row(tunnel, peer, index == 0, wide));
+        }
+    }
+    table
+}
+
+fn row(tunnel: &Row, peer: Option<&Peer>, first: bool, wide: bool) -> Vec<Cell> {
+    let dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    // Counters are the port's: they stand once.
+    let once = |text: String| if first { text } else { String::new() };
+    let state = match (tunnel.admin_up, tunnel.link_up && peer.is_none_or(|peer| peer.up)) {
+        (false, _) => Cell::from("down (set)").tone(Tone::Warn),
+        (true, false) => Cell::from("down").tone(Tone::Bad),
+        (true, true) => Cell::from("up").tone(Tone::Good),
+    };
+    let mut cells: Vec<Cell> = vec![tunnel.name.as_str().into(), tunnel.r#type.as_str().into()];
+    cells.push(dash(peer.and_then(|peer| peer.local.clone())).into());
+    cells.push(dash(peer.and_then(|peer| peer.remote.clone())).into());
+    cells.push(Cell::right(dash(tunnel.key.clone())));
+    cells.push(tunnel.vlan.as_str().into());
+    cells.push(Cell::right(dash(peer.and_then(|peer| peer.path_mtu_bytes).map(|mtu| mtu.to_string()))));
+    cells.push(Cell::right(dash(peer.and_then(|peer| peer.rtt_us).map(milliseconds))));
+    cells.push(Cell::right(once(size(tunnel.tx_bytes))));
+    cells.push(Cell::right(once(size(tunnel.rx_bytes))));
+    cells.push(Cell::right(once(tunnel.drops.to_string())));
+    cells.push(state);
+    if wide {
+        cells.push(tunnel.bridge.as_str().into());
+        cells.push(dash(peer.and_then(|peer| peer.name.clone())).into());
+        cells.push(Cell::right(once(tunnel.tx_packets.to_string())));
+        cells.push(Cell::right(once(tunnel.rx_packets.to_string())));
+    }
+    cells
+}
+
+/// `0.2ms`, `10.1ms`.
+fn milliseconds(us: u64) -> String {
+    format!("{:.1}ms", us as f64 / 1000.0)
+}
+
+/// Bytes with a binary unit: `640 B`, `84 KiB`, `1.5 GiB`.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut units = UNITS.iter();
+    let mut unit = units.next();
+    while value >= 1023.5 {
+        let Some(next) = units.next() else { break };
+        (value, unit) = (value / 1024.0, Some(next));
+    }
+    let unit = unit.copied().unwrap_or_default();
+    if value < 9.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_the_unit_that_reads_best() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (86_016, "84 KiB"),
+            (1_048_575, "1.0 MiB"),
+            (1_610_612_736, "1.5 GiB"),
+            (u64::MAX, "16 EiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+}
