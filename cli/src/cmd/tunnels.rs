@@ -16,7 +16,7 @@ const PROBE_MS: u32 = 1000;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Each other end is sent one ICMP echo request, which measures the round trip (RTT; `-` if there was
-no answer in a second). MTU is the longest packet that the way there carries, outer headers included.
+no answer in a second). MTU is the longest packet that the way there carries, outer headers and all.
 STATE says whether the host has a route there and, for an encrypted tunnel, a session. Tunnels are
 ports: add and delete them with `sluice ports`.
 
