@@ -111,16 +111,18 @@ pub fn sctp_flips(flips: [u8; 4], behind: usize) -> [u8; 4] {
     (!crc).to_le_bytes()
 }
 
+/// The CRC32c of an SCTP packet, whatever its checksum field holds, as the four bytes that go there. `None` for less
+/// than a common header.
+pub fn sctp_of(packet: &[u8]) -> Option<[u8; 4]> {
+    let (ports, rest) = packet.split_first_chunk::<8>()?;
+    let (_, body) = rest.split_first_chunk::<4>()?;
+    let crc = [&[0; 4], body].iter().fold(crc32c::crc32c(ports), |crc, part| crc32c::crc32c_append(crc, part));
+    Some(crc.to_le_bytes())
+}
+
 /// Whether an SCTP packet carries the right CRC32c. False for less than a common header.
 pub fn verify_sctp(packet: &[u8]) -> bool {
-    let Some((ports, rest)) = packet.split_first_chunk::<8>() else {
-        return false;
-    };
-    let Some((field, body)) = rest.split_first_chunk::<4>() else {
-        return false;
-    };
-    let crc = [&[0; 4], body].iter().fold(crc32c::crc32c(ports), |crc, part| crc32c::crc32c_append(crc, part));
-    crc.to_le_bytes() == *field
+    sctp_of(packet).is_some_and(|crc| packet.get(8..12) == Some(&crc[..]))
 }
 
 #[cfg(test)]

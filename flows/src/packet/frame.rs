@@ -99,6 +99,18 @@ impl Frame {
         self.len = len as u32;
     }
 
+    /// Puts `bytes` behind those that are there. False, and nothing changes, when there is no room for all of them.
+    #[inline]
+    pub fn extend(&mut self, bytes: &[u8]) -> bool {
+        let end = self.start as usize + self.len();
+        let Some(room) = self.buf.get_mut(end..).and_then(|room| room.get_mut(..bytes.len())) else {
+            return false;
+        };
+        room.copy_from_slice(bytes);
+        self.len += bytes.len() as u32;
+        true
+    }
+
     /// Makes this frame a copy of `other`, metadata included. One longer than [`Self::capacity`] takes some of the
     /// headroom, and is cut only where that is not enough.
     pub fn clone_from_frame(&mut self, other: &Self) {

@@ -53,6 +53,14 @@ impl Offload {
         csum_offset: 0,
     };
 
+    /// The metadata once the transport checksum is complete.
+    pub(super) fn filled(mut self) -> Self {
+        if self.csum_partial {
+            (self.csum_partial, self.csum_start, self.csum_offset) = (false, 0, 0);
+        }
+        self
+    }
+
     /// Adjusts the offsets after `delta` bytes were inserted (positive) or removed (negative) in front of the network
     /// header.
     pub fn shift(&mut self, delta: i16) {

@@ -1,8 +1,8 @@
 //! Frames for tests, built byte by byte.
 
 use super::layers::be16;
-use super::{L3, L4, Layers, checksum};
-use crate::key::{FRAG_LATER, FlowKey, slot};
+use super::{Frame, GsoKind, L3, L4, Layers, Offload, checksum, extract};
+use crate::key::{FRAG_LATER, FlowKey, PacketKey, slot};
 use proptest::prelude::*;
 
 pub(crate) const DST: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -292,6 +292,41 @@ pub(crate) fn set_partial(frame: &mut [u8], layers: &Layers) {
     pseudo.extend(((end - l4) as u32).to_be_bytes());
     pseudo.extend([0, 0, 0, proto]);
     frame[l4 + ofs..l4 + ofs + 2].copy_from_slice(&checksum::sum(&pseudo).to_be_bytes());
+}
+
+/// A super-frame with the pseudo-header's sum in its checksum field, as a kernel sends it.
+pub(crate) fn super_frame(bytes: &[u8], gso: GsoKind, gso_size: u16) -> Frame {
+    let mut frame = Frame::from_bytes(bytes);
+    let layers = extract(bytes, 0, &mut PacketKey::default());
+    frame.offload = Offload {
+        gso,
+        gso_size,
+        csum_partial: true,
+        csum_start: layers.l4_ofs,
+        csum_offset: if gso == GsoKind::Udp { 6 } else { 16 },
+        ..Offload::NONE
+    };
+    set_partial(frame.bytes_mut(), &layers);
+    frame
+}
+
+/// Any kind of super-frame: tags, IP version, TCP options, payload, segment size.
+pub(crate) fn some_super_frame() -> impl Strategy<Value = (Frame, Vec<u8>)> {
+    let payload = proptest::collection::vec(any::<u8>(), 0..4000);
+    (0..3usize, any::<bool>(), any::<bool>(), 0..11usize, any::<u16>(), payload, 1..2000u16).prop_map(
+        |(tags, v6, is_udp, options, flags, payload, size)| {
+            let message = if is_udp { udp(&payload) } else { tcp(flags & 0xfff, &vec![1; options * 4], &payload) };
+            let proto = if is_udp { 17 } else { 6 };
+            let (eth_type, packet) = if v6 { (0x86dd, ipv6(proto, &message)) } else { (0x0800, ipv4(proto, &message)) };
+            let kind = match (is_udp, v6) {
+                (true, _) => GsoKind::Udp,
+                (_, true) => GsoKind::Tcp6,
+                _ => GsoKind::Tcp4,
+            };
+            let tags = &[(0x88a8, 100), (0x8100, 5)][..tags];
+            (super_frame(&eth(tags, eth_type, &packet), kind, size), payload)
+        },
+    )
 }
 
 /// Whether etherparse takes a frame apart without complaint and computes the checksums that stand in it.

@@ -10,22 +10,6 @@ fn read(frame: &[u8]) -> (PacketKey, Layers) {
     (key, layers)
 }
 
-/// A super-frame with the pseudo-header's sum in its checksum field, as a kernel sends it.
-fn super_frame(bytes: &[u8], gso: GsoKind, gso_size: u16) -> Frame {
-    let mut frame = Frame::from_bytes(bytes);
-    let (_, layers) = read(bytes);
-    frame.offload = Offload {
-        gso,
-        gso_size,
-        csum_partial: true,
-        csum_start: layers.l4_ofs,
-        csum_offset: if gso == GsoKind::Udp { 6 } else { 16 },
-        ..Offload::NONE
-    };
-    set_partial(frame.bytes_mut(), &layers);
-    frame
-}
-
 /// All segments; panics when there are more than payload bytes.
 fn cut(frame: &Frame) -> Result<Vec<Vec<u8>>, SegmentError> {
     let mut segmenter = Segmenter::new(frame)?;
@@ -193,25 +177,6 @@ fn a_partial_sctp_checksum_is_a_crc() {
     assert_eq!(fill_checksum(&mut frame), Ok(()));
     assert_eq!(frame.bytes(), whole);
     assert_eq!(frame.offload, Offload::NONE);
-}
-
-/// Any kind of super-frame: tags, IP version, TCP options, payload, segment size.
-fn some_super_frame() -> impl Strategy<Value = (Frame, Vec<u8>)> {
-    let payload = proptest::collection::vec(any::<u8>(), 0..4000);
-    (0..3usize, any::<bool>(), any::<bool>(), 0..11usize, any::<u16>(), payload, 1..2000u16).prop_map(
-        |(tags, v6, is_udp, options, flags, payload, size)| {
-            let message = if is_udp { udp(&payload) } else { tcp(flags & 0xfff, &vec![1; options * 4], &payload) };
-            let proto = if is_udp { 17 } else { 6 };
-            let (eth_type, packet) = if v6 { (0x86dd, ipv6(proto, &message)) } else { (0x0800, ipv4(proto, &message)) };
-            let kind = match (is_udp, v6) {
-                (true, _) => GsoKind::Udp,
-                (_, true) => GsoKind::Tcp6,
-                _ => GsoKind::Tcp4,
-            };
-            let tags = &[(0x88a8, 100), (0x8100, 5)][..tags];
-            (super_frame(&eth(tags, eth_type, &packet), kind, size), payload)
-        },
-    )
 }
 
 proptest! {
