@@ -100,7 +100,8 @@ impl From<SetupError> for Failure {
     fn from(error: SetupError) -> Self {
         let code = match &error {
             SetupError::Control(ControlError::Port(PortError::NoPrivilege { .. })) => NO_PRIVILEGE,
-            SetupError::Control(_) => FAILED,
+            SetupError::Gateway(error) if error.is_denied() => NO_PRIVILEGE,
+            SetupError::Control(_) | SetupError::Gateway(_) => FAILED,
             SetupError::Spec { .. } | SetupError::Flow { .. } | SetupError::Conntrack(_) => USAGE,
         };
         Self(code, error.to_string())
@@ -162,7 +163,10 @@ fn run(args: &Args) -> Result<(), Failure> {
     // Signals are taken before anything is made that would have to be taken down.
     let result = runtime.block_on(async {
         let signals = Signals::take().map_err(Failure::new)?;
-        config::start(&datapath, &config)?;
+        if let Err(error) = config::start(&datapath, &config) {
+            config::stop(&datapath, &config);
+            return Err(error.into());
+        }
         serve(args, config, &datapath, socket, signals, &log).await
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -219,7 +223,10 @@ async fn serve(
     notify("READY=1");
     loop {
         tokio::select! {
-            result = &mut server => return result.map_err(Failure::new),
+            result = &mut server => {
+                config::stop(datapath, &config);
+                return result.map_err(Failure::new);
+            }
             _ = signals.hangup.recv() => config = reload(args, config, datapath, log).await,
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
@@ -229,7 +236,9 @@ async fn serve(
     notify("STOPPING=1");
     // It fails only when the server has ended already.
     _ = stop.send(());
-    server.await.map_err(Failure::new)
+    let result = server.await.map_err(Failure::new);
+    config::stop(datapath, &config);
+    result
 }
 
 /// Reads the file again and changes what differs. Returns the configuration that is now in force.

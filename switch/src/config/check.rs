@@ -38,10 +38,13 @@ pub(super) fn config(source: Source<'_>, raw: RawConfig) -> Result<Config, Confi
         }
     }
     let mut ports = HashMap::new();
-    let bridges = in_order(raw.bridges)
-        .into_iter()
-        .map(|(name, raw)| bridge(source, &name, raw, &mut ports))
-        .collect::<Result<_, ConfigError>>()?;
+    let (mut bridges, mut gateways) = (Vec::new(), Vec::new());
+    for (name, raw) in in_order(raw.bridges) {
+        let bridge = bridge(source, &name, raw, &mut ports)?;
+        gateways.extend(bridge.gateway.clone().map(|gateway| (name, gateway)));
+        bridges.push(bridge);
+    }
+    super::gateway::check_all(source, &gateways)?;
     Ok(Config {
         socket: raw.socket,
         workers: workers.or(Some(pin.len()).filter(|n| *n > 0)),
@@ -77,7 +80,7 @@ fn bridge(
         take_name(source, &name, names)?;
         ports.push(port(source, &name, raw, &mut numbers)?);
     }
-    Ok(BridgeConfig {
+    let mut bridge = BridgeConfig {
         name: name.get_ref().clone(),
         local_port: raw.local_port.unwrap_or(true),
         flows: match (raw.flows, raw.flow_files) {
@@ -88,7 +91,10 @@ fn bridge(
         meters: lines(source, raw.meters, None)?,
         tables: tables(source, raw.tables)?,
         ports,
-    })
+        gateway: None,
+    };
+    bridge.gateway = raw.gateway.map(|raw| super::gateway::gateway(source, &bridge, raw)).transpose()?;
+    Ok(bridge)
 }
 
 fn take_name(source: Source<'_>, name: &Spanned<String>, names: &mut Names) -> Result<(), Complaint> {

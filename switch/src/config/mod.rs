@@ -10,6 +10,7 @@
 mod check;
 mod conntrack;
 mod error;
+mod gateway;
 mod lines;
 mod raw;
 mod setup;
@@ -17,9 +18,10 @@ mod setup;
 pub use check::log_filter;
 pub(crate) use error::did_you_mean;
 pub use error::{Complaint, ConfigError};
-pub use setup::{Change, SetupError, add_bridge, add_port, check, reload, start};
+pub use setup::{Change, SetupError, add_bridge, add_port, check, reload, start, stop};
 
 use crate::conntrack::CtSettings;
+use crate::host::gateway::GatewayConfig;
 use crate::port::PortKind;
 use sluice_flows::PortNo;
 use sluice_flows::bridge::{TableConfig, VlanMode};
@@ -78,6 +80,8 @@ pub struct BridgeConfig {
     pub tables: BTreeMap<TableId, TableConfig>,
     /// Its ports, in the file's order.
     pub ports: Vec<PortConfig>,
+    /// The host behind one of them.
+    pub gateway: Option<GatewayConfig>,
 }
 
 /// A flow, group or meter, and where it stands.

@@ -68,6 +68,64 @@ pub(super) struct RawBridge {
     pub(super) meters: Option<Vec<Spanned<String>>>,
     pub(super) tables: BTreeMap<Spanned<String>, RawTable>,
     pub(super) ports: BTreeMap<Spanned<String>, RawPort>,
+    pub(super) gateway: Option<Spanned<RawGateway>>,
+}
+
+/// The host behind a port of the bridge.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawGateway {
+    pub(super) port: Option<Spanned<String>>,
+    pub(super) addresses: Vec<Spanned<String>>,
+    pub(super) mac: Option<Spanned<String>>,
+    pub(super) mtu: Option<Spanned<i64>>,
+    pub(super) forward: Option<bool>,
+    pub(super) routes: Vec<RawRoute>,
+    pub(super) rules: Vec<RawRule>,
+    pub(super) neighbours: Vec<RawNeighbour>,
+    pub(super) masquerade: Option<Spanned<RawMasquerade>>,
+}
+
+/// A route of the host's.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRoute {
+    pub(super) to: Spanned<String>,
+    pub(super) via: Option<Spanned<String>>,
+    pub(super) src: Option<Spanned<String>>,
+    pub(super) metric: Option<Spanned<i64>>,
+    pub(super) table: Option<Spanned<i64>>,
+}
+
+/// A rule of the host's.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRule {
+    pub(super) priority: Spanned<i64>,
+    pub(super) from: Option<Spanned<String>>,
+    pub(super) to: Option<Spanned<String>>,
+    pub(super) table: Spanned<i64>,
+}
+
+/// A neighbour of the host's.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawNeighbour {
+    pub(super) address: Spanned<String>,
+    pub(super) mac: Spanned<String>,
+}
+
+/// What the outside does not see.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawMasquerade {
+    pub(super) inside: Option<Vec<Spanned<String>>>,
+    pub(super) addresses: Vec<Spanned<String>>,
+    pub(super) except: Vec<Spanned<String>>,
+    pub(super) ports: Option<Spanned<String>>,
+    pub(super) zone: Option<Spanned<i64>>,
+    pub(super) first_table: Option<Spanned<i64>>,
+    pub(super) host_rule: Option<bool>,
 }
 
 /// What is said of a flow table beside its flows.

@@ -7,6 +7,7 @@
 
 use super::{BridgeConfig, Config, FlowLine, PortConfig, lines};
 use crate::conntrack::SettingsError;
+use crate::host::gateway::{self, GatewayError};
 use crate::port::{PortKind, PortSpec, SpecError};
 use crate::{ControlError, Datapath, FailMode, PortChange, PortRequest};
 use sluice_flows::PortNo;
@@ -23,6 +24,9 @@ pub enum SetupError {
     /// Settings of connection tracking are wrong.
     #[error("conntrack: {0}")]
     Conntrack(#[from] SettingsError),
+    /// A gateway cannot be made.
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
     /// A port's options are wrong.
     #[error("port {port}: {source}")]
     Spec {
@@ -58,6 +62,10 @@ pub enum Change {
     PortChanged(String),
     /// A bridge's flows, groups, meters and what is said of its tables were replaced.
     FlowsReplaced(String),
+    /// A bridge's gateway was made, changed or taken away.
+    GatewayChanged(String),
+    /// Something that others had undone on the host was done again.
+    GatewayMended(String),
     /// Limits, timeouts and other settings of connection tracking were changed.
     ConntrackChanged,
     /// A setting differs that takes effect only at the next start.
@@ -73,6 +81,8 @@ impl fmt::Display for Change {
             Self::PortRemoved(name) => write!(f, "port {name} removed"),
             Self::PortChanged(name) => write!(f, "port {name} changed"),
             Self::FlowsReplaced(name) => write!(f, "flows of bridge {name} replaced"),
+            Self::GatewayChanged(name) => write!(f, "gateway of bridge {name} changed"),
+            Self::GatewayMended(what) => write!(f, "gateway: {what}"),
             Self::ConntrackChanged => f.write_str("settings of connection tracking changed"),
             Self::NeedsRestart(what) => write!(f, "`{what}` takes effect at the next start"),
         }
@@ -103,7 +113,29 @@ fn start_bridge(datapath: &Datapath, bridge: &BridgeConfig) -> Result<(), SetupE
     for port in &bridge.ports {
         add_port(datapath, &bridge.name, port)?;
     }
-    lines::start(datapath, bridge)
+    lines::start(datapath, bridge)?;
+    start_gateway(datapath, bridge)
+}
+
+fn start_gateway(datapath: &Datapath, bridge: &BridgeConfig) -> Result<(), SetupError> {
+    let Some(config) = &bridge.gateway else { return Ok(()) };
+    let done = gateway::start(datapath, &bridge.name, config)?;
+    done.iter().for_each(|what| tracing::info!(bridge = bridge.name, "gateway: {what}"));
+    Ok(())
+}
+
+/// Takes the gateway of a bridge away. Nothing can be done about what fails, so it is said in the log.
+fn stop_gateway(datapath: &Datapath, bridge: &BridgeConfig) {
+    let Some(config) = &bridge.gateway else { return };
+    match gateway::stop(datapath, &bridge.name, config) {
+        Ok(done) => done.iter().for_each(|what| tracing::info!(bridge = bridge.name, "gateway: {what}")),
+        Err(what) => tracing::error!(bridge = bridge.name, %what, "something of the gateway is left on the host"),
+    }
+}
+
+/// Takes away what the configuration's gateways have put on the host.
+pub fn stop(datapath: &Datapath, config: &Config) {
+    config.bridges.iter().for_each(|bridge| stop_gateway(datapath, bridge));
 }
 
 /// Makes a bridge, with its own port if that is wanted; or neither.
@@ -192,6 +224,7 @@ pub fn reload(datapath: &Datapath, old: &Config, new: &Config) -> Result<(Vec<Ch
     }
     for bridge in &old.bridges {
         if !new.bridges.iter().any(|b| b.name == bridge.name && b.local_port == bridge.local_port) {
+            stop_gateway(datapath, bridge);
             let result = datapath.remove_bridge(&bridge.name).map_err(SetupError::from);
             work.note(result, Change::BridgeRemoved(bridge.name.clone()));
         }
@@ -203,6 +236,22 @@ pub fn reload(datapath: &Datapath, old: &Config, new: &Config) -> Result<(Vec<Ch
         }
     }
     Ok((work.done, work.failed))
+}
+
+/// Whether the port of a gateway is made as it was, so that its interface stays.
+fn gateway_port_stays(old: &BridgeConfig, new: &BridgeConfig) -> bool {
+    let Some(config) = &new.gateway else { return true };
+    let port = |bridge: &BridgeConfig| bridge.ports.iter().find(|port| port.name == config.port).cloned();
+    match (port(old), port(new)) {
+        (Some(a), Some(b)) => made_alike(&a, &b),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// Whether two ports need not be made anew to become each other.
+fn made_alike(a: &PortConfig, b: &PortConfig) -> bool {
+    (&a.name, a.kind, a.number, &a.options) == (&b.name, b.kind, b.number, &b.options)
 }
 
 struct Reload<'a> {
@@ -220,9 +269,23 @@ impl Reload<'_> {
     }
 
     fn bridge(&mut self, old: &BridgeConfig, new: &BridgeConfig) {
-        let made_alike = |a: &PortConfig, b: &PortConfig| {
-            (&a.name, a.kind, a.number, &a.options) == (&b.name, b.kind, b.number, &b.options)
-        };
+        let gateway = old.gateway != new.gateway || !gateway_port_stays(old, new);
+        if gateway {
+            stop_gateway(self.datapath, old);
+        }
+        self.ports_and_flows(old, new);
+        if gateway {
+            let result = start_gateway(self.datapath, new);
+            self.note(result, Change::GatewayChanged(new.name.clone()));
+        } else if let Some(config) = &new.gateway {
+            match gateway::mend(&new.name, config) {
+                Ok(done) => self.done.extend(done.into_iter().map(Change::GatewayMended)),
+                Err(error) => self.failed.push(error.into()),
+            }
+        }
+    }
+
+    fn ports_and_flows(&mut self, old: &BridgeConfig, new: &BridgeConfig) {
         for port in &old.ports {
             if !new.ports.iter().any(|p| made_alike(p, port)) {
                 let result = self.datapath.remove_port(&new.name, &port.name).map_err(SetupError::from);

@@ -6,7 +6,7 @@
 //! switch which was killed finds its things again, and what others put on the host is never touched: in the way, it is
 //! reported.
 //!
-//! [`netlink`] and [`routing`] are the requests, for labs too.
+//! [`gateway`] puts it together with the flows of a bridge; [`netlink`] and [`routing`] are the requests, for labs too.
 //!
 //! # Limits
 //! Drift is told and mended when somebody asks ([`apply`] again), not watched for.
@@ -14,6 +14,7 @@
 mod apply;
 mod desired;
 mod error;
+pub mod gateway;
 pub mod netlink;
 mod nft;
 mod plan;
