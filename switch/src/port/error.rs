@@ -85,6 +85,16 @@ pub enum PortError {
         /// What is wrong with it.
         why: SpecError,
     },
+    /// Another tunnel port of the same kind and UDP port would take the same packets.
+    #[error(
+        "port {port}: port {other} takes the packets of the same remote_ip, local_ip and key already; give one of them another key or address"
+    )]
+    TunnelTaken {
+        /// The port.
+        port: String,
+        /// The port that takes them.
+        other: String,
+    },
     /// A capture file cannot be read or written.
     #[error("port {port}: cannot {op} {path}: {why}")]
     File {

@@ -30,6 +30,18 @@ pub(crate) fn too_long(frame: &Frame, mtu: u32) -> bool {
     header_len.saturating_sub(link_len) + usize::from(frame.offload.gso_size) > mtu
 }
 
+/// Length in bytes of the longest frame that will be on the wire: the frame's, or that of a segment if it is a
+/// super-frame.
+pub(crate) fn longest(frame: &Frame) -> usize {
+    match frame.offload.gso {
+        GsoKind::None => frame.len(),
+        _ => {
+            let header_len = transport_end(frame.bytes(), link_len(frame.bytes()), &frame.offload);
+            frame.len().min(header_len + usize::from(frame.offload.gso_size))
+        }
+    }
+}
+
 /// Gives every frame that fits `mtu` to `send`, and notes what became of each.
 pub(crate) fn send_each(
     frames: &[&Frame],
@@ -44,7 +56,7 @@ pub(crate) fn send_each(
 }
 
 /// Length of the Ethernet header with its tags.
-fn link_len(bytes: &[u8]) -> usize {
+pub(crate) fn link_len(bytes: &[u8]) -> usize {
     let mut len = ETH_LEN;
     for _ in 0..MAX_TAGS {
         match bytes.get(len - 2..len) {
