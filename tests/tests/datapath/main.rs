@@ -15,6 +15,7 @@ mod frames;
 mod learning;
 mod lifecycle;
 mod output;
+mod routing;
 mod shared_state;
 mod tunnels;
 mod wires;

@@ -159,7 +159,7 @@ fn spread() -> Router {
 /// The next hop of each of 2000 connections, by its MAC address.
 fn ways(router: &Router) -> Vec<u128> {
     let way = |n: u32| {
-        let mut key = packet(1, Ipv4Addr::from(0x0a00_0000 | n % 7).into(), 0x0200_0000_0001);
+        let mut key = packet(1, Ipv4Addr::from(0x0a00_0000 | (n % 7)).into(), 0x0200_0000_0001);
         key.set(slot::TP_SRC, (1000 + n).into());
         router.send_key(&key).left[0].1.get(slot::ETH_DST)
     };
