@@ -15,6 +15,7 @@ pub mod host;
 pub mod mac_table;
 pub mod port;
 pub mod replay;
+pub mod router;
 pub mod stats;
 
 pub use clock::Clock;

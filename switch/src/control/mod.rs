@@ -36,6 +36,7 @@ use crate::conntrack::Tracker;
 use crate::datapath::{Notice, Settings, Shared, WorkerHandle, spawn};
 use crate::event::Events;
 use crate::mac_table::{MacSettings, MacTable};
+use crate::router::Routers;
 use arc_swap::ArcSwap;
 use crossbeam::channel::unbounded;
 use endpoints::OpenEndpoint;
@@ -43,7 +44,7 @@ use ports::PortState;
 use sluice_flows::DpPort;
 use sluice_flows::bridge::Model;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -93,10 +94,21 @@ pub struct Datapath {
     inner: Arc<Inner>,
 }
 
+/// A data path that may be gone.
+pub(crate) struct WeakDatapath(Weak<Inner>);
+
+impl WeakDatapath {
+    /// The data path, if it is still there.
+    pub(crate) fn upgrade(&self) -> Option<Datapath> {
+        self.0.upgrade().map(|inner| Datapath { inner })
+    }
+}
+
 struct Inner {
     shared: Arc<Shared>,
     workers: Vec<WorkerHandle>,
     maintenance: Mutex<Option<JoinHandle<()>>>,
+    routers: Routers,
 }
 
 /// What the control side alone knows.
@@ -149,7 +161,7 @@ impl Datapath {
                 }
             }
         }
-        let inner = Arc::new(Inner { shared, workers, maintenance: Mutex::new(None) });
+        let inner = Arc::new(Inner { shared, workers, maintenance: Mutex::new(None), routers: Routers::default() });
         let thread = maintenance::spawn(Arc::downgrade(&inner), receiver)
             .map_err(|source| ControlError::Worker { worker: count, source })?;
         *inner.maintenance.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
@@ -164,6 +176,16 @@ impl Datapath {
     /// The model as it is now.
     pub fn model(&self) -> Arc<Model> {
         self.inner.shared.model.load_full()
+    }
+
+    /// The routers.
+    pub(crate) fn routers(&self) -> &Routers {
+        &self.inner.routers
+    }
+
+    /// What finds this data path as long as it is there.
+    pub(crate) fn downgrade(&self) -> WeakDatapath {
+        WeakDatapath(Arc::downgrade(&self.inner))
     }
 
     /// The clock that the switch's times are told by.
@@ -189,6 +211,7 @@ impl Inner {
     }
 
     fn shutdown(&self) {
+        self.routers.end();
         let ports = {
             let mut state = self.lock();
             state.ended = true;

@@ -98,6 +98,14 @@ impl Datapath {
         self.inner.shared.punts.subscribe(depth)
     }
 
+    /// Packets that the flows of routers hand over.
+    pub(crate) fn router_packets(&self, depth: usize) -> Receiver<PacketIn> {
+        let is_for_routers = |about: &sluice_flows::datapath::PacketIn| {
+            sluice_flows::router::PuntKind::from_userdata(&about.userdata).is_some()
+        };
+        self.inner.shared.punts.subscribe_to(depth, is_for_routers)
+    }
+
     /// What would happen to a packet that comes in by `ingress`. Nothing is sent, counted or learned.
     pub fn trace(&self, ingress: DpPort, key: &FlowKey, sink: &mut impl TraceSink) -> Translation {
         receive(&self.model(), &self.inner.shared.macs, key, ingress, sink)

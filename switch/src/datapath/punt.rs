@@ -5,7 +5,7 @@
 //! slowly loses packets and is told how many. A packet that nobody took counts as lost.
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
-use sluice_flows::packet::Frame;
+use sluice_flows::packet::{Frame, Offload};
 use sluice_flows::{datapath, rule::Millis};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,12 +18,18 @@ pub struct PacketIn {
     pub frame: Arc<[u8]>,
     /// Length of the whole frame, in bytes.
     pub frame_len: usize,
+    /// What its sender left to be done with it.
+    pub offload: Offload,
     /// Packets that this subscriber lost just before this one.
     pub lost: u64,
 }
 
+/// Which packets a subscriber wants.
+pub(crate) type Wanted = fn(&datapath::PacketIn) -> bool;
+
 struct Subscriber {
     sender: Sender<PacketIn>,
+    wanted: Wanted,
     lost: u64,
 }
 
@@ -36,8 +42,13 @@ pub(crate) struct Punts {
 impl Punts {
     /// Packets from now on, at most `depth` of them waiting.
     pub(crate) fn subscribe(&self, depth: usize) -> Receiver<PacketIn> {
+        self.subscribe_to(depth, |_| true)
+    }
+
+    /// The same for some packets only: others neither count as taken nor as lost by this subscriber.
+    pub(crate) fn subscribe_to(&self, depth: usize, wanted: Wanted) -> Receiver<PacketIn> {
         let (sender, receiver) = bounded(depth.max(1));
-        self.lock().push(Subscriber { sender, lost: 0 });
+        self.lock().push(Subscriber { sender, wanted, lost: 0 });
         receiver
     }
 
@@ -56,20 +67,24 @@ impl Punts {
                 .unwrap_or(bytes)
                 .into(),
             frame_len: bytes.len(),
+            offload: frame.offload,
             lost: 0,
         };
         let mut taken = false;
-        subscribers.retain_mut(|s| match s.sender.try_send(PacketIn { lost: s.lost, ..packet.clone() }) {
-            Ok(()) => {
-                s.lost = 0;
-                taken = true;
-                true
-            }
-            Err(TrySendError::Full(_)) => {
-                s.lost += 1;
-                true
-            }
-            Err(TrySendError::Disconnected(_)) => false,
+        subscribers.retain_mut(|s| {
+            !(s.wanted)(about)
+                || match s.sender.try_send(PacketIn { lost: s.lost, ..packet.clone() }) {
+                    Ok(()) => {
+                        s.lost = 0;
+                        taken = true;
+                        true
+                    }
+                    Err(TrySendError::Full(_)) => {
+                        s.lost += 1;
+                        true
+                    }
+                    Err(TrySendError::Disconnected(_)) => false,
+                }
         });
         taken
     }

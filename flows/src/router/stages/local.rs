@@ -148,6 +148,9 @@ fn resolve(to: &Writer<'_>, interface: &Interface, address: IpAddr, flows: &mut 
             actions.push(set(Field::ArpSpa, bits(address)));
             actions.extend(back(interface));
             flows.push(to.flow(Stage::Local, priority::ANSWER, asked, actions));
+            // Another station says that it has the address.
+            let claimed = Matching::arp().entering(interface).within([Field::ArpSpa; 2], host(address));
+            flows.push(to.punt(Stage::Local, priority::PROBE, claimed, PuntKind::Arp));
         }
         IpAddr::V6(_) => {
             let asked = solicitation(interface, host(address));

@@ -1,0 +1,67 @@
+//! What a router wants done in the switch: changes of its flows first, then packets that may need them.
+
+use crate::{ControlError, Datapath};
+use sluice_flows::PortNo;
+use sluice_flows::action::Action;
+use sluice_flows::bridge_mod::BridgeMod;
+use sluice_flows::filter::FlowFilter;
+use sluice_flows::flow_mod::FlowMod;
+use sluice_flows::group::GroupMod;
+use sluice_flows::packet::Frame;
+use sluice_flows::rule::FlowSpec;
+
+/// Changes and packets that wait to be made and sent.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    mods: Vec<BridgeMod>,
+    packets: Vec<(Frame, Vec<Action>)>,
+}
+
+impl Outbox {
+    /// Adds a flow, or changes the one in its place, which keeps its counters.
+    pub(super) fn add_flow(&mut self, spec: FlowSpec) {
+        let change = FlowMod::Add { spec, check_overlap: false, reset_counts: false };
+        self.mods.push(change.into());
+    }
+
+    /// Deletes the flow in the place of this one.
+    pub(super) fn delete_flow(&mut self, spec: &FlowSpec) {
+        self.mods.push(FlowMod::delete(FlowFilter::strictly(spec)).into());
+    }
+
+    /// Changes a group.
+    pub(super) fn change_group(&mut self, change: GroupMod) {
+        self.mods.push(change.into());
+    }
+
+    /// Sends a frame by these actions; an empty one is none.
+    pub(super) fn send(&mut self, frame: &[u8], actions: Vec<Action>) {
+        if !frame.is_empty() {
+            self.send_frame(Frame::from_bytes(frame), actions);
+        }
+    }
+
+    /// Sends a frame, with what its sender left to be done, by these actions.
+    pub(super) fn send_frame(&mut self, frame: Frame, actions: Vec<Action>) {
+        self.packets.push((frame, actions));
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.mods.is_empty() && self.packets.is_empty()
+    }
+
+    /// Makes the changes, all or none, then sends the packets.
+    ///
+    /// # Errors
+    /// The bridge refused, or is gone. The packets are lost then.
+    pub(super) fn deliver(self, datapath: &Datapath, bridge: &str) -> Result<(), ControlError> {
+        if !self.mods.is_empty() {
+            super::program::apply(datapath, bridge, self.mods)?;
+        }
+        for (frame, actions) in self.packets {
+            datapath.packet_out(bridge, PortNo::NONE, frame, actions)?;
+        }
+        Ok(())
+    }
+}
