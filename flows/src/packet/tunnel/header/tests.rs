@@ -2,6 +2,7 @@ use super::*;
 use crate::key::{TUN_FLAG_OAM, tun_flag_option};
 use crate::packet::checksum;
 use crate::packet::testing::{eth, ipv4, ipv6, udp};
+use crate::packet::tunnel::ecn;
 use crate::tunnel::Tlv;
 use proptest::prelude::*;
 
@@ -59,6 +60,28 @@ fn vxlan_is_as_in_rfc_7348_and_group_policy_as_linux_sends_it() {
     assert_eq!(header(&key, true), [0x88, 0x48, 2, 3, 0x12, 0x34, 0x56, 0]);
     let inner = read_over(TunnelKind::Vxlan, &[0x88, 0x48, 2, 3, 0x12, 0x34, 0x56, 0]).unwrap();
     assert_eq!((inner.key.gbp(), inner.gbp, inner.keyed, inner.key.id()), ((0x203, 0x48), true, true, 0x12_3456));
+}
+
+/// An echo request that Linux 6 sent through a `vxlan` device with `gbp` and packet mark 0x80203: the outer packet from
+/// its IPv4 header on.
+const FROM_LINUX: &[u8] = b"\x45\x02\x00\x86\x0e\x25\x00\x00\x40\x11\xe8\x3c\xc0\x00\x02\x01\xc0\x00\x02\x02\
+\x9f\x37\x12\xb5\x00\x72\x84\x87\x88\x08\x02\x03\x00\x14\x8f\x00\x02\x00\x00\x00\x00\x02\x02\x00\x00\x00\x00\x01\x08\x00\
+\x45\xba\x00\x54\x21\xfe\x40\x00\x40\x01\x03\xdd\x0a\x09\x00\x01\x0a\x09\x00\x02\x08\x00\x32\x42\x03\xc1\x00\x01\xb5\xfe\x01\x6b\
+\x00\x00\x00\x00\x48\xbf\x03\x00\x00\x00\x00\x00\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f\x20\x21\x22\x23\
+\x24\x25\x26\x27\x28\x29\x2a\x2b\x2c\x2d\x2e\x2f\x30\x31\x32\x33\x34\x35\x36\x37";
+
+#[test]
+fn what_linux_sends_is_read_and_would_be_sent_alike() {
+    let (outer, datagram) = FROM_LINUX.split_at(28);
+    let inner = read(TunnelKind::Vxlan, datagram, &TLVS).unwrap();
+    assert_eq!((inner.key.id(), inner.key.gbp()), (5263, (0x203, 0x08)));
+    let packet = &datagram[inner.offset..];
+    let params = Params { gbp: true, ..params(TunnelKind::Vxlan, Payload::Ethernet) };
+    assert_eq!(written(&inner.key, &params, packet), datagram);
+    let (tos, ttl) = ecn::tos_ttl(packet, Payload::Ethernet).unwrap();
+    assert_eq!((tos, ttl, ecn::encapsulate(0, tos)), (0xba, 64, outer[1]));
+    let mtu = packet.len() - ETH_LEN;
+    assert_eq!(mtu + overhead(TunnelKind::Vxlan, false, Payload::Ethernet, (false, false), 0), FROM_LINUX.len());
 }
 
 #[test]
