@@ -34,6 +34,8 @@ use runtime::Runtime;
 use state::Lab;
 pub(crate) use state::State;
 use std::ffi::OsString;
+pub(crate) use topology::resolved::RouterInterface;
+pub(crate) use wiring::{Crossing, crossings};
 
 /// The lab's verbs.
 #[derive(Debug, Subcommand)]

@@ -6,8 +6,9 @@
 //! switches' own namespaces. Such a bridge has two ports and nothing to decide.
 
 use super::topology::Topology;
-use super::topology::resolved::{Carried, End, Host, Impairment, Interface, Link, port_name};
+use super::topology::resolved::{Carried, End, Host, Impairment, Interface, Link, TunnelKind, port_name};
 use sluice_flows::bridge::VlanMode;
+use sluice_switch::port::show_time;
 
 /// A port that is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub(crate) struct DevicePort {
 /// Two ports of two bridges that are joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Joint {
+    /// The link's name; none inside of a switch.
+    pub(crate) link: Option<String>,
     /// The ports.
     pub(crate) ends: [Place; 2],
     /// What happens to frames from the first port to the second, and the other way.
@@ -88,7 +91,8 @@ impl Wiring {
             let (bridge, name) = (router.name.clone(), inside.peer_name());
             let at_router = Place { bridge, number: 1, name, vlan: VlanMode::default() };
             let mtu = router.interfaces.iter().map(|i| i.mtu).max().unwrap_or_default();
-            wiring.joints.push(Joint { ends: [at_switch, at_router], impairment: Default::default(), mtu });
+            let ends = [at_switch, at_router];
+            wiring.joints.push(Joint { link: None, ends, impairment: Default::default(), mtu });
         }
         wiring
     }
@@ -123,7 +127,8 @@ impl Wiring {
     }
 
     fn join(&mut self, link: &Link, first: Place, second: Place) {
-        self.joints.push(Joint { ends: [first, second], impairment: link.impairment, mtu: link.mtu });
+        let (name, ends) = (Some(link.name.clone()), [first, second]);
+        self.joints.push(Joint { link: name, ends, impairment: link.impairment, mtu: link.mtu });
     }
 }
 
@@ -148,6 +153,68 @@ fn place(topology: &Topology, link: &Link, end: &End, peer: &End) -> Place {
         End::Host { .. } | End::Stack { .. } => (0, VlanMode::default()),
     };
     Place { bridge: end.node().to_owned(), number, name: port_name(end, peer), vlan }
+}
+
+/// A way from port to port that a frame takes outside of translation: a wire, or a tunnel whose ends are both here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Crossing {
+    /// Bridge and number of the port that it leaves by.
+    pub(crate) from: (String, u16),
+    /// Bridge and number of the port that it comes in by.
+    pub(crate) to: (String, u16),
+    /// The tunnel's name, or the link's.
+    pub(crate) name: String,
+    /// The link with its delay: `core 5ms`.
+    pub(crate) way: String,
+    /// It leads to the small bridge of a host's end.
+    pub(crate) to_host: bool,
+    /// For a tunnel, what tells its network apart: `vni 100`, `key 7` or nothing.
+    pub(crate) tunnel: Option<String>,
+}
+
+/// Every crossing of a lab, in both directions.
+pub(crate) fn crossings(topology: &Topology) -> Vec<Crossing> {
+    let mut crossings = Vec::new();
+    let wiring = Wiring::of(topology);
+    for joint in wiring.joints.iter().filter(|joint| !joint.is_patch()) {
+        let name = joint.link.clone().unwrap_or_default();
+        for (from, to, impairment) in [(0, 1, joint.impairment[0]), (1, 0, joint.impairment[1])] {
+            let side = |index: usize| (joint.ends[index].bridge.clone(), joint.ends[index].number);
+            let way = way(&name, impairment);
+            let (from, to) = (side(from), side(to));
+            let to_host = wiring.bridges.contains(&to.0);
+            crossings.push(Crossing { from, to, name: name.clone(), way, to_host, tunnel: None });
+        }
+    }
+    for tunnel in &topology.tunnels {
+        let over = tunnel.over.as_ref().and_then(|over| topology.links.iter().find(|l| l.name == *over));
+        let (Some(link), [a, b]) = (over, tunnel.ends.as_slice()) else { continue };
+        let key = match tunnel.kind {
+            TunnelKind::Vxlan | TunnelKind::Geneve => "vni",
+            TunnelKind::Gre => "key",
+        };
+        let number = tunnel.vni.map_or(String::new(), |vni| format!(" {key} {vni}"));
+        for (from, to) in [(a, b), (b, a)] {
+            let forward = link.ends[0].node() == from.switch;
+            let impairment = link.impairment[usize::from(!forward)];
+            crossings.push(Crossing {
+                from: (from.switch.clone(), from.port),
+                to: (to.switch.clone(), to.port),
+                name: tunnel.name.clone(),
+                way: way(&link.name, impairment),
+                to_host: false,
+                tunnel: Some(number.clone()),
+            });
+        }
+    }
+    crossings
+}
+
+fn way(link: &str, impairment: Impairment) -> String {
+    match impairment.delay.is_zero() {
+        true => link.to_owned(),
+        false => format!("{link} {}", show_time(impairment.delay)),
+    }
 }
 
 /// Every network namespace of a lab: those of the hosts, then those of switches, in which routed links end.

@@ -8,8 +8,9 @@ use sluice_flows::explain::{self, CtKnown, CtNextError, Exit, Options, Pass, Rep
 use sluice_flows::key::{FlowKey, PacketKey, slot};
 use sluice_flows::packet::extract;
 use sluice_flows::rule::Rule;
-use sluice_flows::text::{Names, parse_packet, show_actions, show_match, show_value};
+use sluice_flows::text::{Names, parse_packet, show_actions, show_match, show_packet, show_value};
 use sluice_flows::translate::TraceLog;
+use sluice_flows::tunnel::TunnelKey;
 use sluice_flows::{DpPort, PortNo, Verdict};
 use sluice_proto::v1::trace_packet::Packet;
 use sluice_proto::v1::trace_service_server::TraceService;
@@ -192,5 +193,16 @@ fn output(exit: &Exit, before: &FlowKey) -> TraceOutput {
         vlans_changed,
         when: exit.when.iter().map(ToString::to_string).collect(),
         max_len: exit.cut,
+        packet: beyond(exit),
     }
+}
+
+/// The packet as the other end of the port gets it: without what only this switch knows of it.
+fn beyond(exit: &Exit) -> String {
+    let mut packet = exit.packet.packet();
+    packet.set(slot::IN_PORT, 0);
+    if exit.port.tunnel.is_none() {
+        TunnelKey::NONE.write(&mut packet);
+    }
+    show_packet(&FlowKey::from(&packet), &Names::new()).to_string()
 }

@@ -1,11 +1,17 @@
 //! Traces between two hosts of a running lab: the lab's state knows their addresses and ports.
+//!
+//! A patch is crossed in translation. Where the packet leaves by a wire, or by a tunnel whose other end is in the lab too,
+//! the trace goes on at the other end ([`path`]).
 
-use super::json::Out;
-use super::{Trace, Traced, ask, show};
+mod path;
+
+use super::{Trace, show};
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::lab::{self, State};
+use crate::lab::{self, RouterInterface, State};
 use crate::output::{Exit, Format, Output};
+use ipnet::IpNet;
+use path::Path;
 use std::net::IpAddr;
 
 /// Source port of the traced TCP or UDP packet.
@@ -17,8 +23,11 @@ struct Endpoint {
     switch: String,
     port: u16,
     mac: String,
-    v4: Option<IpAddr>,
-    v6: Option<IpAddr>,
+    vlan: Option<String>,
+    v4: Option<IpNet>,
+    v6: Option<IpNet>,
+    /// Addresses and MAC addresses of its gateways.
+    gateways: Vec<(IpAddr, String)>,
 }
 
 /// Whether the words name hosts rather than packets: a packet has an `=` or a `,`, or is a protocol's name alone.
@@ -43,16 +52,18 @@ pub(super) fn run(args: &Trace, out: &mut Output) -> Result<Exit, Failure> {
     let (from, to) = (endpoint(&state, from)?, endpoint(&state, to)?);
     let packet = packet(&from, &to, port, proto.first().map(String::as_str))?;
     let client = Client::connect(&args.target)?;
-    let traced = ask(&client, &from.switch, std::slice::from_ref(&packet), &args.options(!args.no_names))?;
-    let arrives = traced.iter().any(|t| arrives(t, &to));
+    let path = Path::follow(&client, &state, &from, &to, &packet, &args.options(!args.no_names))?;
     if out.format(&[Format::Table, Format::Json])? == Format::Table {
-        for t in &traced {
-            out.line(headline(t, &from, &to, arrives))?;
-            out.line("")?;
-        }
+        out.line(path.headline(&from, &to))?;
+        out.line("")?;
     }
-    let exit = show(&traced, out)?;
-    Ok(if exit == Exit::Yes && !arrives { Exit::No } else { exit })
+    let arrives = path.arrives();
+    show(&path.into_traced(), out)?;
+    Ok(match arrives {
+        Some(true) => Exit::Yes,
+        Some(false) => Exit::No,
+        None => Exit::Dropped,
+    })
 }
 
 /// The first interface of a host.
@@ -62,7 +73,14 @@ fn endpoint(state: &State, name: &str) -> Result<Endpoint, Failure> {
     let interface = host
         .and_then(|h| h.interfaces.first())
         .ok_or_else(|| Failure::usage(format!("{name} has no interface")).why("no link of the lab ends at it"))?;
-    let address = |v4: bool| interface.addresses.iter().map(|a| a.addr()).find(|a| a.is_ipv4() == v4);
+    let address = |v4: bool| interface.addresses.iter().copied().find(|a| a.addr().is_ipv4() == v4);
+    let routers = state.topology.routers.iter().flat_map(|r| &r.interfaces);
+    let mac_of = |ip: &IpAddr| {
+        let has_it = |interface: &RouterInterface| interface.addresses.iter().any(|net| net.addr() == *ip);
+        // Networks of different routing domains may have the same addresses.
+        let mut found = routers.clone().filter(|i| i.vlan == interface.vlan && has_it(i));
+        found.next().map(|i| (*ip, i.mac.to_string()))
+    };
     Ok(Endpoint {
         host: name.to_owned(),
         switch: interface.switch.clone(),
@@ -70,14 +88,16 @@ fn endpoint(state: &State, name: &str) -> Result<Endpoint, Failure> {
         mac: interface.mac.to_string(),
         v4: address(true),
         v6: address(false),
+        vlan: interface.vlan.clone(),
+        gateways: interface.gateways.iter().filter_map(mac_of).collect(),
     })
 }
 
 /// The packet as a flow.
 fn packet(from: &Endpoint, to: &Endpoint, port: Option<u16>, proto: Option<&str>) -> Result<String, Failure> {
     let (addresses, v6) = match (from.v4.zip(to.v4), from.v6.zip(to.v6)) {
-        (Some((a, b)), _) => (format!("nw_src={a},nw_dst={b}"), false),
-        (None, Some((a, b))) => (format!("ipv6_src={a},ipv6_dst={b}"), true),
+        (Some((a, b)), _) => (format!("nw_src={},nw_dst={}", a.addr(), b.addr()), false),
+        (None, Some((a, b))) => (format!("ipv6_src={},ipv6_dst={}", a.addr(), b.addr()), true),
         (None, None) => {
             return Err(Failure::usage(format!("{} and {} have no addresses of one IP version", from.host, to.host)));
         }
@@ -97,45 +117,22 @@ fn packet(from: &Endpoint, to: &Endpoint, port: Option<u16>, proto: Option<&str>
         ("udp", _) => format!("udp{},tp_src={SOURCE_PORT},tp_dst={}", six(v6), need(port)?),
         (other, _) => return Err(Failure::usage(format!("unknown protocol `{other}`")).next("icmp, tcp or udp")),
     };
-    Ok(format!("in_port={},dl_src={},dl_dst={},{addresses},nw_ttl=64,{upper}", from.port, from.mac, to.mac))
+    Ok(format!(
+        "in_port={},dl_src={},dl_dst={},{addresses},nw_ttl=64,{upper}",
+        from.port,
+        from.mac,
+        next_hop(from, to, v6)
+    ))
 }
 
 fn six(v6: bool) -> &'static str {
     if v6 { "6" } else { "" }
 }
 
-fn arrives(traced: &Traced, to: &Endpoint) -> bool {
-    let here = |o: &Out| o.port == u32::from(to.port) && o.bridge.as_deref() == Some(to.switch.as_str());
-    traced.outputs.iter().any(here)
-}
-
-/// The answer in one line.
-fn headline(traced: &Traced, from: &Endpoint, to: &Endpoint, arrives: bool) -> String {
-    let by = |what: &str| match &traced.rule {
-        Some(rule) => format!(" {what} {} (table {}, priority {})", rule.owner, rule.table, rule.priority),
-        None => String::new(),
-    };
-    if let Some(reason) = &traced.reason {
-        return format!("DROPPED  {} -> {}: {reason}{}", from.host, to.host, by("by"));
-    }
-    let ways: Vec<_> =
-        traced.outputs.iter().map(|o| format!("{}:{}", o.bridge.as_deref().unwrap_or("-"), o.port)).collect();
-    if arrives {
-        let others = match ways.len() {
-            1 => String::new(),
-            n => format!(" (flooded to {n} ports)"),
-        };
-        return format!(
-            "DELIVERED  {} -> {}:{} -> {}:{} -> {}{others}{}",
-            from.host,
-            from.switch,
-            from.port,
-            to.switch,
-            to.port,
-            to.host,
-            by("by")
-        );
-    }
-    let ways = if ways.is_empty() { "the controller".to_owned() } else { ways.join(", ") };
-    format!("NOT DELIVERED  {} -> {ways}, not to {}{}", from.host, to.host, by("by"))
+/// The MAC address that a host sends to: the other's, or the gateway's if that is in another network.
+fn next_hop<'a>(from: &'a Endpoint, to: &'a Endpoint, v6: bool) -> &'a str {
+    let (own, other) = if v6 { (from.v6, to.v6) } else { (from.v4, to.v4) };
+    let near = own.zip(other).is_some_and(|(own, other)| own.contains(&other.addr()));
+    let gateway = from.gateways.iter().find(|(ip, _)| ip.is_ipv6() == v6 && !near);
+    gateway.map_or(&to.mac, |(_, mac)| mac)
 }

@@ -36,7 +36,7 @@ pub(super) struct Rule {
 pub(super) struct Out {
     pub(super) port: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
+    pub(super) name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) bridge: Option<String>,
     /// What differs from the packet that came in; tags as `vlans`, the list of their VLAN IDs, the outer one first.
@@ -48,6 +48,9 @@ pub(super) struct Out {
     when: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_len_bytes: Option<u32>,
+    /// The packet as it is there, without a port.
+    #[serde(skip)]
+    pub(super) packet: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -141,6 +144,7 @@ impl From<TraceOutput> for Out {
             tags,
             when: output.when,
             max_len_bytes: output.max_len,
+            packet: output.packet,
         }
     }
 }
