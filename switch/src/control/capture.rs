@@ -33,8 +33,13 @@ impl Capture {
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        for worker in &self.datapath.inner.workers {
+        let inner = &self.datapath.inner;
+        for worker in &inner.workers {
             worker.send(Command::EndCapture { id: self.id });
+        }
+        // At the end of the switch there is nothing left to restore.
+        if let Ok(mut state) = inner.lock_for_change() {
+            inner.end_lending(&mut state, self.id);
         }
     }
 }
@@ -44,8 +49,8 @@ impl Datapath {
     /// `snaplen` bytes of each. [`Captured::port`] counts in the order of `ports`.
     ///
     /// # Errors
-    /// [`ControlError::UnknownPort`], and [`ControlError::Capture`] for what cannot be captured: patch ports, which frames
-    /// cross without being sent, too many ports, and a match on what is not in the packet.
+    /// [`ControlError::UnknownPort`], and [`ControlError::Capture`] for what cannot be captured: a patch without its other
+    /// end, too many ports, and a match on what is not in the packet.
     pub fn capture(&self, ports: &[String], matches: &Match, snaplen: usize) -> Result<Capture, ControlError> {
         static IDS: AtomicU64 = AtomicU64::new(0);
         let refused = |why: String| Err(ControlError::Capture { why });
@@ -57,13 +62,19 @@ impl Datapath {
         if ports.is_empty() || ports.len() > MAX_PORTS {
             return refused(format!("it takes 1 to {MAX_PORTS} ports, not {}", ports.len()));
         }
-        let state = self.inner.lock_for_change()?;
-        let mut found = Vec::with_capacity(ports.len());
-        for name in ports {
-            found.push(state.captured_port(name)?);
-        }
+        let mut state = self.inner.lock_for_change()?;
+        let found = ports.iter().map(|name| state.port_named(name)).collect::<Result<Vec<_>, _>>()?;
         let id = IDS.fetch_add(1, Ordering::Relaxed);
         let (writer, copies) = capture(id, matches.clone(), snaplen);
+        // From here on what was begun is ended by dropping it.
+        let begun = Capture { datapath: self.clone(), id, copies };
+        for port in &found {
+            let lent = if state.patch(*port).is_some() { self.inner.lend_wire(&mut state, id, *port) } else { Ok(()) };
+            if let Err(error) = lent {
+                drop(state);
+                return Err(error);
+            }
+        }
         let (done, all_done) = unbounded();
         for (port, dp) in found.into_iter().enumerate() {
             for worker in &self.inner.workers {
@@ -74,6 +85,6 @@ impl Datapath {
         drop((state, done));
         // Ends when every worker has answered or ended.
         while all_done.recv().is_ok() {}
-        Ok(Capture { datapath: self.clone(), id, copies })
+        Ok(begun)
     }
 }

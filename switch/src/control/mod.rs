@@ -17,6 +17,7 @@ mod conntrack;
 mod effects;
 mod endpoints;
 mod error;
+mod lending;
 mod maintenance;
 mod ports;
 mod reading;
@@ -118,6 +119,7 @@ pub(crate) struct State {
     model: Model,
     ports: BTreeMap<DpPort, PortState>,
     endpoints: Vec<OpenEndpoint>,
+    lent: Vec<lending::Lent>,
     ended: bool,
 }
 

@@ -256,6 +256,7 @@ impl Inner {
             }
             closing.extend(state.ports.remove(&port.dp));
         }
+        let lent = state.take_lent(ports.iter().map(|port| port.dp));
         state.link_patches();
         self.publish(state);
         let (done, all_done) = unbounded();
@@ -267,6 +268,7 @@ impl Inner {
         drop(done);
         // Ends when every worker has answered or ended.
         while all_done.recv().is_ok() {}
+        self.return_patches(state, lent);
         close(closing);
         self.leave_endpoints(state, ports);
         for port in ports {
@@ -360,15 +362,16 @@ impl State {
         self.model.port(*dp).map(|(bridge, _)| bridge)
     }
 
-    /// The port of this name, if what crosses it can be captured.
-    pub(super) fn captured_port(&self, name: &str) -> Result<DpPort, ControlError> {
-        match self.ports.iter().find(|(_, known)| &*known.name == name) {
-            None => Err(ControlError::UnknownPort { name: name.to_owned() }),
-            Some((_, PortState { device: Device::Patch { peer }, .. })) => Err(ControlError::Capture {
-                why: format!("{name} is one end of a patch, which frames cross without being sent; so is {peer}"),
-            }),
-            Some((dp, _)) => Ok(*dp),
-        }
+    /// The port of this name.
+    pub(super) fn port_named(&self, name: &str) -> Result<DpPort, ControlError> {
+        let found = self.ports.iter().find(|(_, known)| &*known.name == name);
+        found.map(|(dp, _)| *dp).ok_or_else(|| ControlError::UnknownPort { name: name.to_owned() })
+    }
+
+    /// The counters of a port, if it is one end of a patch.
+    pub(super) fn patch(&self, dp: DpPort) -> Option<&Arc<PortCounters>> {
+        let known = self.ports.get(&dp).filter(|known| matches!(known.device, Device::Patch { .. }))?;
+        Some(&known.counters)
     }
 
     /// The ends of wires, with their names.
@@ -387,7 +390,7 @@ impl State {
     }
 
     /// Connects every patch port with its peer, if each names the other, and takes the others down; and so with wires.
-    fn link_patches(&mut self) {
+    pub(super) fn link_patches(&mut self) {
         let patches: Vec<_> = self
             .ports
             .iter()
@@ -404,10 +407,11 @@ impl State {
             if let Some(known) = self.ports.get_mut(dp) {
                 known.link_up = far.is_some();
             }
+            let peer = far.filter(|_| !self.is_lent(*dp));
             let Some((bridge, no)) = self.model.ports.get(dp).copied() else { continue };
             let Some(bridge) = self.bridge_mut(bridge) else { continue };
-            if let Some(port) = bridge.ports.get(&no).filter(|p| p.peer != far || p.up != up) {
-                let port = BridgePort { peer: far, up, ..(**port).clone() };
+            if let Some(port) = bridge.ports.get(&no).filter(|p| p.peer != peer || p.up != up) {
+                let port = BridgePort { peer, up, ..(**port).clone() };
                 bridge.ports.insert(no, Arc::new(port));
             }
         }

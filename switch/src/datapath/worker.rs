@@ -49,6 +49,9 @@ const SORT_MS: u64 = 1000;
 /// Times that a queue may be reported as readable and give nothing before it is left alone for a while.
 const EMPTY_WAKES: u32 = 256;
 
+/// Rounds of bursts that are received at most from patches that are lent: more than they hold.
+const DRAIN: usize = 8192;
+
 /// What the control side asks of a worker.
 pub(crate) enum Command {
     /// Take a port, and watch its queue as soon as the model has it.
@@ -82,6 +85,24 @@ pub(crate) enum Command {
     EndCapture {
         /// Its number.
         id: u64,
+    },
+    /// Give a queue to a patch port, which the model is to send to for a while.
+    LendPatch {
+        /// Its number.
+        port: DpPort,
+        /// This worker's queue.
+        queue: Box<dyn PortQueue>,
+        /// Its counters.
+        counters: Arc<PortCounters>,
+        /// Told when done.
+        done: Sender<()>,
+    },
+    /// Take the queue of a patch port away, which the model does not send to any more, once it is empty.
+    ReturnPatch {
+        /// Its number.
+        port: DpPort,
+        /// Told when done.
+        done: Sender<()>,
     },
     /// Credit everything that was counted.
     Sync {
@@ -203,6 +224,8 @@ pub(super) struct Worker<'a> {
     pending: Vec<DpPort>,
     /// Ports left alone until the next sweep because they are reported and give nothing.
     resting: Vec<DpPort>,
+    /// Patch ports that have a queue for a while.
+    lent: Vec<DpPort>,
     /// When the last part of a sweep and the last sort were.
     swept: Millis,
     sorted: Millis,
@@ -230,6 +253,7 @@ impl<'a> Worker<'a> {
             hot: Vec::new(),
             pending: Vec::new(),
             resting: Vec::new(),
+            lent: Vec::new(),
             swept: now,
             sorted: now,
         }
@@ -248,7 +272,7 @@ impl<'a> Worker<'a> {
                 }
                 self.obey(command);
             }
-            self.refresh();
+            self.catch_up();
             let start = Instant::now();
             if let Some(since) = busy_since.take() {
                 self.cells.busy_us.add(start.duration_since(since).as_micros() as u64);
@@ -431,13 +455,23 @@ impl<'a> Worker<'a> {
                 _ = done.send(());
             }
             Command::EndCapture { id } => self.egress.lanes.remove_probes(id),
+            Command::LendPatch { port, queue, counters, done } => {
+                self.egress.lanes.insert(port, Some(queue), counters);
+                self.lent.push(port);
+                self.watch(port);
+                _ = done.send(());
+            }
+            Command::ReturnPatch { port, done } => {
+                self.return_patch(port);
+                _ = done.send(());
+            }
             Command::Sync { done } => {
                 self.reap_fragments(self.shared.clock.now());
                 self.sweep(usize::MAX);
                 _ = done.send(());
             }
             Command::PacketOut(packet) => {
-                self.refresh();
+                self.catch_up();
                 let now = self.shared.clock.now();
                 self.send_packet_out(&packet, now);
             }
@@ -454,8 +488,46 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Picks up what changed, between two bursts. What patches that are lent have under way goes first, by the model that
+    /// it was sent by, so that nothing overtakes it when they are patches again.
+    fn catch_up(&mut self) {
+        if !self.lent.is_empty() && self.latest.load().generation != self.model.generation {
+            let now = self.shared.clock.now();
+            for _ in 0..DRAIN {
+                let mut got = 0;
+                for i in 0..self.lent.len() {
+                    let (ingress, received) = self.receive(self.lent[i], now);
+                    if received > 0 {
+                        self.process(ingress, received, now);
+                    }
+                    got += received;
+                }
+                if got == 0 {
+                    break;
+                }
+            }
+            // Those that gave nothing last are polled when they are reported.
+            let lent = &self.lent;
+            self.hot.retain(|port| !lent.contains(port));
+        }
+        self.refresh();
+    }
+
+    fn return_patch(&mut self, port: DpPort) {
+        self.catch_up();
+        for list in [&mut self.hot, &mut self.pending, &mut self.resting, &mut self.lent] {
+            list.retain(|p| *p != port);
+        }
+        let Some(lane) = self.egress.lanes.get_mut(port) else { return };
+        (lane.armed, lane.hot) = (false, false);
+        let queue = lane.queue.take();
+        if let Some(fd) = queue.as_ref().and_then(|queue| queue.rx_fd()) {
+            self.poller.remove(fd);
+        }
+    }
+
     fn remove_port(&mut self, port: DpPort) {
-        for list in [&mut self.hot, &mut self.pending, &mut self.resting] {
+        for list in [&mut self.hot, &mut self.pending, &mut self.resting, &mut self.lent] {
             list.retain(|p| *p != port);
         }
         // What its entries counted must be credited while its counters are there.
@@ -490,7 +562,7 @@ impl<'a> Worker<'a> {
     /// Credits what the next `count` entries counted, and removes those that no packet used for long.
     fn sweep(&mut self, count: usize) {
         // Entries are compared with the tables as they are.
-        self.refresh();
+        self.catch_up();
         let now = self.shared.clock.now();
         self.swept = now;
         let idle = self.shared.settings.megaflow_idle;

@@ -99,7 +99,7 @@ async fn a_match_selects_packets_and_may_look_at_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_patch_port_is_refused_since_no_frame_is_sent_to_it() {
+async fn a_patch_that_leads_nowhere_is_refused() {
     let switch = Switch::start();
     let spec = PortSpec {
         name: "x".into(),
@@ -108,9 +108,13 @@ async fn a_patch_port_is_refused_since_no_frame_is_sent_to_it() {
         ..Default::default()
     };
     PortServiceClient::new(switch.channel().await).add_port(AddPortRequest { spec: Some(spec) }).await.unwrap();
-    let error = capture(&switch, &["x"], "").await.unwrap_err();
-    let want = "cannot capture: x is one end of a patch, which frames cross without being sent; so is y";
+    let error = capture(&switch, &["p1", "x"], "").await.unwrap_err();
+    let want = "cannot capture: a patch leads nowhere: its other end is not there";
     assert_eq!((error.code(), error.message()), (Code::InvalidArgument, want));
+    // What had begun at p1 has ended: the switch goes on.
+    let mut stream = capture(&switch, &["p1"], "").await.unwrap();
+    assert!(switch.ends[0].inject(&syn()));
+    assert_eq!(frames(&mut stream, 1).await.len(), 1);
 }
 
 #[tokio::test]

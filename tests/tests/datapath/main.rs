@@ -4,6 +4,7 @@
 
 mod broken;
 mod caches;
+mod captures;
 mod connection_limits;
 mod connection_states;
 mod connections;
