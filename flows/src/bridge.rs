@@ -103,6 +103,8 @@ pub struct Bridge {
     pub groups: OrdMap<GroupId, Arc<Group>>,
     /// Its meters by number.
     pub meters: OrdMap<MeterId, Arc<Meter>>,
+    /// NORMAL sends multicast packets only to the ports behind which somebody wants them, as told by IGMP and MLD.
+    pub mcast_snooping: bool,
 }
 
 /// What is said of a table beside its flows.
@@ -156,6 +158,7 @@ impl Bridge {
             table_configs: OrdMap::new(),
             groups: OrdMap::new(),
             meters: OrdMap::new(),
+            mcast_snooping: false,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::tunnel::TunnelKey;
 use crate::verdict::{DropReason, Verdict};
 use smallvec::SmallVec;
 use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// New bits for one header field of the packet.
@@ -48,6 +49,8 @@ pub enum DpAction {
     PopVlan,
     /// Hand the packet to the controllers.
     Controller(Box<PacketIn>),
+    /// Note what an IGMP, MLD or PIM message says of who wants which multicast group.
+    Snoop(McastSighting),
     /// The next output sends at most this many bytes of the packet.
     Truncate(u32),
     /// What tunnel ports put into the outer headers of the packet from now on, where flows decide that.
@@ -281,6 +284,28 @@ pub struct MacSighting {
     pub mac: u64,
     /// The port it is behind.
     pub port: PortNo,
+}
+
+/// Where a message about multicast groups came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct McastSighting {
+    /// The bridge.
+    pub bridge: BridgeId,
+    /// The VLAN.
+    pub vlan: VlanId,
+    /// The port.
+    pub port: PortNo,
+}
+
+/// A read of the multicast groups that the result depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct McastQuery {
+    /// The bridge.
+    pub bridge: BridgeId,
+    /// The VLAN.
+    pub vlan: VlanId,
+    /// The group; `None` for the ports behind which routers are.
+    pub group: Option<IpAddr>,
 }
 
 /// A read of the MAC table that the result depends on.

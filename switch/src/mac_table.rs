@@ -13,6 +13,10 @@
 //! Reader and writer agree without a lock because the reader notes the counter *before* it asks and the writer bumps
 //! it *after* it has changed the table: a change that the reader missed is one that it will see in the counter.
 //!
+//! # Multicast groups
+//! What IGMP and MLD tell of groups is kept in the same way, per bridge, VLAN and group, and watched by the same counters.
+//! A bridge holds [`MAX_GROUPS`] groups; packets to those beyond are flooded.
+//!
 //! # Limits
 //! Each bridge holds [`MacSettings::limit`] addresses. When it is full, the oldest address of the port that holds
 //! most makes room, so a host that floods addresses pushes out its own.
@@ -21,18 +25,25 @@ use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use sluice_flows::PortNo;
 use sluice_flows::bridge::{BridgeId, VlanId};
-use sluice_flows::datapath::{MacQuery, MacSighting};
+use sluice_flows::datapath::{MacQuery, MacSighting, McastQuery, McastSighting};
+use sluice_flows::packet::{Layers, membership};
 use sluice_flows::rule::Millis;
 use sluice_flows::translate::MacLookup;
+use smallvec::SmallVec;
 use std::hash::BuildHasher;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+mod groups;
 mod learned;
 
+use groups::Groups;
 use learned::Learned;
 
 /// Number of version counters.
 pub const SLOTS: usize = 4096;
+/// Multicast groups that a bridge knows, OVS's default.
+pub const MAX_GROUPS: usize = 2048;
 /// Group bit of an Ethernet address held in the low 48 bits of a word.
 const MULTICAST: u64 = 0x0100_0000_0000;
 
@@ -81,10 +92,24 @@ pub enum MacChange {
     },
 }
 
+/// A port behind which somebody wants a multicast group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GroupMember {
+    /// The VLAN.
+    pub vlan: VlanId,
+    /// The group; `None` for a port behind which a multicast router is.
+    pub group: Option<IpAddr>,
+    /// The port.
+    pub port: PortNo,
+    /// When it was last said.
+    pub seen: Millis,
+}
+
 /// The learning tables of all bridges.
 #[derive(Debug)]
 pub struct MacTable {
     bridges: DashMap<BridgeId, Learned>,
+    groups: DashMap<BridgeId, Groups>,
     versions: Box<[AtomicU32]>,
     epoch: AtomicU64,
     hasher: RandomState,
@@ -97,6 +122,7 @@ impl MacTable {
         let settings = MacSettings { limit: settings.limit.max(1), ..settings };
         Self {
             bridges: DashMap::new(),
+            groups: DashMap::new(),
             versions: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
             epoch: AtomicU64::new(0),
             hasher: RandomState::default(),
@@ -145,6 +171,65 @@ impl MacTable {
         self.remove_where(|id| id == bridge, |table, out| table.flush(port, out)).len()
     }
 
+    /// Notes what a message that came in by a port says of multicast groups.
+    pub(crate) fn snoop(&self, from: &McastSighting, frame: &[u8], layers: &Layers, now: Millis) {
+        let mut changed = SmallVec::<[groups::Key; 4]>::new();
+        {
+            let mut groups = self.groups.entry(from.bridge).or_default();
+            membership::read(frame, layers, &mut |said| {
+                changed.extend(groups.hear(from.vlan, from.port, said, now, MAX_GROUPS));
+            });
+        }
+        self.tell_groups(from.bridge, &changed);
+    }
+
+    /// Forgets multicast groups that nobody has asked for within [`MacSettings::ageing`].
+    pub fn expire_groups(&self, now: Millis) {
+        self.forget_groups(|_| true, |groups, changed| groups.forget(now, self.settings.ageing, |_| false, changed));
+    }
+
+    /// Forgets the multicast groups of `bridge`, or only what was said behind `port` if one is given.
+    pub fn flush_groups(&self, bridge: BridgeId, port: Option<PortNo>) {
+        let gone = |no| port.is_none_or(|only| only == no);
+        self.forget_groups(|id| id == bridge, |groups, changed| groups.forget(Millis(0), u64::MAX, gone, changed));
+    }
+
+    /// The ports behind which somebody wants multicast groups of `bridge`, in the order of VLAN, group and port.
+    pub fn group_members(&self, bridge: BridgeId) -> Vec<GroupMember> {
+        let Some(groups) = self.groups.get(&bridge) else { return Vec::new() };
+        let mut all: Vec<_> =
+            groups.all().map(|((vlan, group), port, seen)| GroupMember { vlan, group, port, seen }).collect();
+        all.sort_unstable();
+        all
+    }
+
+    fn forget_groups(&self, select: impl Fn(BridgeId) -> bool, forget: impl Fn(&mut Groups, &mut Vec<groups::Key>)) {
+        let mut all = Vec::new();
+        for mut groups in self.groups.iter_mut().filter(|groups| select(*groups.key())) {
+            let mut changed = Vec::new();
+            forget(groups.value_mut(), &mut changed);
+            all.push((*groups.key(), changed));
+        }
+        for (bridge, changed) in all {
+            self.tell_groups(bridge, &changed);
+        }
+    }
+
+    /// Makes changed groups known to the caches.
+    fn tell_groups(&self, bridge: BridgeId, changed: &[groups::Key]) {
+        for (vlan, group) in changed {
+            self.bump_slot(self.group_slot(McastQuery { bridge, vlan: *vlan, group: *group }));
+        }
+        if !changed.is_empty() {
+            self.epoch.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// The version counter that stands for a multicast group.
+    pub(crate) fn group_slot(&self, query: McastQuery) -> u16 {
+        (self.hasher.hash_one((query.bridge.0, query.vlan, query.group)) % SLOTS as u64) as u16
+    }
+
     /// The addresses of `bridge`, in the order of VLAN and address.
     pub fn entries(&self, bridge: BridgeId) -> Vec<MacEntry> {
         let mut out = Vec::new();
@@ -185,7 +270,11 @@ impl MacTable {
     }
 
     fn bump(&self, bridge: BridgeId, vlan: VlanId, mac: u64) {
-        if let Some(version) = self.versions.get(usize::from(self.slot(bridge, vlan, mac))) {
+        self.bump_slot(self.slot(bridge, vlan, mac));
+    }
+
+    fn bump_slot(&self, slot: u16) {
+        if let Some(version) = self.versions.get(usize::from(slot)) {
             version.fetch_add(1, Ordering::Release);
         }
     }
@@ -220,6 +309,10 @@ impl MacTable {
 impl MacLookup for MacTable {
     fn port_of(&self, query: MacQuery) -> Option<PortNo> {
         self.bridges.get(&query.bridge)?.port_of(&(query.vlan, query.mac))
+    }
+
+    fn members(&self, query: McastQuery) -> Option<SmallVec<[PortNo; 4]>> {
+        self.groups.get(&query.bridge)?.members(query.vlan, query.group)
     }
 }
 

@@ -18,10 +18,12 @@
 //! - An NSH header counts when its version is 0 and its length fits the frame; one of metadata type 1 is 24 bytes long.
 //! - The neighbour discovery option that counts as the first is the first source or target link-layer address of the
 //!   right length; it counts also when the message is not sound otherwise.
+//! - Of IGMP the type is read, into the slot of ICMP's, where no match of our language can see it.
 //!
-//! Not read: IGMP; ICMP inside IPv6 and ICMPv6 inside IPv4. Open vSwitch puts the first bytes of IGMP and of the two
-//! mismatches into the port slots, where no match of our language can see them.
+//! Not read: ICMP inside IPv6 and ICMPv6 inside IPv4. Open vSwitch puts the first bytes of the two mismatches into the
+//! port slots, where no match of our language can see them.
 
+use super::membership::IP_PROTO_IGMP;
 use crate::field::{
     ETH_TYPE_ARP, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ETH_TYPE_MPLS, ETH_TYPE_MPLS_MCAST, ETH_TYPE_NONE, ETH_TYPE_NSH,
     ETH_TYPE_QINQ, ETH_TYPE_RARP, ETH_TYPE_VLAN, IP_PROTO_ICMP, IP_PROTO_ICMPV6, IP_PROTO_SCTP, IP_PROTO_TCP,
@@ -459,6 +461,8 @@ fn ipv4_sound(ip: &[u8; IPV4_LEN], body: &[u8], frag: u8, w: &mut Words, layers:
         IP_PROTO_UDP => ports::<UDP_LEN>(L4::Udp, body, w, layers),
         IP_PROTO_ICMP => icmp(L4::Icmp, body, w, layers),
         IP_PROTO_SCTP => ports::<SCTP_LEN>(L4::Sctp, body, w, layers),
+        // Its type alone, where that of ICMP is.
+        IP_PROTO_IGMP => w[6] = u64::from(body.first().copied().unwrap_or_default()) << 48,
         _ => {}
     }
 }

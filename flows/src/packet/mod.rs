@@ -6,6 +6,7 @@ pub mod encap;
 pub mod fragment;
 mod frame;
 mod layers;
+pub mod membership;
 mod offload;
 pub mod readdress;
 pub mod rewrite;

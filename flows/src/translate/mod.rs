@@ -36,6 +36,7 @@ mod learn;
 mod normal;
 mod output;
 mod set;
+mod snoop;
 mod trace;
 mod tunnel;
 mod wire;
@@ -47,12 +48,13 @@ pub use trace::{FieldChange, NoTrace, TraceEvent, TraceLog, TraceSink, TraceStep
 
 use crate::action::{Action, ControllerAction, PacketInReason};
 use crate::bridge::{Bridge, BridgeId, Model, TableMiss};
-use crate::datapath::{DpAction, MacQuery, MeterRef, Resume, Suspended, Translation};
+use crate::datapath::{DpAction, MacQuery, McastQuery, MeterRef, Resume, Suspended, Translation};
 use crate::field::{Field, Prereq};
 use crate::key::{FlowKey, FlowMask, Slot, slot};
 use crate::port::{DpPort, PortNo};
 use crate::rule::{Rule, TableId};
 use crate::verdict::{DropReason, Verdict};
+use smallvec::SmallVec;
 use std::sync::Arc;
 use wire::Wire;
 
@@ -69,6 +71,12 @@ const MAX_STACK: usize = 8192;
 pub trait MacLookup {
     /// The port that the address was last seen behind.
     fn port_of(&self, query: MacQuery) -> Option<PortNo>;
+
+    /// The ports that packets to a multicast group are to be sent to, those of routers included; `None` if nobody is
+    /// known to want it.
+    fn members(&self, _query: McastQuery) -> Option<SmallVec<[PortNo; 4]>> {
+        None
+    }
 }
 
 /// No address is known.

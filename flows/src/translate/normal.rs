@@ -80,6 +80,14 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         if !is_multicast(source) {
             self.out.sightings.push(MacSighting { bridge: bridge.id, vlan, mac: source, port: in_port.no });
         }
+        if bridge.mcast_snooping
+            && is_multicast(destination)
+            && let Some(ports) = self.snoop(in_port, vlan)
+        {
+            let wanted = ports.iter().rev().filter(|no| **no != in_port.no).filter_map(|no| bridge.ports.get(no));
+            let targets: Vec<_> = wanted.filter_map(|port| self.tagged(port, vlan, tci)).collect();
+            return self.send_all(targets);
+        }
         let known = if is_multicast(destination) { None } else { self.port_of(vlan, destination) };
         match known {
             Some(port) if port.no == in_port.no => {

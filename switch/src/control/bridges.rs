@@ -3,6 +3,7 @@
 use super::changes::refused;
 use super::{ControlError, Datapath, State};
 use crate::event::EventKind;
+use crate::mac_table::GroupMember;
 use sluice_flows::action::Action;
 use sluice_flows::bridge::{Bridge, BridgeId};
 use sluice_flows::flow_mod::FlowMod;
@@ -60,8 +61,34 @@ impl Datapath {
         self.inner.publish(&mut state);
         drop(state);
         self.inner.shared.macs.flush(bridge.id, None);
+        self.inner.shared.macs.flush_groups(bridge.id, None);
         self.inner.shared.events.publish(Some(bridge.id), EventKind::BridgeRemoved { name: Arc::clone(&bridge.name) });
         Ok(())
+    }
+
+    /// Whether NORMAL sends multicast packets of this bridge only to those who want them.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn set_mcast_snooping(&self, name: &str, on: bool) -> Result<(), ControlError> {
+        let mut state = self.inner.lock_for_change()?;
+        let id = state.bridge(name)?.id;
+        if let Some(bridge) = state.bridge_mut(id) {
+            bridge.mcast_snooping = on;
+        }
+        self.inner.publish(&mut state);
+        drop(state);
+        // What was heard while it was on is of no use later.
+        self.inner.shared.macs.flush_groups(id, None);
+        Ok(())
+    }
+
+    /// The ports behind which somebody wants multicast groups.
+    ///
+    /// # Errors
+    /// When there is no such bridge.
+    pub fn group_members(&self, bridge: &str) -> Result<Vec<GroupMember>, ControlError> {
+        Ok(self.inner.shared.macs.group_members(self.bridge(bridge)?.id))
     }
 
     /// Every bridge, sorted by name.

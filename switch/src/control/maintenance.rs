@@ -56,6 +56,7 @@ impl Datapath {
         self.apply_waiting();
         self.expire_flows();
         self.inner.shared.conntrack.expectations.sweep(self.clock().now());
+        self.inner.shared.macs.expire_groups(self.clock().now());
         for entry in self.inner.shared.macs.expire(self.clock().now()) {
             self.inner.shared.events.publish(Some(entry.bridge), EventKind::MacAged { entry });
         }

@@ -273,6 +273,7 @@ impl Inner {
         self.leave_endpoints(state, ports);
         for port in ports {
             self.shared.macs.flush(bridge.id, Some(port.no));
+            self.shared.macs.flush_groups(bridge.id, Some(port.no));
             let (name, no, dp) = (Arc::clone(&port.name), port.no, port.dp);
             self.shared.events.publish(Some(bridge.id), EventKind::PortRemoved { name, no, dp });
         }
@@ -295,6 +296,7 @@ impl Inner {
         let (name, up) = (Arc::clone(&port.name), port.up);
         if !up {
             self.shared.macs.flush(bridge, Some(no));
+            self.shared.macs.flush_groups(bridge, Some(no));
         }
         self.shared.events.publish(Some(bridge), EventKind::PortChanged { name, no, up, gone });
     }

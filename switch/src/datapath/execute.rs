@@ -215,6 +215,11 @@ impl Egress {
                     self.frames[at.current].tunnel = Some(**key);
                     continue;
                 }
+                DpAction::Snoop(from) => {
+                    let bytes = self.frames[at.current].bytes();
+                    to.shared.macs.snoop(from, bytes, &at.layers, to.now);
+                    continue;
+                }
                 DpAction::Truncate(limit) => {
                     at.limit = Some(*limit);
                     continue;

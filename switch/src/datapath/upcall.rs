@@ -8,7 +8,7 @@ use crate::event::EventKind;
 use crate::mac_table::{MacChange, MacEntry, MacTable};
 use sluice_flows::action::Action;
 use sluice_flows::bridge::{BridgeId, Model};
-use sluice_flows::datapath::{DpAction, MacQuery, MacSighting, Resume, Translation};
+use sluice_flows::datapath::{DpAction, MacQuery, MacSighting, McastQuery, Resume, Translation};
 use sluice_flows::key::{FlowKey, FlowMask, PacketKey};
 use sluice_flows::rule::Millis;
 use sluice_flows::translate::{
@@ -40,6 +40,15 @@ impl MacLookup for Watched<'_> {
         // The version is read first: see the table's module documentation.
         self.note(query.bridge, query.vlan, query.mac);
         self.macs.port_of(query)
+    }
+
+    fn members(&self, query: McastQuery) -> Option<SmallVec<[PortNo; 4]>> {
+        // The answer has the routers in it too.
+        for group in [query.group, None] {
+            let slot = self.macs.group_slot(McastQuery { group, ..query });
+            self.seen.borrow_mut().push((slot, self.macs.version(slot)));
+        }
+        self.macs.members(query)
     }
 }
 

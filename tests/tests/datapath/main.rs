@@ -15,6 +15,7 @@ mod fragments;
 mod frames;
 mod learning;
 mod lifecycle;
+mod multicast;
 mod output;
 mod routing;
 mod shared_state;

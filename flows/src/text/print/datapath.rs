@@ -71,6 +71,7 @@ fn write(list: &mut List<'_, '_>, action: &DpAction, key: &FlowKey, name: PortNa
         DpAction::PopVlan => list.item(format_args!("pop_vlan")),
         DpAction::Controller(packet_in) => list.item(format_args!("{}", controller(packet_in))),
         DpAction::Tunnel(key) => list.item(format_args!("set(tunnel({}))", tunnel(key))),
+        DpAction::Snoop(_) => list.item(format_args!("userspace(mcast_snooping)")),
         DpAction::Truncate(len) => list.item(format_args!("trunc({len})")),
         DpAction::PushMpls { eth_type, lse } => {
             list.item(format_args!("push_mpls({},eth_type={eth_type:#x})", set::label(*lse)))
