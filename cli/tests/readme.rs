@@ -176,12 +176,21 @@ fn every_command_of_the_page_on_the_load_balancer_prints_what_it_says() {
     check("examples/load-balancer/README.md");
 }
 
-/// Needs `sluiced` beside `sluice`, which building the workspace puts there.
+#[test]
+fn every_command_of_the_page_on_the_hosts_gateway_prints_what_it_says() {
+    check_with_sluiced("docs/gateway.md");
+}
+
 #[test]
 fn every_command_of_the_page_on_the_switch_prints_what_it_says() {
+    check_with_sluiced("docs/switch.md");
+}
+
+/// Needs `sluiced` beside `sluice`, which building the workspace puts there.
+fn check_with_sluiced(page: &str) {
     if !Path::new(env!("CARGO_BIN_EXE_sluice")).with_file_name("sluiced").exists() {
         eprintln!("skipped: sluiced is not built; `cargo build` makes it");
         return;
     }
-    check("docs/switch.md");
+    check(page);
 }
