@@ -6,6 +6,7 @@ mod actions;
 mod generate;
 mod matches;
 mod oracle;
+mod router;
 
 use proptest::prelude::*;
 use sluice_flows::consistency;

@@ -138,6 +138,8 @@ fn headers_and_instructions_print_as_in_ovs() {
         ),
         ("fin_timeout(hard_timeout=5),fin_timeout", "fin_timeout(hard_timeout=5),fin_timeout()"),
         ("check_pkt_larger(1500)->reg0[1]", "check_pkt_larger(1500)->NXM_NX_REG0[1]"),
+        ("fragment(userdata=52.54,mtu=0x5dc,id=0)", "fragment(mtu=1500,userdata=52.54)"),
+        ("fragment(mtu=68,id=7)", "fragment(mtu=68,id=7)"),
         ("push:reg0,pop:NXM_NX_REG1[0..3]", "push:NXM_NX_REG0[],pop:NXM_NX_REG1[0..3]"),
         (
             "delete_field:tun_metadata3,set_queue:5,pop_queue,exit",
@@ -399,6 +401,9 @@ fn errors_within_actions_name_the_word_and_the_nearest_one() {
             ("meter:0", "0", 7, None),
             ("push_mpls:0x800", "0x800", 11, None),
             ("check_pkt_larger(5)->reg0", "reg0", 22, None),
+            ("fragment(mtu=67)", "67", 14, None),
+            ("fragment(mut=1500)", "mut", 10, Some("mtu")),
+            ("fragment(id=1)", "", 14, None),
             ("delete_field:reg0", "reg0", 14, None),
             ("fin_timeout(idel_timeout=5)", "idel_timeout", 13, Some("idle_timeout")),
             ("dec_ttl(x)", "x", 9, None),
