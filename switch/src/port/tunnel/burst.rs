@@ -14,6 +14,8 @@ use std::io;
 const TRAIN_DATAGRAMS: usize = 64;
 /// Bytes in a train: less than what fits an IP packet of either family.
 const TRAIN_SIZE: usize = 65_000;
+/// Pieces of a datagram: headers, and the rest.
+const PIECES: usize = 2;
 /// How long a full send buffer is waited for, once a burst.
 const TX_WAIT_MS: i32 = 1;
 
@@ -45,9 +47,7 @@ pub(crate) struct Datagram<'d> {
     pub(crate) frame: usize,
     pub(crate) departure: &'d Departure,
     pub(crate) len: usize,
-    /// Pieces that it has, headers included.
-    pub(crate) pieces: usize,
-    /// Bytes of them that are written for it.
+    /// Bytes of it that are written for it.
     pub(crate) headers: usize,
     /// It can be part of a train.
     pub(crate) trains: bool,
@@ -68,9 +68,10 @@ impl<'s, 'f, 'a> Sending<'s, 'f, 'a> {
         }
     }
 
-    /// Begins a datagram. Its pieces are added to what is returned, at once.
-    pub(crate) fn datagram(&mut self, datagram: &Datagram<'_>) -> &mut Batch<'s, 'f> {
-        let Datagram { frame, departure, len, pieces, headers, trains } = *datagram;
+    /// Begins a datagram: its headers, and the rest of it as one piece, are added to what is returned, at once. `None` if
+    /// there can be no room for its headers.
+    pub(crate) fn datagram(&mut self, datagram: &Datagram<'_>) -> Option<&mut Batch<'s, 'f>> {
+        let Datagram { frame, departure, len, headers, trains } = *datagram;
         let fits = |train: &&mut Train| {
             train.open
                 && trains
@@ -79,22 +80,25 @@ impl<'s, 'f, 'a> Sending<'s, 'f, 'a> {
                 && (train.datagrams + 1) * train.size <= TRAIN_SIZE
                 && train.departure == *departure
         };
-        if self.batch.can_grow(pieces, headers)
+        if self.batch.can_grow(PIECES, headers)
             && let Some(train) = self.train.as_mut().filter(fits)
         {
             train.datagrams += 1;
             train.open = len == train.size;
             self.spans[self.batch.len() - 1].1 = frame;
-            return &mut self.batch;
+            return Some(&mut self.batch);
         }
         self.close();
-        if !self.batch.has_room(pieces, headers) {
+        if !self.batch.has_room(PIECES, headers) {
             self.flush();
+            if !self.batch.has_room(PIECES, headers) {
+                return None;
+            }
         }
         self.spans[self.batch.len()] = (frame, frame);
         self.batch.begin(departure);
         self.train = Some(Train { departure: *departure, size: len, datagrams: 1, open: trains });
-        &mut self.batch
+        Some(&mut self.batch)
     }
 
     /// Ends the last message.

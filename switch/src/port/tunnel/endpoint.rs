@@ -95,7 +95,7 @@ pub(crate) struct Core {
     /// Per worker, the sockets that it asks for path MTUs by.
     pub(crate) probes: Vec<Probes>,
     /// Per worker, the sockets that it receives by.
-    receivers: Vec<Vec<Arc<Socket>>>,
+    pub(crate) receivers: Vec<Vec<Arc<Socket>>>,
     changing: Mutex<()>,
 }
 
@@ -149,11 +149,11 @@ impl Endpoint {
     /// The system's.
     pub fn queues(&self) -> Result<Vec<Box<dyn PortQueue>>, PortError> {
         let failed = |e| PortError::from_io(self.core.kind.name(), "watch the tunnel's sockets", e);
-        let queue = |(sockets, answers): (&Vec<_>, _)| {
-            let queue = ReceiveQueue::new(Arc::clone(&self.core), sockets.clone(), Arc::clone(answers));
+        let queue = |worker| {
+            let queue = ReceiveQueue::new(Arc::clone(&self.core), worker);
             Ok(Box::new(queue.map_err(failed)?) as Box<dyn PortQueue>)
         };
-        self.core.receivers.iter().zip(&self.core.answers).map(queue).collect()
+        (0..self.core.receivers.len()).map(queue).collect()
     }
 
     /// Says which Geneve option each `tun_metadata` is.

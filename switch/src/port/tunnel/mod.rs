@@ -13,6 +13,7 @@ mod senders;
 mod sys;
 mod too_big;
 mod transmit;
+mod unfinished;
 
 pub use endpoint::{Endpoint, EndpointId, TunnelDevice, TunnelPort};
 pub use options::TunnelOptions;

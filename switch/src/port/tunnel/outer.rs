@@ -15,6 +15,8 @@ const UDP_LEN: usize = 8;
 /// What goes around one frame.
 pub(crate) struct Outer {
     pub(crate) departure: Departure,
+    /// What the frame is sent as: as it is, or as the IP packet in it.
+    pub(crate) payload: Payload,
     /// The key.
     pub(crate) id: u64,
     /// Bytes at the start of the frame that are not sent.
@@ -97,7 +99,7 @@ pub(crate) fn around(options: &TunnelOptions, frame: &Frame, tlvs: &TlvMap) -> R
     let to = SocketAddr::new(remote, options.port.unwrap_or(0));
     let departure = Departure { to, local, tos, ttl };
     let hash = entropy::flow_hash(inside, payload);
-    Ok(Outer { departure, id: key.id(), stripped, hash, header, header_len, kind: options.kind, checksum })
+    Ok(Outer { departure, payload, id: key.id(), stripped, hash, header, header_len, kind: options.kind, checksum })
 }
 
 /// What of the frame is sent, and how many bytes in front of it are not.

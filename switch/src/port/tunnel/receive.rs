@@ -3,33 +3,44 @@
 use super::answers::Answers;
 use super::demux::{Ingress, Outer, Table};
 use super::endpoint::Core;
+use super::paths::{Paths, Probes};
 use super::senders::protocol;
 use super::sys::Socket;
 use super::sys::receive::{Arrival, Receiver};
+use super::unfinished;
 use crate::port::{PortQueue, TxOutcome};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use sluice_flows::packet::Frame;
+use sluice_flows::packet::tunnel::merge::{Merger, Pushed};
 use sluice_flows::packet::tunnel::{Inner, Payload, Refused, ecn, header};
-use sluice_flows::tunnel::{TlvMap, TunnelKind};
+use sluice_flows::tunnel::TlvMap;
 use sluice_flows::{DpPort, DropReason};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Stands for "no port" where what was dropped belongs to none.
 const NO_PORT: DpPort = DpPort(u32::MAX - 1);
+/// Times that messages are fetched in one call while there is nothing good among them.
+const REFILLS: usize = 4;
 /// Bursts in a row from one socket before the other is asked, too.
 const TURN: u32 = 8;
-const ETH_LEN: usize = 14;
+const IPV4_LEN: usize = 20;
+const IPV6_LEN: usize = 40;
+const UDP_LEN: usize = 8;
 
 /// One worker's receiving side of an endpoint.
 pub(crate) struct ReceiveQueue {
     core: Arc<Core>,
+    worker: usize,
     sockets: Vec<Arc<Socket>>,
     answers: Arc<Answers>,
     /// Readable while a socket or the answers are.
     epoll: Epoll,
     receiver: Receiver,
+    /// Asked only about what a peer has left unfinished.
+    paths: Paths,
     /// The socket that is asked first, and how often it has been.
     turn: (usize, u32),
     place: Place,
@@ -61,17 +72,36 @@ impl Lost {
     }
 }
 
+impl Place {
+    /// Goes on to the next message.
+    fn next(&mut self) {
+        *self = Self { received: self.received, message: self.message + 1, ..Self::default() };
+    }
+}
+
+/// What a run works with; borrowed apart.
+struct Parts<'a> {
+    receiver: &'a mut Receiver,
+    place: &'a mut Place,
+    paths: &'a mut Paths,
+    probes: &'a Probes,
+    lost: &'a mut Lost,
+}
+
 impl ReceiveQueue {
-    pub(crate) fn new(core: Arc<Core>, sockets: Vec<Arc<Socket>>, answers: Arc<Answers>) -> io::Result<Self> {
+    pub(crate) fn new(core: Arc<Core>, worker: usize) -> io::Result<Self> {
+        let (sockets, answers) = (core.receivers[worker].clone(), Arc::clone(&core.answers[worker]));
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         for fd in sockets.iter().map(|socket| socket.as_fd()).chain([answers.as_fd()]) {
             epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
         }
         Ok(Self {
             core,
+            worker,
             sockets,
             answers,
             epoll,
+            paths: Paths::default(),
             receiver: Receiver::new(),
             turn: (0, 0),
             place: Place::default(),
@@ -113,15 +143,31 @@ impl PortQueue for ReceiveQueue {
         self.ingress = None;
         let core = Arc::clone(&self.core);
         let (table, tlvs) = (core.table.load(), core.tlvs.load());
-        let mut run = Run { kind: core.kind, table: &table, tlvs: &tlvs, frames, count: 0, ingress: None, last: None };
+        let mut run = Run {
+            core: &core,
+            table: &table,
+            tlvs: &tlvs,
+            frames,
+            count: 0,
+            merger: Merger::new(),
+            ingress: None,
+            last: None,
+        };
+        let mut refills = 0;
         loop {
-            if self.place.message == self.place.received && (run.count > 0 || !self.refill()) {
-                break;
+            if self.place.message == self.place.received {
+                // What is left in the sockets is told by epoll.
+                if !run.is_empty() || refills == REFILLS || !self.refill() {
+                    break;
+                }
+                refills += 1;
             }
-            if !run.take(&self.receiver, &mut self.place, &mut self.lost) {
+            let Self { receiver, place, paths, lost, .. } = self;
+            if !run.take(Parts { receiver, place, paths, probes: &core.probes[self.worker], lost }) {
                 break;
             }
         }
+        run.finish();
         self.ingress = run.ingress;
         Ok(run.count)
     }
@@ -141,49 +187,64 @@ impl PortQueue for ReceiveQueue {
 
 /// Frames of one port in the making.
 struct Run<'a> {
-    kind: TunnelKind,
+    core: &'a Core,
     table: &'a Table,
     tlvs: &'a TlvMap,
     frames: &'a mut [Frame],
+    /// Frames that are done.
     count: usize,
+    /// What is in the next, which may not be done.
+    merger: Merger,
     ingress: Option<DpPort>,
     /// The last answer of the table.
     last: Option<(Outer, Option<Ingress>)>,
 }
 
 impl Run<'_> {
+    /// Whether there is no frame.
+    fn is_empty(&self) -> bool {
+        self.count == 0 && self.merger.is_empty()
+    }
+
     /// Makes frames of one message. False when it has something for the next burst: the frames are full, or it belongs
     /// to another port.
-    fn take(&mut self, receiver: &Receiver, place: &mut Place, lost: &mut Lost) -> bool {
-        let Some(mut bytes) = receiver.bytes(place.message) else {
-            lost.add(NO_PORT, DropReason::ParseError);
-            *place = Place { received: place.received, message: place.message + 1, ..Place::default() };
-            return true;
-        };
+    fn take(&mut self, queue: Parts<'_>) -> bool {
+        let Parts { receiver, place, paths, probes, lost } = queue;
         let message = place.message;
         let arrival = *place.arrival.get_or_insert_with(|| receiver.arrival(message));
-        if protocol(self.kind).is_some() && arrival.remote.is_ipv4() {
-            bytes = behind_ipv4(bytes);
-        }
+        let Some(bytes) = receiver.bytes_mut(message) else {
+            lost.add(NO_PORT, DropReason::ParseError);
+            place.next();
+            return true;
+        };
+        let raw_v4 = protocol(self.core.kind).is_some() && arrival.remote.is_ipv4();
+        let bytes = if raw_v4 { behind_ipv4(bytes) } else { bytes };
         let size = if arrival.segment == 0 { bytes.len() } else { arrival.segment };
-        loop {
-            let rest = bytes.get(place.offset..).unwrap_or_default();
-            let datagram = rest.get(..size).unwrap_or(rest);
-            if !self.datagram(&arrival, datagram, lost) {
+        while place.offset < bytes.len() {
+            let rest = bytes.get_mut(place.offset..).unwrap_or_default();
+            let len = size.min(rest.len());
+            let mut room = |overhead: usize| {
+                let path = paths.mtu((arrival.remote, None), probes, Instant::now()).unwrap_or(0);
+                (path as usize).saturating_sub(overhead)
+            };
+            if !self.datagram(&arrival, &mut rest[..len], &mut room, lost) {
                 return false;
             }
-            place.offset += datagram.len();
-            if datagram.is_empty() || place.offset >= bytes.len() {
-                break;
-            }
+            place.offset += len;
         }
-        *place = Place { received: place.received, message: place.message + 1, ..Place::default() };
+        place.next();
         true
     }
 
-    /// Makes a frame of one datagram. False when it is for the next burst.
-    fn datagram(&mut self, arrival: &Arrival, datagram: &[u8], lost: &mut Lost) -> bool {
-        let inner = match header::read(self.kind, datagram, self.tlvs) {
+    /// Makes a frame of one datagram, or adds it to the last. False when it is for the next burst.
+    fn datagram(
+        &mut self,
+        arrival: &Arrival,
+        datagram: &mut [u8],
+        room: &mut impl FnMut(usize) -> usize,
+        lost: &mut Lost,
+    ) -> bool {
+        let inner = match header::read(self.core.kind, datagram, self.tlvs) {
             Ok(inner) => inner,
             Err(refused) => {
                 lost.add(self.ingress.unwrap_or(NO_PORT), reason(refused));
@@ -194,20 +255,52 @@ impl Run<'_> {
             lost.add(NO_PORT, DropReason::TunnelDown);
             return true;
         };
-        if inner.gbp && !ingress.gbp {
+        let other = !self.is_empty() && self.ingress != Some(ingress.port);
+        if self.count == self.frames.len() || other {
+            return false;
+        }
+        let (outer, packet) = datagram.split_at_mut(inner.offset.min(datagram.len()));
+        if inner.gbp && !ingress.gbp || !ecn::decapsulate(arrival.tos, packet, inner.payload) {
             lost.add(ingress.port, DropReason::ParseError);
             return true;
         }
-        if self.count == self.frames.len() || self.ingress.is_some_and(|port| port != ingress.port) {
-            return false;
+        let mut key = inner.key;
+        key.set_src(arrival.remote);
+        key.set_dst(arrival.local);
+        key.set_tos_ttl(arrival.tos, arrival.ttl);
+        self.ingress = Some(ingress.port);
+        loop {
+            let Some(frame) = self.frames.get_mut(self.count) else { return false };
+            match self.merger.push(frame, packet, inner.payload, &key) {
+                Pushed::Taken => break,
+                Pushed::Full => self.finish(),
+                Pushed::TooLong => {
+                    lost.add(ingress.port, DropReason::ParseError);
+                    return true;
+                }
+            }
         }
-        if self.fill(arrival, &inner, datagram.get(inner.offset..).unwrap_or_default()) {
-            self.ingress = Some(ingress.port);
-            self.count += 1;
-        } else {
-            lost.add(ingress.port, DropReason::ParseError);
+        // A datagram that the kernel has not joined with others may be one that it left unfinished.
+        if arrival.segment == 0
+            && let Some(frame) = self.frames.get_mut(self.count).filter(|frame| !frame.offload.csum_valid)
+        {
+            let udp = self.core.kind.default_port().map_or(0, |_| UDP_LEN);
+            let ip = if arrival.remote.is_ipv4() { IPV4_LEN } else { IPV6_LEN };
+            let front = frame.len() - packet.len().min(frame.len());
+            if !unfinished::complete(frame, || room(ip + udp + outer.len()) + front) {
+                self.merger = Merger::new();
+                lost.add(ingress.port, DropReason::ParseError);
+            }
         }
         true
+    }
+
+    /// Ends the frame that was begun, if one was.
+    fn finish(&mut self) {
+        if let Some(frame) = self.frames.get_mut(self.count).filter(|_| !self.merger.is_empty()) {
+            self.merger.finish(frame);
+            self.count += 1;
+        }
     }
 
     /// The port that a datagram belongs to.
@@ -227,35 +320,12 @@ impl Run<'_> {
             }
         }
     }
-
-    /// Fills the next frame. False when what is inside must be dropped.
-    fn fill(&mut self, arrival: &Arrival, inner: &Inner, packet: &[u8]) -> bool {
-        let Some(frame) = self.frames.get_mut(self.count) else { return false };
-        let link_len = if inner.payload == Payload::Ethernet { 0 } else { ETH_LEN };
-        let room = frame.room();
-        let Some(place) = room.get_mut(link_len..link_len + packet.len()) else { return false };
-        place.copy_from_slice(packet);
-        if link_len > 0 {
-            room[..link_len].fill(0);
-            room[link_len - 2..link_len].copy_from_slice(&inner.payload.eth_type().to_be_bytes());
-        }
-        frame.set_len(link_len + packet.len());
-        if !ecn::decapsulate(arrival.tos, frame.bytes_mut(), Payload::Ethernet) {
-            return false;
-        }
-        let mut key = inner.key;
-        key.set_src(arrival.remote);
-        key.set_dst(arrival.local);
-        key.set_tos_ttl(arrival.tos, arrival.ttl);
-        frame.tunnel = Some(key);
-        true
-    }
 }
 
 /// What is behind the IPv4 header that raw sockets give.
-fn behind_ipv4(bytes: &[u8]) -> &[u8] {
+fn behind_ipv4(bytes: &mut [u8]) -> &mut [u8] {
     let header_len = usize::from(bytes.first().map_or(0, |b| b & 15)) * 4;
-    bytes.get(header_len..).unwrap_or_default()
+    bytes.get_mut(header_len..).unwrap_or_default()
 }
 
 fn reason(refused: Refused) -> DropReason {

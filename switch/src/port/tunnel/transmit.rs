@@ -10,8 +10,8 @@ use super::sys::Family;
 use super::sys::send::Store;
 use super::too_big;
 use crate::port::{PortQueue, TxOutcome, fit};
-use sluice_flows::packet::segment::Segmenter;
-use sluice_flows::packet::{Frame, GsoKind, MAX_FRAME_LEN};
+use sluice_flows::packet::tunnel::cut::Cutter;
+use sluice_flows::packet::{Frame, GsoKind};
 use sluice_flows::tunnel::{TlvMap, TunnelKey};
 use sluice_flows::{DpPort, DropReason};
 use std::io;
@@ -23,6 +23,9 @@ use std::time::Instant;
 /// Length of the longest IP packet: what a path with a larger MTU, as loopback has, can still not carry.
 const MAX_IP: u32 = 65_535;
 
+/// Bytes of headers inside that a frame may have, if they have to be written anew.
+const HEADERS_MAX: usize = 2048;
+
 /// One worker's sending side of a tunnel port.
 pub(crate) struct TransmitQueue {
     core: Arc<Core>,
@@ -32,7 +35,7 @@ pub(crate) struct TransmitQueue {
     mtu: Arc<AtomicU32>,
     paths: Paths,
     store: Store,
-    scratch: Frame,
+    scratch: Box<[u8]>,
     answering: too_big::Budget,
 }
 
@@ -52,7 +55,7 @@ impl TransmitQueue {
         worker: usize,
         mtu: Arc<AtomicU32>,
     ) -> Self {
-        let scratch = Frame::with_capacity(MAX_FRAME_LEN);
+        let scratch = vec![0; HEADERS_MAX].into_boxed_slice();
         let (paths, store, answering) = (Paths::default(), Store::new(), too_big::Budget::new());
         Self { core, options, port, worker, mtu, paths, store, scratch, answering }
     }
@@ -141,38 +144,37 @@ fn plan(
     Ok(Plan { outer, outside, trains: udp && csum && fits })
 }
 
-/// Adds the datagrams of a frame.
+/// Adds the datagrams of a frame: its segments, or the frame itself, with their checksums.
 fn put<'f>(
     sending: &mut Sending<'_, 'f, '_>,
     index: usize,
     frame: &'f Frame,
     plan: &Plan,
-    scratch: &mut Frame,
+    scratch: &mut [u8],
 ) -> Result<(), DropReason> {
     let Plan { outer, trains, .. } = plan;
     let header_len = outer.header_len();
-    let datagram = |len, pieces, headers| Datagram {
-        frame: index,
-        departure: &outer.departure,
-        len: header_len + len,
-        pieces,
-        headers,
-        trains: *trains,
+    let mut add = |headers: &[u8], payload: &'f [u8]| {
+        let datagram = Datagram {
+            frame: index,
+            departure: &outer.departure,
+            len: header_len + headers.len() + payload.len(),
+            headers: header_len + headers.len(),
+            trains: *trains,
+        };
+        let batch = sending.datagram(&datagram).ok_or(DropReason::ParseError)?;
+        let (header, inside) = batch.header(datagram.headers).split_at_mut(header_len);
+        inside.copy_from_slice(headers);
+        outer.write(header, [headers, payload]);
+        batch.payload(payload);
+        Ok(())
     };
     if frame.offload.gso == GsoKind::None && !frame.offload.csum_partial {
-        let bytes = &frame.bytes()[outer.stripped..];
-        let batch = sending.datagram(&datagram(bytes.len(), 2, header_len));
-        outer.write(batch.header(header_len), [bytes]);
-        batch.payload(bytes);
-        return Ok(());
+        return add(&[], &frame.bytes()[outer.stripped..]);
     }
-    let mut segments = Segmenter::new(frame).map_err(|_| DropReason::ParseError)?;
-    while segments.next_into(scratch).map_err(|_| DropReason::ParseError)? {
-        let bytes = &scratch.bytes()[outer.stripped..];
-        let batch = sending.datagram(&datagram(bytes.len(), 1, header_len + bytes.len()));
-        let (header, packet) = batch.header(header_len + bytes.len()).split_at_mut(header_len);
-        packet.copy_from_slice(bytes);
-        outer.write(header, [bytes]);
+    let mut cutter = Cutter::new(frame, &[], outer.payload).map_err(|_| DropReason::ParseError)?;
+    while let Some((headers_len, payload)) = cutter.next(scratch).map_err(|_| DropReason::ParseError)? {
+        add(&scratch[..headers_len], payload)?;
     }
     Ok(())
 }

@@ -83,11 +83,11 @@ impl Receiver {
     }
 
     /// The bytes of message `i` of the last burst; `None` when they did not all fit.
-    pub(crate) fn bytes(&self, i: usize) -> Option<&[u8]> {
+    pub(crate) fn bytes_mut(&mut self, i: usize) -> Option<&mut [u8]> {
         let message = self.messages.get(i)?;
         let whole = message.msg_hdr.msg_flags & libc::MSG_TRUNC == 0;
         let len = (message.msg_len as usize).min(SIZE);
-        self.buffers.get(i * SIZE..i * SIZE + len).filter(|_| whole)
+        self.buffers.get_mut(i * SIZE..i * SIZE + len).filter(|_| whole)
     }
 
     /// What is known of message `i`, below [`BURST`], of the last burst.
