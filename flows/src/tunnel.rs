@@ -65,6 +65,11 @@ impl TunnelKind {
         matches!(self, Self::Ipip | Self::Sit | Self::BareUdp | Self::Wireguard)
     }
 
+    /// Whether the port finds the other end by the packet inside, where the flow does not say one.
+    pub const fn finds_remote(self) -> bool {
+        matches!(self, Self::Wireguard)
+    }
+
     /// Whether its packets have a number that says which network they belong to.
     pub const fn has_key(self) -> bool {
         matches!(self, Self::Vxlan | Self::Geneve | Self::Gre)

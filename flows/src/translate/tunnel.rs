@@ -14,7 +14,7 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
             self.describe(tunnel.kind, &mut want);
         } else {
             self.address(tunnel, &mut want);
-            if want.dst().is_none() {
+            if want.dst().is_none() && !tunnel.kind.finds_remote() {
                 self.reason = DropReason::TunnelDown;
                 self.note("the flow does not say where the tunnel leads: tun_dst and tun_ipv6_dst are 0");
                 return false;

@@ -159,16 +159,18 @@ fn options(
     kind_span: Range<usize>,
     raw: &RawPort,
 ) -> Result<BTreeMap<String, String>, Complaint> {
-    let text = raw.options.iter().map(|(name, value)| (name.get_ref().clone(), value.get_ref().to_text()));
-    let text: BTreeMap<_, _> = text.collect();
+    let mut text = BTreeMap::new();
+    raw.options.iter().for_each(|(name, value)| value.get_ref().flatten(name.get_ref(), &mut text));
     let Err(error) = PortSpec::parse(kind, text.iter().map(|(name, value)| (name.as_str(), value.as_str()))) else {
         return Ok(text);
     };
-    let entry = |wanted: &str| raw.options.iter().find(|(name, _)| name.get_ref() == wanted);
+    let top = |wanted: &str| wanted.split('.').next().map(str::to_owned);
+    let entry = |wanted: &str| raw.options.iter().find(|(name, _)| Some(name.get_ref()) == top(wanted).as_ref());
     let span = match &error {
         SpecError::UnknownOption { option, .. } => entry(option).map(|(name, _)| name.span()),
         SpecError::BadValue { option, .. } => entry(option).map(|(_, value)| value.span()),
         SpecError::Missing { .. } | SpecError::Fixed { .. } => None,
+        SpecError::BadOption { option, .. } => entry(option).map(|(_, value)| value.span()),
     };
     Err(source.complain(&span.unwrap_or(kind_span), error.to_string()))
 }

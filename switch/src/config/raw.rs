@@ -163,20 +163,29 @@ pub(super) struct RawPort {
 
 /// A port option's value, in whichever type is natural for it.
 #[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "a string, a whole number or true/false")]
+#[serde(untagged, expecting = "a string, a whole number, true/false, a list of strings or a table of these")]
 pub(super) enum RawOption {
     Text(String),
     Number(i64),
     Flag(bool),
+    List(Vec<String>),
+    /// Options whose names begin alike: `peer.a.endpoint` is `endpoint` in the table `a` in the table `peer`.
+    Table(BTreeMap<String, RawOption>),
 }
 
 impl RawOption {
-    /// As the text that the API's options are.
-    pub(super) fn to_text(&self) -> String {
-        match self {
+    /// As the names and texts that the API's options are.
+    pub(super) fn flatten(&self, name: &str, into: &mut BTreeMap<String, String>) {
+        let text = match self {
             Self::Text(text) => text.clone(),
             Self::Number(number) => number.to_string(),
             Self::Flag(flag) => flag.to_string(),
-        }
+            Self::List(list) => list.join(","),
+            // TOML bounds how deep tables lie in each other.
+            Self::Table(table) => {
+                return table.iter().for_each(|(below, value)| value.flatten(&format!("{name}.{below}"), into));
+            }
+        };
+        into.insert(name.to_owned(), text);
     }
 }

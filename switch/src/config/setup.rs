@@ -268,6 +268,20 @@ impl Reload<'_> {
         }
     }
 
+    /// Has a port that is there take its options as they now are, if its kind can while frames flow. Options may refer to
+    /// files that have changed, so this is done for options that read the same too.
+    fn adapt(&mut self, old: &BridgeConfig, bridge: &str, port: &PortConfig) -> bool {
+        let alike =
+            |before: &&PortConfig| (&before.name, before.kind, before.number) == (&port.name, port.kind, port.number);
+        let Some(_) = old.ports.iter().find(alike) else { return false };
+        let done = spec(port).and_then(|spec| Ok(self.datapath.set_port_spec(bridge, &port.name, &spec)?));
+        done.unwrap_or_else(|error| {
+            self.failed.push(error);
+            // It stays as it was.
+            true
+        })
+    }
+
     fn bridge(&mut self, old: &BridgeConfig, new: &BridgeConfig) {
         let gateway = old.gateway != new.gateway || !gateway_port_stays(old, new);
         if gateway {
@@ -286,14 +300,17 @@ impl Reload<'_> {
     }
 
     fn ports_and_flows(&mut self, old: &BridgeConfig, new: &BridgeConfig) {
+        let adapted: Vec<_> = new.ports.iter().filter(|port| self.adapt(old, &new.name, port)).collect();
         for port in &old.ports {
-            if !new.ports.iter().any(|p| made_alike(p, port)) {
+            let adapted = adapted.iter().any(|p| p.name == port.name);
+            if !adapted && !new.ports.iter().any(|p| made_alike(p, port)) {
                 let result = self.datapath.remove_port(&new.name, &port.name).map_err(SetupError::from);
                 self.note(result, Change::PortRemoved(port.name.clone()));
             }
         }
         for port in &new.ports {
-            match old.ports.iter().find(|p| made_alike(p, port)) {
+            let adapted = adapted.iter().any(|p| p.name == port.name);
+            match old.ports.iter().find(|p| made_alike(p, port) || adapted && p.name == port.name) {
                 None => {
                     let result = add_port(self.datapath, &new.name, port);
                     self.note(result, Change::PortAdded(port.name.clone()));

@@ -4,7 +4,7 @@ use super::bridges::{check_name, list};
 use super::{ControlError, Datapath, Inner, State};
 use crate::datapath::Command;
 use crate::event::EventKind;
-use crate::port::{Port, PortCaps, PortDevice, PortKind, RxLoss, no_options};
+use crate::port::{Port, PortCaps, PortDevice, PortKind, PortSpec, RxLoss, no_options};
 use crate::stats::{PortCounters, PortStats};
 use crossbeam::channel::unbounded;
 use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, VlanMode};
@@ -141,6 +141,7 @@ impl Datapath {
         let (device, queues) = match request.device {
             PortDevice::Patch { peer } => (Device::Patch { peer }, (0..workers).map(|_| None).collect::<Vec<_>>()),
             PortDevice::Device(port) => {
+                port.joined(dp);
                 let queues = port.queues(workers)?.into_iter().map(Some).collect();
                 (Device::Port(Arc::from(port)), queues)
             }
@@ -214,6 +215,20 @@ impl Datapath {
         next.no_flood = change.no_flood.unwrap_or(next.no_flood);
         self.inner.update_port(&mut state, bridge.id, next);
         Ok(())
+    }
+
+    /// Has a port become what `spec` says, while frames flow, if its kind can. Whether it did: if not, it is as it was.
+    ///
+    /// # Errors
+    /// When there is no such bridge or port, or the device refuses.
+    pub fn set_port_spec(&self, bridge: &str, name: &str, spec: &PortSpec) -> Result<bool, ControlError> {
+        let state = self.inner.lock_for_change()?;
+        let bridge = state.bridge(bridge)?;
+        let port = find(&bridge, name)?;
+        match state.ports.get(&port.dp).map(|known| &known.device) {
+            Some(Device::Port(device)) => Ok(device.set_spec(spec)?),
+            _ => Ok(false),
+        }
     }
 
     /// The ports of one bridge, or of all if none is named, sorted by bridge name and number.

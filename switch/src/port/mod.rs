@@ -34,6 +34,7 @@ mod tap_plain;
 mod tunnel;
 mod vnet;
 mod wire;
+pub mod wireguard;
 
 pub use af_packet::{AfPacket, AfPacketOptions};
 pub use device::Device;
@@ -47,6 +48,7 @@ pub use tap::{Tap, TapOptions};
 pub use tap_plain::TapPlain;
 pub use tunnel::{Endpoint, EndpointId, TunnelDevice, TunnelOptions, TunnelPort};
 pub use wire::{Wire, WireOptions, WireSettings, parse_time, show_time};
+pub use wireguard::{WireguardOptions, WireguardPort};
 
 use sluice_flows::packet::Frame;
 use sluice_flows::tunnel::{Tunnel, TunnelKind};
@@ -100,6 +102,7 @@ impl PortKind {
         Self::Tunnel(TunnelKind::Ipip),
         Self::Tunnel(TunnelKind::Sit),
         Self::Tunnel(TunnelKind::BareUdp),
+        Self::Tunnel(TunnelKind::Wireguard),
         Self::Wire,
     ];
 
@@ -240,6 +243,17 @@ pub trait Port: Send + Sync {
     /// Frames lost before a worker saw them.
     fn rx_loss(&self) -> RxLoss {
         RxLoss::default()
+    }
+
+    /// Tells it its number in the switch, before it is asked for queues.
+    fn joined(&self, _number: DpPort) {}
+
+    /// Becomes what `spec` says while frames flow. Whether it could: if not, it is to be removed and added anew.
+    ///
+    /// # Errors
+    /// What is wrong with the options. Nothing has changed then.
+    fn set_spec(&self, _spec: &PortSpec) -> Result<bool, PortError> {
+        Ok(false)
     }
 
     /// The end of a wire that it is, if it is one: the control side joins it with the other end.

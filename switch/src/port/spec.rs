@@ -2,9 +2,10 @@
 
 use super::{
     AfPacket, AfPacketOptions, MemOptions, MemPort, NullPort, PcapOptions, PcapPort, Port, PortError, PortKind, Tap,
-    TapOptions, TapPlain, TunnelOptions, TunnelPort, Wire, WireOptions, WireSettings,
+    TapOptions, TapPlain, TunnelOptions, TunnelPort, Wire, WireOptions, WireSettings, WireguardOptions, WireguardPort,
 };
-use sluice_flows::tunnel::Part;
+use sluice_flows::tunnel::{Part, TunnelKind};
+use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::path::PathBuf;
 use thiserror::Error;
@@ -89,6 +90,8 @@ pub enum PortSpec {
     },
     /// A tunnel to other hosts.
     Tunnel(Box<TunnelOptions>),
+    /// An encrypted tunnel to other hosts.
+    Wireguard(Box<WireguardOptions>),
     /// One end of a wire between bridges.
     Wire {
         /// The port at the other end.
@@ -131,6 +134,14 @@ pub enum SpecError {
         /// Those that can be changed.
         known: String,
     },
+    /// The option, one of those that are named by the user, makes no sense. The value may be a secret and is not told.
+    #[error("option `{option}`: {why}")]
+    BadOption {
+        /// The option.
+        option: String,
+        /// What is wrong with it.
+        why: Cow<'static, str>,
+    },
     /// The kind cannot do without the option.
     #[error("a port of type {kind} needs option `{option}`")]
     Missing {
@@ -147,6 +158,9 @@ impl PortSpec {
     /// # Errors
     /// [`SpecError`], for the first option that is wrong.
     pub fn parse<'a>(kind: PortKind, options: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, SpecError> {
+        if kind == PortKind::Tunnel(TunnelKind::Wireguard) {
+            return Ok(Self::Wireguard(Box::new(WireguardOptions::parse(options)?)));
+        }
         if let PortKind::Tunnel(kind) = kind {
             return Ok(Self::Tunnel(Box::new(TunnelOptions::parse(kind, options)?)));
         }
@@ -190,6 +204,7 @@ impl PortSpec {
             Self::Patch { .. } => PortKind::Patch,
             Self::Local { .. } => PortKind::Local,
             Self::Tunnel(options) => PortKind::Tunnel(options.kind),
+            Self::Wireguard(_) => PortKind::Tunnel(TunnelKind::Wireguard),
             Self::Wire { .. } => PortKind::Wire,
         }
     }
@@ -229,6 +244,7 @@ impl PortSpec {
             Self::Tunnel(options) => {
                 return Ok(PortDevice::Tunnel(Box::new(TunnelPort::new(name, (**options).clone())?)));
             }
+            Self::Wireguard(options) => Box::new(WireguardPort::open(name, options, queues)?),
             Self::Local { mac, mtu } => {
                 let options =
                     TapOptions { mac: *mac, mtu: *mtu, queues, kind: PortKind::Local, ..TapOptions::default() };
@@ -244,10 +260,10 @@ impl PortSpec {
         Ok(PortDevice::Device(device))
     }
 
-    /// The options that differ from their defaults, as [`Self::parse`] reads them.
-    pub fn options(&self) -> Vec<(&'static str, String)> {
+    /// The options that differ from their defaults, as [`Self::parse`] reads them, but for secrets, which are hidden.
+    pub fn options(&self) -> Vec<(Cow<'static, str>, String)> {
         let mut out = Vec::new();
-        let mut put = |name, value: Option<String>| out.extend(value.map(|value| (name, value)));
+        let mut put = |name, value: Option<String>| out.extend(value.map(|value| (Cow::Borrowed(name), value)));
         let (text, flag) = (|v: &Option<String>| v.clone(), |v: bool| v.then(|| "true".to_owned()));
         let (number, path) = (
             |v: &Option<u32>| v.map(|n| n.to_string()),
@@ -284,7 +300,8 @@ impl PortSpec {
                 put("mac", address(mac));
                 put("mtu", number(mtu));
             }
-            Self::Tunnel(options) => return options.options(),
+            Self::Tunnel(options) => options.options().into_iter().for_each(|(name, value)| put(name, Some(value))),
+            Self::Wireguard(options) => return options.options(),
             Self::Wire { peer, mtu, seed, settings } => {
                 put("peer", Some(peer.clone()));
                 put("mtu", number(mtu));
@@ -309,6 +326,7 @@ fn option_names(kind: PortKind) -> Vec<&'static str> {
         PortKind::Pcap => &["rx", "tx", "repeat", "mtu"],
         PortKind::Patch => &["peer"],
         PortKind::Local => &["mac", "mtu"],
+        PortKind::Tunnel(TunnelKind::Wireguard) => return super::wireguard::option_names(),
         PortKind::Tunnel(kind) => return super::tunnel::option_names(kind),
         PortKind::Wire => &["peer", "mtu", "seed", "delay", "jitter", "queue", "queue_bytes"],
     };
@@ -389,7 +407,7 @@ mod tests {
         let spec = PortSpec::parse(kind, options.iter().copied()).unwrap();
         assert_eq!(spec.kind(), kind);
         let said = spec.options();
-        assert_eq!(said.iter().map(|(k, v)| (*k, v.as_str())).collect::<Vec<_>>(), options);
+        assert_eq!(said.iter().map(|(k, v)| (&**k, v.as_str())).collect::<Vec<_>>(), options);
     }
 
     #[test]
