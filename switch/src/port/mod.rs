@@ -229,8 +229,9 @@ pub trait Port: Send + Sync {
         None
     }
 
-    /// The other ends that a tunnel port leads to: the one it is configured with, or those known lately.
-    fn peers(&self) -> Vec<TunnelPeer> {
+    /// The other ends that a tunnel port leads to: those that it is configured with or, where flows say where to, those
+    /// that packets were `seen` to come from and go to.
+    fn peers(&self, _seen: &[IpAddr]) -> Vec<TunnelPeer> {
         Vec::new()
     }
 

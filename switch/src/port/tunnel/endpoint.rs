@@ -5,17 +5,19 @@ use super::answers::Answers;
 use super::demux::Table;
 use super::namespace::Namespace;
 use super::paths::Probes;
+use super::peers::{peer, probe};
 use super::receive::ReceiveQueue;
 use super::senders::{Senders, protocol};
 use super::sys::{Family, Socket};
 use super::transmit::TransmitQueue;
-use crate::port::{Device, Port, PortCaps, PortError, PortKind, PortQueue, RxLoss};
+use crate::port::{Device, Port, PortCaps, PortError, PortKind, PortQueue, RxLoss, TunnelPeer};
 use arc_swap::ArcSwap;
 use sluice_flows::DpPort;
 use sluice_flows::tunnel::{Part, TlvMap, Tunnel, TunnelKind};
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Bytes of a receiving socket's buffer: a hundred 64 KiB datagrams.
 const RECEIVE_SIZE: i32 = 8 << 20;
@@ -79,7 +81,7 @@ impl TunnelPort {
         core.change(|table| table.add(name, &options, dp))
             .map_err(|other| PortError::TunnelTaken { port: name.to_owned(), other })?;
         let device = Device::without_link(name, None, u32::from(u16::MAX));
-        Ok(TunnelDevice { device, options, core, dp, probe })
+        Ok(TunnelDevice { device, options, namespace, core, dp, probe })
     }
 }
 
@@ -232,6 +234,7 @@ fn set_up(socket: &Socket, family: Family) -> io::Result<()> {
 pub struct TunnelDevice {
     device: Device,
     options: TunnelOptions,
+    namespace: Namespace,
     core: Arc<Core>,
     dp: DpPort,
     /// Asks whether there is a route to the other end, where that is fixed.
@@ -270,6 +273,19 @@ impl Port for TunnelDevice {
 
     fn tunnel(&self) -> Option<Arc<Tunnel>> {
         Some(Arc::new(self.options.tunnel()))
+    }
+
+    fn options(&self) -> Vec<(&'static str, String)> {
+        self.options.options()
+    }
+
+    fn peers(&self, seen: &[IpAddr]) -> Vec<TunnelPeer> {
+        let remotes = if let Part::Fixed(remote) = &self.options.remote { std::slice::from_ref(remote) } else { seen };
+        remotes.iter().map(|remote| peer(&self.namespace, *remote, self.local())).collect()
+    }
+
+    fn probe(&self, remotes: &[IpAddr], timeout: Duration) -> Vec<Option<Duration>> {
+        probe(&self.namespace, remotes, timeout).unwrap_or_else(|_| vec![None; remotes.len()])
     }
 
     fn rx_loss(&self) -> RxLoss {

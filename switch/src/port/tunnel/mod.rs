@@ -8,6 +8,7 @@ mod namespace;
 mod options;
 mod outer;
 mod paths;
+mod peers;
 mod receive;
 mod senders;
 mod sys;
