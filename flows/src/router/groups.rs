@@ -123,13 +123,19 @@ fn key(route: &Route) -> Option<Key> {
     Some((route.destination.addr().is_ipv4(), hops.into()))
 }
 
-/// What spreads flows over next hops: addresses, protocol and ports, so that a connection keeps its way.
-pub(super) fn selection(v4: bool) -> Selection {
+/// What spreads flows over next hops: addresses, protocol and ports, so that a connection keeps its way. Each router
+/// hashes from a start of its own: else all that one router sends to its first next hop would be sent to the first again
+/// by the next router.
+pub(super) fn selection(router: &str, v4: bool) -> Selection {
     const V4: [Field; 2] = [Field::IpSrc, Field::IpDst];
     const V6: [Field; 2] = [Field::Ipv6Src, Field::Ipv6Dst];
     const REST: [Field; 7] =
         [Field::IpProto, Field::TcpSrc, Field::TcpDst, Field::UdpSrc, Field::UdpDst, Field::SctpSrc, Field::SctpDst];
     let addresses = if v4 { V4 } else { V6 };
     let fields = addresses.into_iter().chain(REST).map(|field| (field, field.slot().max())).collect();
-    Selection::Hash { param: 0, fields }
+    // FNV-1a, the same wherever the router runs.
+    let param = router
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    Selection::Hash { param, fields }
 }

@@ -20,7 +20,7 @@ use crate::owner::Owner;
 use crate::rule::FlowSpec;
 use crate::verdict::DropReason;
 use ipnet::IpNet;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 /// The priorities of a router's flows, table by table.
@@ -42,11 +42,13 @@ mod priority {
     pub(super) const PROTOCOL: u16 = 150;
     /// Local: ICMPv6 that must not go on.
     pub(super) const PROTOCOL_REST: u16 = 149;
+    /// Local: packets to everybody.
+    pub(super) const BROADCAST: u16 = 149;
     /// Local: addresses that no packet may have.
     pub(super) const MARTIAN: u16 = 148;
     /// Local: pings of the group of all routers or nodes.
     pub(super) const GROUP_PING: u16 = 145;
-    /// Local: groups and broadcasts.
+    /// Local: groups and the broadcasts of networks.
     pub(super) const GROUPS: u16 = 140;
     /// Local: frames to a group with a packet to one host.
     pub(super) const TO_MANY: u16 = 130;
@@ -172,12 +174,12 @@ impl Stages {
             hops.hold(route);
             flows.extend(self.route_flow(route, state, hops));
         }
-        let fixed =
-            |interface, address| config.neighbors.iter().any(|n| (n.interface, n.address) == (interface, address));
+        let fixed: HashSet<_> =
+            config.neighbors.iter().map(|neighbor| (neighbor.interface, neighbor.address)).collect();
         for neighbor in &config.neighbors {
             flows.push(self.neighbor_flow(neighbor.interface, neighbor.address, Neighbor::Resolved(neighbor.mac)));
         }
-        let found = state.neighbors.iter().filter(|((interface, address), _)| !fixed(*interface, *address));
+        let found = state.neighbors.iter().filter(|(key, _)| !fixed.contains(key));
         flows.extend(found.map(|((interface, address), found)| self.neighbor_flow(*interface, *address, *found)));
         let groups = hops.iter().filter_map(|set| self.group(set, state, hops)).collect();
         Program { tables: self.pipeline.names(), groups, flows }
@@ -247,7 +249,7 @@ impl Stages {
         Some(GroupSpec {
             id,
             kind: crate::group::GroupKind::Select,
-            selection: super::groups::selection(set.v4),
+            selection: super::groups::selection(&self.name, set.v4),
             buckets: buckets.collect(),
             owner: Owner::new(&format!("router:{}/next_hops", self.name)),
         })

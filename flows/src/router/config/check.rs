@@ -164,11 +164,12 @@ impl RouterConfig {
         self.check_interfaces()?;
         let mut keys = HashSet::new();
         keys.extend(self.interfaces.iter().flat_map(Interface::connected).map(|route| route.key()));
+        let index = Index::of(self);
         for route in &self.routes {
-            self.check_route(route)?;
+            self.check_route_in(&index, route)?;
             self.check_key(route.key(), &mut keys)?;
         }
-        self.check_neighbors()
+        self.check_neighbors(&index)
     }
 
     fn at(&self, part: impl AsRef<str>) -> String {
@@ -278,8 +279,12 @@ impl RouterConfig {
     /// # Errors
     /// The first fault.
     pub fn check_route(&self, route: &Route) -> Result<(), ConfigError> {
+        self.check_route_in(&Index::of(self), route)
+    }
+
+    fn check_route_in(&self, index: &Index<'_>, route: &Route) -> Result<(), ConfigError> {
         let fault = |fault| Err(self.fault(format!(", route {} of VRF {}", route.destination, route.vrf), fault));
-        if self.vrf(route.vrf).is_none() {
+        if !index.vrfs.contains(&route.vrf) {
             return fault(Fault::NoVrf(route.vrf));
         }
         let net = route.destination;
@@ -299,15 +304,56 @@ impl RouterConfig {
             if !seen.insert((hop.interface, hop.via)) {
                 return fault(Fault::SameNextHop(hop_text(hop)));
             }
-            if let Some(wrong) = self.fault_of_hop(route, hop) {
+            if let Some(wrong) = index.fault_of_hop(route, hop) {
                 return fault(wrong);
             }
         }
         Ok(())
     }
 
+    fn check_key(&self, key: RouteKey, keys: &mut HashSet<RouteKey>) -> Result<(), ConfigError> {
+        if keys.insert(key) {
+            return Ok(());
+        }
+        Err(self.fault(format!(", route {} of VRF {}", key.destination, key.vrf), Fault::SameRoute(key.distance)))
+    }
+
+    fn check_neighbors(&self, index: &Index<'_>) -> Result<(), ConfigError> {
+        let mut seen = HashSet::new();
+        for neighbor in &self.neighbors {
+            let fault = |fault| Err(self.fault(format!(", neighbor {}", neighbor.address), fault));
+            if !index.interfaces.contains_key(&neighbor.interface) {
+                return fault(Fault::NoInterface(neighbor.interface));
+            }
+            if neighbor.mac == 0 || neighbor.mac >> 40 & 1 != 0 || neighbor.mac >> 48 != 0 {
+                return fault(Fault::Mac(neighbor.mac));
+            }
+            if !seen.insert((neighbor.interface, neighbor.address)) {
+                return fault(Fault::Taken { what: format!("the address on interface {}", neighbor.interface) });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The parts of a configuration that routes refer to, by number.
+struct Index<'a> {
+    vrfs: HashSet<VrfId>,
+    interfaces: HashMap<InterfaceId, &'a Interface>,
+}
+
+impl<'a> Index<'a> {
+    fn of(config: &'a RouterConfig) -> Self {
+        Self {
+            vrfs: config.vrfs.iter().map(|vrf| vrf.id).collect(),
+            interfaces: config.interfaces.iter().map(|interface| (interface.id, interface)).collect(),
+        }
+    }
+
     fn fault_of_hop(&self, route: &Route, hop: &NextHop) -> Option<Fault> {
-        let Some(interface) = self.interface(hop.interface) else { return Some(Fault::NoInterface(hop.interface)) };
+        let Some(interface) = self.interfaces.get(&hop.interface) else {
+            return Some(Fault::NoInterface(hop.interface));
+        };
         if interface.vrf != route.vrf {
             return Some(Fault::OtherVrf(interface.name.clone()));
         }
@@ -323,30 +369,6 @@ impl RouterConfig {
         }
         let reached = interface.layer3 || interface.is_on_link(via);
         (!reached).then(|| Fault::NotOnLink { via, interface: interface.name.clone() })
-    }
-
-    fn check_key(&self, key: RouteKey, keys: &mut HashSet<RouteKey>) -> Result<(), ConfigError> {
-        if keys.insert(key) {
-            return Ok(());
-        }
-        Err(self.fault(format!(", route {} of VRF {}", key.destination, key.vrf), Fault::SameRoute(key.distance)))
-    }
-
-    fn check_neighbors(&self) -> Result<(), ConfigError> {
-        let mut seen = HashSet::new();
-        for neighbor in &self.neighbors {
-            let fault = |fault| Err(self.fault(format!(", neighbor {}", neighbor.address), fault));
-            if self.interface(neighbor.interface).is_none() {
-                return fault(Fault::NoInterface(neighbor.interface));
-            }
-            if neighbor.mac == 0 || neighbor.mac >> 40 & 1 != 0 || neighbor.mac >> 48 != 0 {
-                return fault(Fault::Mac(neighbor.mac));
-            }
-            if !seen.insert((neighbor.interface, neighbor.address)) {
-                return fault(Fault::Taken { what: format!("the address on interface {}", neighbor.interface) });
-            }
-        }
-        Ok(())
     }
 }
 

@@ -42,8 +42,10 @@ const REDIRECT: u8 = 137;
 const MARTIAN_SOURCES: [&str; 6] = ["0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3", "::/128", "::1/128", "ff00::/8"];
 /// Destinations that no packet may have outside a host.
 const MARTIAN_DESTINATIONS: [&str; 4] = ["0.0.0.0/8", "127.0.0.0/8", "::/128", "::1/128"];
-/// Groups, and everybody: no packet to them is routed.
-const GROUPS: [&str; 3] = ["224.0.0.0/4", "255.255.255.255/32", "ff00::/8"];
+/// Groups: no packet to them is routed.
+const GROUPS: [&str; 2] = ["224.0.0.0/4", "ff00::/8"];
+/// Everybody on the link (RFC 919). Who has no address yet asks so, from 0.0.0.0, which is nothing wrong.
+const BROADCAST: &str = "255.255.255.255/32";
 /// The groups of all nodes and of all routers.
 const ALL_NODES_AND_ROUTERS: [&str; 2] = ["ff02::1/128", "ff02::2/128"];
 const LINK_LOCAL: &str = "fe80::/10";
@@ -65,6 +67,9 @@ impl Stages {
         flows.push(to.punt(at, priority::PROTOCOL, Matching::arp(), PuntKind::Arp));
         flows.push(to.punt(at, priority::PROTOCOL, Matching::ip(true).is(Field::IpProto, IGMP), PuntKind::Group));
         self.icmpv6_base(to, flows);
+        for net in networks(&[BROADCAST]) {
+            flows.push(to.flow(at, priority::BROADCAST, in_network(DST, net), Vec::new()));
+        }
         for net in networks(&MARTIAN_SOURCES) {
             flows.push(to.drop(at, priority::MARTIAN, in_network(SRC, net), DropReason::SpoofGuard));
         }

@@ -248,6 +248,7 @@ fn what_cannot_go_on_is_dropped_for_its_reason_and_told() {
         (from("224.0.0.5"), DropReason::RuleDrop, None),
         (from("239.1.2.3"), DropReason::RuleDrop, None),
         (from("255.255.255.255"), DropReason::RuleDrop, None),
+        (udp(1, "0.0.0.0", "255.255.255.255"), DropReason::RuleDrop, None),
         (from("10.0.2.255"), DropReason::RuleDrop, None),
         (from("10.9.9.9").replace("dl_dst=02", "dl_dst=03"), DropReason::RuleDrop, None),
         (from("10.0.1.1").replace("dl_dst=02", "dl_dst=03"), DropReason::RuleDrop, None),

@@ -3,7 +3,7 @@
 use crate::key::{FlowKey, slot};
 use crate::port::PortNo;
 use crate::router::testing::{Router, config, interface, knowing, route};
-use crate::router::{Interface, InterfaceId, Neighbor, NextHop, Route, RouteKind, RouterState, VrfId};
+use crate::router::{Interface, InterfaceId, Neighbor, NextHop, Route, RouteKind, RouterConfig, RouterState, VrfId};
 use crate::verdict::{DropReason, Verdict};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
@@ -150,10 +150,14 @@ proptest! {
 
 /// A router with one route by four next hops, of which the last counts double.
 fn spread() -> Router {
+    spread_of("r1")
+}
+
+fn spread_of(name: &str) -> Router {
     let hops = [(2, "172.16.2.2"), (2, "172.16.2.3"), (3, "172.16.3.2"), (3, "172.16.3.3")];
     let mut route = route("10.0.0.0/8", &hops);
     route.next_hops[3].weight = 2;
-    Router::new(config(interfaces(), vec![route]), known())
+    Router::new(RouterConfig { name: name.into(), ..config(interfaces(), vec![route]) }, known())
 }
 
 /// The next hop of each of 2000 connections, by its MAC address.
@@ -191,6 +195,15 @@ fn connections_are_spread_by_weight_and_only_those_of_a_dead_next_hop_move() {
         }
         assert_eq!(heirs.len(), 3, "all that live take over");
     }
+}
+
+#[test]
+fn routers_in_a_row_choose_independently() {
+    let (first, second) = (ways(&spread_of("r1")), ways(&spread_of("r2")));
+    let mut pairs: BTreeMap<(u128, u128), usize> = BTreeMap::new();
+    first.iter().zip(&second).for_each(|pair| *pairs.entry((*pair.0, *pair.1)).or_default() += 1);
+    // Of 2000, 80 are expected where each has weight 1, 160 where one has 2, 320 where both have.
+    assert!(pairs.len() == 16 && pairs.values().all(|n| *n > 40), "{pairs:?}");
 }
 
 #[test]
