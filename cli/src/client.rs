@@ -113,7 +113,14 @@ impl Client {
     /// # Errors
     /// [`Exit::NoDaemon`] when nothing listens there, [`Exit::NoPrivilege`] when it is not ours to use.
     pub(crate) fn connect(target: &Target) -> Result<Self, Failure> {
-        let socket = target.socket()?;
+        Self::connect_to(target.socket()?)
+    }
+
+    /// Connects to the switch that listens on `socket`.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub(crate) fn connect_to(socket: PathBuf) -> Result<Self, Failure> {
         // Says more about what is wrong than the channel would.
         UnixStream::connect(&socket).map_err(|e| cannot_connect(&socket, &e))?;
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -10,6 +10,7 @@
 //! - Nothing outlives the supervisor but its folder. No namespace has a name, no process leaves its PID namespace.
 //! - A process is touched only after its identity was compared with the state file's.
 
+mod capture;
 mod down;
 mod enter;
 mod exec;
@@ -48,6 +49,8 @@ pub(crate) enum Verb {
     Exec(exec::Exec),
     /// Open a shell in a host
     Sh(exec::Sh),
+    /// What crosses a link or a node: as lines, or as a pcapng file
+    Capture(capture::Capture),
     /// Show a lab
     Inspect(inspect::Inspect),
     /// List labs
@@ -81,6 +84,7 @@ pub(crate) fn run(verb: Verb, out: &mut Output) -> Result<Exit, Failure> {
         Verb::Ping(args) => ping::run(&args, out),
         Verb::Exec(args) => exec::run(&args),
         Verb::Sh(args) => exec::shell(&args),
+        Verb::Capture(args) => capture::run(&args, out),
         Verb::Inspect(args) => inspect::inspect(&args, out),
         Verb::Ls(args) => inspect::list(&args, out),
         Verb::Down(args) => down::down(&args, out),
