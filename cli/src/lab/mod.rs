@@ -16,10 +16,12 @@ mod enter;
 mod exec;
 mod inspect;
 mod launch;
+mod link;
 mod machine;
 mod namespace;
 mod ping;
 mod runtime;
+mod save;
 mod state;
 mod supervisor;
 mod switching;
@@ -51,6 +53,11 @@ pub(crate) enum Verb {
     Sh(exec::Sh),
     /// What crosses a link or a node: as lines, or as a pcapng file
     Capture(capture::Capture),
+    /// What happens to frames on links: show it, change it
+    #[command(subcommand)]
+    Link(link::Verb),
+    /// Print a running lab as a topology file, with what was changed since
+    Save(save::Save),
     /// Show a lab
     Inspect(inspect::Inspect),
     /// List labs
@@ -85,6 +92,8 @@ pub(crate) fn run(verb: Verb, out: &mut Output) -> Result<Exit, Failure> {
         Verb::Exec(args) => exec::run(&args),
         Verb::Sh(args) => exec::shell(&args),
         Verb::Capture(args) => capture::run(&args, out),
+        Verb::Link(verb) => link::run(verb, out),
+        Verb::Save(args) => save::run(&args, out),
         Verb::Inspect(args) => inspect::inspect(&args, out),
         Verb::Ls(args) => inspect::list(&args, out),
         Verb::Down(args) => down::down(&args, out),

@@ -8,6 +8,7 @@ pub(crate) mod preset;
 mod raw;
 mod resolve;
 pub(crate) mod resolved;
+pub(crate) mod write;
 mod yaml;
 
 #[cfg(test)]
