@@ -217,7 +217,7 @@ impl Port for WireguardPort {
         }))
     }
 
-    fn peers(&self) -> Vec<TunnelPeer> {
+    fn peers(&self, _seen: &[std::net::IpAddr]) -> Vec<TunnelPeer> {
         let peer = |status: PeerStatus| TunnelPeer {
             remote: status.endpoint.map(|endpoint| endpoint.ip()),
             up: status.handshake_age.is_some(),
