@@ -178,7 +178,10 @@ fn links_with_and_without_delay_are_captured_by_name() {
         }
     }
     let out = lab.captured("h2:eth0 icmp -c 2");
-    assert!(out.lines().all(|line| line.contains("  h2:eth0  h2>s3  ") || line.contains("  h2:eth0  s3>h2  ")), "{out}");
+    assert!(
+        out.lines().all(|line| line.contains("  h2:eth0  h2>s3  ") || line.contains("  h2:eth0  s3>h2  ")),
+        "{out}"
+    );
     // All ports of a switch: a packet that crosses it is seen where it comes in and where it goes out.
     let out = lab.captured("s2 icmp,icmp_type=8 -c 2");
     assert!(out.contains("  s2:1  ") && out.contains("  s2:2  "), "{out}");
@@ -203,7 +206,10 @@ fn a_tunnel_s_link_is_captured_as_it_is_or_opened_and_saved() {
     let out = lab.captured("core udp -c 4 -w core.pcapng");
     assert_eq!(out, "4 packets, 0 lost by capture -> core.pcapng (outer VXLAN; --inner strips it)\n");
     if let Some(packets) = lab.tshark("core.pcapng", &["frame.interface_name", "vxlan.vni", "frame.protocols"]) {
-        assert!(packets.iter().all(|packet| packet.starts_with("core|100|eth:ethertype:ip:udp:vxlan:eth")), "{packets:?}");
+        assert!(
+            packets.iter().all(|packet| packet.starts_with("core|100|eth:ethertype:ip:udp:vxlan:eth")),
+            "{packets:?}"
+        );
     }
     let out = lab.captured("core udp -c 2 --inner -w inner.pcapng");
     assert_eq!(out, "2 inner packets, 0 lost by capture -> inner.pcapng (outer VXLAN stripped)\n");

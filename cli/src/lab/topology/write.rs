@@ -309,7 +309,7 @@ mod tests {
         round_trip(
             "lab: office\nseed: 7\ndefaults: {mtu: 9000, subnet: 10.7.0.0/16, subnet6: \"fd07::/64\"}\n\
              switches: {s1: {rules: [{name: no-ssh, match: \"tcp,tcp_dst=22\", action: drop},\n\
-             \x20 {name: all, action: \"NORMAL\", priority: 1}]}, s2: {}}\n\
+             \x20 {name: rest, action: \"NORMAL\", priority: 1}]}, s2: {}}\n\
              hosts: {h1: {ip: [10.7.0.20, \"fd07::20\"], mac: \"02:00:00:00:00:0b\"},\n\
              \x20 h2: {env: {A: \"x \\\"y\\\" \\\\ z\", B: \"\", C: \"line\\nfeed\"}}}\n\
              links: [[h1, \"s1:7\"], [\"h2:eth1\", s2], [h2, s1], {ends: [s1, s2], name: trunk, mtu: 1400}]\n",
