@@ -13,6 +13,7 @@ use sluice_proto::v1::connection_service_client::ConnectionServiceClient;
 use sluice_proto::v1::event_service_client::EventServiceClient;
 use sluice_proto::v1::fdb_service_client::FdbServiceClient;
 use sluice_proto::v1::flow_service_client::FlowServiceClient;
+use sluice_proto::v1::gateway_service_client::GatewayServiceClient;
 use sluice_proto::v1::group_service_client::GroupServiceClient;
 use sluice_proto::v1::meter_service_client::MeterServiceClient;
 use sluice_proto::v1::packet_service_client::PacketServiceClient;
@@ -100,6 +101,7 @@ services! {
     fdb: FdbServiceClient, "Learned addresses.";
     trace: TraceServiceClient, "Traces.";
     tunnels: TunnelServiceClient, "Tunnels.";
+    gateways: GatewayServiceClient, "Gateways.";
     packets: PacketServiceClient, "Packet-out.";
     events: EventServiceClient, "Events.";
     status: StatusServiceClient, "The state of the switch.";

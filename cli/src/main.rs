@@ -51,6 +51,7 @@ fn run(command: Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Meters(args) => cmd::meters::run(args, out),
         Command::Tables(args) => cmd::tables::run(args, out),
         Command::Trace(args) => cmd::trace::run(&args, out),
+        Command::Gateway(args) => cmd::gateway::run(&args, out),
         Command::Tunnels(args) => cmd::tunnels::run(&args, out),
         Command::Ports(args) => cmd::ports::run(args, out),
         Command::Bridges(args) => cmd::bridges::run(args, out),

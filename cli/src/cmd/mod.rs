@@ -11,6 +11,7 @@ pub(crate) mod drops;
 pub(crate) mod events;
 pub(crate) mod fdb;
 pub(crate) mod flows;
+pub(crate) mod gateway;
 pub(crate) mod groups;
 pub(crate) mod man;
 pub(crate) mod meters;

@@ -1,11 +1,11 @@
 //! The flows, stage by stage. Which flow wins where is said by the priorities of [`priority`].
 
-use super::words::{DST, Matching, SRC, bits, copy, copy_part, set};
 use super::{Gateway, Masquerade, Stage};
 use crate::action::{Action, Subfield};
-use crate::field::{ETH_TYPE_ARP, Field, IP_PROTO_ICMPV6, ND_ADVERT, ND_SOLICIT};
+use crate::field::{Field, ND_ADVERT, ND_SOLICIT};
 use crate::key::{CT_EST, CT_INV, CT_NEW, CT_REL, CT_RPL, CT_SNAT, CT_TRK};
 use crate::port::PortNo;
+use crate::router::flow::{DST, Matching, SRC, bits, copy, copy_part, set};
 use crate::rule::{FlowSpec, TableId};
 use crate::verdict::DropReason;
 use ipnet::{IpNet, Ipv6Net};
@@ -109,6 +109,11 @@ fn drop(table: TableId, priority: u16, matching: Matching, reason: DropReason) -
     FlowSpec { drop_reason: Some(reason), ..flow(table, priority, matching, Vec::new()) }
 }
 
+/// Also requires these flags of the connection's state to be set, and those not to be.
+fn state(matching: Matching, set: u8, clear: u8) -> Matching {
+    matching.masked(Field::CtState, set.into(), u128::from(set | clear))
+}
+
 fn goto(gateway: &Gateway, stage: Stage) -> Action {
     Action::GotoTable(gateway.table(stage))
 }
@@ -139,13 +144,13 @@ fn common(gateway: &Gateway) -> Vec<FlowSpec> {
     let link = || Matching::any().is(Field::EthDst, gateway.link_mac);
     let (back, begin) = (table(Stage::Answer), table(Stage::Begin));
     let to_origin = || vec![copy_part(ORIGIN, Subfield::whole(Field::EthDst)), Action::Output(PortNo::NORMAL)];
-    let on = |set, clear| Matching::any().state(CT_TRK | set, clear);
+    let on = |set, clear| state(Matching::any(), CT_TRK | set, clear);
     let out = || vec![goto(gateway, Stage::Out)];
     vec![
         drop(table(Stage::FromHost), priority::STRAY, link(), DropReason::RuleDrop),
         flow(table(Stage::FromHost), priority::REST, Matching::any(), normal()),
-        flow(back, priority::BACK, link().state(CT_TRK | CT_EST, 0), to_origin()),
-        flow(back, priority::BACK, link().state(CT_TRK | CT_REL, 0), to_origin()),
+        flow(back, priority::BACK, state(link(), CT_TRK | CT_EST, 0), to_origin()),
+        flow(back, priority::BACK, state(link(), CT_TRK | CT_REL, 0), to_origin()),
         drop(back, priority::NOBODY, link(), DropReason::CtInvalid),
         drop(back, priority::INVALID, on(CT_INV, 0), DropReason::CtInvalid),
         flow(back, priority::REST, Matching::any(), normal()),
@@ -163,8 +168,7 @@ fn address(gateway: &Gateway, masquerade: &Masquerade) -> Vec<FlowSpec> {
     let (table, mac, own) = (gateway.table(Stage::FromHost), gateway.link_mac, bits(masquerade.address));
     let turned = || vec![copy(Field::EthSrc, Field::EthDst), set(Field::EthSrc, mac)];
     if masquerade.is_v4() {
-        let asked =
-            Matching::any().is(Field::EthType, ETH_TYPE_ARP).is(Field::ArpOp, ARP_REQUEST).is(Field::ArpTpa, own);
+        let asked = Matching::arp().is(Field::ArpOp, ARP_REQUEST).is(Field::ArpTpa, own);
         let answer = [
             set(Field::ArpOp, ARP_REPLY),
             copy(Field::ArpSha, Field::ArpTha),
@@ -175,10 +179,7 @@ fn address(gateway: &Gateway, masquerade: &Masquerade) -> Vec<FlowSpec> {
         ];
         return vec![flow(table, priority::WHO_HAS, asked, turned().into_iter().chain(answer).collect())];
     }
-    let icmp = |kind: u8| {
-        Matching::ip(false).is(Field::IpProto, IP_PROTO_ICMPV6).is(Field::Icmpv6Type, kind).is(Field::Icmpv6Code, 0_u8)
-    };
-    let asked = icmp(ND_SOLICIT).is(Field::NdTarget, own);
+    let asked = Matching::icmp(false, ND_SOLICIT).is(Field::NdTarget, own);
     let answer = [
         copy(Field::Ipv6Src, Field::Ipv6Dst),
         set(Field::Ipv6Src, own),
@@ -194,7 +195,7 @@ fn address(gateway: &Gateway, masquerade: &Masquerade) -> Vec<FlowSpec> {
         flow(
             gateway.table(Stage::Advertise),
             priority::MATCHED,
-            icmp(ND_ADVERT),
+            Matching::icmp(false, ND_ADVERT),
             vec![set(Field::NdTll, mac), Action::Output(PortNo::IN_PORT)],
         ),
     ]
@@ -212,7 +213,7 @@ fn from_host(gateway: &Gateway, masquerade: &Masquerade) -> Vec<FlowSpec> {
     for inside in &masquerade.inside {
         out.push(flow(table, priority::OUTSIDE, Matching::ip(v4).within(DST, *inside), known()));
     }
-    let new = Matching::ip(v4).state(CT_TRK | CT_NEW, 0);
+    let new = state(Matching::ip(v4), CT_TRK | CT_NEW, 0);
     let note = [vec![nat.note()], normal()].concat();
     out.push(flow(gateway.table(Stage::Answer), priority::NOTE, new, note));
     out
@@ -249,10 +250,10 @@ fn begin(gateway: &Gateway, masquerade: &Masquerade) -> Vec<FlowSpec> {
     for inside in &masquerade.inside {
         let from_inside = || Matching::ip(v4).within(SRC, *inside);
         let remember = vec![copy_part(Subfield::whole(Field::EthSrc), ORIGIN)];
-        let new = from_inside().state(CT_TRK | CT_NEW, 0);
+        let new = state(from_inside(), CT_TRK | CT_NEW, 0);
         flows.push(flow(gateway.table(Stage::Begin), priority::NEW, new, vec![nat.begin(remember, out)]));
         // Answers to what the outside began are not translated.
-        let untranslated = from_inside().state(CT_TRK, CT_RPL);
+        let untranslated = state(from_inside(), CT_TRK, CT_RPL);
         flows.push(drop(out, priority::MATCHED, untranslated, DropReason::CtFull));
     }
     flows

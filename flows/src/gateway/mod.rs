@@ -30,7 +30,6 @@
 
 mod flows;
 mod masquerade;
-mod words;
 
 pub use masquerade::{Masquerade, SourceNat};
 

@@ -18,28 +18,28 @@ const GROUP_MAC: u128 = 1 << 40;
 
 /// A match being written.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Matching {
+pub(crate) struct Matching {
     value: FlowKey,
     mask: FlowMask,
 }
 
 impl Matching {
     /// Every packet.
-    pub(super) fn any() -> Self {
+    pub(crate) fn any() -> Self {
         Self::default()
     }
 
-    pub(super) fn arp() -> Self {
+    pub(crate) fn arp() -> Self {
         Self::any().is(Field::EthType, ETH_TYPE_ARP)
     }
 
     /// IPv4 or IPv6.
-    pub(super) fn ip(v4: bool) -> Self {
+    pub(crate) fn ip(v4: bool) -> Self {
         Self::any().is(Field::EthType, if v4 { ETH_TYPE_IPV4 } else { ETH_TYPE_IPV6 })
     }
 
     /// ICMP or ICMPv6 of this type and code 0.
-    pub(super) fn icmp(v4: bool, kind: u8) -> Self {
+    pub(crate) fn icmp(v4: bool, kind: u8) -> Self {
         let (proto, ty, code) = match v4 {
             true => (IP_PROTO_ICMP, Field::IcmpType, Field::IcmpCode),
             false => (IP_PROTO_ICMPV6, Field::Icmpv6Type, Field::Icmpv6Code),
@@ -52,22 +52,22 @@ impl Matching {
         self.part(super::pipeline::IN_INTERFACE, interface.id.0.into())
     }
 
-    pub(super) fn is(self, field: Field, value: impl Into<u128>) -> Self {
+    pub(crate) fn is(self, field: Field, value: impl Into<u128>) -> Self {
         self.part(Subfield::whole(field), value.into())
     }
 
-    pub(super) fn masked(mut self, field: Field, value: u128, mask: u128) -> Self {
+    pub(crate) fn masked(mut self, field: Field, value: u128, mask: u128) -> Self {
         self.value.set_masked(field.slot(), value, mask);
         self.mask.set_masked(field.slot(), u128::MAX, mask);
         self
     }
 
-    pub(super) fn part(self, part: Subfield, value: u128) -> Self {
+    pub(crate) fn part(self, part: Subfield, value: u128) -> Self {
         self.masked(part.field, value << part.ofs, part.mask())
     }
 
     /// An IP source or destination in a network.
-    pub(super) fn within(self, [v4, v6]: [Field; 2], net: IpNet) -> Self {
+    pub(crate) fn within(self, [v4, v6]: [Field; 2], net: IpNet) -> Self {
         match net {
             IpNet::V4(net) => self.masked(v4, bits(net.network().into()), bits(net.netmask().into())),
             IpNet::V6(net) => self.masked(v6, bits(net.network().into()), bits(net.netmask().into())),
@@ -90,16 +90,16 @@ impl Matching {
         self.masked(Field::VlanTci, tci.into(), u128::from(VLAN_PRESENT | 0xfff))
     }
 
-    pub(super) fn done(self) -> Match {
+    pub(crate) fn done(self) -> Match {
         Match::new(&self.value, &self.mask)
     }
 }
 
-pub(super) const DST: [Field; 2] = [Field::IpDst, Field::Ipv6Dst];
-pub(super) const SRC: [Field; 2] = [Field::IpSrc, Field::Ipv6Src];
+pub(crate) const DST: [Field; 2] = [Field::IpDst, Field::Ipv6Dst];
+pub(crate) const SRC: [Field; 2] = [Field::IpSrc, Field::Ipv6Src];
 
 /// An address as the number that a key has for it.
-pub(super) fn bits(address: IpAddr) -> u128 {
+pub(crate) fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u32::from(address).into(),
         IpAddr::V6(address) => address.into(),
@@ -154,15 +154,15 @@ pub(super) fn tell(kind: PuntKind) -> Action {
     Action::Controller(Box::new(ControllerAction { userdata, extended: true, ..ControllerAction::default() }))
 }
 
-pub(super) fn set(field: Field, value: impl Into<u128>) -> Action {
+pub(crate) fn set(field: Field, value: impl Into<u128>) -> Action {
     Action::SetField { field, value: value.into(), mask: u128::MAX }
 }
 
 /// Copies a whole field.
-pub(super) fn copy(src: Field, dst: Field) -> Action {
+pub(crate) fn copy(src: Field, dst: Field) -> Action {
     copy_part(Subfield::whole(src), Subfield::whole(dst))
 }
 
-pub(super) fn copy_part(src: Subfield, dst: Subfield) -> Action {
+pub(crate) fn copy_part(src: Subfield, dst: Subfield) -> Action {
     Action::Move { src, dst }
 }

@@ -5,7 +5,7 @@
 //! as a [`Punt`].
 
 mod config;
-mod flow;
+pub(crate) mod flow;
 mod groups;
 mod pipeline;
 mod punt;

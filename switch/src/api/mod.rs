@@ -19,6 +19,7 @@ mod error;
 mod event;
 mod fdb;
 mod flow;
+mod gateway;
 mod group;
 mod meter;
 mod packet;
@@ -42,6 +43,7 @@ use sluice_proto::v1::connection_service_server::ConnectionServiceServer;
 use sluice_proto::v1::event_service_server::EventServiceServer;
 use sluice_proto::v1::fdb_service_server::FdbServiceServer;
 use sluice_proto::v1::flow_service_server::FlowServiceServer;
+use sluice_proto::v1::gateway_service_server::GatewayServiceServer;
 use sluice_proto::v1::group_service_server::GroupServiceServer;
 use sluice_proto::v1::meter_service_server::MeterServiceServer;
 use sluice_proto::v1::packet_service_server::PacketServiceServer;
@@ -138,6 +140,7 @@ async fn router(api: &Api) -> tonic::transport::server::Router {
     serving!(GroupServiceServer, MeterServiceServer, TableServiceServer, ConnectionServiceServer);
     serving!(CaptureServiceServer);
     serving!(TunnelServiceServer);
+    serving!(GatewayServiceServer);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -164,6 +167,7 @@ async fn router(api: &Api) -> tonic::transport::server::Router {
         .add_service(limited!(ConnectionServiceServer))
         .add_service(limited!(CaptureServiceServer))
         .add_service(limited!(TunnelServiceServer))
+        .add_service(limited!(GatewayServiceServer))
 }
 
 /// A server on a thread of its own, for programs that are not async. It ends on drop.

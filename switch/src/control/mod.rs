@@ -36,6 +36,7 @@ use crate::clock::Clock;
 use crate::conntrack::Tracker;
 use crate::datapath::{Notice, Settings, Shared, WorkerHandle, spawn};
 use crate::event::Events;
+use crate::host::gateway::{GatewayConfig, Gateways};
 use crate::mac_table::{MacSettings, MacTable};
 use crate::router::Routers;
 use arc_swap::ArcSwap;
@@ -110,6 +111,7 @@ struct Inner {
     workers: Vec<WorkerHandle>,
     maintenance: Mutex<Option<JoinHandle<()>>>,
     routers: Routers,
+    gateways: Gateways,
 }
 
 /// What the control side alone knows.
@@ -124,6 +126,16 @@ pub(crate) struct State {
 }
 
 impl Datapath {
+    /// The gateways that were asked for, by bridge.
+    pub fn gateways(&self) -> BTreeMap<String, GatewayConfig> {
+        self.inner.gateways.all()
+    }
+
+    /// Notes which gateway a bridge is to have.
+    pub(crate) fn note_gateway(&self, bridge: &str, config: Option<&GatewayConfig>) {
+        self.inner.gateways.note(bridge, config);
+    }
+
     /// Starts the workers, with no bridge yet.
     ///
     /// # Errors
@@ -163,7 +175,13 @@ impl Datapath {
                 }
             }
         }
-        let inner = Arc::new(Inner { shared, workers, maintenance: Mutex::new(None), routers: Routers::default() });
+        let inner = Arc::new(Inner {
+            shared,
+            workers,
+            maintenance: Mutex::new(None),
+            routers: Routers::default(),
+            gateways: Gateways::default(),
+        });
         let thread = maintenance::spawn(Arc::downgrade(&inner), receiver)
             .map_err(|source| ControlError::Worker { worker: count, source })?;
         *inner.maintenance.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);

@@ -14,7 +14,9 @@ use sluice_flows::filter::{FlowFilter, OwnerFilter};
 use sluice_flows::flow_mod::FlowMod;
 use sluice_flows::gateway::{Gateway, Masquerade};
 use sluice_flows::rule::TableId;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Mutex, PoisonError};
 use thiserror::Error;
 
 /// A gateway as a configuration asks for it, checked.
@@ -82,6 +84,24 @@ impl MasqueradeConfig {
             nets.iter().filter(|net| net.addr().is_ipv4() == address.is_ipv4()).copied().collect::<Vec<_>>()
         };
         Masquerade { inside: same(&self.inside), except: same(&self.except), address, ports: self.ports }
+    }
+}
+
+/// The gateways that were asked for, by bridge.
+#[derive(Debug, Default)]
+pub(crate) struct Gateways(Mutex<BTreeMap<String, GatewayConfig>>);
+
+impl Gateways {
+    pub(crate) fn all(&self) -> BTreeMap<String, GatewayConfig> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn note(&self, bridge: &str, config: Option<&GatewayConfig>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match config {
+            Some(config) => all.insert(bridge.to_owned(), config.clone()),
+            None => all.remove(bridge),
+        };
     }
 }
 
@@ -195,6 +215,8 @@ fn flows(config: &GatewayConfig, port: PortNo) -> Option<Gateway> {
 /// # Errors
 /// [`GatewayError`]; what was done until then stays, to be taken away by [`stop`].
 pub fn start(datapath: &Datapath, bridge: &str, config: &GatewayConfig) -> Result<Vec<String>, GatewayError> {
+    // One that cannot be made is shown with its fault.
+    datapath.note_gateway(bridge, Some(config));
     let no_port = || GatewayError::NoPort { bridge: bridge.to_owned(), port: config.port.clone() };
     let ports = datapath.ports(Some(bridge))?;
     let port = ports.iter().find(|info| *info.port.name == config.port).ok_or_else(no_port)?.port.no;
@@ -237,6 +259,7 @@ fn take_flows() -> BridgeMod {
 /// # Errors
 /// [`GatewayError`]; the rest is done all the same.
 pub fn stop(datapath: &Datapath, bridge: &str, config: &GatewayConfig) -> Result<Vec<String>, GatewayError> {
+    datapath.note_gateway(bridge, None);
     let removed = host::remove(&config.link).map_err(|source| GatewayError::Host { bridge: bridge.to_owned(), source });
     let mut mods = vec![take_flows()];
     if let Some(gateway) = flows(config, PortNo::LOCAL) {

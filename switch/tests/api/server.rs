@@ -16,12 +16,13 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 /// Every service of the API.
-const SERVICES: [&str; 14] = [
+const SERVICES: [&str; 15] = [
     "sluice.v1.BridgeService",
     "sluice.v1.ConnectionService",
     "sluice.v1.EventService",
     "sluice.v1.FdbService",
     "sluice.v1.FlowService",
+    "sluice.v1.GatewayService",
     "sluice.v1.GroupService",
     "sluice.v1.MeterService",
     "sluice.v1.PacketService",

@@ -1,0 +1,62 @@
+//! Gateways.
+
+use super::{Api, only};
+use crate::Datapath;
+use crate::host::forward_obstacles;
+use crate::host::gateway::{self, GatewayConfig, MasqueradeConfig};
+use sluice_proto::v1::gateway_service_server::GatewayService;
+use sluice_proto::v1::{Gateway, GatewayMasquerade, ListGatewaysReply, ListGatewaysRequest};
+use tonic::{Request, Response, Status};
+
+#[tonic::async_trait]
+impl GatewayService for Api {
+    async fn list_gateways(
+        &self,
+        request: Request<ListGatewaysRequest>,
+    ) -> Result<Response<ListGatewaysReply>, Status> {
+        let ListGatewaysRequest { bridge } = request.into_inner();
+        let gateways = self.blocking(move |datapath| list(datapath, only(&bridge))).await?;
+        Ok(Response::new(ListGatewaysReply { gateways }))
+    }
+}
+
+fn list(datapath: &Datapath, bridge: Option<&str>) -> Result<Vec<Gateway>, Status> {
+    if let Some(bridge) = bridge {
+        datapath.bridge(bridge).map_err(super::error::status)?;
+    }
+    let gateways = datapath.gateways().into_iter().filter(|(name, _)| bridge.is_none_or(|bridge| bridge == name));
+    Ok(gateways.map(|(name, config)| show(name, &config)).collect())
+}
+
+fn show(bridge: String, config: &GatewayConfig) -> Gateway {
+    let (missing, fault) = match gateway::drift(config) {
+        Ok(missing) => (missing, String::new()),
+        Err(fault) => (Vec::new(), fault.to_string()),
+    };
+    let mac: Vec<_> = config.mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    Gateway {
+        bridge,
+        port: config.port.clone(),
+        interface: config.link.clone(),
+        addresses: config.addresses.iter().map(ToString::to_string).collect(),
+        mac: mac.join(":"),
+        forward: config.forward,
+        masquerade: config.masquerade.as_ref().map(masquerade),
+        missing,
+        fault,
+        obstacles: if config.forward { forward_obstacles() } else { Vec::new() },
+    }
+}
+
+fn masquerade(config: &MasqueradeConfig) -> GatewayMasquerade {
+    let (first_port, last_port) = config.ports.unwrap_or_default();
+    GatewayMasquerade {
+        inside: config.inside.iter().map(ToString::to_string).collect(),
+        addresses: config.addresses.iter().map(ToString::to_string).collect(),
+        except: config.except.iter().map(ToString::to_string).collect(),
+        first_port: first_port.into(),
+        last_port: last_port.into(),
+        zone: config.zone.into(),
+        host_rule: config.host_rule,
+    }
+}
