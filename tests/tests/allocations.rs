@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "an allocator cannot be written without")]
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
-use sluice_flows::action::Action;
+use sluice_flows::action::{Action, Fragment};
 use sluice_flows::bridge_mod::BridgeMod;
 use sluice_flows::field::Field;
 use sluice_flows::flow_mod::FlowMod;
@@ -191,8 +191,10 @@ fn allocations(flows: &[FlowMod]) -> (u64, u64) {
 fn a_frame_on_a_cache_hit_costs_no_allocation() {
     let out = |no| Action::Output(PortNo(no));
     let set = |value| Action::SetField { field: Field::EthDst, value, mask: u128::MAX };
+    let fragment = Fragment { mtu: 28, controller_id: 0, userdata: Box::default() };
     let cases = [
         ("output", vec![out(2)]),
+        ("fragments", vec![Action::Fragment(Box::new(fragment)), out(2), out(3)]),
         ("normal", vec![Action::Output(PortNo::NORMAL)]),
         ("flood", vec![Action::Output(PortNo::FLOOD)]),
         ("drop", vec![]),

@@ -121,7 +121,7 @@ struct Making<'a> {
     due: VecDeque<Due>,
     /// Passes so far that `recirc(..)` numbers were given to.
     numbered: u32,
-    /// The controller is told of the packet.
+    /// The packet is handed to the controller.
     told: bool,
     report: Report,
 }
@@ -297,10 +297,10 @@ impl Making<'_> {
     }
 }
 
-/// Whether the controller is told of the packet.
+/// Whether the packet is handed to the controller. One that is dropped, of which the controller is only told, is not.
 fn tells_controller(actions: &[DpAction]) -> bool {
     actions.iter().any(|action| match action {
-        DpAction::Controller(_) => true,
+        DpAction::Controller(about) => about.drop.is_none(),
         DpAction::Clone(list) => tells_controller(list),
         DpAction::CheckPktLen { larger, otherwise, .. } => tells_controller(larger) || tells_controller(otherwise),
         _ => false,

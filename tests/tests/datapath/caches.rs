@@ -3,7 +3,7 @@
 use crate::NOWHERE;
 use rand::RngExt;
 use rand::rngs::StdRng;
-use sluice_flows::action::{Action, Encap, Subfield};
+use sluice_flows::action::{Action, Encap, Fragment, Subfield};
 use sluice_flows::bridge::Model;
 use sluice_flows::field::Field;
 use sluice_flows::filter::FlowFilter;
@@ -76,13 +76,15 @@ fn rich_rule(rng: &mut StdRng) -> FlowSpec {
     let port = PortNo(rng.random_range(1..5));
     let bit = Subfield { field: Field::Reg0, ofs: rng.random_range(0..2), bits: 1 };
     let label = Action::SetMplsLabel(rng.random_range(0..8));
-    let more = match rng.random_range(0..7) {
+    let fragment = Fragment { mtu: rng.random_range(24..60), controller_id: 0, userdata: Box::default() };
+    let more = match rng.random_range(0..8) {
         0 => vec![Action::Clone(actions.as_slice().into())],
         1 => vec![Action::CheckPktLarger { len: rng.random_range(30..80), dst: bit }],
         2 => vec![Action::OutputTruncated { port, max_len: rng.random_range(14..80) }],
         3 => vec![Action::PushMpls(0x8847), label, Action::Output(port), Action::PopMpls(0x0800)],
         4 => vec![Action::PushMpls(0x8848), Action::Output(port)],
-        5 => vec![Action::Encap(Encap::Nsh { md_type: None, tlvs: Box::default() }), Action::Encap(Encap::Ethernet)],
+        5 => vec![Action::Fragment(Box::new(fragment)), Action::Output(port)],
+        6 => vec![Action::Encap(Encap::Nsh { md_type: None, tlvs: Box::default() }), Action::Encap(Encap::Ethernet)],
         _ => vec![Action::Decap(None), Action::Encap(Encap::Ethernet), Action::Output(port)],
     };
     // A goto stays the last.

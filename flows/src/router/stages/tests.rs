@@ -1,11 +1,13 @@
 use crate::action::PacketInReason;
 use crate::bridge::VlanId;
 use crate::datapath::DpAction;
+use crate::explain::{Options, Report};
 use crate::key::slot;
-use crate::port::PortNo;
+use crate::port::{DpPort, PortNo};
 use crate::router::testing::{Router, config, interface, knowing, route, udp};
 use crate::router::{InterfaceId, Neighbor, Punt, PuntKind, Route, RouteKind, VrfId};
-use crate::text::{Names, show_match};
+use crate::text::{Names, parse_packet, show_match};
+use crate::translate::NoMacs;
 use crate::verdict::{DropReason, Verdict};
 use std::collections::BTreeMap;
 
@@ -60,6 +62,33 @@ fn a_packet_is_routed_with_new_addresses_ttl_and_tag() {
     let (port, packet) = outcome.left[0];
     assert_eq!((port, packet.get(slot::IP_TTL), packet.get(slot::ETH_DST)), (2, 63, 0x0a00_0000_0202));
     assert_eq!(packet.get(slot::VLAN_TCI), 0x1014);
+}
+
+#[test]
+fn a_trace_names_the_stages_the_owners_and_who_dropped() {
+    let router = router();
+    let trace = |packet: &str| {
+        let key = parse_packet(packet, Names::NONE).unwrap();
+        Report::trace(&router.model, &NoMacs, DpPort(1), &key, &Options { names: true, ..Options::default() })
+    };
+    let routed = trace(&udp(1, "10.0.1.5", "192.0.2.7"));
+    assert_eq!((routed.verdict, routed.exits[0].port.no), (Verdict::Forward, PortNo(2)));
+    let words = [
+        "router_local",
+        "router_route",
+        "router_neighbor",
+        "router_egress",
+        "router:r1/eth1",
+        "router:r1/main/0.0.0.0/0",
+        "router:r1/eth2/10.0.2.2",
+        "fragment(mtu=1500,",
+    ];
+    for word in words {
+        assert!(routed.walk.contains(word), "{word} is not in\n{}", routed.walk);
+    }
+    let expired = trace(&udp(1, "10.0.1.5", "192.0.2.7").replace("nw_ttl=64", "nw_ttl=1"));
+    assert_eq!(expired.verdict, dropped(DropReason::TtlExpired));
+    assert!(expired.walk.contains("Verdict: drop (ttl_expired) by router:r1: "), "{}", expired.walk);
 }
 
 #[test]
