@@ -5,6 +5,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "lab/network.rs"]
+mod network;
+
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,6 +27,8 @@ struct User {
     folder: tempfile::TempDir,
     program: PathBuf,
     uid: Option<u32>,
+    /// A command that runs the program somewhere else.
+    through: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -36,7 +41,7 @@ struct Said {
 impl User {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self { folder, program: PathBuf::from(env!("CARGO_BIN_EXE_sluice")), uid: None }
+        Self { folder, program: PathBuf::from(env!("CARGO_BIN_EXE_sluice")), uid: None, through: Vec::new() }
     }
 
     /// A user without any privilege, with a copy of the program that they can read.
@@ -59,8 +64,10 @@ impl User {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(args).current_dir(self.folder.path()).env("SLUICE_RUNTIME_DIR", self.runtime());
+        let program = self.program.as_os_str();
+        let mut words = self.through.iter().map(|word| word.as_ref()).chain([program]);
+        let mut command = Command::new(words.next().unwrap_or(program));
+        command.args(words).args(args).current_dir(self.folder.path()).env("SLUICE_RUNTIME_DIR", self.runtime());
         command.env_remove("NO_COLOR").stdin(Stdio::null());
         if let Some(uid) = self.uid {
             command.uid(uid).gid(uid);

@@ -186,6 +186,26 @@ fn every_command_of_the_page_on_the_switch_prints_what_it_says() {
     check_with_sluiced("docs/switch.md");
 }
 
+#[test]
+fn every_command_of_the_page_on_tunnels_in_a_lab_prints_what_it_says() {
+    check("examples/overlay/README.md");
+}
+
+#[test]
+fn every_command_of_the_page_on_routers_in_a_lab_prints_what_it_says() {
+    check("examples/routed/README.md");
+}
+
+#[test]
+fn every_command_of_the_page_on_overlapping_addresses_prints_what_it_says() {
+    check("examples/vrf/README.md");
+}
+
+#[test]
+fn every_command_of_the_page_on_several_next_hops_prints_what_it_says() {
+    check("examples/ecmp/README.md");
+}
+
 /// Needs `sluiced` beside `sluice`, which building the workspace puts there.
 fn check_with_sluiced(page: &str) {
     if !Path::new(env!("CARGO_BIN_EXE_sluice")).with_file_name("sluiced").exists() {

@@ -134,6 +134,20 @@ fn ended(process: &OwnedFd) -> io::Result<bool> {
     }
 }
 
+/// Whether nothing of a lab runs by now.
+fn is_dead(lab: &Lab) -> bool {
+    lab.state.as_ref().map_or(lab.life, |state| state.supervisor.life()) == Life::Dead
+}
+
+/// Waits for the end of a supervisor that has just been killed: it is there until the kernel is done with what it held.
+fn wait_if_ending(lab: &Lab) {
+    let Some(supervisor) = lab.state.as_ref().map(|s| &s.supervisor).filter(|s| s.is_ending()) else { return };
+    // One that does not end in time is found another time.
+    if let Ok(Some(process)) = supervisor.open() {
+        _ = ended(&process);
+    }
+}
+
 /// Removes what dead supervisors left: their folders, because everything else died with them.
 pub(crate) fn gc(args: &Gc, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Json])?;
@@ -141,7 +155,9 @@ pub(crate) fn gc(args: &Gc, out: &mut Output) -> Result<Exit, Failure> {
     let mut removed = Vec::new();
     if runtime.path().exists() {
         let _lock = runtime.lock()?;
-        for lab in Lab::all(&runtime)?.into_iter().filter(|lab| lab.life == Life::Dead) {
+        let labs = Lab::all(&runtime)?;
+        labs.iter().filter(|lab| lab.life == Life::Alive).for_each(wait_if_ending);
+        for lab in labs.into_iter().filter(is_dead) {
             if !args.dry_run {
                 runtime.remove(&lab.name)?;
             }

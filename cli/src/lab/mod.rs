@@ -20,6 +20,7 @@ mod link;
 mod machine;
 mod namespace;
 mod ping;
+mod routing;
 mod runtime;
 mod save;
 mod state;

@@ -3,12 +3,13 @@
 //! Every switch starts as a learning switch; the topology's rules lie in front. How the bridges are joined is the
 //! [`Wiring`]. A frame crosses any number of patches in one translation.
 //!
-//! A tunnel's sockets belong to the network namespace that the thread which makes the port is in: that of the switch's own
-//! ends of routed links, or the machine's for a tunnel to another machine.
+//! A tunnel's sockets belong to the network namespace that the thread which makes the port is in: that of the switch's
+//! own ends of routed links, or the machine's for a tunnel to another machine.
 
 use super::enter::enter_network;
 use super::machine::Machine;
 use super::namespace::HostPort;
+use super::routing;
 use super::topology::Topology;
 use super::topology::resolved::{Impairment, Switch, Tunnel, TunnelEnd};
 use super::wiring::{Joint, Place, Wiring};
@@ -44,14 +45,14 @@ impl Switching {
         socket: &Path,
     ) -> Result<Self, Failure> {
         let datapath = Datapath::start(Config { workers, ..Config::default() }).map_err(failed)?;
-        if let Some(router) = topology.routers.first() {
-            return Err(Failure::new(format!("{}: routers are not supported yet by this version", router.name)));
-        }
         let mut wiring = Wiring::of(topology);
         for switch in &topology.switches {
             datapath.add_bridge(&switch.name, FailMode::Standalone).map_err(failed)?;
             // In force before the first frame can come.
             add_rules(&datapath, topology, switch)?;
+        }
+        for router in &topology.routers {
+            datapath.add_bridge(&router.name, FailMode::Secure).map_err(failed)?;
         }
         for bridge in &wiring.bridges {
             datapath.add_bridge(bridge, FailMode::Standalone).map_err(failed)?;
@@ -63,6 +64,11 @@ impl Switching {
         }
         for joint in wiring.joints {
             join(&datapath, joint, topology.seed, workers)?;
+        }
+        // Behind their ports, so that what they announce first has somewhere to go.
+        for router in &topology.routers {
+            let failed = |error| Failure::new(format!("the router {}: {error}", router.name));
+            datapath.set_router(routing::spec(router)).map_err(failed)?;
         }
         for tunnel in &topology.tunnels {
             for end in &tunnel.ends {

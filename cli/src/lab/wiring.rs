@@ -241,3 +241,55 @@ pub(crate) fn namespaces(topology: &Topology) -> Vec<Host> {
     });
     topology.hosts.iter().cloned().chain(stacks).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::topology;
+    use super::*;
+
+    fn wiring(links: &str) -> Wiring {
+        let file = format!("lab: a\nlinks: [{links}]\n");
+        Wiring::of(&topology::parse(&file, "t.yml").map_err(crate::failure::Failure::from).unwrap())
+    }
+
+    /// Bridge and name of each port of the joints.
+    fn joints(wiring: &Wiring) -> Vec<(bool, Vec<String>)> {
+        let name = |place: &Place| format!("{}/{}:{}", place.bridge, place.number, place.name);
+        wiring.joints.iter().map(|joint| (joint.is_patch(), joint.ends.iter().map(name).collect())).collect()
+    }
+
+    fn devices(wiring: &Wiring) -> Vec<String> {
+        let device = |d: &DevicePort| format!("{}:{} {}/{}", d.host, d.interface, d.place.bridge, d.place.number);
+        wiring.devices.iter().map(device).collect()
+    }
+
+    #[test]
+    fn links_without_a_delay_are_ports_and_patches() {
+        let wiring = wiring("[h1, s1], [s1, s2]");
+        assert_eq!(wiring.bridges, [""; 0]);
+        assert_eq!(devices(&wiring), ["h1:eth0 s1/1"]);
+        assert_eq!(joints(&wiring), [(true, vec!["s1/2:s1.s2".to_owned(), "s2/1:s2.s1".to_owned()])]);
+    }
+
+    #[test]
+    fn a_host_with_a_delay_is_behind_a_wire_whichever_end_it_is() {
+        let wiring = wiring("{ends: [s1, h1], delay: 1ms, back: {delay: 2ms}}");
+        assert_eq!(wiring.bridges, ["s1-h1.h1"]);
+        assert_eq!(devices(&wiring), ["h1:eth0 s1-h1.h1/1"]);
+        assert_eq!(joints(&wiring), [(false, vec!["s1/1:h1".to_owned(), "s1-h1.h1/2:s1-h1.h1.wire".to_owned()])]);
+        assert_eq!(
+            wiring.joints[0].impairment.map(|i| i.delay.as_millis()),
+            [1, 2],
+            "the first end is still the first"
+        );
+    }
+
+    #[test]
+    fn a_routed_link_has_a_small_bridge_for_each_end() {
+        let wiring = wiring("{ends: [s1, s2], name: core, ips: [192.0.2.1/30, 192.0.2.2/30]}");
+        assert_eq!(wiring.bridges, ["core.s1", "core.s2"]);
+        assert_eq!(devices(&wiring), ["s1:core core.s1/1", "s2:core core.s2/1"]);
+        let ends = ["core.s1/2:core.s1.wire", "core.s2/2:core.s2.wire"].map(str::to_owned);
+        assert_eq!(joints(&wiring), [(true, ends.to_vec())]);
+    }
+}

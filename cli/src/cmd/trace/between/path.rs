@@ -29,6 +29,8 @@ pub(super) struct Path {
     last: Option<usize>,
     /// The links of the two hosts, where they are wires.
     ways: [Option<String>; 2],
+    /// It goes straight to the other host, not to a gateway.
+    direct: bool,
 }
 
 impl Path {
@@ -45,7 +47,8 @@ impl Path {
         let (first, end) = ((from.switch.clone(), from.port), (to.switch.clone(), to.port));
         let way = |found: Option<&Crossing>| found.map(|c| c.way.clone());
         let ways = [way(crossings.iter().find(|c| c.to == first)), way(crossings.iter().find(|c| c.from == end))];
-        let mut path = Self { hops: Vec::new(), last: None, ways };
+        let direct = packet.contains(&format!("dl_dst={}", to.mac));
+        let mut path = Self { hops: Vec::new(), last: None, ways, direct };
         let mut due = VecDeque::from([(first.0.clone(), first.1, packet.to_owned(), None)]);
         while let Some((bridge, port, packet, from)) = due.pop_front() {
             let Some(traced) = ask(client, &bridge, &[packet], options)?.pop() else { break };
@@ -97,7 +100,7 @@ impl Path {
         let mut next = self.hops.get(last);
         // Every hop comes from one before it.
         while let Some(hop) = next {
-            parts.push(station(hop, leaves, from, to));
+            parts.push(self.station(hop, leaves, from, to));
             parts.extend(hop.from.iter().map(|(_, crossing)| crossing.way.clone()));
             leaves = hop.from.as_ref().map(|(_, crossing)| crossing);
             next = hop.from.as_ref().and_then(|(index, _)| self.hops.get(*index));
@@ -106,6 +109,31 @@ impl Path {
         parts.push(from.host.clone());
         parts.reverse();
         format!("DELIVERED  {}", parts.join(" -> "))
+    }
+
+    /// A bridge on the way: how the packet came there, and why it left as it did: `s1 [port 1, vlan red, learned h2 via
+    /// t1]`.
+    fn station(&self, hop: &Hop, leaves: Option<&Crossing>, from: &Endpoint, to: &Endpoint) -> String {
+        let mut notes = Vec::new();
+        match hop.from.as_ref().map(|(_, crossing)| crossing.tunnel.as_ref()) {
+            Some(Some(number)) => notes.push(format!("decap{number}")),
+            _ => notes.push(format!("port {}", hop.port)),
+        }
+        if hop.from.is_none() {
+            notes.extend(from.vlan.as_ref().map(|vlan| format!("vlan {vlan}")));
+        }
+        if let Some(crossing) = leaves {
+            let walk = &hop.traced.walk;
+            let how = if self.direct && walk.contains("forwarding to learned port") {
+                format!("learned {} ", to.host)
+            } else if walk.contains("flooding") {
+                "flooded ".to_owned()
+            } else {
+                String::new()
+            };
+            notes.push(format!("{how}via {}", crossing.name));
+        }
+        format!("{} [{}]", hop.bridge, notes.join(", "))
     }
 
     fn lost(&self, from: &Endpoint, to: &Endpoint) -> String {
@@ -147,28 +175,4 @@ fn delivered(hop: &Hop, from: &Endpoint, to: &Endpoint) -> String {
     };
     let (a, b) = (format!("{}:{}", from.switch, from.port), format!("{}:{}", to.switch, to.port));
     format!("DELIVERED  {} -> {a} -> {b} -> {}{others}{}", from.host, to.host, by(hop))
-}
-
-/// A bridge on the way: how the packet came there, and why it left as it did. `s1 [port 1, vlan red, learned h2 via t1]`.
-fn station(hop: &Hop, leaves: Option<&Crossing>, from: &Endpoint, to: &Endpoint) -> String {
-    let mut notes = Vec::new();
-    match hop.from.as_ref().map(|(_, crossing)| crossing.tunnel.as_ref()) {
-        Some(Some(number)) => notes.push(format!("decap{number}")),
-        _ => notes.push(format!("port {}", hop.port)),
-    }
-    if hop.from.is_none() {
-        notes.extend(from.vlan.as_ref().map(|vlan| format!("vlan {vlan}")));
-    }
-    if let Some(crossing) = leaves {
-        let walk = &hop.traced.walk;
-        let how = if walk.contains("forwarding to learned port") {
-            format!("learned {} ", to.host)
-        } else if walk.contains("flooding") {
-            "flooded ".to_owned()
-        } else {
-            String::new()
-        };
-        notes.push(format!("{how}via {}", crossing.name));
-    }
-    format!("{} [{}]", hop.bridge, notes.join(", "))
 }

@@ -111,11 +111,11 @@ fn resolve(route: &RawRoute, router: &Router, problems: &mut Vec<Problem>) -> Op
             return None;
         }
     }
-    let mut nets = router.interfaces.iter().filter(|i| i.vrf == vrf).flat_map(|i| &i.addresses);
+    let nets = router.interfaces.iter().filter(|i| i.vrf == vrf).flat_map(|i| &i.addresses);
     for via in &route.via {
         let message = match nets.clone().find(|net| net.contains(&via.value)) {
             None => format!("via: {} is in no network of {}{}", via.value, router.name, in_vrf(vrf.as_deref())),
-            Some(_) if nets.any(|net| net.addr() == via.value) => {
+            Some(_) if nets.clone().any(|net| net.addr() == via.value) => {
                 format!("via: {} is {} itself", via.value, router.name)
             }
             Some(_) => continue,

@@ -267,6 +267,16 @@ fn routers_are_chained_by_links_with_addresses() {
 }
 
 #[test]
+fn a_route_has_several_next_hops() {
+    let lab = good(
+        "lab: a\nrouters:\n  r1: {routes: [{to: 10.9.0.0/16, via: [192.0.2.2, 192.0.2.6]}]}\n  r2: {}\n  r3: {}\nlinks:\n  \
+         - {ends: [r1, r2], ips: [192.0.2.1/30, 192.0.2.2/30]}\n  - {ends: [r1, r3], ips: [192.0.2.5/30, 192.0.2.6/30]}\n",
+    );
+    let via: Vec<_> = lab.routers[0].routes[0].via.iter().map(ToString::to_string).collect();
+    assert_eq!(via, ["192.0.2.2", "192.0.2.6"]);
+}
+
+#[test]
 fn networks_of_two_routing_domains_may_overlap() {
     let file = |vrf: &str| {
         format!(
