@@ -7,9 +7,9 @@ use std::path::Path;
 use std::{env, fs};
 
 /// One file for each area of the API.
-const AREAS: [&str; 16] = [
+const AREAS: [&str; 17] = [
     "bridge", "port", "flow", "group", "meter", "table", "stats", "fdb", "trace", "packet", "event", "status", "ct",
-    "capture", "tunnel", "gateway",
+    "capture", "tunnel", "gateway", "router",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

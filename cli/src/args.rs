@@ -98,6 +98,10 @@ pub(crate) enum Command {
     Gateway(cmd::gateway::GatewayArgs),
     /// The tunnels to other hosts, their other ends and how far away those are
     Tunnels(cmd::tunnels::Tunnels),
+    /// The routes of routers; which one a packet takes; add, remove them
+    Routes(cmd::routes::Routes),
+    /// Who has which address on the links of routers
+    Neighbors(cmd::neighbors::Neighbors),
     /// The bridges; add, remove them
     Bridges(cmd::bridges::Bridges),
     /// Which MAC address is behind which port

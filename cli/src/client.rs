@@ -18,6 +18,7 @@ use sluice_proto::v1::group_service_client::GroupServiceClient;
 use sluice_proto::v1::meter_service_client::MeterServiceClient;
 use sluice_proto::v1::packet_service_client::PacketServiceClient;
 use sluice_proto::v1::port_service_client::PortServiceClient;
+use sluice_proto::v1::router_service_client::RouterServiceClient;
 use sluice_proto::v1::stats_service_client::StatsServiceClient;
 use sluice_proto::v1::status_service_client::StatusServiceClient;
 use sluice_proto::v1::table_service_client::TableServiceClient;
@@ -106,6 +107,7 @@ services! {
     events: EventServiceClient, "Events.";
     status: StatusServiceClient, "The state of the switch.";
     connections: ConnectionServiceClient, "Tracked connections.";
+    routers: RouterServiceClient, "Routers.";
     captures: CaptureServiceClient, "Copies of frames.";
 }
 

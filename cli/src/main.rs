@@ -54,6 +54,8 @@ fn run(command: Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Gateway(args) => cmd::gateway::run(&args, out),
         Command::Tunnels(args) => cmd::tunnels::run(&args, out),
         Command::Ports(args) => cmd::ports::run(args, out),
+        Command::Routes(args) => cmd::routes::run(args, out),
+        Command::Neighbors(args) => cmd::neighbors::run(args, out),
         Command::Bridges(args) => cmd::bridges::run(args, out),
         Command::Fdb(args) => cmd::fdb::run(args, out),
         Command::Ct(args) => cmd::ct::run(args, out),

@@ -26,6 +26,7 @@ mod error;
 mod event;
 mod health;
 mod limits;
+pub(crate) mod named;
 mod neighbors;
 mod outbox;
 mod packets;
@@ -38,7 +39,12 @@ pub use control::{RouteFilter, RouteInfo, RouterInfo};
 pub use error::RouterError;
 pub use event::{RouterEvent, RouterEventKind};
 pub use health::ProbeSpec;
-pub use neighbors::{NeighborInfo, NeighborState};
+pub use named::{
+    DEFAULT_VRF, NameError, NamedAdvertisement, NamedHop, NamedInterface, NamedNeighbor, NamedProbe, NamedRoute,
+    NamedRouter,
+};
+pub use neighbors::{Key as NeighborKey, NeighborInfo, NeighborState};
+pub(crate) use running::mac_bytes;
 
 use crossbeam::channel::Receiver;
 use event::RouterEvents;

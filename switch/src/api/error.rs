@@ -44,8 +44,10 @@ pub(super) fn setup_status(error: SetupError) -> Status {
     match error {
         SetupError::Control(error) => status(error),
         error @ SetupError::Gateway(_) => Status::failed_precondition(error.to_string()),
-        SetupError::Spec { .. } | SetupError::Flow { .. } | SetupError::Conntrack(_) => {
-            Status::invalid_argument(error.to_string())
-        }
+        SetupError::Name(_)
+        | SetupError::Router(_)
+        | SetupError::Spec { .. }
+        | SetupError::Flow { .. }
+        | SetupError::Conntrack(_) => Status::invalid_argument(error.to_string()),
     }
 }

@@ -24,6 +24,7 @@ mod group;
 mod meter;
 mod packet;
 mod port;
+mod router;
 mod socket;
 mod stats;
 mod status;
@@ -48,6 +49,7 @@ use sluice_proto::v1::group_service_server::GroupServiceServer;
 use sluice_proto::v1::meter_service_server::MeterServiceServer;
 use sluice_proto::v1::packet_service_server::PacketServiceServer;
 use sluice_proto::v1::port_service_server::PortServiceServer;
+use sluice_proto::v1::router_service_server::RouterServiceServer;
 use sluice_proto::v1::stats_service_server::StatsServiceServer;
 use sluice_proto::v1::status_service_server::StatusServiceServer;
 use sluice_proto::v1::table_service_server::TableServiceServer;
@@ -138,6 +140,7 @@ async fn router(api: &Api) -> tonic::transport::server::Router {
     serving!(BridgeServiceServer, PortServiceServer, FlowServiceServer, StatsServiceServer, FdbServiceServer);
     serving!(TraceServiceServer, PacketServiceServer, EventServiceServer, StatusServiceServer);
     serving!(GroupServiceServer, MeterServiceServer, TableServiceServer, ConnectionServiceServer);
+    serving!(RouterServiceServer);
     serving!(CaptureServiceServer);
     serving!(TunnelServiceServer);
     serving!(GatewayServiceServer);
@@ -165,6 +168,7 @@ async fn router(api: &Api) -> tonic::transport::server::Router {
         .add_service(limited!(EventServiceServer))
         .add_service(limited!(StatusServiceServer))
         .add_service(limited!(ConnectionServiceServer))
+        .add_service(limited!(RouterServiceServer))
         .add_service(limited!(CaptureServiceServer))
         .add_service(limited!(TunnelServiceServer))
         .add_service(limited!(GatewayServiceServer))

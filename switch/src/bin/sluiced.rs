@@ -102,6 +102,7 @@ impl From<SetupError> for Failure {
             SetupError::Control(ControlError::Port(PortError::NoPrivilege { .. })) => NO_PRIVILEGE,
             SetupError::Gateway(error) if error.is_denied() => NO_PRIVILEGE,
             SetupError::Control(_) | SetupError::Gateway(_) => FAILED,
+            SetupError::Name(_) | SetupError::Router(_) => USAGE,
             SetupError::Spec { .. } | SetupError::Flow { .. } | SetupError::Conntrack(_) => USAGE,
         };
         Self(code, error.to_string())

@@ -45,6 +45,7 @@ pub(super) fn config(source: Source<'_>, raw: RawConfig) -> Result<Config, Confi
         bridges.push(bridge);
     }
     super::gateway::check_all(source, &gateways)?;
+    let routers = super::routers::check(source, raw.router, &bridges)?;
     Ok(Config {
         socket: raw.socket,
         workers: workers.or(Some(pin.len()).filter(|n| *n > 0)),
@@ -54,6 +55,7 @@ pub(super) fn config(source: Source<'_>, raw: RawConfig) -> Result<Config, Confi
         log_format: raw.log.format.as_ref().map(|f| log_format(source, f)).transpose()?,
         conntrack: super::conntrack::settings(source, raw.conntrack)?,
         bridges,
+        routers,
     })
 }
 

@@ -13,6 +13,7 @@ mod error;
 mod gateway;
 mod lines;
 mod raw;
+mod routers;
 mod setup;
 
 pub use check::log_filter;
@@ -23,6 +24,7 @@ pub use setup::{Change, SetupError, add_bridge, add_port, check, reload, start, 
 use crate::conntrack::CtSettings;
 use crate::host::gateway::GatewayConfig;
 use crate::port::PortKind;
+use crate::router::NamedRouter;
 use sluice_flows::PortNo;
 use sluice_flows::bridge::{TableConfig, VlanMode};
 use sluice_flows::rule::TableId;
@@ -51,6 +53,8 @@ pub struct Config {
     pub conntrack: CtSettings,
     /// The bridges, in the file's order.
     pub bridges: Vec<BridgeConfig>,
+    /// The routers, in the file's order.
+    pub routers: Vec<NamedRouter>,
 }
 
 /// How log lines are written.
@@ -128,6 +132,7 @@ impl Default for Config {
             log_format: None,
             conntrack: CtSettings::default(),
             bridges: vec![BridgeConfig::new("br0")],
+            routers: Vec::new(),
         }
     }
 }

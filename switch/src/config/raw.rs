@@ -1,5 +1,6 @@
 //! The file as TOML gives it: every key there is, each value with its place. Nothing is checked here but types.
 
+use crate::router::NamedRouter;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ pub(super) struct RawConfig {
     pub(super) log: RawLog,
     pub(super) conntrack: RawConntrack,
     pub(super) bridges: BTreeMap<Spanned<String>, RawBridge>,
+    pub(super) router: Vec<Spanned<NamedRouter>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

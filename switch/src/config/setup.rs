@@ -9,6 +9,7 @@ use super::{BridgeConfig, Config, FlowLine, PortConfig, lines};
 use crate::conntrack::SettingsError;
 use crate::host::gateway::{self, GatewayError};
 use crate::port::{PortKind, PortSpec, SpecError};
+use crate::router::{NameError, RouterError};
 use crate::{ControlError, Datapath, FailMode, PortChange, PortRequest};
 use sluice_flows::PortNo;
 use sluice_flows::text::{Names, ParseError};
@@ -35,6 +36,12 @@ pub enum SetupError {
         /// What is wrong.
         source: SpecError,
     },
+    /// A name in a router means nothing.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A router was refused.
+    #[error(transparent)]
+    Router(#[from] RouterError),
     /// A flow, group or meter is wrong. Prints as `FILE:LINE:COLUMN: WHAT`, with the text below it.
     #[error("{}:{}:{column}: {}", .line.path.display(), .line.line, lines::without_column(error))]
     Flow {
@@ -68,6 +75,10 @@ pub enum Change {
     GatewayMended(String),
     /// Limits, timeouts and other settings of connection tracking were changed.
     ConntrackChanged,
+    /// A router was made, or made anew.
+    RouterSet(String),
+    /// A router was removed.
+    RouterRemoved(String),
     /// A setting differs that takes effect only at the next start.
     NeedsRestart(&'static str),
 }
@@ -84,6 +95,8 @@ impl fmt::Display for Change {
             Self::GatewayChanged(name) => write!(f, "gateway of bridge {name} changed"),
             Self::GatewayMended(what) => write!(f, "gateway: {what}"),
             Self::ConntrackChanged => f.write_str("settings of connection tracking changed"),
+            Self::RouterSet(name) => write!(f, "router {name} set"),
+            Self::RouterRemoved(name) => write!(f, "router {name} removed"),
             Self::NeedsRestart(what) => write!(f, "`{what}` takes effect at the next start"),
         }
     }
@@ -95,7 +108,8 @@ impl fmt::Display for Change {
 /// [`SetupError`] for the first thing that cannot be made; what was made before it is there.
 pub fn start(datapath: &Datapath, config: &Config) -> Result<(), SetupError> {
     set_conntrack(datapath, config)?;
-    config.bridges.iter().try_for_each(|bridge| start_bridge(datapath, bridge))
+    config.bridges.iter().try_for_each(|bridge| start_bridge(datapath, bridge))?;
+    super::routers::start(datapath, config)
 }
 
 /// Has the switch track connections as the configuration says.
@@ -235,6 +249,7 @@ pub fn reload(datapath: &Datapath, old: &Config, new: &Config) -> Result<(Vec<Ch
             None => work.note(start_bridge(datapath, bridge), Change::BridgeAdded(bridge.name.clone())),
         }
     }
+    super::routers::reload(datapath, old, new, &mut |result, change| work.note(result, change));
     Ok((work.done, work.failed))
 }
 

@@ -70,7 +70,7 @@ fn faults_are_told_with_their_place_and_what_is_allowed() {
     let cases = [
         (
             "sokcet = '/x'",
-            "sluiced.toml:1:1: unknown key `sokcet`; did you mean `socket`?\n  allowed here: socket, workers, mac_age, pin, log, conntrack, bridges",
+            "sluiced.toml:1:1: unknown key `sokcet`; did you mean `socket`?\n  allowed here: socket, workers, mac_age, pin, log, conntrack, bridges, router",
         ),
         ("workers = 0", "sluiced.toml:1:11: 0 is out of range\n  the number of workers is 1 to 64"),
         (
@@ -294,4 +294,60 @@ fn a_fault_in_a_group_is_told_with_its_place() {
     let config = parse("[bridges.br0]\ngroups = ['group_id=1,type=al']").unwrap();
     let error = check(&config).unwrap_err().to_string();
     assert!(error.starts_with("sluiced.toml:2:28: "), "{error}");
+}
+
+const ROUTED: &str = "[bridges.br0]\nlocal_port = false\n[bridges.br0.ports.a]\ntype = 'null'\n\
+    [bridges.br0.ports.b]\ntype = 'null'\n";
+
+#[test]
+fn routers_stand_beside_bridges_and_their_faults_are_told() {
+    let router = "[[router]]\nname = 'r1'\nbridge = 'br0'\n[[router.interface]]\nname = 'a'\naddresses = ['10.0.1.1/24']\n\
+        [[router.route]]\nto = 'default'\nvia = ['10.0.1.9']\n";
+    let config = parse(&format!("{ROUTED}{router}")).unwrap();
+    assert_eq!(
+        (config.routers[0].name.as_str(), config.routers[0].routes[0].via[0].address.as_str()),
+        ("r1", "10.0.1.9")
+    );
+    for (text, message) in [
+        ("[[router]]\nname = 'r1'\nbridge = 'br9'", "router r1: there is no bridge `br9`\n  bridges of this file: br0"),
+        ("[[router]]\nname = 'r1'\nbridge = 'br0'\nintrface = []", "unknown key `intrface`; did you mean `interface`?"),
+        (
+            "[[router]]\nname = 'r1'\nbridge = 'br0'\ninterface = [{ name = 'c' }]",
+            "router r1, interface c: bridge br0 has no port \"c\"",
+        ),
+        (
+            "[[router]]\nname = 'r1'\nbridge = 'br0'\ninterface = [{ name = 'a', addresses = ['10.0.1.1/24'] }]\nroute = [{ to = '10.9.0.1/8', via = ['10.0.1.9'] }]",
+            "10.9.0.1/8 is no network of hosts",
+        ),
+        (
+            "[[router]]\nname = 'r1'\nbridge = 'br0'\n[[router]]\nname = 'r2'\nbridge = 'br0'",
+            "bridge br0 has router r1 already",
+        ),
+    ] {
+        let said = complaint(&format!("{ROUTED}{text}"));
+        assert!(said.contains(message) && said.starts_with("sluiced.toml:"), "{said}");
+    }
+}
+
+#[test]
+fn a_reload_sets_what_differs_of_routers_and_removes_what_is_gone() {
+    let file = |routers: &str| format!("{ROUTED}{routers}");
+    let one = |address: &str| {
+        format!(
+            "[[router]]\nname = 'r1'\nbridge = 'br0'\ninterface = [{{ name = 'a', addresses = ['{address}/24'] }}]\n"
+        )
+    };
+    let (datapath, old) = switch(&file(&one("10.0.1.1")));
+    let address = || datapath.router_list()[0].spec.config.interfaces[0].addresses[0].to_string();
+    assert_eq!(address(), "10.0.1.1/24");
+    let new = parse(&file(&one("10.0.2.1"))).unwrap();
+    let (done, failed) = reload(&datapath, &old, &new).unwrap();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!((done, address()), (vec![Change::RouterSet("r1".into())], "10.0.2.1/24".into()));
+    let (done, _) = reload(&datapath, &new, &new).unwrap();
+    assert_eq!(done, []);
+    let none = parse(&file("")).unwrap();
+    let (done, _) = reload(&datapath, &new, &none).unwrap();
+    assert_eq!(done, [Change::RouterRemoved("r1".into())]);
+    assert!(datapath.router_list().is_empty());
 }

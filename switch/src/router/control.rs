@@ -10,10 +10,12 @@ use super::{
 };
 use crate::Datapath;
 use crossbeam::channel::Receiver;
+use sluice_flows::PortNo;
 use sluice_flows::action::GroupId;
 use sluice_flows::bridge::Bridge;
 use sluice_flows::router::{InterfaceId, Neighbor, Pipeline, Route, RouteKey, Stage, VrfId};
 use sluice_flows::rule::TableId;
+use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,6 +25,8 @@ use std::sync::Arc;
 pub struct RouterInfo {
     /// What it is asked to be; its routes are told by [`Datapath::routes`].
     pub spec: RouterSpec,
+    /// The names of the ports of its bridge.
+    pub ports: BTreeMap<PortNo, String>,
     /// Interfaces that carry nothing.
     pub down: Vec<InterfaceId>,
     /// Next hops that are dead.
@@ -135,7 +139,8 @@ impl Datapath {
 
     /// Every router, by name.
     pub fn router_list(&self) -> Vec<RouterInfo> {
-        self.routers().lock().routers.values().map(Running::info).collect()
+        let state = self.routers().lock();
+        state.routers.values().map(|router| router.info(router.bridge_of(self).as_deref())).collect()
     }
 
     /// Adds routes to a router, all or none, each in the place of one to the same destination with the same distance.
@@ -384,9 +389,11 @@ impl Running {
         }
     }
 
-    fn info(&self) -> RouterInfo {
+    fn info(&self, bridge: Option<&Bridge>) -> RouterInfo {
+        let ports = bridge.into_iter().flat_map(|bridge| bridge.ports.values());
         RouterInfo {
             spec: self.spec.clone(),
+            ports: ports.map(|port| (port.no, port.name.to_string())).collect(),
             down: self.state.down.iter().copied().collect(),
             dead: self.state.dead.iter().copied().collect(),
             routes: self.routes.len(),

@@ -52,7 +52,7 @@ pub(super) const MAX_WAITING_BYTES: usize = 4 << 20;
 const EVICTION_LOOKS: usize = 64;
 
 /// A neighbour by the interface that it is behind and its address.
-pub(super) type Key = (InterfaceId, IpAddr);
+pub type Key = (InterfaceId, IpAddr);
 
 /// What is known of a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

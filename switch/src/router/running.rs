@@ -139,7 +139,7 @@ impl Running {
 }
 
 /// A hardware address as the bytes of the number that flows have for it.
-pub(super) fn mac_bytes(mac: u64) -> [u8; 6] {
+pub(crate) fn mac_bytes(mac: u64) -> [u8; 6] {
     let [_, _, mac @ ..] = mac.to_be_bytes();
     mac
 }

@@ -6,6 +6,7 @@ mod capture;
 mod ct;
 mod groups;
 mod packets;
+mod routers;
 mod server;
 
 use sluice_flows::PortNo;
