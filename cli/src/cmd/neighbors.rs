@@ -16,8 +16,8 @@ use sluice_proto::v1::{
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "\
-STATE: incomplete (being asked for; packets wait), reachable (has answered a while ago at most), stale
-(not heard of for longer), probe (asked whether it is still there), failed (does not answer),
+STATE: incomplete (being asked for; packets wait), reachable (has answered a while ago at most),
+stale (not heard of for longer), probe (asked whether it is still there), failed (does not answer),
 permanent (set by somebody).
 
 Examples:

@@ -55,20 +55,20 @@ fn join(lan: &mut Lan, bridge: &str, n: u8, (net, host): (u8, u8), kind: Kind, m
     lan.join(bridge, n, host, port, VlanMode::default());
 }
 
-/// Host 1 in 10.1.0.0/24, router `r1` in bridge `a`, a link of 10.12.0.0/24, router `r2` in bridge `b`, host 2 in
-/// 10.2.0.0/24, behind an interface of this MTU.
-fn two_routers(kind: Kind, mtu: u32) -> Lan {
+/// Host 1 in 10.1.0.0/24, router `r1` in bridge `a`, a link of 10.12.0.0/24 with this MTU, router `r2` in bridge `b`, host 2
+/// in 10.2.0.0/24.
+fn two_routers(kind: Kind, mtu: u16) -> Lan {
     let mut lan = Lan::new(&["a", "b"], FailMode::Secure, 1);
     join(&mut lan, "a", 1, (1, 9), kind, 1500);
-    join(&mut lan, "b", 2, (2, 9), kind, mtu);
+    join(&mut lan, "b", 2, (2, 9), kind, 1500);
     lan.patch("a", "b", PATCH);
     let near = vec![
         interface("h1", &["10.1.0.1/24", "fd00:1::1/64"]),
-        interface("to-b", &["10.12.0.1/24", "fd00:12::1/64"]),
+        NamedInterface { mtu, ..interface("to-b", &["10.12.0.1/24", "fd00:12::1/64"]) },
     ];
     let far = vec![
         interface("h2", &["10.2.0.1/24", "fd00:2::1/64"]),
-        interface("to-a", &["10.12.0.2/24", "fd00:12::2/64"]),
+        NamedInterface { mtu, ..interface("to-a", &["10.12.0.2/24", "fd00:12::2/64"]) },
     ];
     let out = vec![route("10.2.0.0/24", &["10.12.0.2"]), route("fd00:2::/64", &["fd00:12::2"])];
     let back = vec![route("10.1.0.0/24", &["10.12.0.1"]), route("fd00:1::/64", &["fd00:12::1"])];

@@ -49,7 +49,8 @@ fn when_one_of_three_next_hops_stops_answering_only_its_flows_move() {
     }
     let interfaces = (1..=4).map(|n| interface(&format!("h{n}"), &[&format!("10.{n}.0.1/24")])).collect();
     let routes = vec![route("172.16.0.0/24", &["10.2.0.9", "10.3.0.9", "10.4.0.9"])];
-    let probe = |n: u8| NamedProbe { address: format!("10.{n}.0.9"), interval_ms: 100, losses: 3, ..NamedProbe::default() };
+    let probe =
+        |n: u8| NamedProbe { address: format!("10.{n}.0.9"), interval_ms: 100, losses: 3, ..NamedProbe::default() };
     let probes = (2..=4).map(probe).collect();
     set(&lan, &NamedRouter { probes, ..router("r1", "a", interfaces, routes) });
     let sender: Vec<_> = (0..FLOWS).map(|_| lan.host(1).udp(lan.host(1).v4)).collect();

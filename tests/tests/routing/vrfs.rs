@@ -20,8 +20,7 @@ fn hosts_with_the_same_addresses_in_two_vrfs_reach_only_their_own() {
         vrf: vrf.into(),
         ..interface(&format!("h{n}"), &[&format!("10.{net}.0.1/24"), &format!("fd00:{net}::1/64")])
     };
-    let interfaces =
-        vec![of(1, 1, "red"), of(2, 2, "red"), of(3, 1, "blue"), of(4, 2, "blue"), of(5, 5, "blue")];
+    let interfaces = vec![of(1, 1, "red"), of(2, 2, "red"), of(3, 1, "blue"), of(4, 2, "blue"), of(5, 5, "blue")];
     let vrfs = vec!["red".into(), "blue".into()];
     set(&lan, &NamedRouter { vrfs, ..router("r1", "a", interfaces, vec![]) });
     for (from, to) in [(1, 2), (3, 4)] {
