@@ -16,8 +16,9 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 /// Every service of the API.
-const SERVICES: [&str; 15] = [
+const SERVICES: [&str; 16] = [
     "sluice.v1.BridgeService",
+    "sluice.v1.CaptureService",
     "sluice.v1.ConnectionService",
     "sluice.v1.EventService",
     "sluice.v1.FdbService",
