@@ -16,7 +16,7 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 /// Every service of the API.
-const SERVICES: [&str; 16] = [
+const SERVICES: [&str; 17] = [
     "sluice.v1.BridgeService",
     "sluice.v1.CaptureService",
     "sluice.v1.ConnectionService",
@@ -28,6 +28,7 @@ const SERVICES: [&str; 16] = [
     "sluice.v1.MeterService",
     "sluice.v1.PacketService",
     "sluice.v1.PortService",
+    "sluice.v1.RouterService",
     "sluice.v1.StatsService",
     "sluice.v1.StatusService",
     "sluice.v1.TableService",
