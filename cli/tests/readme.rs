@@ -137,6 +137,11 @@ fn every_command_of_the_page_on_labs_prints_what_it_says() {
 }
 
 #[test]
+fn every_command_of_the_page_on_links_prints_what_it_says() {
+    check("docs/links.md");
+}
+
+#[test]
 fn every_command_of_the_page_on_flows_prints_what_it_says() {
     check("docs/flows.md");
 }
