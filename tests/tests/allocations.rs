@@ -8,12 +8,14 @@ use sluice_flows::field::Field;
 use sluice_flows::flow_mod::FlowMod;
 use sluice_flows::key::{FlowKey, slot};
 use sluice_flows::meter::MeterMod;
-use sluice_flows::packet::Frame;
 use sluice_flows::packet::compose::compose;
+use sluice_flows::packet::{Frame, MAX_FRAME_LEN};
 use sluice_flows::rule::FlowSpec;
 use sluice_flows::text::{GroupCommand, Names, parse_actions, parse_flow_mod, parse_group_mod, parse_meter};
 use sluice_flows::{Match, Owner, PortNo};
-use sluice_switch::port::{Device, NullPort, Port, PortCaps, PortError, PortKind, PortQueue, TxOutcome};
+use sluice_switch::port::{
+    Device, NullPort, Port, PortCaps, PortError, PortKind, PortQueue, TxOutcome, Wire, WireOptions, WireSettings,
+};
 use sluice_switch::{Config, Datapath, FailMode, PortDevice, PortRequest};
 use sluice_tests::switch::wait_until;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -22,6 +24,7 @@ use std::io::{self, PipeReader, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Bursts that fill the caches and grow what grows once.
 const WARM: u64 = 1_000;
@@ -228,4 +231,34 @@ fn a_frame_of_a_connection_costs_no_allocation() {
     let (allocations, answered) = allocations(&flows);
     assert_eq!(allocations, 0);
     assert!(answered > WATCHED * 32, "{answered}");
+}
+
+#[test]
+fn a_frame_that_crosses_a_wire_costs_no_allocation() {
+    let settings = WireSettings { jitter: Duration::from_micros(3), ..WireSettings::default() };
+    let options = WireOptions { settings, ..WireOptions::to("") };
+    let [a, b] = Wire::pair(["a", "b"], [&options, &options]).unwrap();
+    let [mut near, mut far] = [&a, &b].map(|end| end.queues(1).unwrap().remove(0));
+    let sent: Vec<_> = (0..32).map(|n| Frame::from_bytes(&vec![n; 60 + 40 * usize::from(n)])).collect();
+    let sent: Vec<_> = sent.iter().collect();
+    let mut received: Vec<_> = (0..32).map(|_| Frame::with_capacity(MAX_FRAME_LEN)).collect();
+    let mut outcomes = [TxOutcome::Sent; 32];
+    let mut from = 0;
+    for burst in 0..WARM + WATCHED {
+        if burst == WARM {
+            from = COUNT.get();
+        }
+        near.tx_burst(&sent, &mut outcomes);
+        // The longest jitter is over long before that.
+        let mut got = 0;
+        for _ in 0..10_000_000 {
+            got += far.rx_burst(&mut received[got..]).unwrap();
+            if got == sent.len() {
+                break;
+            }
+        }
+        assert_eq!(got, sent.len());
+    }
+    assert_eq!(COUNT.get() - from, 0);
+    assert_eq!(received[31].len(), sent[31].len());
 }

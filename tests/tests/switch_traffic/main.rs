@@ -7,6 +7,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
+mod delay;
 mod normal;
 mod removal;
 mod rewrite;
