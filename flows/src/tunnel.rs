@@ -9,6 +9,10 @@
 //! Eight Geneve options of four bytes each can be matched and set: `tun_metadata0` to `tun_metadata7`. A [`TlvMap`] says
 //! which option each of them is.
 
+mod tlv;
+
+pub use tlv::TlvMapError;
+
 use crate::key::{FRAME_WORDS, FlowKey, FlowMask, PACKET_WORDS, PacketKey, Slot, tun_flag_option};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -38,6 +38,15 @@ impl Daemons {
 
     /// Starts OVS. Its database is told `settings`, arguments of `ovs-vsctl`, before its switch starts to work.
     pub fn start(settings: &[&str]) -> Self {
+        Self::start_with(settings, &["--enable-dummy=override", "--disable-system", "--disable-system-route"])
+    }
+
+    /// Starts OVS with its user-space datapath on real devices: those of the network namespace that it is started in.
+    pub fn start_on_devices() -> Self {
+        Self::start_with(&[], &["--disable-system"])
+    }
+
+    fn start_with(settings: &[&str], mode: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("sluice-ovs-").tempdir().expect("a temporary directory");
         let path = dir.path();
         let make = ["create", "conf.db", "/usr/share/openvswitch/vswitch.ovsschema"];
@@ -46,13 +55,7 @@ impl Daemons {
         let ovsdb = daemon(path, "ovsdb-server", &remotes, "db.sock");
         let init = ["--db=unix:db.sock", "--no-wait", "init"];
         run(path, "ovs-vsctl", &[&init, settings].concat()).expect("the database takes changes");
-        let options = [
-            "--enable-dummy=override",
-            "--disable-system",
-            "--disable-system-route",
-            "--unixctl=vswitchd.ctl",
-            "unix:db.sock",
-        ];
+        let options = [mode, &["--unixctl=vswitchd.ctl", "unix:db.sock"]].concat();
         let vswitchd = daemon(path, "ovs-vswitchd", &options, "vswitchd.ctl");
         Self { vswitchd, _ovsdb: ovsdb, dir }
     }

@@ -1,13 +1,14 @@
 //! Endpoints: the sockets by which several tunnel ports receive. One is opened with the first port that needs it and
 //! closed with the last. To the workers it is a port of its own number that is in no bridge.
 
-use super::{ControlError, Inner, State};
+use super::{ControlError, Datapath, Inner, State};
 use crate::datapath::Command;
 use crate::port::{Endpoint, EndpointId, Port, TunnelPort};
 use crate::stats::PortCounters;
 use crossbeam::channel::unbounded;
 use sluice_flows::DpPort;
 use sluice_flows::bridge::BridgePort;
+use sluice_flows::tunnel::TlvMap;
 use std::sync::Arc;
 
 /// An endpoint, and its number to the workers.
@@ -15,6 +16,24 @@ pub(super) struct OpenEndpoint {
     pub(super) lane: DpPort,
     id: EndpointId,
     endpoint: Arc<Endpoint>,
+}
+
+impl Datapath {
+    /// Says which Geneve option each `tun_metadata` is, for all tunnel ports.
+    ///
+    /// # Errors
+    /// [`ControlError::Ending`].
+    pub fn set_tlv_map(&self, map: TlvMap) -> Result<(), ControlError> {
+        let mut state = self.inner.lock_for_change()?;
+        state.tlvs = map;
+        state.endpoints.iter().for_each(|open| open.endpoint.set_tlv_map(map));
+        Ok(())
+    }
+
+    /// Which Geneve option each `tun_metadata` is.
+    pub fn tlv_map(&self) -> TlvMap {
+        self.inner.lock().tlvs
+    }
 }
 
 impl Inner {
@@ -31,6 +50,7 @@ impl Inner {
         }
         let workers = self.workers.len();
         let endpoint = Arc::new(Endpoint::open(&port, workers)?);
+        endpoint.set_tlv_map(state.tlvs);
         let queues = endpoint.queues()?;
         let attached = port.attach(&endpoint, dp)?;
         // The port's own number is taken when it is added; the endpoint gets the next.

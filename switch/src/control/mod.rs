@@ -45,6 +45,7 @@ use endpoints::OpenEndpoint;
 use ports::PortState;
 use sluice_flows::DpPort;
 use sluice_flows::bridge::Model;
+use sluice_flows::tunnel::TlvMap;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -121,6 +122,7 @@ pub(crate) struct State {
     model: Model,
     ports: BTreeMap<DpPort, PortState>,
     endpoints: Vec<OpenEndpoint>,
+    tlvs: TlvMap,
     lent: Vec<lending::Lent>,
     ended: bool,
 }

@@ -4,6 +4,10 @@
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod hostile;
+mod linux;
+mod ovs;
+mod traffic;
+mod underlay;
 
 use sluice_flows::packet::{Frame, MAX_FRAME_LEN};
 use sluice_flows::tunnel::{Part, TlvMap, TunnelKey, TunnelKind};

@@ -38,6 +38,7 @@ pub(crate) struct Sending<'s, 'f, 'a> {
     socket: Option<&'a Socket>,
     train: Option<Train>,
     outcomes: &'a mut [TxOutcome],
+    cuts: &'a mut bool,
     waited: bool,
 }
 
@@ -54,10 +55,11 @@ pub(crate) struct Datagram<'d> {
 }
 
 impl<'s, 'f, 'a> Sending<'s, 'f, 'a> {
-    /// Nothing yet; what becomes of each frame is noted in `outcomes`, where each counts as sent at first.
-    pub(crate) fn new(store: &'s mut Store, outcomes: &'a mut [TxOutcome]) -> Self {
+    /// Nothing yet; what becomes of each frame is noted in `outcomes`, where each counts as sent at first. Trains are
+    /// made while `cuts` is true, which the kernel may say is wrong.
+    pub(crate) fn new(store: &'s mut Store, outcomes: &'a mut [TxOutcome], cuts: &'a mut bool) -> Self {
         let batch = Batch::new(store);
-        Self { batch, spans: [(0, 0); MESSAGES], socket: None, train: None, outcomes, waited: false }
+        Self { batch, spans: [(0, 0); MESSAGES], socket: None, train: None, outcomes, cuts, waited: false }
     }
 
     /// Has what follows go by this socket.
@@ -72,6 +74,7 @@ impl<'s, 'f, 'a> Sending<'s, 'f, 'a> {
     /// there can be no room for its headers.
     pub(crate) fn datagram(&mut self, datagram: &Datagram<'_>) -> Option<&mut Batch<'s, 'f>> {
         let Datagram { frame, departure, len, headers, trains } = *datagram;
+        let trains = trains && *self.cuts;
         let fits = |train: &&mut Train| {
             train.open
                 && trains
@@ -129,6 +132,8 @@ impl<'s, 'f, 'a> Sending<'s, 'f, 'a> {
                     socket.wait_writable(TX_WAIT_MS);
                 }
                 Err(e) => {
+                    // A device without checksum offload, before Linux 6.11, or IPsec on the way.
+                    *self.cuts &= e.raw_os_error() != Some(libc::EIO);
                     // The frames of the first message did not leave; the next may.
                     let (from, to) = self.spans[first];
                     self.outcomes[from..=to].fill(TxOutcome::Dropped(reason(&e)));

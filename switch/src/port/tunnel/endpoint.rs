@@ -95,13 +95,19 @@ pub(crate) struct Core {
     /// Per worker, what tunnel ports answer packets with that they cannot send.
     pub(crate) answers: Vec<Arc<Answers>>,
     /// Per worker, the sockets that it asks for path MTUs by.
-    pub(crate) probes: Vec<Probes>,
+    probes: Vec<Probes>,
     /// Per worker, the sockets that it receives by.
     pub(crate) receivers: Vec<Vec<Arc<Socket>>>,
     changing: Mutex<()>,
 }
 
 impl Core {
+    /// What a worker asks for path MTUs by.
+    pub(crate) fn probes(&self, worker: usize) -> &Probes {
+        // There is at least one worker.
+        &self.probes[worker % self.probes.len()]
+    }
+
     /// Changes the table of ports; workers see it with their next burst.
     fn change<E>(&self, change: impl FnOnce(&mut Table) -> Result<(), E>) -> Result<(), E> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);

@@ -163,7 +163,7 @@ impl PortQueue for ReceiveQueue {
                 refills += 1;
             }
             let Self { receiver, place, paths, lost, .. } = self;
-            if !run.take(Parts { receiver, place, paths, probes: &core.probes[self.worker], lost }) {
+            if !run.take(Parts { receiver, place, paths, probes: core.probes(self.worker), lost }) {
                 break;
             }
         }

@@ -64,7 +64,8 @@ impl Socket {
         check(fd)?;
         // SAFETY: socket returned a new descriptor that nothing else owns.
         let socket = Self(unsafe { OwnedFd::from_raw_fd(fd) });
-        if family == Family::V6 {
+        // Raw sockets of IPv6 never see IPv4.
+        if family == Family::V6 && kind == libc::SOCK_DGRAM {
             socket.set(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
         }
         Ok(socket)

@@ -37,6 +37,8 @@ pub(crate) struct TransmitQueue {
     store: Store,
     scratch: Box<[u8]>,
     answering: too_big::Budget,
+    /// The kernel cuts trains on the way to this port's peers.
+    cuts: bool,
 }
 
 /// What is to be done with a frame.
@@ -57,7 +59,7 @@ impl TransmitQueue {
     ) -> Self {
         let scratch = vec![0; HEADERS_MAX].into_boxed_slice();
         let (paths, store, answering) = (Paths::default(), Store::new(), too_big::Budget::new());
-        Self { core, options, port, worker, mtu, paths, store, scratch, answering }
+        Self { core, options, port, worker, mtu, paths, store, scratch, answering, cuts: true }
     }
 
     /// Tells the sender of a frame that it is too long, as if the answer had come in by this port.
@@ -65,7 +67,7 @@ impl TransmitQueue {
         let Ok(outer) = around(&self.options, frame, tlvs) else { return };
         // If the kernel has refused it, it knows more by now than when it was asked.
         self.paths.forget(outer.ends());
-        let Some(path) = self.paths.mtu(outer.ends(), &self.core.probes[self.worker], now) else { return };
+        let Some(path) = self.paths.mtu(outer.ends(), self.core.probes(self.worker), now) else { return };
         let room = (path.min(MAX_IP) as usize + outer.stripped).saturating_sub(outer.overhead());
         let room = room.min(fit::link_len(frame.bytes()) + self.mtu.load(Ordering::Relaxed) as usize);
         let Some(mut answer) = too_big::answer(frame, room) else { return };
@@ -99,10 +101,10 @@ impl PortQueue for TransmitQueue {
         let core = Arc::clone(&self.core);
         let (tlvs, now) = (core.tlvs.load(), Instant::now());
         let mtu = self.mtu.load(Ordering::Relaxed);
-        let mut sending = Sending::new(&mut self.store, outcomes);
+        let mut sending = Sending::new(&mut self.store, outcomes, &mut self.cuts);
         for (index, frame) in frames.iter().enumerate() {
             let planned = plan(&self.options, frame, &tlvs, |outer| {
-                let path = self.paths.mtu(outer.ends(), &core.probes[self.worker], now);
+                let path = self.paths.mtu(outer.ends(), core.probes(self.worker), now);
                 Some((path?.min(MAX_IP) as usize, mtu as usize))
             });
             let sent = planned.and_then(|plan| {

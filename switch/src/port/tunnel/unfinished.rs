@@ -14,6 +14,8 @@ use sluice_flows::packet::{Frame, GsoKind, Offload, checksum};
 const ETH_LEN: usize = 14;
 const TAG_LEN: usize = 4;
 const MAX_TAGS: usize = 2;
+/// Length of the IP packets that super-frames are cut into: what every IPv6 link carries.
+const SEGMENT_MTU: usize = 1280;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
@@ -21,7 +23,7 @@ const UDP: u8 = 17;
 /// frame may be to be sent as one packet. False for what must be dropped.
 pub(super) fn complete(frame: &mut Frame, room: impl FnOnce() -> usize) -> bool {
     let Some(partial) = partial(frame.bytes()) else { return true };
-    let Partial { l4, tcp, v6, payload } = partial;
+    let Partial { l3, l4, tcp, v6, payload } = partial;
     frame.offload =
         Offload { csum_partial: true, csum_start: l4 as u16, csum_offset: if tcp { 16 } else { 6 }, ..Offload::NONE };
     // Every link carries that much behind its link header.
@@ -32,7 +34,8 @@ pub(super) fn complete(frame: &mut Frame, room: impl FnOnce() -> usize) -> bool 
     if frame.len() <= room {
         return true;
     }
-    let size = room.saturating_sub(payload).min(usize::from(u16::MAX));
+    // The sender's segments are not known. Smaller ones carry the same stream, and have to fit the links behind.
+    let size = room.min(l3 + SEGMENT_MTU).saturating_sub(payload);
     if !tcp || size == 0 {
         return false;
     }
@@ -44,6 +47,7 @@ pub(super) fn complete(frame: &mut Frame, room: impl FnOnce() -> usize) -> bool 
 
 /// Where things are in a frame with a partial checksum.
 struct Partial {
+    l3: usize,
     l4: usize,
     tcp: bool,
     v6: bool,
@@ -83,7 +87,7 @@ fn partial(bytes: &[u8]) -> Option<Partial> {
     };
     let l4 = l3 + header_len;
     let l4_len = if tcp { usize::from(*message.get(12)? >> 4) * 4 } else { 8 };
-    (be16(message, field)? == usize::from(pseudo)).then_some(Partial { l4, tcp, v6, payload: l4 + l4_len })
+    (be16(message, field)? == usize::from(pseudo)).then_some(Partial { l3, l4, tcp, v6, payload: l4 + l4_len })
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<usize> {
@@ -127,7 +131,7 @@ mod tests {
     fn what_is_longer_than_the_path_is_a_super_frame_again() {
         let mut frame = tcp(pseudo(20_000), 20_000);
         assert!(complete(&mut frame, || 1464));
-        assert_eq!((frame.offload.gso, frame.offload.gso_size, frame.offload.hdr_len), (GsoKind::Tcp4, 1410, 54));
+        assert_eq!((frame.offload.gso, frame.offload.gso_size, frame.offload.hdr_len), (GsoKind::Tcp4, 1240, 54));
     }
 
     #[test]
