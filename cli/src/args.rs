@@ -98,6 +98,8 @@ pub(crate) enum Command {
     Gateway(cmd::gateway::GatewayArgs),
     /// The tunnels to other hosts, their other ends and how far away those are
     Tunnels(cmd::tunnels::Tunnels),
+    /// Keys for encrypted tunnels
+    Wireguard(cmd::wireguard::Wireguard),
     /// The routes of routers; which one a packet takes; add, remove them
     Routes(cmd::routes::Routes),
     /// Who has which address on the links of routers

@@ -53,6 +53,7 @@ fn run(command: Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Trace(args) => cmd::trace::run(&args, out),
         Command::Gateway(args) => cmd::gateway::run(&args, out),
         Command::Tunnels(args) => cmd::tunnels::run(&args, out),
+        Command::Wireguard(args) => cmd::wireguard::run(&args, out),
         Command::Ports(args) => cmd::ports::run(args, out),
         Command::Routes(args) => cmd::routes::run(args, out),
         Command::Neighbors(args) => cmd::neighbors::run(args, out),

@@ -23,3 +23,4 @@ pub(crate) mod status;
 pub(crate) mod tables;
 pub(crate) mod trace;
 pub(crate) mod tunnels;
+pub(crate) mod wireguard;

@@ -351,3 +351,41 @@ fn a_reload_sets_what_differs_of_routers_and_removes_what_is_gone() {
     assert_eq!(done, [Change::RouterRemoved("r1".into())]);
     assert!(datapath.router_list().is_empty());
 }
+
+/// A bridge with a WireGuard port that listens on `port`, and what else is said of its options.
+fn wireguard(port: u16, more: &str) -> String {
+    format!(
+        "[bridges.br0]\nlocal_port = false\n[bridges.br0.ports.wg0]\ntype = 'wireguard'\n[bridges.br0.ports.wg0.options]\n\
+         private_key = 'dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo='\nlisten_port = {port}\n{more}"
+    )
+}
+
+#[test]
+fn options_may_lie_in_tables() {
+    let file = wireguard(
+        7,
+        "[bridges.br0.ports.wg0.options.peer.a]\npublic_key = '3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08='\n\
+         allowed_ips = ['10.0.0.0/24', '2001:db8::/64']\npersistent_keepalive = 25\n",
+    );
+    let options = &parse(&file).unwrap().bridges[0].ports[0].options;
+    assert_eq!(options["peer.a.allowed_ips"], "10.0.0.0/24,2001:db8::/64");
+    assert_eq!((options["peer.a.persistent_keepalive"].as_str(), options.len()), ("25", 5));
+    let fault = complaint(&wireguard(7, "peer.a = { endpoint = 'x:1' }\n"));
+    assert!(fault.starts_with("sluiced.toml:") && fault.contains("option `peer.a.public_key`: is missing"), "{fault}");
+}
+
+#[test]
+fn a_reload_changes_the_options_of_a_port_that_can_while_it_runs() {
+    let free = std::net::UdpSocket::bind("[::]:0").unwrap().local_addr().unwrap().port();
+    let (datapath, old) = switch(&wireguard(free, ""));
+    let number = datapath.ports(None).unwrap()[0].port.dp;
+    let peer = "peer.a.public_key = '3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08='\n";
+    let new = parse(&wireguard(free, peer)).unwrap();
+    let (done, failed) = reload(&datapath, &old, &new).unwrap();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!(done, [Change::PortChanged("wg0".into())]);
+    assert_eq!(datapath.ports(None).unwrap()[0].port.dp, number, "it is the same port");
+    assert_eq!(datapath.tunnels(None, None).unwrap()[0].peers.len(), 1);
+    let (done, failed) = reload(&datapath, &new, &new).unwrap();
+    assert!(done.is_empty() && failed.is_empty(), "{done:?} {failed:?}");
+}
