@@ -123,7 +123,7 @@ links: [{ends: [h1, s1], access: blue}, {ends: [r1, s1], trunk: [blue, green]}]
         config.check().unwrap();
         let interfaces: Vec<_> = config.interfaces.iter().map(|i| (i.id.0, i.port.0, i.vlan, i.vrf.0, i.mac)).collect();
         let vlan = VlanId::new;
-        assert_eq!(interfaces, [(1, 1, vlan(10), 0, 0x02_0000_0000_02), (2, 1, vlan(20), 1, 0x02_0000_0000_03)]);
+        assert_eq!(interfaces, [(1, 1, vlan(10), 0, 0x0200_0000_0002), (2, 1, vlan(20), 1, 0x0200_0000_0003)]);
         let hops: Vec<_> = config.routes[0].next_hops.iter().map(|hop| hop.interface.0).collect();
         assert_eq!((config.routes[0].vrf, hops), (VrfId(1), vec![2, 2]));
         assert_eq!(config.vrfs[1].name, "two");
