@@ -108,6 +108,8 @@ pub(crate) enum Command {
     Bridges(cmd::bridges::Bridges),
     /// Which MAC address is behind which port
     Fdb(cmd::fdb::Fdb),
+    /// Which multicast group is wanted behind which port
+    Mdb(cmd::mdb::Mdb),
     /// The tracked connections: show, flush, limit, watch them
     Ct(cmd::ct::Ct),
     /// What was dropped, why, and by whose rule

@@ -59,6 +59,7 @@ fn run(command: Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Neighbors(args) => cmd::neighbors::run(args, out),
         Command::Bridges(args) => cmd::bridges::run(args, out),
         Command::Fdb(args) => cmd::fdb::run(args, out),
+        Command::Mdb(args) => cmd::mdb::run(args, out),
         Command::Ct(args) => cmd::ct::run(args, out),
         Command::Drops(args) => cmd::drops::run(args, out),
         Command::Status(args) => cmd::status::run(&args, out),

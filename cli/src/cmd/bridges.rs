@@ -6,7 +6,7 @@ use crate::output::{Cell, Exit, Format, Output, Table};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
-use sluice_proto::v1::{AddBridgeRequest, DeleteBridgeRequest, ListBridgesRequest};
+use sluice_proto::v1::{AddBridgeRequest, DeleteBridgeRequest, ListBridgesRequest, SetBridgeRequest};
 
 /// Arguments of `sluice bridges`.
 #[derive(Debug, Args)]
@@ -15,6 +15,7 @@ use sluice_proto::v1::{AddBridgeRequest, DeleteBridgeRequest, ListBridgesRequest
     after_help = "Examples:
   sluice bridges                 every bridge
   sluice bridges add br1         a learning switch with an interface of its own
+  sluice bridges set br1 --mcast-snooping yes
   sluice bridges del br1"
 )]
 pub(crate) struct Bridges {
@@ -41,6 +42,18 @@ enum Verb {
         #[command(flatten)]
         target: Target,
     },
+    /// Change a bridge
+    #[command(after_help = "Example:
+  sluice bridges set br0 --mcast-snooping yes     then see `sluice mdb`")]
+    Set {
+        /// Its name
+        name: String,
+        /// Whether multicast packets go only to ports behind which somebody asked for them (IGMP, MLD)
+        #[arg(long, value_name = "yes|no", value_parser = super::ports::yes_no, required = true)]
+        mcast_snooping: Option<bool>,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Remove a bridge with its ports and flows
     #[command(after_help = "Example:
   sluice bridges del br1")]
@@ -63,6 +76,7 @@ struct Bridge {
     ports: u32,
     flows: u64,
     fdb_entries: u64,
+    mcast_snooping: bool,
 }
 
 /// Runs the verb.
@@ -75,6 +89,13 @@ pub(crate) fn run(args: Bridges, out: &mut Output) -> Result<Exit, Failure> {
             let added = json!({"added": name});
             client.call(client.bridges().add_bridge(AddBridgeRequest { name, no_default_flow, no_local_port }))?;
             out.done(&added)
+        }
+        Some(Verb::Set { name, mcast_snooping, target }) => {
+            out.format(&[Format::Table, Format::Json])?;
+            let client = Client::connect(&target)?;
+            let changed = json!({"changed": name});
+            client.call(client.bridges().set_bridge(SetBridgeRequest { name, mcast_snooping }))?;
+            out.done(&changed)
         }
         Some(Verb::Del { name, target }) => {
             out.format(&[Format::Table, Format::Json])?;
@@ -93,7 +114,13 @@ fn list(target: &Target, out: &mut Output) -> Result<Exit, Failure> {
     if format == Format::Json {
         let bridges = reply.bridges.into_iter();
         let bridges = bridges
-            .map(|b| Bridge { name: b.name, ports: b.ports, flows: b.flows, fdb_entries: b.fdb_entries })
+            .map(|b| Bridge {
+                name: b.name,
+                ports: b.ports,
+                flows: b.flows,
+                fdb_entries: b.fdb_entries,
+                mcast_snooping: b.mcast_snooping,
+            })
             .collect();
         out.json(&Answer { bridges })?;
         return Ok(Exit::Yes);

@@ -14,6 +14,7 @@ pub(crate) mod flows;
 pub(crate) mod gateway;
 pub(crate) mod groups;
 pub(crate) mod man;
+pub(crate) mod mdb;
 pub(crate) mod meters;
 pub(crate) mod neighbors;
 pub(crate) mod packet_out;

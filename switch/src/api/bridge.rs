@@ -6,7 +6,7 @@ use crate::config::add_bridge;
 use sluice_proto::v1::bridge_service_server::BridgeService;
 use sluice_proto::v1::{
     AddBridgeReply, AddBridgeRequest, Bridge, DeleteBridgeReply, DeleteBridgeRequest, ListBridgesReply,
-    ListBridgesRequest,
+    ListBridgesRequest, SetBridgeReply, SetBridgeRequest,
 };
 use tonic::{Request, Response, Status};
 
@@ -20,6 +20,7 @@ impl BridgeService for Api {
                 flows: bridge.tables.len() as u64,
                 // A bridge that was removed meanwhile has none.
                 fdb_entries: datapath.fdb(&bridge.name).map_or(0, |entries| entries.len() as u64),
+                mcast_snooping: bridge.mcast_snooping,
             });
             Ok(ListBridgesReply { bridges: bridges.collect() })
         };
@@ -34,6 +35,16 @@ impl BridgeService for Api {
         };
         self.blocking(work).await?;
         Ok(Response::new(AddBridgeReply {}))
+    }
+
+    async fn set_bridge(&self, request: Request<SetBridgeRequest>) -> Result<Response<SetBridgeReply>, Status> {
+        let SetBridgeRequest { name, mcast_snooping } = request.into_inner();
+        let work = move |datapath: &crate::Datapath| {
+            let on = mcast_snooping.unwrap_or(datapath.bridge(&name).map_err(error::status)?.mcast_snooping);
+            datapath.set_mcast_snooping(&name, on).map_err(error::status)
+        };
+        self.blocking(work).await?;
+        Ok(Response::new(SetBridgeReply {}))
     }
 
     async fn delete_bridge(

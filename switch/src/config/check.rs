@@ -85,6 +85,7 @@ fn bridge(
     let mut bridge = BridgeConfig {
         name: name.get_ref().clone(),
         local_port: raw.local_port.unwrap_or(true),
+        mcast_snooping: raw.mcast_snooping.unwrap_or(false),
         flows: match (raw.flows, raw.flow_files) {
             (None, None) => None,
             (flows, files) => Some(lines(source, flows, files)?),

@@ -74,6 +74,8 @@ pub struct BridgeConfig {
     pub name: String,
     /// Whether the host has an interface of the bridge's name.
     pub local_port: bool,
+    /// Whether multicast packets go only to the ports behind which somebody wants them.
+    pub mcast_snooping: bool,
     /// Its flows; `None` for a learning switch's.
     pub flows: Option<Vec<FlowLine>>,
     /// Its groups.

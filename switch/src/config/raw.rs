@@ -63,6 +63,7 @@ pub(super) struct RawFragments {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawBridge {
     pub(super) local_port: Option<bool>,
+    pub(super) mcast_snooping: Option<bool>,
     pub(super) flows: Option<Vec<Spanned<String>>>,
     pub(super) flow_files: Option<Vec<Spanned<PathBuf>>>,
     pub(super) groups: Option<Vec<Spanned<String>>>,

@@ -61,6 +61,8 @@ pub enum Change {
     BridgeAdded(String),
     /// A bridge was removed.
     BridgeRemoved(String),
+    /// A bridge was changed in place.
+    BridgeChanged(String),
     /// A port was added.
     PortAdded(String),
     /// A port was removed.
@@ -88,6 +90,7 @@ impl fmt::Display for Change {
         match self {
             Self::BridgeAdded(name) => write!(f, "bridge {name} added"),
             Self::BridgeRemoved(name) => write!(f, "bridge {name} removed"),
+            Self::BridgeChanged(name) => write!(f, "bridge {name} changed"),
             Self::PortAdded(name) => write!(f, "port {name} added"),
             Self::PortRemoved(name) => write!(f, "port {name} removed"),
             Self::PortChanged(name) => write!(f, "port {name} changed"),
@@ -124,6 +127,7 @@ fn set_conntrack(datapath: &Datapath, config: &Config) -> Result<(), SetupError>
 fn start_bridge(datapath: &Datapath, bridge: &BridgeConfig) -> Result<(), SetupError> {
     let mode = if bridge.flows.is_some() { FailMode::Secure } else { FailMode::Standalone };
     add_bridge(datapath, &bridge.name, mode, bridge.local_port)?;
+    datapath.set_mcast_snooping(&bridge.name, bridge.mcast_snooping)?;
     for port in &bridge.ports {
         add_port(datapath, &bridge.name, port)?;
     }
@@ -301,6 +305,10 @@ impl Reload<'_> {
         let gateway = old.gateway != new.gateway || !gateway_port_stays(old, new);
         if gateway {
             stop_gateway(self.datapath, old);
+        }
+        if old.mcast_snooping != new.mcast_snooping {
+            let result = self.datapath.set_mcast_snooping(&new.name, new.mcast_snooping).map_err(SetupError::from);
+            self.note(result, Change::BridgeChanged(new.name.clone()));
         }
         self.ports_and_flows(old, new);
         if gateway {

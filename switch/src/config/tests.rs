@@ -30,6 +30,7 @@ level = "info,sluice_switch=debug"
 format = "json"
 [bridges.br0]
 local_port = false
+mcast_snooping = true
 flows = [
   "priority=1 actions=NORMAL",
   'table=1 actions=drop',
@@ -51,10 +52,10 @@ flood = false
     .unwrap();
     assert_eq!((config.workers, config.pin, config.log_format), (Some(2), vec![0, 1], Some(LogFormat::Json)));
     let bridge = &config.bridges[0];
-    assert_eq!((config.mac_age_s, bridge.local_port), (Some(60), false));
+    assert_eq!((config.mac_age_s, bridge.local_port, bridge.mcast_snooping), (Some(60), false, true));
     let flows = bridge.flows.as_ref().unwrap();
-    assert_eq!((flows[0].line, flows[0].column), (12, 4));
-    assert_eq!((flows[1].text.as_str(), flows[1].line), ("table=1 actions=drop", 13));
+    assert_eq!((flows[0].line, flows[0].column), (13, 4));
+    assert_eq!((flows[1].text.as_str(), flows[1].line), ("table=1 actions=drop", 14));
     // The file's order, not the alphabet's.
     assert_eq!(bridge.ports.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["z-first", "a-second"]);
     let vid = |n| VlanId::new(n).unwrap();
