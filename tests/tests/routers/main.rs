@@ -1,6 +1,6 @@
 //! Routers with memory ports: what hosts send, what comes out, what flows there are. Time moves only when a test says so.
 
-#![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is a failed test")]
 
 mod advertise;
 mod change;

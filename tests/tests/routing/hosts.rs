@@ -32,7 +32,7 @@ fn a_host_makes_its_address_and_its_routes_of_the_advertisement_alone() {
     wait_until("the host has made its address", || {
         let all = proc("/proc/thread-self/net/if_inet6");
         // Flag 0x40: duplicates are still looked for.
-        all.lines().any(|line| line.starts_with(&own) && !line.split_whitespace().nth(4).is_some_and(|f| f == "40"))
+        all.lines().any(|line| line.starts_with(&own) && line.split_whitespace().nth(4).is_none_or(|f| f != "40"))
     });
     let routes = proc("/proc/thread-self/net/ipv6_route");
     let default = |line: &&str| line.starts_with(&"0".repeat(32)) && line.ends_with("eth0");
