@@ -268,6 +268,7 @@ mod tests {
     /// Some datagrams between two sockets on loopback; `None` where that cannot be.
     fn pair() -> Option<(UdpSocket, UdpSocket, u16)> {
         let port = |socket: &UdpSocket| {
+            // SAFETY: sockaddr_storage is plain data, for which all zero bytes are valid.
             let mut storage: libc::sockaddr_storage = unsafe { zeroed() };
             let mut len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
             // SAFETY: the kernel writes at most `len` bytes.
