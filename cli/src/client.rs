@@ -149,6 +149,11 @@ impl Client {
         Ok(Self { runtime, channel, socket })
     }
 
+    /// Whether it is the switch that listens on this socket.
+    pub(crate) fn is_of(&self, socket: &Path) -> bool {
+        self.socket == socket
+    }
+
     /// Runs a call to its end.
     ///
     /// # Errors

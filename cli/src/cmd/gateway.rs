@@ -10,9 +10,9 @@ use sluice_proto::v1::{Gateway, GatewayMasquerade, ListGatewaysRequest};
 /// Arguments of `sluice gateway`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A gateway is the host behind a port of a bridge; the configuration of sluiced says which. ON THE HOST
-says whether the host has what was asked for, and else what is missing: `kill -HUP` of sluiced does it
-again. AS is the address that takes the place of the stations' own.
+A gateway is the host behind a port of a bridge; the configuration of sluiced says which. ON THE
+HOST says whether the host has what was asked for, and else what is missing: `kill -HUP` of sluiced
+does it again. AS is the address that takes the place of the stations' own.
 
 Examples:
   sluice gateway                  every gateway

@@ -3,6 +3,7 @@
 use super::ports::vlan_text;
 use crate::client::{BridgeArg, Client, Target};
 use crate::failure::Failure;
+use crate::lab::State;
 use crate::output::{Cell, Exit, Format, Output, Table, Tone};
 use crate::watch::Watch;
 use clap::Args;
@@ -18,7 +19,8 @@ const PROBE_MS: u32 = 1000;
 Each other end is sent one ICMP echo request, which measures the round trip (RTT; `-` if there was
 no answer in a second). MTU is the longest packet that the way there carries, outer headers and all.
 STATE says whether the host has a route there and, for an encrypted tunnel, a session. Tunnels are
-ports: add and delete them with `sluice ports`.
+ports: add and delete them with `sluice ports`. In a lab they have the names of its file, and one row
+for both ends; `-o wide` has a row for each.
 
 Examples:
   sluice tunnels                                        every tunnel
@@ -125,15 +127,45 @@ fn carried(vlan: Option<&PortVlan>) -> String {
     }
 }
 
+/// The tunnels by the names that the lab's file gives them. Of one with both ends in the lab, the first end is shown; what
+/// is lost at either counts, and it is up if both are.
+fn joined(mut rows: Vec<Row>, lab: &State) -> Vec<Row> {
+    let mut all = Vec::new();
+    for tunnel in &lab.topology.tunnels {
+        let names: Vec<_> = tunnel.ends.iter().map(|end| tunnel.port_name(end)).collect();
+        let mut ends = names.iter().filter_map(|name| {
+            let at = rows.iter().position(|row| row.name == *name)?;
+            Some(rows.remove(at))
+        });
+        let Some(first) = ends.next() else { continue };
+        let mut row = ends.fold(first, |row, other| Row {
+            drops: row.drops + other.drops,
+            link_up: row.link_up && other.is_up(),
+            ..row
+        });
+        row.name.clone_from(&tunnel.name);
+        row.vlan = tunnel.carried.names();
+        all.push(row);
+    }
+    // Those that were added since.
+    all.append(&mut rows);
+    all
+}
+
 /// Runs the verb.
 pub(crate) fn run(args: &Tunnels, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Wide, Format::Json])?;
     let client = Client::connect(&args.target)?;
     let probe_timeout_ms = if args.no_probe { 0 } else { PROBE_MS };
+    // Without one, or where another switch is meant, the ports are shown as they are.
+    let lab = args.target.lab().ok().filter(|lab| client.is_of(&lab.socket));
     args.watch.run(out, |out| {
         let request = ListTunnelsRequest { bridge: args.bridge.bridge.clone(), probe_timeout_ms };
         let reply = client.call(client.tunnels().list_tunnels(request))?;
-        let tunnels: Vec<Row> = reply.tunnels.into_iter().map(Row::from).collect();
+        let mut tunnels: Vec<Row> = reply.tunnels.into_iter().map(Row::from).collect();
+        if let Some(lab) = lab.as_ref().filter(|_| format == Format::Table) {
+            tunnels = joined(tunnels, lab);
+        }
         let up = tunnels.iter().all(Row::is_up);
         if format == Format::Json {
             out.json(&Answer { tunnels })?;

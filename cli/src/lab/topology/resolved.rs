@@ -424,6 +424,19 @@ impl Carried {
     }
 }
 
+impl Carried {
+    /// The VLANs, by their names alone.
+    pub(crate) fn names(&self) -> String {
+        match self {
+            Self::Access(name) => name.clone(),
+            Self::Trunk { vlans, native } if !vlans.is_empty() => {
+                vlans.iter().chain(native).map(String::as_str).collect::<Vec<_>>().join(",")
+            }
+            Self::All | Self::Trunk { .. } => "all".to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for Carried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
