@@ -6,16 +6,20 @@ use crate::failure::Failure;
 use crate::lab::State;
 use crate::output::{Cell, Exit, Format, Output, Table, Tone};
 use crate::watch::Watch;
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde::Serialize;
-use sluice_proto::v1::{ListTunnelsRequest, Port, PortVlan, Tunnel, TunnelPeer, port_vlan};
+use serde_json::json;
+use sluice_proto::v1::{
+    GetTlvMapRequest, ListTunnelsRequest, Port, PortVlan, SetTlvMapRequest, Tunnel, TunnelPeer, port_vlan,
+};
 
 /// How long each other end has to answer, in milliseconds.
 const PROBE_MS: u32 = 1000;
 
 /// Arguments of `sluice tunnels`.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    after_help = "\
 Each other end is sent one ICMP echo request, which measures the round trip (RTT; `-` if there was
 no answer in a second). MTU is the longest packet that the way there carries, outer headers and all.
 STATE says whether the host has a route there and, for an encrypted tunnel, a session. Tunnels are
@@ -28,7 +32,9 @@ Examples:
   sluice ports add vx0 --type vxlan --option remote_ip=192.0.2.2 --option key=100
   sluice ports add vx1 --type vxlan --option remote_ip=flow --option key=flow
 
-Exit code 5 if a tunnel is down.")]
+Exit code 5 if a tunnel is down.",
+    args_conflicts_with_subcommands = true
+)]
 pub(crate) struct Tunnels {
     /// Do not ask the other ends for an answer
     #[arg(long)]
@@ -39,6 +45,27 @@ pub(crate) struct Tunnels {
     bridge: BridgeArg,
     #[command(flatten)]
     target: Target,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Show or say which Geneve option each tun_metadata field is
+    #[command(after_help = "\
+Flows match and set Geneve options as tun_metadata0 to tun_metadata7. Each is one option of four bytes,
+named by its class and type.
+
+Examples:
+  sluice tunnels tlv-map
+  sluice tunnels tlv-map '{class=0x102,type=0x80,len=4}->tun_metadata0'
+  sluice tunnels tlv-map ''                             none")]
+    TlvMap {
+        /// The whole map in OVS's syntax, with commas between; shows the one there is if not given
+        map: Option<String>,
+        #[command(flatten)]
+        target: Target,
+    },
 }
 
 #[derive(Serialize)]
@@ -154,6 +181,9 @@ fn joined(mut rows: Vec<Row>, lab: &State) -> Vec<Row> {
 
 /// Runs the verb.
 pub(crate) fn run(args: &Tunnels, out: &mut Output) -> Result<Exit, Failure> {
+    if let Some(Verb::TlvMap { map, target }) = &args.verb {
+        return tlv_map(map.clone(), target, out);
+    }
     let format = out.format(&[Format::Table, Format::Wide, Format::Json])?;
     let client = Client::connect(&args.target)?;
     let probe_timeout_ms = if args.no_probe { 0 } else { PROBE_MS };
@@ -174,6 +204,21 @@ pub(crate) fn run(args: &Tunnels, out: &mut Output) -> Result<Exit, Failure> {
         }
         Ok(if up { Exit::Yes } else { Exit::Unhealthy })
     })
+}
+
+fn tlv_map(map: Option<String>, target: &Target, out: &mut Output) -> Result<Exit, Failure> {
+    let format = out.format(&[Format::Table, Format::Json])?;
+    let client = Client::connect(target)?;
+    if let Some(map) = map {
+        client.call(client.tunnels().set_tlv_map(SetTlvMapRequest { map }))?;
+    }
+    let map = client.call(client.tunnels().get_tlv_map(GetTlvMapRequest {}))?.map;
+    if format == Format::Json {
+        out.json(&json!({"tlv_map": map}))?;
+    } else {
+        out.line(if map.is_empty() { "no option is mapped" } else { map.as_str() })?;
+    }
+    Ok(Exit::Yes)
 }
 
 fn table(tunnels: &[Row], wide: bool) -> Table {

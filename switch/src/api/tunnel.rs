@@ -4,8 +4,12 @@ use super::port::port;
 use super::{Api, error, only};
 use crate::TunnelInfo;
 use crate::port::TunnelPeer as Peer;
+use sluice_flows::tunnel::TlvMapError;
 use sluice_proto::v1::tunnel_service_server::TunnelService;
-use sluice_proto::v1::{ListTunnelsReply, ListTunnelsRequest, Tunnel, TunnelPeer};
+use sluice_proto::v1::{
+    GetTlvMapReply, GetTlvMapRequest, ListTunnelsReply, ListTunnelsRequest, SetTlvMapReply, SetTlvMapRequest, Tunnel,
+    TunnelPeer,
+};
 use std::time::Duration;
 use tonic::{Request, Response, Status};
 
@@ -24,6 +28,18 @@ impl TunnelService for Api {
         let tunnels = self.blocking(move |datapath| datapath.tunnels(only(&bridge), probe).map_err(error::status));
         let tunnels = tunnels.await?.iter().map(tunnel).collect();
         Ok(Response::new(ListTunnelsReply { tunnels }))
+    }
+
+    async fn get_tlv_map(&self, _: Request<GetTlvMapRequest>) -> Result<Response<GetTlvMapReply>, Status> {
+        let map = self.blocking(|datapath| Ok(datapath.tlv_map().to_string())).await?;
+        Ok(Response::new(GetTlvMapReply { map }))
+    }
+
+    async fn set_tlv_map(&self, request: Request<SetTlvMapRequest>) -> Result<Response<SetTlvMapReply>, Status> {
+        let map = request.into_inner().map.parse();
+        let map = map.map_err(|error: TlvMapError| Status::invalid_argument(error.to_string()))?;
+        self.blocking(move |datapath| datapath.set_tlv_map(map).map_err(error::status)).await?;
+        Ok(Response::new(SetTlvMapReply {}))
     }
 }
 

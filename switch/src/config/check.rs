@@ -9,6 +9,7 @@ use sluice_flows::bridge::{TableConfig, TableMiss, VlanId, VlanMode};
 use sluice_flows::bridge_mod::check_table_name;
 use sluice_flows::rule::TableId;
 use sluice_flows::text::flow_lines;
+use sluice_flows::tunnel::{TlvMap, TlvMapError};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
@@ -51,12 +52,17 @@ pub(super) fn config(source: Source<'_>, raw: RawConfig) -> Result<Config, Confi
         workers: workers.or(Some(pin.len()).filter(|n| *n > 0)),
         pin,
         mac_age_s,
+        tlv_map: raw.tlv_map.as_ref().map_or(Ok(TlvMap::default()), |map| tlv_map(source, map))?,
         log_level: raw.log.level.map(|l| log_level(source, l)).transpose()?,
         log_format: raw.log.format.as_ref().map(|f| log_format(source, f)).transpose()?,
         conntrack: super::conntrack::settings(source, raw.conntrack)?,
         bridges,
         routers,
     })
+}
+
+fn tlv_map(source: Source<'_>, map: &Spanned<String>) -> Result<TlvMap, Complaint> {
+    map.get_ref().parse().map_err(|error: TlvMapError| source.complain(&map.span(), format!("`tlv_map`: {error}")))
 }
 
 /// The entries of a table in the order in which they stand in the file.

@@ -28,6 +28,7 @@ use crate::router::NamedRouter;
 use sluice_flows::PortNo;
 use sluice_flows::bridge::{TableConfig, VlanMode};
 use sluice_flows::rule::TableId;
+use sluice_flows::tunnel::TlvMap;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -45,6 +46,8 @@ pub struct Config {
     pub pin: Vec<usize>,
     /// Seconds until a learned MAC address that is no longer seen is forgotten; `None` for the switch's own choice.
     pub mac_age_s: Option<u32>,
+    /// Which Geneve option each `tun_metadata` field is.
+    pub tlv_map: TlvMap,
     /// What is logged: a level (`info`) or `tracing` directives (`info,sluice_switch=debug`).
     pub log_level: Option<String>,
     /// How it is written.
@@ -130,6 +133,7 @@ impl Default for Config {
             workers: None,
             pin: Vec::new(),
             mac_age_s: None,
+            tlv_map: TlvMap::default(),
             log_level: None,
             log_format: None,
             conntrack: CtSettings::default(),

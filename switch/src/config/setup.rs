@@ -81,6 +81,8 @@ pub enum Change {
     RouterSet(String),
     /// A router was removed.
     RouterRemoved(String),
+    /// Other Geneve options can be matched and set.
+    TlvMapChanged,
     /// A setting differs that takes effect only at the next start.
     NeedsRestart(&'static str),
 }
@@ -100,6 +102,7 @@ impl fmt::Display for Change {
             Self::ConntrackChanged => f.write_str("settings of connection tracking changed"),
             Self::RouterSet(name) => write!(f, "router {name} set"),
             Self::RouterRemoved(name) => write!(f, "router {name} removed"),
+            Self::TlvMapChanged => f.write_str("the map of Geneve options changed"),
             Self::NeedsRestart(what) => write!(f, "`{what}` takes effect at the next start"),
         }
     }
@@ -111,6 +114,7 @@ impl fmt::Display for Change {
 /// [`SetupError`] for the first thing that cannot be made; what was made before it is there.
 pub fn start(datapath: &Datapath, config: &Config) -> Result<(), SetupError> {
     set_conntrack(datapath, config)?;
+    datapath.set_tlv_map(config.tlv_map)?;
     config.bridges.iter().try_for_each(|bridge| start_bridge(datapath, bridge))?;
     super::routers::start(datapath, config)
 }
@@ -236,6 +240,9 @@ pub fn reload(datapath: &Datapath, old: &Config, new: &Config) -> Result<(Vec<Ch
         if differs {
             work.done.push(Change::NeedsRestart(what));
         }
+    }
+    if old.tlv_map != new.tlv_map {
+        work.note(datapath.set_tlv_map(new.tlv_map).map_err(SetupError::from), Change::TlvMapChanged);
     }
     if old.conntrack != new.conntrack {
         work.note(set_conntrack(datapath, new), Change::ConntrackChanged);
