@@ -336,9 +336,9 @@ fields! {
     #[doc = "Tunnel flags."]
     TunFlags: "tun_flags", "tun_flags", [], ["NXM_NX_TUN_FLAGS"], Slot::new(slot::TUN_FLAGS.word, 48, 1), TunFlags, Bitwise, true, None, Metadata;
     #[doc = "Outer TOS or traffic class."]
-    TunTos: "tun_tos", "tun_tos", [], [], slot::TUN_TOS, Decimal, Bitwise, true, None, Metadata;
+    TunTos: "tun_tos", "tun_tos", [], ["SLUICE_TUN_TOS"], slot::TUN_TOS, Decimal, Exact, true, None, Metadata;
     #[doc = "Outer TTL or hop limit."]
-    TunTtl: "tun_ttl", "tun_ttl", [], [], slot::TUN_TTL, Decimal, Bitwise, true, None, Metadata;
+    TunTtl: "tun_ttl", "tun_ttl", [], ["SLUICE_TUN_TTL"], slot::TUN_TTL, Decimal, Exact, true, None, Metadata;
     #[doc = "VXLAN group policy identifier."]
     TunGbpId: "tun_gbp_id", "tun_gbp_id", [], ["NXM_NX_TUN_GBP_ID"], slot::TUN_GBP_ID, Decimal, Bitwise, true, None, Metadata;
     #[doc = "VXLAN group policy flags."]
@@ -437,6 +437,14 @@ fields! {
     NdReserved: "nd_reserved", "nd_reserved", [], ["ERICOXM_OF_ICMPV6_ND_RESERVED"], slot::ND_RESERVED, Decimal, Exact, true, Nd, L4;
     #[doc = "Type of the first option of a neighbour solicitation or advertisement."]
     NdOptionsType: "nd_options_type", "nd_options_type", [], ["ERICOXM_OF_ICMPV6_ND_OPTIONS_TYPE"], slot::ND_OPTIONS_TYPE, Decimal, Exact, true, Nd, L4;
+}
+
+impl FieldInfo {
+    /// Whether Open vSwitch's flow language does not have the field: TOS and TTL of the outer header, which its flows
+    /// cannot name.
+    pub fn is_ours(&self) -> bool {
+        matches!(self.field, Field::TunTos | Field::TunTtl)
+    }
 }
 
 impl Field {

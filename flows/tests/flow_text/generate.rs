@@ -78,7 +78,7 @@ type Given = (bool, u128, (u8, u8, u128));
 
 fn given() -> impl Strategy<Value = Vec<Given>> {
     let one = (prop::bool::weighted(0.25), number(), (any::<u8>(), any::<u8>(), any::<u128>()));
-    vec(one, FIELDS.len())
+    vec(one, fields().count())
 }
 
 fn exists(info: &FieldInfo, key: &FlowKey) -> bool {
@@ -105,11 +105,16 @@ fn start(protocols: Option<Protocols>) -> (FlowKey, FlowMask) {
     (key, mask)
 }
 
+/// The fields that OVS's flow language has too.
+pub(crate) fn fields() -> impl Iterator<Item = &'static FieldInfo> {
+    FIELDS.iter().filter(|info| !info.is_ours())
+}
+
 /// Matches that every switch keeps as they are.
 pub(crate) fn matches(tags: Tags) -> impl Strategy<Value = Match> {
     (protocols(), given()).prop_map(move |(protocols, given)| {
         let (mut key, mut mask_of) = start(protocols);
-        for (info, (taken, value, (kind, len, any))) in FIELDS.iter().zip(given) {
+        for (info, (taken, value, (kind, len, any))) in fields().zip(given) {
             if !taken || mask_of.get(info.slot) != 0 || !exists(info, &key) {
                 continue;
             }
@@ -198,7 +203,7 @@ pub(crate) fn packets() -> impl Strategy<Value = FlowKey> {
         key.set(slot::IN_PORT, 1);
         let tag = |n: usize| 0x1000 | given[n].1 & 0xffff;
         let (outer, inner) = (tag(0), tag(1));
-        for (info, (_, value, _)) in FIELDS.iter().zip(&given) {
+        for (info, (_, value, _)) in fields().zip(&given) {
             let free = fixed.get(info.slot) == 0 && info.field.in_packet();
             let typed = fixed.get(slot::TP_SRC) != 0;
             let frag = (info.field == Field::IpFrag).then(|| if typed { 0 } else { [0, 1, 3][(*value % 3) as usize] });
@@ -222,8 +227,8 @@ pub(crate) fn packets() -> impl Strategy<Value = FlowKey> {
 
 /// Texts of words and marks of the language in any order.
 pub(crate) fn soup() -> impl Strategy<Value = String> {
-    let mut words: Vec<&str> = FIELDS.iter().flat_map(|info| [info.name, info.match_name]).collect();
-    words.extend(FIELDS.iter().filter_map(|info| info.nxm.first().copied()));
+    let mut words: Vec<&str> = fields().flat_map(|info| [info.name, info.match_name]).collect();
+    words.extend(fields().filter_map(|info| info.nxm.first().copied()));
     words.extend([
         "tcp",
         "ip",

@@ -406,6 +406,8 @@ const TEXTS: &[&str] = &[
 
 /// What differs on purpose: how the text begins, what we print or `None` if we refuse it, and why.
 const DIFFERENCES: &[(&str, Option<&str>, &str)] = &[
+    ("tun_ttl=5", Some("tun_ttl=5"), "OVS's flows cannot name the outer TTL"),
+    ("tun_tos=4", Some("tun_tos=4"), "OVS's flows cannot name the outer TOS"),
     (
         "tun_gbp_id=5/7,tun_gbp_flags=3/3",
         Some("tun_gbp_id=0x5/0x7,tun_gbp_flags=0x3/0x3"),

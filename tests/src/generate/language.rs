@@ -190,7 +190,8 @@ fn matches(rng: &mut StdRng, version: Version, template: &FlowKey) -> Vec<String
     let mut all = words::protocol(template, depth);
     let mut used = Vec::new();
     for _ in 0..rng.random_range(0..4) {
-        let info = FIELDS.choose(rng).expect("the registry is not empty");
+        let fields: Vec<_> = FIELDS.iter().filter(|info| !info.is_ours()).collect();
+        let info = *fields.choose(rng).expect("the registry is not empty");
         let clash = used.iter().any(|slot: &sluice_flows::key::Slot| overlap(*slot, info.slot));
         if clash || !matchable(version, info, template, depth) {
             continue;

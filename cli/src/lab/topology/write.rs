@@ -221,7 +221,7 @@ fn put_addresses(topology: &Topology, link: &Link, detail: Detail, map: &mut Map
     let trunk = matches!(link.carried, Carried::Trunk { .. });
     let addresses = match &link.underlay {
         Some(underlay) => underlay.each_ref().map(|end| end.addresses.iter().map(quoted).collect()),
-        None if to_switch && (!detail.addresses || trunk) => return,
+        None if trunk || to_switch && !detail.addresses => return,
         None => link.ends.each_ref().map(|end| match end {
             End::Router { router, port } => {
                 interfaces(topology, router, *port).flat_map(|i| &i.addresses).map(quoted).collect()

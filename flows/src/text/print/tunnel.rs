@@ -17,9 +17,11 @@ pub(super) fn write(list: &mut List<'_, '_>, from: Source<'_>, reader: Reader) -
     write_ipv6(list, from, slot::TUN_IPV6_DST, "tun_ipv6_dst")?;
     write_decimal(list, from, slot::TUN_GBP_ID, "tun_gbp_id")?;
     write_hex(list, from, slot::TUN_GBP_FLAGS, "tun_gbp_flags")?;
-    // The outer TOS is printed in hexadecimal without `0x`, as in OVS; matches have none.
-    if let Some((value, _)) = from.counts(slot::TUN_TOS) {
-        list.item(format_args!("tun_tos={value:x}"))?;
+    // OVS prints the outer TOS in hexadecimal without `0x`, which it reads as decimal.
+    match from.counts(slot::TUN_TOS) {
+        Some((value, _)) if value > 9 => list.item(format_args!("tun_tos={value:#x}"))?,
+        Some((value, _)) => list.item(format_args!("tun_tos={value}"))?,
+        None => {}
     }
     write_decimal(list, from, slot::TUN_TTL, "tun_ttl")?;
     write_decimal(list, from, Field::TunErspanVer.slot(), "tun_erspan_ver")?;

@@ -304,3 +304,14 @@ fn flags_of_packets_are_those_that_are_set() {
     assert_eq!(state("in_port=1,ct_state=0x21"), 0x21);
     assert_eq!(packet("tun_flags=+oam").get(slot::TUN_FLAGS), 1);
 }
+
+#[test]
+fn the_outer_tos_reads_back_whatever_it_is() {
+    for tos in [0x04_u128, 0x0c, 0xb8, 0xff] {
+        let mut key = FlowKey::ZERO;
+        key.set(slot::TUN_DST, 1);
+        key.set(slot::TUN_TOS, tos);
+        let text = show_packet(&key, Names::NONE).to_string();
+        assert_eq!(parse_packet(&text, Names::NONE).unwrap().get(slot::TUN_TOS), tos, "{text}");
+    }
+}

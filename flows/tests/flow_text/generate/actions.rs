@@ -6,17 +6,17 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use sluice_flows::PortNo;
 use sluice_flows::action::*;
-use sluice_flows::field::{FIELDS, Field, Maskable};
+use sluice_flows::field::{Field, Maskable};
 use sluice_flows::rule::TableId;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{mask, number};
+use super::{fields, mask, number};
 
 /// Fields of the connection, which are set within `ct` only.
 const OF_CONNECTION: [Field; 2] = [Field::CtMark, Field::CtLabel];
 
 fn all() -> Vec<Field> {
-    FIELDS.iter().map(|info| info.field).collect()
+    fields().map(|info| info.field).collect()
 }
 
 fn writable() -> Vec<Field> {

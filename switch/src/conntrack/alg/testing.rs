@@ -132,7 +132,8 @@ pub(super) fn is_sound(frame: &Frame) -> bool {
     let addresses = if ip.len() == 20 { &ip[12..20] } else { &ip[8..40] };
     let length = (tcp.len() as u32).to_be_bytes();
     let pseudo = checksum::sum(&[addresses, &length, &[0, 0, 0, 6]].concat());
-    let field = u16::from_be_bytes([tcp[16], tcp[17]]);
+    let Some(&[high, low]) = tcp.get(16..18) else { return false };
+    let field = u16::from_be_bytes([high, low]);
     let transport = match frame.offload.csum_partial {
         true => field == pseudo || field == !pseudo && pseudo == 0,
         false => checksum::verify(tcp, pseudo),

@@ -219,6 +219,9 @@ impl Run<'_> {
         };
         let raw_v4 = protocol(self.core.kind).is_some() && arrival.remote.is_ipv4();
         let bytes = if raw_v4 { behind_ipv4(bytes) } else { bytes };
+        if bytes.is_empty() {
+            lost.add(NO_PORT, DropReason::ParseError);
+        }
         let size = if arrival.segment == 0 { bytes.len() } else { arrival.segment };
         while place.offset < bytes.len() {
             let rest = bytes.get_mut(place.offset..).unwrap_or_default();
