@@ -23,8 +23,8 @@ const PROBE_MS: u32 = 1000;
 Each other end is sent one ICMP echo request, which measures the round trip (RTT; `-` if there was
 no answer in a second). MTU is the longest packet that the way there carries, outer headers and all.
 STATE says whether the host has a route there and, for an encrypted tunnel, a session. Tunnels are
-ports: add and delete them with `sluice ports`. In a lab they have the names of its file, and one row
-for both ends; `-o wide` has a row for each.
+ports: add and delete them with `sluice ports`. In a lab they have the names of its file, and one
+row for both ends; `-o wide` has a row for each.
 
 Examples:
   sluice tunnels                                        every tunnel
