@@ -53,8 +53,8 @@ pub(crate) struct Tunnels {
 enum Verb {
     /// Show or say which Geneve option each tun_metadata field is
     #[command(after_help = "\
-Flows match and set Geneve options as tun_metadata0 to tun_metadata7. Each is one option of four bytes,
-named by its class and type.
+Flows match and set Geneve options as tun_metadata0 to tun_metadata7. Each is one option of four
+bytes, named by its class and type.
 
 Examples:
   sluice tunnels tlv-map
