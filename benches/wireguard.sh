@@ -94,6 +94,8 @@ run_wireguard-go() {
     keys
     for n in 1 2; do
         far=$((3 - n))
+        # What a killed one leaves would be taken for this one's.
+        rm -f "/var/run/wireguard/swg$n.sock"
         in_ns $n wireguard-go -f "swg$n" >/dev/null 2>&1 &
         pids+=($!)
         for _ in $(seq 50); do [ -S "/var/run/wireguard/swg$n.sock" ] && break || sleep 0.1; done
@@ -123,6 +125,7 @@ sluice() {
             echo "[bridges.br0.ports.out]"
             "port_$1" $n $far
         } >"$tmp/$n.toml"
+        rm -f "$tmp/$n.sock"
         in_ns $n "$bin/sluiced" --config "$tmp/$n.toml" --socket "$tmp/$n.sock" 2>"$tmp/$n.log" &
         pids+=($!)
         for _ in $(seq 50); do [ -S "$tmp/$n.sock" ] && break || sleep 0.1; done
