@@ -434,11 +434,12 @@ impl Worker<'_> {
             self.account_waiting();
         }
         let forwarded = self.egress.fates[..count].iter().filter(|fate| **fate == Fate::Done).count();
-        self.cells.received.add(count as u64);
         self.cells.forwarded.add(forwarded as u64);
         if forwarded < count {
             self.account_drops(port, count, now);
         }
+        // Last, so that whoever sees a frame received sees what became of it too.
+        self.cells.received.add(count as u64);
         self.egress.decided = 0;
     }
 
