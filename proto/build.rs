@@ -7,9 +7,25 @@ use std::path::Path;
 use std::{env, fs};
 
 /// One file for each area of the API.
-const AREAS: [&str; 17] = [
-    "bridge", "port", "flow", "group", "meter", "table", "stats", "fdb", "trace", "packet", "event", "status", "ct",
-    "capture", "tunnel", "gateway", "router",
+const AREAS: [&str; 18] = [
+    "bridge",
+    "port",
+    "flow",
+    "group",
+    "meter",
+    "table",
+    "stats",
+    "fdb",
+    "trace",
+    "packet",
+    "event",
+    "status",
+    "ct",
+    "capture",
+    "tunnel",
+    "gateway",
+    "router",
+    "attachment",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

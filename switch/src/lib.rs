@@ -4,6 +4,7 @@
 //! crate's gRPC server is one user of it, tests and benches are others.
 
 pub mod api;
+pub mod attach;
 mod clock;
 pub mod config;
 pub mod conntrack;
