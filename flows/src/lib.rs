@@ -28,6 +28,7 @@ mod port;
 pub mod reference;
 pub mod router;
 pub mod rule;
+pub mod station;
 pub mod table;
 pub mod text;
 pub mod translate;
