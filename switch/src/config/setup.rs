@@ -193,6 +193,7 @@ pub fn add_port(datapath: &Datapath, bridge: &str, port: &PortConfig) -> Result<
         vlan: port.vlan.clone(),
         no_flood: !port.flood,
         up: port.up,
+        limits: crate::port::Limits::default(),
     };
     datapath.add_port(bridge, request)?;
     Ok(())

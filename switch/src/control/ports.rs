@@ -4,7 +4,7 @@ use super::bridges::{check_name, list};
 use super::{ControlError, Datapath, Inner, State};
 use crate::datapath::Command;
 use crate::event::EventKind;
-use crate::port::{Port, PortCaps, PortDevice, PortKind, PortSpec, RxLoss, no_options};
+use crate::port::{Limits, Port, PortCaps, PortDevice, PortKind, PortSpec, RxLoss, no_options};
 use crate::stats::{PortCounters, PortStats};
 use crossbeam::channel::unbounded;
 use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, VlanMode};
@@ -26,12 +26,22 @@ pub struct PortRequest {
     pub no_flood: bool,
     /// Administratively up.
     pub up: bool,
+    /// Limits of its rate.
+    pub limits: Limits,
 }
 
 impl PortRequest {
     /// A trunk of all VLANs, up, with any number.
     pub fn new(name: &str, device: PortDevice) -> Self {
-        Self { name: name.to_owned(), number: None, device, vlan: VlanMode::default(), no_flood: false, up: true }
+        Self {
+            name: name.to_owned(),
+            number: None,
+            device,
+            vlan: VlanMode::default(),
+            no_flood: false,
+            up: true,
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -46,7 +56,9 @@ pub struct PortChange {
     pub up: Option<bool>,
     /// MTU in bytes.
     pub mtu: Option<u32>,
-    /// Options of its kind that can be changed while it runs.
+    /// Limits of its rate, both ways at once.
+    pub limits: Option<Limits>,
+    /// Options of its kind that can be changed while it runs, and those of its limits.
     pub options: Vec<(String, String)>,
 }
 

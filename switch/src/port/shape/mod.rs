@@ -1,0 +1,5 @@
+//! Limits of a port's rate.
+
+mod limits;
+
+pub use limits::{Limits, Rate};
