@@ -1,4 +1,4 @@
-//! The CNI plugin of Sluice as a library: the protocol ([`spec`]), the container's interface (`link`), address management
+//! The CNI plugin of Sluice as a library: the protocol ([`spec`]), the container's interface ([`link`]), address management
 //! (`ipam`), and the operations over them.
 //!
 //! The binary `sluice-cni` is what container runtimes start, once for each operation: the configuration comes on standard
@@ -7,4 +7,5 @@
 
 pub mod command;
 pub mod error;
+pub mod link;
 pub mod spec;
