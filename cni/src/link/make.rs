@@ -43,6 +43,7 @@ pub fn create(plan: &LinkPlan) -> Result<Made, LinkError> {
             check_name(&plan.host_name)?;
             apart(|| create_veth(plan, &netns))
         }
+        LinkKind::Tap if !plan.tx_checksum => Err(LinkError::TapChecksum { ifname: plan.ifname.clone() }),
         LinkKind::Tap => apart(|| create_tap(plan, &netns)),
     }
 }
@@ -64,9 +65,13 @@ fn create_veth(plan: &LinkPlan, netns: &Netns) -> Result<Made, LinkError> {
     if let Some(found) = find(&mut host, &plan.host_name)? {
         return Err(LinkError::HostExists { name: plan.host_name.clone(), alias: found.alias });
     }
-    host.batch(vec![veth_request(plan, netns), mark_request(plan)]).map_err(|error| match error.os() {
-        Some(libc::EEXIST) => LinkError::Exists { netns: plan.netns.clone(), ifname: plan.ifname.clone() },
-        _ => error,
+    host.batch(vec![veth_request(plan, netns), mark_request(plan)]).map_err(|error| {
+        if error.os() == Some(libc::EEXIST) {
+            // Made by nobody here: if the host's name has been taken just now, it is not ours to delete.
+            return LinkError::Exists { netns: plan.netns.clone(), ifname: plan.ifname.clone() };
+        }
+        undo(&mut host, &plan.host_name);
+        error
     })?;
     let mut finish = || {
         let end = find(&mut host, &plan.host_name)?.ok_or_else(|| vanished(&plan.host_name, ON_HOST))?;
@@ -121,9 +126,10 @@ fn mark_request(plan: &LinkPlan) -> Request {
 }
 
 fn create_tap(plan: &LinkPlan, netns: &Netns) -> Result<Made, LinkError> {
+    netns.enter()?;
+    // From inside, because a TAP is made in the namespace in which the file was opened.
     let tun =
         File::options().read(true).write(true).open("/dev/net/tun").map_err(|source| LinkError::NoTun { source })?;
-    netns.enter()?;
     let mut container = Netlink::open(inside(&plan.netns))?;
     let exists = || LinkError::Exists { netns: plan.netns.clone(), ifname: plan.ifname.clone() };
     if find(&mut container, &plan.ifname)?.is_some() {
@@ -152,14 +158,7 @@ fn set_up(plan: &LinkPlan, netlink: &mut Netlink) -> Result<Interface, LinkError
         let what = format!("turn off transmit checksum offload of {}", plan.ifname);
         set.map_err(|source| LinkError::kernel(what, inside(&plan.netns), source))?;
     }
-    netlink.batch(requests(plan, &found)).map_err(|error| match error.os() {
-        Some(libc::EINVAL | libc::EADDRNOTAVAIL) if plan.mac[0] & 1 == 1 => LinkError::kernel(
-            "use a multicast hardware address",
-            inside(&plan.netns),
-            io::Error::from_raw_os_error(libc::EADDRNOTAVAIL),
-        ),
-        _ => error,
-    })?;
+    netlink.batch(requests(plan, &found))?;
     Ok(Interface { name: plan.ifname.clone(), mac: plan.mac, mtu: plan.mtu })
 }
 
