@@ -8,4 +8,5 @@
 pub mod command;
 pub mod error;
 pub mod link;
+pub mod lock;
 pub mod spec;
