@@ -10,3 +10,4 @@ pub mod error;
 pub mod link;
 pub mod lock;
 pub mod spec;
+pub mod switch;

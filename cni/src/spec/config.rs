@@ -33,8 +33,8 @@ const MIN_MTU: u64 = 68;
 /// Greatest MTU that may be asked for: a packet of IPv4 cannot be longer.
 const MAX_MTU: u64 = 65_535;
 /// The names of `CNI_ARGS` that have a meaning here.
-const KNOWN_ARGS: [&str; 6] =
-    ["IP", "MAC", "K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_UID", "K8S_POD_INFRA_CONTAINER_ID"];
+const KNOWN_ARGS: [&str; 8] =
+    ["IP", "NAME", "POOL", "MAC", "K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_UID", "K8S_POD_INFRA_CONTAINER_ID"];
 /// Where a list of valid attachments is: as the specification says it, and as older runtimes did.
 const VALID_ATTACHMENTS: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
 
@@ -401,7 +401,8 @@ fn ranges(keys: &Keys<'_>, runtime: &Keys<'_>) -> Result<Vec<Range>, Failure> {
         let subnet: IpNet = text("subnet")?.parse().ok()?;
         Some(Range { subnet: subnet.trunc(), gateway: text("gateway").and_then(|g| g.parse().ok()) })
     };
-    let sets = [runtime.get("ipRanges"), ipam.get("ranges")].into_iter().flatten();
+    let pools = ipam.inner("pools")?.all().map(|(_, sets)| sets).collect::<Vec<_>>();
+    let sets = [runtime.get("ipRanges"), ipam.get("ranges")].into_iter().flatten().chain(pools);
     let in_sets = sets.filter_map(Value::as_array).flatten().filter_map(Value::as_array).flatten().filter_map(one);
     Ok(ipam.value().and_then(one).into_iter().chain(in_sets).collect())
 }
