@@ -40,6 +40,9 @@ pub const DEFAULT_SOCKET: &str = "/run/sluice/switch.sock";
 pub struct Config {
     /// The socket of the control API; `None` leaves the choice to the command line.
     pub socket: Option<PathBuf>,
+    /// The directory where networks of containers and their attachments are kept; `None` leaves the choice to the command
+    /// line.
+    pub state: Option<PathBuf>,
     /// Number of workers, 1 to 64; `None` for one.
     pub workers: Option<usize>,
     /// CPUs of the workers, in order; empty leaves the choice to the scheduler.
@@ -130,6 +133,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             socket: None,
+            state: None,
             workers: None,
             pin: Vec::new(),
             mac_age_s: None,

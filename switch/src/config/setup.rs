@@ -6,6 +6,7 @@
 //! replaced in one step.
 
 use super::{BridgeConfig, Config, FlowLine, PortConfig, lines};
+use crate::attach;
 use crate::conntrack::SettingsError;
 use crate::host::gateway::{self, GatewayError};
 use crate::port::{PortKind, PortSpec, SpecError};
@@ -236,6 +237,7 @@ pub fn reload(datapath: &Datapath, old: &Config, new: &Config) -> Result<(Vec<Ch
         (old.pin != new.pin, "pin"),
         (old.mac_age_s != new.mac_age_s, "mac_age"),
         (old.socket != new.socket, "socket"),
+        (old.state != new.state, "state"),
         (old.log_format != new.log_format, "log.format"),
     ] {
         if differs {
@@ -258,10 +260,14 @@ pub fn reload(datapath: &Datapath, old: &Config, new: &Config) -> Result<(Vec<Ch
     for bridge in &new.bridges {
         match old.bridges.iter().find(|b| b.name == bridge.name && b.local_port == bridge.local_port) {
             Some(before) => work.bridge(before, bridge),
-            None => work.note(start_bridge(datapath, bridge), Change::BridgeAdded(bridge.name.clone())),
+            None => {
+                attach::give_up_bridge(datapath, &bridge.name);
+                work.note(start_bridge(datapath, bridge), Change::BridgeAdded(bridge.name.clone()));
+            }
         }
     }
     super::routers::reload(datapath, old, new, &mut |result, change| work.note(result, change));
+    attach::after_reload(datapath);
     Ok((work.done, work.failed))
 }
 

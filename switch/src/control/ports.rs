@@ -264,7 +264,7 @@ impl Datapath {
 
 impl Datapath {
     /// The device of a port; `None` for a patch port.
-    pub(super) fn device(&self, dp: DpPort) -> Option<Arc<dyn Port>> {
+    pub(crate) fn device(&self, dp: DpPort) -> Option<Arc<dyn Port>> {
         match &self.inner.lock().ports.get(&dp)?.device {
             Device::Port(device) => Some(Arc::clone(device)),
             Device::Patch { .. } => None,
