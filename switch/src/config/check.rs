@@ -158,6 +158,7 @@ fn port(
         vlan,
         up: raw.up.unwrap_or(true),
         flood: raw.flood.unwrap_or(true),
+        protected: raw.protected.unwrap_or(false),
         options,
     })
 }

@@ -124,6 +124,8 @@ pub struct PortConfig {
     pub up: bool,
     /// Takes part in flooding.
     pub flood: bool,
+    /// Sends nothing to other protected ports, nor gets anything from them.
+    pub protected: bool,
     /// Options of its kind.
     pub options: BTreeMap<String, String>,
 }
@@ -164,6 +166,7 @@ impl PortConfig {
             vlan: VlanMode::default(),
             up: true,
             flood: true,
+            protected: false,
             options: BTreeMap::new(),
         }
     }

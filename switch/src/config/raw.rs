@@ -163,6 +163,8 @@ pub(super) struct RawPort {
     #[serde(default)]
     pub(super) flood: Option<bool>,
     #[serde(default)]
+    pub(super) protected: Option<bool>,
+    #[serde(default)]
     pub(super) options: BTreeMap<Spanned<String>, Spanned<RawOption>>,
 }
 

@@ -193,6 +193,7 @@ pub fn add_port(datapath: &Datapath, bridge: &str, port: &PortConfig) -> Result<
         device,
         vlan: port.vlan.clone(),
         no_flood: !port.flood,
+        protected: port.protected,
         up: port.up,
         limits: crate::port::Limits::default(),
     };
@@ -356,6 +357,7 @@ impl Reload<'_> {
                     let change = PortChange {
                         vlan: Some(port.vlan.clone()),
                         no_flood: Some(!port.flood),
+                        protected: Some(port.protected),
                         up: Some(port.up),
                         ..PortChange::default()
                     };
