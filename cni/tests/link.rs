@@ -320,7 +320,7 @@ fn what_fails_at_last_leaves_nothing_behind() {
             (spoiled(|plan| plan.sysctls = vec![("kernel.hostname".to_owned(), "x".to_owned())]), "kernel.hostname"),
             (spoiled(|plan| plan.mac[0] = 1), "unicast"),
             (spoiled(|plan| plan.mtu = 10), "MTU 10"),
-            (spoiled(|plan| plan.alias = "x".repeat(300)), "alias"),
+            (spoiled(|plan| plan.alias = "x".repeat(256)), "alias"),
         ];
         for kind in [LinkKind::Veth, LinkKind::Tap] {
             for (plan, why) in plans.clone() {
@@ -624,6 +624,19 @@ fn links_with_our_alias_are_listed() {
         let link = |name: &str, alias: &str| OurLink { name: name.to_owned(), alias: alias.to_owned() };
         assert_eq!(ours("sluice:n:").expect("list"), [link("sl1", "sluice:n:c:b"), link("sl2", "sluice:n:c:a")]);
         assert_eq!(ours("sluice:").expect("list").len(), 3);
+    });
+}
+
+#[test]
+fn an_alias_may_have_255_bytes() {
+    on_a_host(|| {
+        let container = Container::new();
+        for kind in [LinkKind::Veth, LinkKind::Tap] {
+            let plan = LinkPlan { kind, alias: format!("sluice:{:x<248}", ""), ..plan(&container) };
+            create(&plan).expect("create");
+            assert_eq!(check(&plan).expect("check"), Vec::<String>::new());
+            assert!(delete(&plan.host_name, &plan.alias, Some(&plan.netns), "eth0").expect("delete"), "{kind:?}");
+        }
     });
 }
 

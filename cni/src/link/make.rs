@@ -6,7 +6,7 @@ use super::netlink::{Netlink, Request};
 use super::netns::{Netns, apart};
 use super::routes::{address_message, in_order, read_address, route_message, words};
 use super::{Interface, LinkKind, LinkPlan, Made, sys, sysctl};
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
@@ -112,6 +112,11 @@ fn veth_request(plan: &LinkPlan, netns: &Netns) -> Request {
     Request::new(RouteNetlinkMessage::NewLink(here), NLM_F_CREATE | NLM_F_EXCL, what)
 }
 
+/// The alias as the kernel counts it: 255 bytes, without the zero byte that the crate's own attribute ends with.
+fn alias(plan: &LinkPlan) -> LinkAttribute {
+    LinkAttribute::Other(DefaultNla::new(libc::IFLA_IFALIAS, plan.alias.clone().into_bytes()))
+}
+
 /// The alias, and no IPv6 link-local address, of the host's end.
 fn mark_request(plan: &LinkPlan) -> Request {
     let mut message = LinkMessage::default();
@@ -180,7 +185,7 @@ fn requests(plan: &LinkPlan, found: &Found) -> Vec<Request> {
     requests.push(up_request(LOOPBACK, "set lo up"));
     let mut message = LinkMessage::default();
     message.header.index = found.index;
-    message.attributes.push(LinkAttribute::IfAlias(plan.alias.clone()));
+    message.attributes.push(alias(plan));
     if found.interface.mac != plan.mac {
         message.attributes.push(LinkAttribute::Address(plan.mac.to_vec()));
     }
