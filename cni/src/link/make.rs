@@ -120,8 +120,7 @@ fn alias(plan: &LinkPlan) -> LinkAttribute {
 /// The alias, and no IPv6 link-local address, of the host's end.
 fn mark_request(plan: &LinkPlan) -> Request {
     let mut message = LinkMessage::default();
-    message.attributes =
-        vec![LinkAttribute::IfName(plan.host_name.clone()), LinkAttribute::IfAlias(plan.alias.clone())];
+    message.attributes = vec![LinkAttribute::IfName(plan.host_name.clone()), alias(plan)];
     if Path::new("/proc/sys/net/ipv6").exists() {
         let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
         message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]));
