@@ -9,4 +9,6 @@ pub mod command;
 pub mod error;
 pub mod ipam;
 pub mod link;
+pub mod lock;
 pub mod spec;
+pub mod switch;

@@ -76,6 +76,9 @@ pub struct BridgePort {
     pub up: bool,
     /// Left out by FLOOD and by NORMAL's flooding.
     pub no_flood: bool,
+    /// Nothing that came by a protected port leaves by it, whatever the action. What flows give another ingress port did
+    /// not come by a protected one.
+    pub protected: bool,
     /// For a patch port: the bridge and port at its other end.
     pub peer: Option<(BridgeId, PortNo)>,
     /// For a tunnel port: which outer headers it decides.

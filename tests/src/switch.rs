@@ -62,6 +62,7 @@ impl Switch {
                 let request = PortRequest {
                     number: Some(port.no),
                     no_flood: port.no_flood,
+                    protected: port.protected,
                     up: port.up,
                     ..PortRequest::new(&name, device)
                 };

@@ -36,7 +36,7 @@ pub(crate) struct Ports {
 enum Verb {
     /// Add a port
     Add(Add),
-    /// Change a port's VLANs or state
+    /// Change a port's VLANs, isolation or state
     Set(Set),
     /// Remove a port
     #[command(after_help = "Example:
@@ -74,6 +74,9 @@ struct Add {
     /// Leave it out of flooding
     #[arg(long)]
     no_flood: bool,
+    /// Protected: nothing that came by another protected port leaves by it
+    #[arg(long)]
+    protected: bool,
     #[command(flatten)]
     vlan: Vlan,
     #[command(flatten)]
@@ -87,6 +90,7 @@ struct Add {
   sluice ports set tap1 --access 10
   sluice ports set tap1 --trunk all
   sluice ports set w1 --option delay=20ms --option jitter=3ms
+  sluice ports set tap1 --protected yes             not to other protected ports
   sluice ports set tap1 --down")]
 struct Set {
     /// Its name
@@ -100,6 +104,9 @@ struct Set {
     /// Whether it takes part in flooding
     #[arg(long, value_name = "yes|no", value_parser = yes_no)]
     flood: Option<bool>,
+    /// Whether it is protected: nothing that came by a protected port leaves by it
+    #[arg(long, value_name = "yes|no", value_parser = yes_no)]
+    protected: Option<bool>,
     /// An option of its type that can be changed while it runs; may be given again
     #[arg(long = "option", value_name = "NAME=VALUE", value_parser = option)]
     options: Vec<(String, String)>,
@@ -192,6 +199,7 @@ fn add(args: Add, out: &mut Output) -> Result<Exit, Failure> {
         number: args.number.unwrap_or(0),
         vlan: args.vlan.wanted()?,
         no_flood: args.no_flood,
+        protected: args.protected,
         admin_down: args.down,
     };
     let client = Client::connect(&args.target)?;
@@ -206,10 +214,14 @@ fn set(args: &Set, out: &mut Output) -> Result<Exit, Failure> {
         name: args.name.clone(),
         vlan: args.vlan.wanted()?,
         no_flood: args.flood.map(|f| !f),
+        protected: args.protected,
         admin_down,
         options: args.options.iter().cloned().collect(),
     };
-    if request.vlan.is_none() && (request.no_flood, request.admin_down) == (None, None) && request.options.is_empty() {
+    if request.vlan.is_none()
+        && (request.no_flood, request.protected, request.admin_down) == (None, None, None)
+        && request.options.is_empty()
+    {
         return Err(Failure::usage("nothing to change was said").next("sluice ports set --help"));
     }
     out.format(&[Format::Table, Format::Json])?;
@@ -243,6 +255,7 @@ struct PortRow {
     admin_up: bool,
     link_up: bool,
     flood: bool,
+    protected: bool,
     gone: bool,
     datapath_port: u32,
     rx_packets: u64,
@@ -271,6 +284,7 @@ impl From<Port> for PortRow {
             admin_up: !spec.admin_down,
             link_up: port.link_up,
             flood: !spec.no_flood,
+            protected: spec.protected,
             gone: port.gone,
             datapath_port: port.datapath_port,
             rx_packets: counters.rx_packets,
@@ -313,6 +327,7 @@ fn show(ports: Vec<Port>, out: &mut Output) -> Result<Exit, Failure> {
     header.extend(["RX", "TX", "DROPS"].map(Cell::right));
     if wide {
         header.extend(["RX-BYTES", "TX-BYTES", "RX-ERR", "TX-ERR"].map(Cell::right));
+        header.push("PROTECTED".into());
     }
     let mut table = Table::new(header);
     for p in rows {
@@ -331,6 +346,7 @@ fn show(ports: Vec<Port>, out: &mut Output) -> Result<Exit, Failure> {
         if wide {
             let more = [p.rx_bytes, p.tx_bytes, p.rx_errors, p.tx_errors];
             row.extend(more.map(|n| Cell::right(n.to_string())));
+            row.push(if p.protected { "yes" } else { "no" }.into());
         }
         table.row(row);
     }

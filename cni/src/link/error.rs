@@ -108,6 +108,14 @@ pub enum LinkError {
         /// How long was waited.
         seconds: u64,
     },
+    /// A TAP's offloads are chosen by whoever opens it.
+    #[error(
+        "{ifname} cannot have checksum offload off: with a TAP, the switch chooses offloads; use device veth for that"
+    )]
+    TapChecksum {
+        /// The interface.
+        ifname: String,
+    },
     /// The kernel has no TAPs.
     #[error("cannot open /dev/net/tun: {source}; load the module `tun`, or use veth interfaces")]
     NoTun {

@@ -6,7 +6,7 @@ use super::netlink::{Netlink, Request};
 use super::netns::{Netns, apart};
 use super::routes::{address_message, in_order, read_address, route_message, words};
 use super::{Interface, LinkKind, LinkPlan, Made, sys, sysctl};
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
@@ -43,6 +43,7 @@ pub fn create(plan: &LinkPlan) -> Result<Made, LinkError> {
             check_name(&plan.host_name)?;
             apart(|| create_veth(plan, &netns))
         }
+        LinkKind::Tap if !plan.tx_checksum => Err(LinkError::TapChecksum { ifname: plan.ifname.clone() }),
         LinkKind::Tap => apart(|| create_tap(plan, &netns)),
     }
 }
@@ -64,9 +65,13 @@ fn create_veth(plan: &LinkPlan, netns: &Netns) -> Result<Made, LinkError> {
     if let Some(found) = find(&mut host, &plan.host_name)? {
         return Err(LinkError::HostExists { name: plan.host_name.clone(), alias: found.alias });
     }
-    host.batch(vec![veth_request(plan, netns), mark_request(plan)]).map_err(|error| match error.os() {
-        Some(libc::EEXIST) => LinkError::Exists { netns: plan.netns.clone(), ifname: plan.ifname.clone() },
-        _ => error,
+    host.batch(vec![veth_request(plan, netns), mark_request(plan)]).map_err(|error| {
+        if error.os() == Some(libc::EEXIST) {
+            // Made by nobody here: if the host's name has been taken just now, it is not ours to delete.
+            return LinkError::Exists { netns: plan.netns.clone(), ifname: plan.ifname.clone() };
+        }
+        undo(&mut host, &plan.host_name);
+        error
     })?;
     let mut finish = || {
         let end = find(&mut host, &plan.host_name)?.ok_or_else(|| vanished(&plan.host_name, ON_HOST))?;
@@ -107,11 +112,15 @@ fn veth_request(plan: &LinkPlan, netns: &Netns) -> Request {
     Request::new(RouteNetlinkMessage::NewLink(here), NLM_F_CREATE | NLM_F_EXCL, what)
 }
 
+/// The alias as the kernel counts it: 255 bytes, without the zero byte that the crate's own attribute ends with.
+fn alias(plan: &LinkPlan) -> LinkAttribute {
+    LinkAttribute::Other(DefaultNla::new(libc::IFLA_IFALIAS, plan.alias.clone().into_bytes()))
+}
+
 /// The alias, and no IPv6 link-local address, of the host's end.
 fn mark_request(plan: &LinkPlan) -> Request {
     let mut message = LinkMessage::default();
-    message.attributes =
-        vec![LinkAttribute::IfName(plan.host_name.clone()), LinkAttribute::IfAlias(plan.alias.clone())];
+    message.attributes = vec![LinkAttribute::IfName(plan.host_name.clone()), alias(plan)];
     if Path::new("/proc/sys/net/ipv6").exists() {
         let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
         message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]));
@@ -121,9 +130,10 @@ fn mark_request(plan: &LinkPlan) -> Request {
 }
 
 fn create_tap(plan: &LinkPlan, netns: &Netns) -> Result<Made, LinkError> {
+    netns.enter()?;
+    // From inside, because a TAP is made in the namespace in which the file was opened.
     let tun =
         File::options().read(true).write(true).open("/dev/net/tun").map_err(|source| LinkError::NoTun { source })?;
-    netns.enter()?;
     let mut container = Netlink::open(inside(&plan.netns))?;
     let exists = || LinkError::Exists { netns: plan.netns.clone(), ifname: plan.ifname.clone() };
     if find(&mut container, &plan.ifname)?.is_some() {
@@ -152,14 +162,7 @@ fn set_up(plan: &LinkPlan, netlink: &mut Netlink) -> Result<Interface, LinkError
         let what = format!("turn off transmit checksum offload of {}", plan.ifname);
         set.map_err(|source| LinkError::kernel(what, inside(&plan.netns), source))?;
     }
-    netlink.batch(requests(plan, &found)).map_err(|error| match error.os() {
-        Some(libc::EINVAL | libc::EADDRNOTAVAIL) if plan.mac[0] & 1 == 1 => LinkError::kernel(
-            "use a multicast hardware address",
-            inside(&plan.netns),
-            io::Error::from_raw_os_error(libc::EADDRNOTAVAIL),
-        ),
-        _ => error,
-    })?;
+    netlink.batch(requests(plan, &found))?;
     Ok(Interface { name: plan.ifname.clone(), mac: plan.mac, mtu: plan.mtu })
 }
 
@@ -181,7 +184,7 @@ fn requests(plan: &LinkPlan, found: &Found) -> Vec<Request> {
     requests.push(up_request(LOOPBACK, "set lo up"));
     let mut message = LinkMessage::default();
     message.header.index = found.index;
-    message.attributes.push(LinkAttribute::IfAlias(plan.alias.clone()));
+    message.attributes.push(alias(plan));
     if found.interface.mac != plan.mac {
         message.attributes.push(LinkAttribute::Address(plan.mac.to_vec()));
     }

@@ -88,7 +88,7 @@ pub struct LinkPlan {
     pub sysctls: Vec<(String, String)>,
     /// Whether IPv6 duplicate address detection is done.
     pub dad: bool,
-    /// Whether checksums may be left to the switch.
+    /// Whether checksums may be left to the switch; with a TAP they are.
     pub tx_checksum: bool,
     /// Whether it is set up.
     pub up: bool,

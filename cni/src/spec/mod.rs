@@ -4,12 +4,14 @@
 
 mod args;
 mod attachment;
+pub mod config;
 mod environment;
 mod result;
 mod version;
 
 pub use args::CniArgs;
 pub use attachment::{Attachment, InvalidName, is_ifname, is_name};
+pub use config::{Base, Config, Ipam};
 pub use environment::{Command, Environment};
 pub use result::{AddResult, Dns, Interface, IpConfig, ResultError, Route};
 pub use version::{UnknownVersion, Version};

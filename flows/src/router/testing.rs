@@ -156,8 +156,17 @@ pub(super) fn install(program: &Program) -> Model {
     let mut bridge = Bridge::new(BridgeId(0), "r1");
     for no in 1..=PORTS {
         let (no, dp, name) = (PortNo(no), DpPort(no.into()), format!("p{no}").into());
-        let port =
-            BridgePort { no, name, dp, vlan: Default::default(), up: true, no_flood: false, peer: None, tunnel: None };
+        let port = BridgePort {
+            no,
+            name,
+            dp,
+            vlan: Default::default(),
+            up: true,
+            no_flood: false,
+            protected: false,
+            peer: None,
+            tunnel: None,
+        };
         bridge.ports.insert(no, Arc::new(port));
         model.ports.insert(dp, (BridgeId(0), no));
     }

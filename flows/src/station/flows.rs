@@ -6,7 +6,7 @@ use crate::action::Action;
 use crate::field::{ETH_TYPE_IPV6, Field, IP_PROTO_ICMPV6, IP_PROTO_UDP, ND_ADVERT, ND_SOLICIT};
 use crate::packet::membership::{IP_PROTO_IGMP, MLD_DONE, MLD_REPORT, MLD_V2_REPORT};
 use crate::port::PortNo;
-use crate::router::flow::{DST, Matching, SRC, bits};
+use crate::router::flow::{DST, Matching, SRC, bits, set};
 use crate::rule::{FlowSpec, TableId};
 use crate::verdict::DropReason;
 use std::net::{IpAddr, Ipv4Addr};
@@ -56,7 +56,9 @@ pub(super) fn all(station: &Station) -> Vec<FlowSpec> {
     }
     if station.hairpin {
         let own = from(station, Matching::any()).is(Field::EthDst, station.mac);
-        out.push(flow(station, TableId::FIRST, priority::HAIRPIN, own, vec![Action::Output(PortNo::IN_PORT)]));
+        // What came by no port may go to any: to the one that it came by, protected or not.
+        let back = vec![set(Field::InPort, PortNo::NONE.0), Action::Output(station.port)];
+        out.push(flow(station, TableId::FIRST, priority::HAIRPIN, own, back));
     }
     out
 }

@@ -98,6 +98,10 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             self.reason = DropReason::PortDown;
             return self.note("the output port is down");
         }
+        if port.protected && self.bridge.ports.get(&self.in_port()).is_some_and(|from| from.protected) {
+            self.reason = DropReason::NoPort;
+            return self.warn("Flow is between protected ports, skipping output.");
+        }
         let before = self.flow;
         if let Some(tci) = tci {
             self.put_vlan(tci);

@@ -24,6 +24,7 @@ fn port(no: u16, vlan: VlanMode) -> BridgePort {
         vlan,
         up: true,
         no_flood: false,
+        protected: false,
         peer: None,
         tunnel: None,
     }
@@ -266,6 +267,44 @@ fn normal_keeps_the_priority_of_a_frame_without_a_vlan() {
     assert_eq!(run(&model, &packet).actions, [out(2), DpAction::PopVlan, out(3)]);
     packet.set(slot::VLAN_TCI, 0x1000);
     assert_eq!(run(&model, &packet).actions, [DpAction::PopVlan, out(2), out(3)]);
+}
+
+#[test]
+fn nothing_goes_from_a_protected_port_to_another_by_whatever_action() {
+    struct Known;
+    impl MacLookup for Known {
+        fn port_of(&self, query: MacQuery) -> Option<PortNo> {
+            (u128::from(query.mac) == H2).then_some(PortNo(2))
+        }
+        fn members(&self, _: McastQuery) -> Option<SmallVec<[PortNo; 4]>> {
+            Some([2, 3].map(PortNo).into_iter().collect())
+        }
+    }
+    let mut ports = trunks(3);
+    ports[..2].iter_mut().for_each(|port| port.protected = true);
+    let does = |port: u16, destination: u128, actions: &[Action]| {
+        let mut model = model(ports.clone(), vec![rule(0, actions.to_vec())]);
+        let snooping = Bridge { mcast_snooping: true, ..Bridge::clone(&model.bridges[&BridgeId(0)]) };
+        model.bridges.insert(BridgeId(0), Arc::new(snooping));
+        let mut key = tcp();
+        key.set(slot::ETH_DST, destination);
+        key.set(slot::IP_DST, 0xef01_0101);
+        let result = translate(&model, &Known, DpPort(port.into()), &key, &mut NoTrace);
+        let sent = result.actions.into_iter().filter(|action| matches!(action, DpAction::Output(_)));
+        (sent.collect::<Vec<_>>(), result.verdict)
+    };
+    let drop = (vec![], Verdict::Drop(DropReason::NoPort));
+    let normal = [Action::Output(PortNo::NORMAL)];
+    assert_eq!(does(1, H2, &normal), drop);
+    assert_eq!(does(3, H2, &normal).0, [out(2)]);
+    assert_eq!(does(1, 0xffff_ffff_ffff, &normal).0, [out(3)]);
+    assert_eq!(does(1, 0x0100_5e01_0101, &normal).0, [out(3)]);
+    assert_eq!(does(3, 0x0100_5e01_0101, &normal).0, [out(2)]);
+    assert_eq!(does(1, H2, &[Action::Output(PortNo::FLOOD)]).0, [out(3)]);
+    assert_eq!(does(1, H2, &[Action::Output(PortNo(2))]), drop);
+    assert_eq!(does(1, H2, &[Action::Output(PortNo::IN_PORT)]), drop);
+    let from_none = Action::SetField { field: Field::InPort, value: PortNo::NONE.0.into(), mask: u128::MAX };
+    assert_eq!(does(1, H2, &[from_none, Action::Output(PortNo(2))]).0, [out(2)]);
 }
 
 #[test]

@@ -11,6 +11,7 @@
 //! # Security
 //! Whoever may open the socket (mode 0600) may do everything. There is no TCP.
 
+mod attachment;
 mod bridge;
 mod bundle;
 mod capture;
@@ -38,6 +39,7 @@ pub use trace::trace_reply;
 
 use crate::Datapath;
 use sluice_flows::bridge::Bridge;
+use sluice_proto::v1::attachment_service_server::AttachmentServiceServer;
 use sluice_proto::v1::bridge_service_server::BridgeServiceServer;
 use sluice_proto::v1::capture_service_server::CaptureServiceServer;
 use sluice_proto::v1::connection_service_server::ConnectionServiceServer;
@@ -144,6 +146,7 @@ async fn router(api: &Api) -> tonic::transport::server::Router {
     serving!(CaptureServiceServer);
     serving!(TunnelServiceServer);
     serving!(GatewayServiceServer);
+    serving!(AttachmentServiceServer);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -172,6 +175,7 @@ async fn router(api: &Api) -> tonic::transport::server::Router {
         .add_service(limited!(CaptureServiceServer))
         .add_service(limited!(TunnelServiceServer))
         .add_service(limited!(GatewayServiceServer))
+        .add_service(limited!(AttachmentServiceServer))
 }
 
 /// A server on a thread of its own, for programs that are not async. It ends on drop.

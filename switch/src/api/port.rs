@@ -51,6 +51,7 @@ impl PortService for Api {
         let change = PortChange {
             vlan: request.vlan.as_ref().map(vlan_mode).transpose()?,
             no_flood: request.no_flood,
+            protected: request.protected,
             up: request.admin_down.map(|down| !down),
             options: request.options.clone().into_iter().collect(),
             ..PortChange::default()
@@ -91,6 +92,7 @@ fn asked(spec: &PortSpec) -> Result<PortConfig, Status> {
         vlan: spec.vlan.as_ref().map(vlan_mode).transpose()?.unwrap_or_default(),
         up: !spec.admin_down,
         flood: !spec.no_flood,
+        protected: spec.protected,
         options: spec.options.clone().into_iter().collect(),
         ..PortConfig::new(&spec.name, kind)
     })
@@ -143,6 +145,7 @@ pub(super) fn port(info: &PortInfo) -> Port {
             number: info.port.no.0.into(),
             vlan: Some(port_vlan(&info.port.vlan)),
             no_flood: info.port.no_flood,
+            protected: info.port.protected,
             admin_down: !info.admin_up,
         }),
         datapath_port: info.port.dp.0,

@@ -169,6 +169,14 @@ pub enum Vlans {
     },
 }
 
+impl NetworkSpec {
+    /// The host's interface that is the gateway, if there is one: the bridge's own, or that of the VLAN.
+    pub fn gateway_interface(&self) -> Option<String> {
+        let name = || self.vlan.map_or_else(|| self.bridge.clone(), |vlan| format!("{}.{vlan}", self.bridge));
+        (!self.gateway.is_empty()).then(name)
+    }
+}
+
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -1,13 +1,14 @@
 //! `sluiced`, the switch as a daemon: reads its configuration, makes bridges and ports, serves the control API, and ends
 //! without leaving anything behind.
 //!
-//! The order at the start is: configuration, socket, data path, bridges and ports, API, "ready" to systemd. So a fault
+//! The order at the start is: configuration, socket, data path, bridges and ports, containers, API, "ready" to systemd. So a fault
 //! in the file touches nothing, a second daemon on the same socket finds out before it makes a device, and whoever
 //! connects finds the switch as the file says.
 
 use clap::Parser;
 use clap::error::ErrorKind;
 use sluice_switch::api::{self, Socket, SocketError};
+use sluice_switch::attach;
 use sluice_switch::config::{self, Config, DEFAULT_SOCKET, LogFormat, SetupError};
 use sluice_switch::mac_table::MacSettings;
 use sluice_switch::port::PortError;
@@ -69,6 +70,9 @@ struct Args {
     /// Socket of the control API, instead of the file's [default: /run/sluice/switch.sock]
     #[arg(short, long, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// Directory where networks of containers are kept, instead of the file's [default: beside the socket, ending in .state]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
     /// Number of workers, instead of the file's [default: 1]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: Option<u16>,
@@ -158,15 +162,17 @@ fn run(args: &Args) -> Result<(), Failure> {
     }
     let log = Log::start(args, &config)?;
     let socket = args.socket.as_deref().or(config.socket.as_deref()).unwrap_or(Path::new(DEFAULT_SOCKET));
+    let state = args.state.clone().or_else(|| config.state.clone()).unwrap_or_else(|| socket.with_extension("state"));
     let socket = Socket::bind(socket)?;
     let datapath = Datapath::start(datapath_config(args, &config)).map_err(Failure::new)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::new)?;
     // Signals are taken before anything is made that would have to be taken down.
     let result = runtime.block_on(async {
         let signals = Signals::take().map_err(Failure::new)?;
-        if let Err(error) = config::start(&datapath, &config) {
-            config::stop(&datapath, &config);
-            return Err(error.into());
+        let started = config::start(&datapath, &config).map_err(Failure::from);
+        if let Err(failure) = started.and_then(|()| attach::start(&datapath, &state).map_err(Failure::new)) {
+            stop_all(&datapath, &config);
+            return Err(failure);
         }
         serve(args, config, &datapath, socket, signals, &log).await
     });
@@ -225,7 +231,7 @@ async fn serve(
     loop {
         tokio::select! {
             result = &mut server => {
-                config::stop(datapath, &config);
+                stop_all(datapath, &config);
                 return result.map_err(Failure::new);
             }
             _ = signals.hangup.recv() => config = reload(args, config, datapath, log).await,
@@ -238,8 +244,14 @@ async fn serve(
     // It fails only when the server has ended already.
     _ = stop.send(());
     let result = server.await.map_err(Failure::new);
-    config::stop(datapath, &config);
+    stop_all(datapath, &config);
     result
+}
+
+/// Takes away what is ours on the host.
+fn stop_all(datapath: &Datapath, config: &Config) {
+    attach::stop(datapath);
+    config::stop(datapath, config);
 }
 
 /// Reads the file again and changes what differs. Returns the configuration that is now in force.

@@ -49,6 +49,7 @@ pub(super) fn config(source: Source<'_>, raw: RawConfig) -> Result<Config, Confi
     let routers = super::routers::check(source, raw.router, &bridges)?;
     Ok(Config {
         socket: raw.socket,
+        state: raw.state,
         workers: workers.or(Some(pin.len()).filter(|n| *n > 0)),
         pin,
         mac_age_s,
@@ -157,6 +158,7 @@ fn port(
         vlan,
         up: raw.up.unwrap_or(true),
         flood: raw.flood.unwrap_or(true),
+        protected: raw.protected.unwrap_or(false),
         options,
     })
 }

@@ -40,6 +40,9 @@ pub const DEFAULT_SOCKET: &str = "/run/sluice/switch.sock";
 pub struct Config {
     /// The socket of the control API; `None` leaves the choice to the command line.
     pub socket: Option<PathBuf>,
+    /// The directory where networks of containers and their attachments are kept; `None` leaves the choice to the command
+    /// line.
+    pub state: Option<PathBuf>,
     /// Number of workers, 1 to 64; `None` for one.
     pub workers: Option<usize>,
     /// CPUs of the workers, in order; empty leaves the choice to the scheduler.
@@ -121,6 +124,8 @@ pub struct PortConfig {
     pub up: bool,
     /// Takes part in flooding.
     pub flood: bool,
+    /// Sends nothing to other protected ports, nor gets anything from them.
+    pub protected: bool,
     /// Options of its kind.
     pub options: BTreeMap<String, String>,
 }
@@ -130,6 +135,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             socket: None,
+            state: None,
             workers: None,
             pin: Vec::new(),
             mac_age_s: None,
@@ -160,6 +166,7 @@ impl PortConfig {
             vlan: VlanMode::default(),
             up: true,
             flood: true,
+            protected: false,
             options: BTreeMap::new(),
         }
     }

@@ -11,6 +11,7 @@ use toml::Spanned;
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawConfig {
     pub(super) socket: Option<PathBuf>,
+    pub(super) state: Option<PathBuf>,
     pub(super) workers: Option<Spanned<i64>>,
     pub(super) mac_age: Option<Spanned<i64>>,
     pub(super) tlv_map: Option<Spanned<String>>,
@@ -161,6 +162,8 @@ pub(super) struct RawPort {
     pub(super) up: Option<bool>,
     #[serde(default)]
     pub(super) flood: Option<bool>,
+    #[serde(default)]
+    pub(super) protected: Option<bool>,
     #[serde(default)]
     pub(super) options: BTreeMap<Spanned<String>, Spanned<RawOption>>,
 }

@@ -6,6 +6,7 @@
 //! replaced in one step.
 
 use super::{BridgeConfig, Config, FlowLine, PortConfig, lines};
+use crate::attach;
 use crate::conntrack::SettingsError;
 use crate::host::gateway::{self, GatewayError};
 use crate::port::{PortKind, PortSpec, SpecError};
@@ -192,6 +193,7 @@ pub fn add_port(datapath: &Datapath, bridge: &str, port: &PortConfig) -> Result<
         device,
         vlan: port.vlan.clone(),
         no_flood: !port.flood,
+        protected: port.protected,
         up: port.up,
         limits: crate::port::Limits::default(),
     };
@@ -236,6 +238,7 @@ pub fn reload(datapath: &Datapath, old: &Config, new: &Config) -> Result<(Vec<Ch
         (old.pin != new.pin, "pin"),
         (old.mac_age_s != new.mac_age_s, "mac_age"),
         (old.socket != new.socket, "socket"),
+        (old.state != new.state, "state"),
         (old.log_format != new.log_format, "log.format"),
     ] {
         if differs {
@@ -258,10 +261,14 @@ pub fn reload(datapath: &Datapath, old: &Config, new: &Config) -> Result<(Vec<Ch
     for bridge in &new.bridges {
         match old.bridges.iter().find(|b| b.name == bridge.name && b.local_port == bridge.local_port) {
             Some(before) => work.bridge(before, bridge),
-            None => work.note(start_bridge(datapath, bridge), Change::BridgeAdded(bridge.name.clone())),
+            None => {
+                attach::give_up_bridge(datapath, &bridge.name);
+                work.note(start_bridge(datapath, bridge), Change::BridgeAdded(bridge.name.clone()));
+            }
         }
     }
     super::routers::reload(datapath, old, new, &mut |result, change| work.note(result, change));
+    attach::after_reload(datapath);
     Ok((work.done, work.failed))
 }
 
@@ -350,6 +357,7 @@ impl Reload<'_> {
                     let change = PortChange {
                         vlan: Some(port.vlan.clone()),
                         no_flood: Some(!port.flood),
+                        protected: Some(port.protected),
                         up: Some(port.up),
                         ..PortChange::default()
                     };

@@ -32,6 +32,7 @@ pub use error::ControlError;
 pub use ports::{PortChange, PortInfo, PortRequest};
 pub use tunnels::TunnelInfo;
 
+use crate::attach::Attachments;
 use crate::clock::Clock;
 use crate::conntrack::Tracker;
 use crate::datapath::{Notice, Settings, Shared, WorkerHandle, spawn};
@@ -113,6 +114,7 @@ struct Inner {
     maintenance: Mutex<Option<JoinHandle<()>>>,
     routers: Routers,
     gateways: Gateways,
+    attachments: Attachments,
 }
 
 /// What the control side alone knows.
@@ -183,6 +185,7 @@ impl Datapath {
             maintenance: Mutex::new(None),
             routers: Routers::default(),
             gateways: Gateways::default(),
+            attachments: Attachments::default(),
         });
         let thread = maintenance::spawn(Arc::downgrade(&inner), receiver)
             .map_err(|source| ControlError::Worker { worker: count, source })?;
@@ -203,6 +206,11 @@ impl Datapath {
     /// The routers.
     pub(crate) fn routers(&self) -> &Routers {
         &self.inner.routers
+    }
+
+    /// The networks of containers, and the attachments to them.
+    pub(crate) fn attachments(&self) -> &Attachments {
+        &self.inner.attachments
     }
 
     /// What finds this data path as long as it is there.

@@ -24,6 +24,8 @@ pub struct PortRequest {
     pub vlan: VlanMode,
     /// Left out of FLOOD and of NORMAL's flooding.
     pub no_flood: bool,
+    /// Whether nothing that came by a protected port leaves by it.
+    pub protected: bool,
     /// Administratively up.
     pub up: bool,
     /// Limits of its rate.
@@ -39,6 +41,7 @@ impl PortRequest {
             device,
             vlan: VlanMode::default(),
             no_flood: false,
+            protected: false,
             up: true,
             limits: Limits::default(),
         }
@@ -52,6 +55,8 @@ pub struct PortChange {
     pub vlan: Option<VlanMode>,
     /// Left out of FLOOD and of NORMAL's flooding.
     pub no_flood: Option<bool>,
+    /// Whether nothing that came by a protected port leaves by it.
+    pub protected: Option<bool>,
     /// Administratively up.
     pub up: Option<bool>,
     /// MTU in bytes.
@@ -178,6 +183,7 @@ impl Datapath {
             vlan: request.vlan,
             up: admin_up && link_up,
             no_flood: request.no_flood,
+            protected: request.protected,
             peer: None,
             tunnel,
         };
@@ -225,6 +231,7 @@ impl Datapath {
         let mut next = (*port).clone();
         next.vlan = change.vlan.clone().unwrap_or(next.vlan);
         next.no_flood = change.no_flood.unwrap_or(next.no_flood);
+        next.protected = change.protected.unwrap_or(next.protected);
         self.inner.update_port(&mut state, bridge.id, next);
         Ok(())
     }
@@ -264,7 +271,7 @@ impl Datapath {
 
 impl Datapath {
     /// The device of a port; `None` for a patch port.
-    pub(super) fn device(&self, dp: DpPort) -> Option<Arc<dyn Port>> {
+    pub(crate) fn device(&self, dp: DpPort) -> Option<Arc<dyn Port>> {
         match &self.inner.lock().ports.get(&dp)?.device {
             Device::Port(device) => Some(Arc::clone(device)),
             Device::Patch { .. } => None,

@@ -28,6 +28,16 @@ impl Link {
         Ok(Self { socket, index: req.number() })
     }
 
+    /// The interface with this index in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// `ENODEV` when there is none.
+    pub fn at(index: u32) -> io::Result<Self> {
+        let index = i32::try_from(index).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
+        let link = Self { socket: UnixDatagram::unbound()?, index };
+        link.name().map(|_| link)
+    }
+
     /// The interface's index, 1 or more.
     pub fn index(&self) -> i32 {
         self.index

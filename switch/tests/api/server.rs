@@ -16,7 +16,8 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 /// Every service of the API.
-const SERVICES: [&str; 17] = [
+const SERVICES: [&str; 18] = [
+    "sluice.v1.AttachmentService",
     "sluice.v1.BridgeService",
     "sluice.v1.CaptureService",
     "sluice.v1.ConnectionService",

@@ -264,6 +264,11 @@ fn meter(id: u32) -> Meter {
     Meter::new(MeterSpec { id: MeterId(id), unit, burst: false, stats: false, bands, owner }, Millis(0))
 }
 
+/// Whether a generated model's port with this number is protected.
+pub const fn is_protected(no: u16) -> bool {
+    matches!(no, 2 | 3)
+}
+
 fn bridge_port(bridge: BridgeId, no: u16) -> BridgePort {
     let peer = match (bridge.0, no) {
         (0, PATCH) => Some((BridgeId(1), PortNo(1))),
@@ -277,6 +282,7 @@ fn bridge_port(bridge: BridgeId, no: u16) -> BridgePort {
         vlan: VlanMode::default(),
         up: no != PORTS,
         no_flood: no == 3,
+        protected: is_protected(no),
         peer,
         tunnel: None,
     }

@@ -70,6 +70,9 @@ impl Run<'_> {
 
     fn send_by(&mut self, port: PortNo, max_len: Option<u32>) -> Result<(), TooFar> {
         let Some(port) = self.bridge.ports.get(&port).filter(|p| p.up) else { return Ok(()) };
+        if port.protected && self.bridge.ports.get(&self.in_port()).is_some_and(|from| from.protected) {
+            return Ok(());
+        }
         let Some((bridge, no)) = port.peer else {
             self.fate.events.push(Event::Output { port: port.dp, max_len, packet: self.packet.wire() });
             return Ok(());

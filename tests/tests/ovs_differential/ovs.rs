@@ -1,7 +1,7 @@
 //! Open vSwitch with the bridges of a generated model.
 
 use sluice_tests::generate::language::Version;
-use sluice_tests::generate::program::{METERS, Program};
+use sluice_tests::generate::program::{METERS, Program, is_protected};
 use sluice_tests::generate::{PATCH, PORTS};
 use sluice_tests::ovs::Daemons;
 use sluice_tests::unixctl::Unixctl;
@@ -148,6 +148,7 @@ fn bridges() -> Vec<String> {
             };
             args.push(format!("-- add-port br{bridge} b{bridge}p{no}"));
             args.push(format!("-- set interface b{bridge}p{no} {kind} ofport_request={no}"));
+            args.push(format!("-- set port b{bridge}p{no} protected={}", is_protected(no)));
         }
     }
     args.join(" ").split(' ').map(str::to_owned).collect()

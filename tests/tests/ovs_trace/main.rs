@@ -27,7 +27,17 @@ fn model(case: &Case) -> Model {
         let (no, dp) = (PortNo(no), DpPort(no.into()));
         let name = if no == PortNo::LOCAL { "br0".into() } else { format!("p{no}").into() };
         let up = no.0 != PORTS;
-        let port = BridgePort { no, name, dp, vlan: Default::default(), up, no_flood: false, peer: None, tunnel: None };
+        let port = BridgePort {
+            no,
+            name,
+            dp,
+            vlan: Default::default(),
+            up,
+            no_flood: false,
+            protected: false,
+            peer: None,
+            tunnel: None,
+        };
         bridge.ports.insert(no, Arc::new(port));
         model.ports.insert(dp, (BridgeId(0), no));
     }

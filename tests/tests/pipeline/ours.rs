@@ -55,8 +55,17 @@ pub(crate) fn model() -> Model {
     let mut model = Model::default();
     for (name, no, dp) in PORTS {
         let (name, no, dp) = (name.into(), PortNo(no), DpPort(dp));
-        let port =
-            BridgePort { no, name, dp, vlan: VlanMode::default(), up: true, no_flood: false, peer: None, tunnel: None };
+        let port = BridgePort {
+            no,
+            name,
+            dp,
+            vlan: VlanMode::default(),
+            up: true,
+            no_flood: false,
+            protected: false,
+            peer: None,
+            tunnel: None,
+        };
         bridge.ports.insert(no, Arc::new(port));
         model.ports.insert(dp, (id, no));
     }

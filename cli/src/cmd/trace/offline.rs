@@ -146,8 +146,17 @@ fn add_ports(bridge: &mut Bridge, numbers: &BTreeSet<PortNo>, names: &Names) {
             None if no == PortNo::LOCAL => Arc::clone(&bridge.name),
             None => no.to_string().into(),
         };
-        let port =
-            BridgePort { no, name, dp, vlan: VlanMode::default(), up: true, no_flood: false, peer: None, tunnel: None };
+        let port = BridgePort {
+            no,
+            name,
+            dp,
+            vlan: VlanMode::default(),
+            up: true,
+            no_flood: false,
+            protected: false,
+            peer: None,
+            tunnel: None,
+        };
         bridge.ports.insert(no, Arc::new(port));
     }
 }

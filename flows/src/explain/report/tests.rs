@@ -23,8 +23,17 @@ fn model(flows: &str, groups: Vec<Group>) -> Model {
     for no in 1..=3 {
         let (no, dp) = (PortNo(no), DpPort(no.into()));
         let (name, up) = (format!("p{no}").into(), no.0 != 3);
-        let port =
-            BridgePort { no, name, dp, vlan: VlanMode::default(), up, no_flood: false, peer: None, tunnel: None };
+        let port = BridgePort {
+            no,
+            name,
+            dp,
+            vlan: VlanMode::default(),
+            up,
+            no_flood: false,
+            protected: false,
+            peer: None,
+            tunnel: None,
+        };
         bridge.ports.insert(no, Arc::new(port));
         model.ports.insert(dp, (id, no));
     }

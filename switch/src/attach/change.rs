@@ -1,0 +1,283 @@
+//! Declaring and removing networks, attaching, detaching.
+
+use super::known::{Network, Record};
+use super::raise::limits;
+use super::spec::{AttachmentKey, AttachmentSpec, Bandwidth, NetworkSpec, PortMapping};
+use super::{AttachError, Attachments, Changes, check, outside};
+use crate::{Datapath, PortChange};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+impl Attachments {
+    /// The networks, sorted by name.
+    pub(crate) fn networks(&self) -> Vec<Network> {
+        self.known().networks().cloned().collect()
+    }
+
+    /// The network of this name.
+    pub(crate) fn network(&self, name: &str) -> Option<Network> {
+        self.known().network(name).cloned()
+    }
+
+    /// The attachments of one network, or of all, sorted by key.
+    pub(crate) fn list(&self, network: Option<&str>) -> Vec<Arc<Record>> {
+        let known = self.known();
+        match network {
+            Some(name) => known.of_network(name).cloned().collect(),
+            None => known.attachments().cloned().collect(),
+        }
+    }
+}
+
+impl Datapath {
+    /// Declares a network, or has the one of its name become what is said.
+    ///
+    /// # Errors
+    /// [`AttachError`]; nothing has changed then, as with all that follow.
+    pub(crate) fn put_network(&self, spec: &NetworkSpec) -> Result<(), AttachError> {
+        let mut changes = self.attachments().changes();
+        self.put(&mut changes, spec).map(|_| ())
+    }
+
+    /// Removes a network. Whether there was one.
+    ///
+    /// # Errors
+    /// [`AttachError::InUse`].
+    pub(crate) fn delete_network(&self, name: &str) -> Result<bool, AttachError> {
+        let mut changes = self.attachments().changes();
+        let spec = {
+            let known = self.attachments().known();
+            let Some(network) = known.network(name) else { return Ok(false) };
+            if let Some(first) = known.of_network(name).next() {
+                let (name, first) = (name.to_owned(), first.spec.key.clone());
+                return Err(AttachError::InUse { name, count: network.attachments, first });
+            }
+            network.spec.clone()
+        };
+        self.drop_network(&mut changes, &spec)?;
+        Ok(true)
+    }
+
+    /// Attaches a container's interface, and declares its network if one is given.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub(crate) fn attach(
+        &self,
+        network: Option<&NetworkSpec>,
+        spec: AttachmentSpec,
+    ) -> Result<Arc<Record>, AttachError> {
+        check::attachment(&spec)?;
+        if let Some(network) = network.filter(|network| network.name != spec.key.network) {
+            let what = format!("{} is of another network than the one declared with it, {}", spec.key, network.name);
+            return Err(AttachError::Invalid(what));
+        }
+        let mut changes = self.attachments().changes();
+        self.attachments().known().check_free(&spec)?;
+        let before = match network {
+            Some(network) => Some(self.put(&mut changes, network)?),
+            None => None,
+        };
+        let name = spec.key.network.clone();
+        let result = self.attach_to(&changes, spec);
+        if let (Err(_), Some(before)) = (&result, before) {
+            self.unput(&mut changes, &name, before);
+        }
+        let record = result?;
+        self.attachments().announcer.announce(self, Arc::clone(&record));
+        Ok(record)
+    }
+
+    fn attach_to(&self, changes: &Changes, spec: AttachmentSpec) -> Result<Arc<Record>, AttachError> {
+        let attachments = self.attachments();
+        let network = attachments.network(&spec.key.network);
+        let network = network.ok_or_else(|| AttachError::NoNetwork { name: spec.key.network.clone() })?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut record = Record {
+            spec,
+            bridge: network.spec.bridge,
+            number: None,
+            alias: None,
+            created_unix_s: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
+            fault: None,
+        };
+        self.raise(&mut record)?;
+        let record = attachments.known().put_attachment(record);
+        let result =
+            self.publish_ports(&record.spec.port_mappings).and_then(|()| Ok(changes.store.put_attachment(&record)?));
+        if let Err(error) = result {
+            attachments.known().remove_attachment(&record.spec.key);
+            self.unpublish_ports(&record.spec.port_mappings);
+            self.lower(&record);
+            return Err(error);
+        }
+        Ok(record)
+    }
+
+    /// Takes an attachment away, and with the last one of a network that is not to be kept, the network. Whether there was
+    /// one.
+    ///
+    /// # Errors
+    /// [`AttachError::Store`].
+    pub(crate) fn detach(&self, key: &AttachmentKey) -> Result<bool, AttachError> {
+        let mut changes = self.attachments().changes();
+        let Some(record) = self.attachments().known().attachment(key).cloned() else { return Ok(false) };
+        changes.store.remove_attachment(key)?;
+        self.attachments().known().remove_attachment(key);
+        self.lower(&record);
+        self.unpublish_ports(&record.spec.port_mappings);
+        let network = self.attachments().network(&key.network);
+        if let Some(network) = network.filter(|network| network.attachments == 0 && !network.spec.keep) {
+            self.drop_network(&mut changes, &network.spec)?;
+        }
+        Ok(true)
+    }
+
+    /// Changes limits and host ports of an attachment; what is `None` stays.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub(crate) fn set_attachment(
+        &self,
+        key: &AttachmentKey,
+        bandwidth: Option<Bandwidth>,
+        mappings: Option<Vec<PortMapping>>,
+    ) -> Result<Arc<Record>, AttachError> {
+        let changes = self.attachments().changes();
+        let before = self.attachments().known().attachment(key).cloned();
+        let before = before.ok_or_else(|| AttachError::NoAttachment { key: key.clone() })?;
+        let mut next = (*before).clone();
+        next.spec.bandwidth = bandwidth.unwrap_or(next.spec.bandwidth);
+        next.spec.port_mappings = mappings.unwrap_or(next.spec.port_mappings);
+        check::mappings(&next.spec)?;
+        self.attachments().known().check_host_ports(key, &next.spec.port_mappings)?;
+        let result = self.become_record(&changes, &before, next);
+        if result.is_err() {
+            // What was in force before is again.
+            if let Err(error) = self.become_record(&changes, &before, (*before).clone()) {
+                tracing::error!(attachment = %key, %error, "it is neither what it was nor what was asked for");
+            }
+        }
+        result
+    }
+
+    /// Has an attachment, which may be `before` or on the way from it, become `next`.
+    fn become_record(&self, changes: &Changes, before: &Record, next: Record) -> Result<Arc<Record>, AttachError> {
+        let record = self.attachments().known().put_attachment(next);
+        if before.spec.bandwidth != record.spec.bandwidth && record.port_in(&self.model()).is_some() {
+            let change = PortChange { limits: Some(limits(&record.spec.bandwidth)), ..PortChange::default() };
+            self.set_port(&record.bridge, &record.spec.port, &change)?;
+        }
+        if before.spec.port_mappings != record.spec.port_mappings {
+            self.publish_all()?;
+        }
+        changes.store.put_attachment(&record)?;
+        Ok(record)
+    }
+
+    /// Declares a network. Returns what was known of it before.
+    fn put(&self, changes: &mut Changes, spec: &NetworkSpec) -> Result<Option<NetworkSpec>, AttachError> {
+        check::network(spec)?;
+        let before = self.attachments().network(&spec.name);
+        if let Some(before) =
+            before.as_ref().filter(|before| before.attachments > 0 && before.spec.bridge != spec.bridge)
+        {
+            return Err(AttachError::Elsewhere {
+                name: spec.name.clone(),
+                bridge: before.spec.bridge.clone(),
+                wanted: spec.bridge.clone(),
+                count: before.attachments,
+            });
+        }
+        let before = before.map(|network| network.spec);
+        let is_bridge_there = self.model().bridge_named(&spec.bridge).is_some();
+        if before.as_ref() == Some(spec) && is_bridge_there {
+            return Ok(before);
+        }
+        if !is_bridge_there {
+            if !spec.make_bridge {
+                // Says which bridges there are.
+                self.bridge(&spec.bridge)?;
+            }
+            self.make_bridge(&spec.bridge)?;
+            changes.made.insert(spec.bridge.clone());
+        }
+        self.attachments().known().put_network(spec.clone());
+        if let Err(error) = self.publish_all().and_then(|()| Ok(changes.store.put_network(spec)?)) {
+            self.unput(changes, &spec.name, before);
+            return Err(error);
+        }
+        if let Some(before) = before.as_ref().filter(|before| before.bridge != spec.bridge) {
+            self.drop_bridge(changes, &before.bridge);
+        }
+        Ok(before)
+    }
+
+    /// Has a network be what it was before it was declared.
+    fn unput(&self, changes: &mut Changes, name: &str, before: Option<NetworkSpec>) {
+        let Some(now) = self.attachments().network(name).map(|network| network.spec) else { return };
+        let result = match before {
+            Some(before) if before == now => return,
+            Some(before) => {
+                self.attachments().known().put_network(before.clone());
+                let result = self.publish_all().and_then(|()| Ok(changes.store.put_network(&before)?));
+                if before.bridge != now.bridge {
+                    self.drop_bridge(changes, &now.bridge);
+                }
+                result
+            }
+            None => self.drop_network(changes, &now),
+        };
+        if let Err(error) = result {
+            tracing::error!(network = name, %error, "it is not what it was before");
+        }
+    }
+
+    /// Takes a network away that has no attachments.
+    fn drop_network(&self, changes: &mut Changes, spec: &NetworkSpec) -> Result<(), AttachError> {
+        changes.store.remove_network(&spec.name)?;
+        self.attachments().known().remove_network(&spec.name);
+        if let Err(error) = self.publish_all() {
+            tracing::error!(network = spec.name, %error, "something of it is left on the host");
+        }
+        self.drop_bridge(changes, &spec.bridge);
+        Ok(())
+    }
+
+    /// Removes a bridge that was made for networks, when none is on it any more.
+    fn drop_bridge(&self, changes: &mut Changes, bridge: &str) {
+        if !changes.made.contains(bridge) || self.attachments().known().networks().any(|n| n.spec.bridge == bridge) {
+            return;
+        }
+        let ports = self
+            .model()
+            .bridge_named(bridge)
+            .map_or(0, |bridge| bridge.ports.values().filter(|port| port.no != sluice_flows::PortNo::LOCAL).count());
+        if ports > 0 {
+            tracing::info!(bridge, ports, "it stays: it has ports of others");
+            return;
+        }
+        changes.made.remove(bridge);
+        if let Err(error) = self.remove_bridge(bridge) {
+            tracing::error!(bridge, %error, "it is left in the switch");
+        }
+    }
+
+    /// Has the host's side be what networks and host ports ask for.
+    pub(super) fn publish_all(&self) -> Result<(), AttachError> {
+        let (networks, published) = self.attachments().known().outside();
+        Ok(outside::apply(self, &networks, &published)?)
+    }
+
+    /// As [`publish_all`](Self::publish_all), if these host ports make a difference.
+    fn publish_ports(&self, mappings: &[PortMapping]) -> Result<(), AttachError> {
+        if mappings.is_empty() { Ok(()) } else { self.publish_all() }
+    }
+
+    /// Takes host ports away that nobody has any more.
+    fn unpublish_ports(&self, mappings: &[PortMapping]) {
+        if let Err(error) = self.publish_ports(mappings) {
+            tracing::error!(%error, "host ports are left on the host");
+        }
+    }
+}

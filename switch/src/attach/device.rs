@@ -1,0 +1,255 @@
+//! What an attachment's port is made of: another's interface, which is there before the switch and after it.
+//!
+//! # A veth pair's end
+//! It is in the host's network namespace, whose own stack must have nothing to do with what the container sends: no answer
+//! to its ARP, no packet routed, no IPv6. The kernel is told so by settings of the interface, which hold while the switch is
+//! away too.
+//!
+//! # A TAP
+//! It is in the container's network namespace, entered by a thread of its own to open it. The TAP is persistent, and its
+//! descriptor works from everywhere.
+
+use super::spec::{AttachmentKey, AttachmentSpec, Device};
+use crate::host::netlink::{LinkChange, LinkState, Netlink, NetlinkError};
+use crate::port::{AfPacket, AfPacketOptions, PortDevice, PortError, Tap, TapOptions};
+use nix::sched::{CloneFlags, setns};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::thread;
+use thiserror::Error;
+
+/// Longest text that the kernel keeps with an interface, in bytes.
+const ALIAS_MAX: usize = 255;
+/// Settings of a veth pair's end on the host, below `/proc/sys/net`, with `LINK` for its name.
+const SETTINGS: [(&str, &str); 5] = [
+    ("ipv4/conf/LINK/rp_filter", "1"),
+    ("ipv4/conf/LINK/arp_ignore", "8"),
+    ("ipv4/conf/LINK/forwarding", "0"),
+    ("ipv4/conf/LINK/accept_local", "0"),
+    ("ipv6/conf/LINK/disable_ipv6", "1"),
+];
+
+/// Why a device cannot be a port.
+#[derive(Debug, Error)]
+pub(crate) enum DeviceError {
+    /// It is not there.
+    #[error(
+        "{key}: there is no interface {interface} in the switch's network namespace; `ip link` lists those there are"
+    )]
+    NoLink {
+        /// Whose it was to be.
+        key: AttachmentKey,
+        /// The interface.
+        interface: String,
+    },
+    /// It is another attachment's.
+    #[error("{key}: the interface {interface} is marked as {alias:?}; it belongs to that one")]
+    NotOurs {
+        /// Whose it was to be.
+        key: AttachmentKey,
+        /// The interface.
+        interface: String,
+        /// What is written on it.
+        alias: String,
+    },
+    /// The container's network namespace cannot be entered.
+    #[error("{key}: cannot enter the network namespace {}: {source}", path.display())]
+    Namespace {
+        /// Whose it was to be.
+        key: AttachmentKey,
+        /// The namespace.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// A setting of the interface's cannot be made.
+    #[error(
+        "{key}: cannot set /proc/sys/net/{setting} to {value}: {source}; the host must not take the container's packets, so \
+         let /proc/sys be written"
+    )]
+    Setting {
+        /// Whose it was to be.
+        key: AttachmentKey,
+        /// The setting.
+        setting: String,
+        /// Its value.
+        value: &'static str,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// Interfaces of this kind are not taken.
+    #[error("{key}: {why}")]
+    Unsupported {
+        /// Whose it was to be.
+        key: AttachmentKey,
+        /// Why.
+        why: &'static str,
+    },
+    /// The port refused.
+    #[error("{key}: {source}")]
+    Port {
+        /// Whose it was to be.
+        key: AttachmentKey,
+        /// Why.
+        source: PortError,
+    },
+    /// The kernel refused.
+    #[error("{key}: {source}")]
+    Netlink {
+        /// Whose it was to be.
+        key: AttachmentKey,
+        /// Why.
+        source: NetlinkError,
+    },
+}
+
+/// What is written on an attachment's interface, so that it is known again.
+pub(super) fn alias_of(key: &AttachmentKey) -> String {
+    let mut alias = format!("sluice:{}:{}:{}", key.network, key.container_id, key.ifname);
+    let end = (0..=ALIAS_MAX.min(alias.len())).rev().find(|end| alias.is_char_boundary(*end)).unwrap_or(0);
+    alias.truncate(end);
+    alias
+}
+
+/// A device that was opened, and what is written on it.
+pub(super) struct Opened {
+    pub(super) device: PortDevice,
+    pub(super) alias: Option<String>,
+}
+
+/// Opens the device of an attachment, for `workers` workers.
+///
+/// # Errors
+/// [`DeviceError`].
+pub(super) fn open(spec: &AttachmentSpec, workers: usize) -> Result<Opened, DeviceError> {
+    let queues = workers.max(1);
+    let key = &spec.key;
+    let refused = |source| DeviceError::Port { key: key.clone(), source };
+    match &spec.device {
+        Device::Veth { interface } => {
+            let alias = take_end(key, interface)?;
+            let options = AfPacketOptions { queues, ..AfPacketOptions::default() };
+            let port = AfPacket::open(interface, &options).map_err(refused)?;
+            Ok(Opened { device: PortDevice::Device(Box::new(port)), alias: Some(alias) })
+        }
+        Device::Tap { netns, interface } => {
+            // Whether it is up in the container is the container's matter.
+            let options = TapOptions { queues, up: false, ..TapOptions::default() };
+            let open = || Ok(Tap::attach(interface, &options));
+            let port = within(netns, open)
+                .map_err(|source| DeviceError::Namespace { key: key.clone(), path: netns.clone(), source })?
+                .map_err(refused)?;
+            Ok(Opened { device: PortDevice::Device(Box::new(port)), alias: None })
+        }
+        Device::Inline { .. } => Err(DeviceError::Unsupported {
+            key: key.clone(),
+            why: "this switch does not take another program's interface; attach a veth pair or a TAP",
+        }),
+    }
+}
+
+/// Marks a veth pair's end and has the host leave its packets alone. Returns what is written on it.
+fn take_end(key: &AttachmentKey, interface: &str) -> Result<String, DeviceError> {
+    let link = link(key, interface)?
+        .ok_or_else(|| DeviceError::NoLink { key: key.clone(), interface: interface.to_owned() })?;
+    let own = alias_of(key);
+    let alias = match link.alias.filter(|alias| !alias.is_empty()) {
+        Some(alias) if alias.starts_with("sluice:") && alias != own => {
+            return Err(DeviceError::NotOurs { key: key.clone(), interface: interface.to_owned(), alias });
+        }
+        Some(alias) => alias,
+        None => {
+            let change = LinkChange { alias: Some(own.clone()), ..LinkChange::default() };
+            Netlink::open()
+                .and_then(|mut netlink| netlink.set_link(link.index, &change))
+                .map_err(|source| DeviceError::Netlink { key: key.clone(), source })?;
+            own
+        }
+    };
+    for (path, setting, value) in settings(interface) {
+        let written = match fs::read_to_string(&path) {
+            Ok(text) if text.trim() == value => Ok(()),
+            // A kernel without IPv6 has none of its settings.
+            Err(error) if error.kind() == ErrorKind::NotFound && setting.starts_with("ipv6") => Ok(()),
+            _ => fs::write(&path, value),
+        };
+        written.map_err(|source| DeviceError::Setting { key: key.clone(), setting, value, source })?;
+    }
+    Ok(alias)
+}
+
+/// The settings of a veth pair's end: file, name and value.
+fn settings(interface: &str) -> impl Iterator<Item = (String, String, &'static str)> + '_ {
+    SETTINGS.iter().map(move |(setting, value)| {
+        let setting = setting.replace("LINK", interface);
+        (format!("/proc/sys/net/{setting}"), setting, *value)
+    })
+}
+
+/// What differs from the settings that a veth pair's end is to have, in words.
+pub(super) fn wrong_settings(interface: &str) -> Vec<String> {
+    let differs = |(path, setting, value): (String, String, &str)| match fs::read_to_string(path) {
+        Ok(text) if text.trim() == value => None,
+        Err(error) if error.kind() == ErrorKind::NotFound && setting.starts_with("ipv6") => None,
+        Ok(text) => {
+            let name = format!("net/{setting}");
+            Some(format!("{name} is {}, and is to be {value} so that the host leaves the packets alone", text.trim()))
+        }
+        Err(error) => Some(format!("net/{setting} cannot be read: {error}")),
+    };
+    settings(interface).filter_map(differs).collect()
+}
+
+fn link(key: &AttachmentKey, interface: &str) -> Result<Option<LinkState>, DeviceError> {
+    Netlink::open()
+        .and_then(|mut netlink| netlink.link(interface))
+        .map_err(|source| DeviceError::Netlink { key: key.clone(), source })
+}
+
+/// Why the device of an attachment is gone for good, if it is: nothing of its name is there that is marked as its own.
+///
+/// # Errors
+/// [`DeviceError`], when it cannot be told.
+pub(super) fn gone(spec: &AttachmentSpec, alias: Option<&str>) -> Result<Option<String>, DeviceError> {
+    match &spec.device {
+        Device::Veth { interface } | Device::Inline { interface } => Ok(match link(&spec.key, interface)? {
+            None => Some(format!("there is no interface {interface} any more")),
+            Some(link) if alias.is_some() && link.alias.as_deref() != alias => {
+                Some(format!("the interface {interface} is another one by now"))
+            }
+            Some(_) => None,
+        }),
+        Device::Tap { netns, interface } => {
+            let there = || match Netlink::open().and_then(|mut netlink| netlink.link(interface)) {
+                Ok(link) => Ok(link.is_some()),
+                Err(error) => Err(error.source),
+            };
+            match within(netns, there) {
+                Ok(true) => Ok(None),
+                Ok(false) => Ok(Some(format!("there is no interface {interface} in {} any more", netns.display()))),
+                // A namespace that is gone leaves no file, or an empty one.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
+                    Ok(Some(format!("there is no network namespace {} any more", netns.display())))
+                }
+                Err(source) => Err(DeviceError::Namespace { key: spec.key.clone(), path: netns.clone(), source }),
+            }
+        }
+    }
+}
+
+/// Does `work` in the network namespace `path`, on a thread of its own.
+///
+/// # Errors
+/// The namespace is not there or cannot be entered, or what `work` says.
+fn within<T: Send>(path: &Path, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let file = File::open(path)?;
+    let enter = || {
+        setns(&file, CloneFlags::CLONE_NEWNET)?;
+        work()
+    };
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("sluice-netns".to_owned()).spawn_scoped(scope, enter)?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that opened the device panicked")))
+    })
+}

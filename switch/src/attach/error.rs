@@ -1,0 +1,69 @@
+//! Why a network or an attachment was refused: what, where, why, and what to do next.
+
+use super::device::DeviceError;
+use super::outside::OutsideError;
+use super::spec::AttachmentKey;
+use super::store::StoreError;
+use crate::ControlError;
+use crate::config::SetupError;
+use thiserror::Error;
+
+/// Why a change was refused. Nothing was changed then.
+#[derive(Debug, Error)]
+pub(crate) enum AttachError {
+    /// What is asked for cannot be.
+    #[error("{0}")]
+    Invalid(String),
+    /// What is asked for is another's, who is named.
+    #[error("{0}")]
+    Taken(String),
+    /// There is no such network.
+    #[error("there is no network {name:?}; declare it first, or with the attachment")]
+    NoNetwork {
+        /// The name asked for.
+        name: String,
+    },
+    /// There is no such attachment.
+    #[error("there is no attachment {key}")]
+    NoAttachment {
+        /// The key asked for.
+        key: AttachmentKey,
+    },
+    /// The network has attachments.
+    #[error("network {name} has {count} attachments ({first} and so on); detach them first")]
+    InUse {
+        /// The network.
+        name: String,
+        /// How many.
+        count: usize,
+        /// One of them.
+        first: AttachmentKey,
+    },
+    /// The network's attachments are ports of another bridge.
+    #[error("network {name} is on bridge {bridge} with {count} attachments; detach them before it moves to {wanted}")]
+    Elsewhere {
+        /// The network.
+        name: String,
+        /// Its bridge.
+        bridge: String,
+        /// The bridge that was asked for.
+        wanted: String,
+        /// How many.
+        count: usize,
+    },
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The switch.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// A bridge could not be made.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The way to the outside, or from there.
+    #[error(transparent)]
+    Outside(#[from] OutsideError),
+    /// It could not be written down.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
