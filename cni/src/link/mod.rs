@@ -19,8 +19,8 @@
 //!   ([`LinkPlan::dad`]). Then [`settle`] waits for it, after the switch has attached the port, because until then nobody
 //!   hears the question.
 //!
-//! A TAP has a vnet header (frames of 64 KiB cross whole) and one queue. With several, the kernel reserves 256 transmit
-//! queues for each container, megabytes of them; and who opens it learns from the kernel which of both it is.
+//! A TAP has a vnet header (frames of 64 KiB cross whole) and one queue. With several, the kernel has 256 transmit queues for
+//! each container, which took 6.6 MB of its memory instead of 50 KB (Linux 6.18); whoever opens a TAP finds out which it is.
 //!
 //! # Limits
 //! Functions block, for as long as the kernel takes; deletion takes it tens of milliseconds. They may be called from

@@ -8,7 +8,7 @@ use nix::sched::{CloneFlags, setns};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -22,7 +22,9 @@ pub(super) struct Netns {
 impl Netns {
     /// Opens the namespace at `path`.
     pub(super) fn open(path: &Path) -> Result<Self, LinkError> {
-        let file = File::open(path).map_err(|error| match error.kind() {
+        // Without waiting, should somebody have put a pipe there.
+        let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+        let file = opened.map_err(|error| match error.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory => LinkError::NetnsGone { path: path.to_owned() },
             // What the kernel says of /proc/PID/ns/net when the process has just ended.
             _ if error.raw_os_error() == Some(libc::ESRCH) => LinkError::NetnsGone { path: path.to_owned() },
