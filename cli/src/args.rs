@@ -122,6 +122,8 @@ pub(crate) enum Command {
     Capture(cmd::capture::Capture),
     /// Send a packet
     PacketOut(cmd::packet_out::PacketOut),
+    /// Networks of Docker on the switch: serve Docker's plugin protocol, show what it has
+    Docker(cmd::docker::Docker),
     /// How fast the data path is
     #[command(subcommand)]
     Bench(cmd::bench::Verb),

@@ -6,6 +6,7 @@
 mod args;
 mod client;
 mod cmd;
+mod docker;
 mod failure;
 mod lab;
 mod output;
@@ -66,6 +67,7 @@ fn run(command: Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Events(args) => cmd::events::run(&args, out),
         Command::Capture(args) => cmd::capture::run(&args, out),
         Command::PacketOut(args) => cmd::packet_out::run(args, out),
+        Command::Docker(args) => cmd::docker::run(args, out),
         Command::Bench(verb) => cmd::bench::run(verb, out),
         Command::Completion(args) => cmd::completion::run(&args, out),
         Command::Man(args) => cmd::man::run(&args, out),

@@ -7,6 +7,7 @@ pub(crate) mod bundle;
 pub(crate) mod capture;
 pub(crate) mod completion;
 pub(crate) mod ct;
+pub(crate) mod docker;
 pub(crate) mod drops;
 pub(crate) mod events;
 pub(crate) mod fdb;
