@@ -124,6 +124,12 @@ impl Spans {
         self.0.get(after.checked_sub(1)?).filter(|s| s.contains(address))
     }
 
+    /// The first of the spans that overlaps this one.
+    pub(crate) fn overlap(&self, other: &Span) -> Option<&Span> {
+        let at = self.0.partition_point(|s| (s.family, s.last) < (other.family, other.first));
+        self.0.get(at).filter(|s| s.overlaps(other))
+    }
+
     /// The spans in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Span> {
         self.0.iter()

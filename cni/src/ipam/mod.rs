@@ -22,9 +22,11 @@ mod error;
 mod foreign;
 mod migrate;
 mod own;
+mod pools;
 mod range;
 mod reclaim;
 mod resolver;
+mod search;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -33,6 +35,7 @@ pub use config::{CNI_ARGS_NAMES, COOLDOWN_S};
 pub use count::Count;
 pub use error::IpamError;
 pub use migrate::Migration;
+pub use pools::{AddressUse, DEFAULT_POOLS, DefaultPool, Pool, PoolRequest, Pools};
 pub use reclaim::Reclaimed;
 pub use store::Record;
 
@@ -43,6 +46,9 @@ use own::{Moment, Own};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Addresses with their owners, in order of addresses.
+pub type Reserved = Vec<(IpAddr, Record)>;
 
 /// The management of one network's addresses, for one call.
 #[derive(Debug)]
@@ -217,7 +223,7 @@ impl Ipam {
     ///
     /// # Errors
     /// The store failed.
-    pub fn reservations(&self) -> Result<Vec<(IpAddr, Record)>, IpamError> {
+    pub fn reservations(&self) -> Result<Reserved, IpamError> {
         let By::Own(own) = &self.by else { return Ok(Vec::new()) };
         let all = own.store().read(|view| view.reservations(Some(&self.network)))?;
         Ok(all.into_iter().flatten().map(|(_, address, record)| (address.to_ip(), record)).collect())

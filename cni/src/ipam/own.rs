@@ -11,6 +11,7 @@ use super::foreign::Directory;
 use super::range::{Range, RangeSet};
 use super::reclaim::{self, Reclaimed};
 use super::resolver;
+use super::search;
 use super::store::{Record, Store, Tables};
 use crate::spec::{AddResult, Attachment, IpConfig};
 use std::collections::BTreeSet;
@@ -69,6 +70,7 @@ impl Own {
                 boot_id: at.boot_id.clone(),
                 time_s: at.now_ms / 1000,
                 name: named.or_else(|| self.settings.names.first().cloned()).unwrap_or_default(),
+                run: 0,
             };
             for (address, _) in &chosen {
                 tables.reserve(&self.network, *address, &record)?;
@@ -176,15 +178,17 @@ impl Own {
     fn next(&self, tables: &mut Tables<'_>, directory: &Directory, set: &RangeSet) -> Result<Address, IpamError> {
         let mut last = tables.last(&self.network, &set.key)?;
         for _ in 0..MAX_RACES {
-            let found = match self.next_free(tables, set, last)? {
-                Some(free) => free,
-                None => {
-                    let family = set.ranges.first().map_or(0, |r| r.span.family);
-                    let fits = |a| set.range_of(a).is_some() && self.settings.kept.find(a).is_none();
-                    let rested = tables.longest_cooling(&self.network, family, fits)?;
-                    rested.ok_or_else(|| self.exhausted(set))?
-                }
-            };
+            let found =
+                match search::first_free(tables, &self.network, &search::round(spans(set), last), &self.settings.kept)?
+                {
+                    Some(free) => free,
+                    None => {
+                        let family = set.ranges.first().map_or(0, |r| r.span.family);
+                        let fits = |a| set.range_of(a).is_some() && self.settings.kept.find(a).is_none();
+                        let rested = tables.longest_cooling(&self.network, family, fits)?;
+                        rested.ok_or_else(|| self.exhausted(set))?
+                    }
+                };
             if !directory.has(found.to_ip()) {
                 return Ok(found);
             }
@@ -192,26 +196,6 @@ impl Own {
             last = Some(found);
         }
         Err(self.exhausted(set))
-    }
-
-    /// The first free address after `last`, once round the set.
-    fn next_free(
-        &self,
-        tables: &Tables<'_>,
-        set: &RangeSet,
-        last: Option<Address>,
-    ) -> Result<Option<Address>, IpamError> {
-        for span in round(set, last) {
-            let mut from = Address { family: span.family, bits: span.first };
-            // Each turn is past a span that is kept, or ends.
-            while span.contains(from) {
-                let Some(free) = tables.next_free(&self.network, from)?.filter(|a| span.contains(*a)) else { break };
-                let Some(kept) = self.settings.kept.find(free) else { return Ok(Some(free)) };
-                let Some(bits) = kept.last.checked_add(1) else { break };
-                from.bits = bits;
-            }
-        }
-        Ok(None)
     }
 
     /// Releases what an attachment has. Nothing is no error.
@@ -330,21 +314,8 @@ impl Own {
     }
 }
 
-/// The set's spans in the order that they are searched: from the address after `last` on, round to it.
-fn round(set: &RangeSet, last: Option<Address>) -> Vec<Span> {
-    let spans: Vec<Span> = set.ranges.iter().map(|r| r.span).collect();
-    let Some((n, last)) = last.and_then(|a| Some((spans.iter().position(|s| s.contains(a))?, a))) else { return spans };
-    let (before, from) = spans.split_at(n);
-    let mut order = Vec::with_capacity(spans.len() + 1);
-    for span in from.iter().chain(before) {
-        if !span.contains(last) {
-            order.push(*span);
-        } else if last.bits < span.last {
-            order.push(Span { first: last.bits + 1, ..*span });
-        }
-    }
-    order.extend(from.first().map(|span| Span { last: last.bits, ..*span }));
-    order
+fn spans(set: &RangeSet) -> Vec<Span> {
+    set.ranges.iter().map(|r| r.span).collect()
 }
 
 /// A set's ranges for messages.

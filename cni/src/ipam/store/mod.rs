@@ -76,6 +76,14 @@ pub struct Record {
     /// The name that the attachment is known by: the pod's, or the one that it was reserved by.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
+    /// Of Docker's: the run of its daemon that it was last asked for in; 0 for others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) run: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Record {
@@ -369,6 +377,11 @@ impl<'t> Tables<'t> {
         Ok(self.notes.get((kind, name))?.map(|v| v.value().to_vec()))
     }
 
+    /// All small things of a kind, by name.
+    pub(crate) fn notes(&self, kind: &str) -> Result<Vec<(String, Vec<u8>)>, IpamError> {
+        notes(&self.notes, kind)
+    }
+
     /// Sets a small thing, or removes it.
     pub(crate) fn set_note(&mut self, kind: &str, name: &str, value: Option<&[u8]>) -> Result<(), IpamError> {
         match value {
@@ -381,6 +394,29 @@ impl<'t> Tables<'t> {
     /// Everything that is reserved, in one network or all.
     pub(crate) fn reservations(&self, network: Option<&str>) -> Result<Vec<(String, Address, Record)>, IpamError> {
         reservations(&self.reserved, network)
+    }
+
+    /// Forgets that addresses of a network rest, and which was given last.
+    pub(crate) fn forget_network(&mut self, network: &str) -> Result<(), IpamError> {
+        for address in keys_of(&self.cooling, network)? {
+            self.forget_cooling(network, address)?;
+            taken::free(&mut self.taken, network, address)?;
+        }
+        let sets: Vec<String> = {
+            let mut sets = Vec::new();
+            for entry in self.last.range((network, "")..)? {
+                let key = entry?.0;
+                if key.value().0 != network {
+                    break;
+                }
+                sets.push(key.value().1.to_owned());
+            }
+            sets
+        };
+        for set in sets {
+            self.last.remove((network, set.as_str()))?;
+        }
+        Ok(())
     }
 }
 
@@ -441,6 +477,11 @@ impl View {
         Ok(self.notes.get((kind, name))?.map(|v| v.value().to_vec()))
     }
 
+    /// All small things of a kind, by name.
+    pub(crate) fn notes(&self, kind: &str) -> Result<Vec<(String, Vec<u8>)>, IpamError> {
+        notes(&self.notes, kind)
+    }
+
     /// Everything that is reserved, in one network or all.
     pub(crate) fn reservations(&self, network: Option<&str>) -> Result<Vec<(String, Address, Record)>, IpamError> {
         reservations(&self.reserved, network)
@@ -499,6 +540,18 @@ fn reservations(
             break;
         }
         all.push((net.to_owned(), Address { family, bits }, decode(value.value()).unwrap_or_default()));
+    }
+    Ok(all)
+}
+
+fn notes(table: &impl ReadableTable<NameKey, &'static [u8]>, kind: &str) -> Result<Vec<(String, Vec<u8>)>, IpamError> {
+    let mut all = Vec::new();
+    for entry in table.range((kind, "")..)? {
+        let (key, value) = entry?;
+        if key.value().0 != kind {
+            break;
+        }
+        all.push((key.value().1.to_owned(), value.value().to_vec()));
     }
     Ok(all)
 }

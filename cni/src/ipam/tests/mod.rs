@@ -2,6 +2,7 @@
 
 mod host_local;
 mod own;
+mod pools;
 
 use super::own::{Moment, Own};
 use super::*;
