@@ -24,6 +24,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::panic::resume_unwind;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
@@ -71,6 +72,11 @@ impl Netns {
             thread.join()
         });
         result.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// A path by which other processes can open it, as long as this one and a clone of this value live.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()).into()
     }
 
     /// A veth pair: `name` here, `peer` in `other` (which may be this one). Both ends are down.

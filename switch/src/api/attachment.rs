@@ -149,7 +149,8 @@ fn refused(error: AttachError) -> Status {
         AttachError::NoNetwork { .. } | AttachError::NoAttachment { .. } => Code::NotFound,
         AttachError::InUse { .. }
         | AttachError::Elsewhere { .. }
-        | AttachError::Device(_)
+        | AttachError::Device { .. }
+        | AttachError::Bridge { .. }
         | AttachError::Outside(_)
         | AttachError::Store(_) => Code::FailedPrecondition,
     };

@@ -226,7 +226,11 @@ impl Datapath {
                 }
                 result
             }
-            None => self.drop_network(changes, &now),
+            None => {
+                let result = changes.store.remove_network(name).map_err(AttachError::from);
+                self.forget_network(changes, &now);
+                result
+            }
         };
         if let Err(error) = result {
             tracing::error!(network = name, %error, "it is not what it was before");
@@ -236,12 +240,17 @@ impl Datapath {
     /// Takes a network away that has no attachments.
     fn drop_network(&self, changes: &mut Changes, spec: &NetworkSpec) -> Result<(), AttachError> {
         changes.store.remove_network(&spec.name)?;
+        self.forget_network(changes, spec);
+        Ok(())
+    }
+
+    /// Takes what is not on disk of a network away.
+    fn forget_network(&self, changes: &mut Changes, spec: &NetworkSpec) {
         self.attachments().known().remove_network(&spec.name);
         if let Err(error) = self.publish_all() {
             tracing::error!(network = spec.name, %error, "something of it is left on the host");
         }
         self.drop_bridge(changes, &spec.bridge);
-        Ok(())
     }
 
     /// Removes a bridge that was made for networks, when none is on it any more.

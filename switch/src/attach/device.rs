@@ -10,7 +10,7 @@
 //! descriptor works from everywhere.
 
 use super::spec::{AttachmentKey, AttachmentSpec, Device};
-use crate::host::netlink::{LinkChange, LinkState, Netlink, NetlinkError};
+use crate::host::netlink::{LinkChange, Netlink, NetlinkError};
 use crate::port::{AfPacket, AfPacketOptions, PortDevice, PortError, Tap, TapOptions};
 use nix::sched::{CloneFlags, setns};
 use std::fs::{self, File};
@@ -21,8 +21,16 @@ use thiserror::Error;
 
 /// Longest text that the kernel keeps with an interface, in bytes.
 const ALIAS_MAX: usize = 255;
-/// Settings of a veth pair's end on the host, below `/proc/sys/net`, with `LINK` for its name.
-const SETTINGS: [(&str, &str); 5] = [
+/// A setting of an interface below `/proc/sys/net`, with `LINK` for its name, and its value.
+type Setting = (&'static str, &'static str);
+
+/// Those of a bridge's own interface: the host answers for the addresses of that interface alone, and takes nothing from
+/// sources that are not behind it.
+pub(super) const BRIDGE_SETTINGS: [Setting; 2] =
+    [("ipv4/conf/LINK/rp_filter", "1"), ("ipv4/conf/LINK/arp_ignore", "1")];
+
+/// Those of a veth pair's end on the host.
+const SETTINGS: [Setting; 5] = [
     ("ipv4/conf/LINK/rp_filter", "1"),
     ("ipv4/conf/LINK/arp_ignore", "8"),
     ("ipv4/conf/LINK/forwarding", "0"),
@@ -34,30 +42,22 @@ const SETTINGS: [(&str, &str); 5] = [
 #[derive(Debug, Error)]
 pub(crate) enum DeviceError {
     /// It is not there.
-    #[error(
-        "{key}: there is no interface {interface} in the switch's network namespace; `ip link` lists those there are"
-    )]
+    #[error("there is no interface {interface} in the switch's network namespace; `ip link` lists those there are")]
     NoLink {
-        /// Whose it was to be.
-        key: AttachmentKey,
         /// The interface.
         interface: String,
     },
     /// It is another attachment's.
-    #[error("{key}: the interface {interface} is marked as {alias:?}; it belongs to that one")]
+    #[error("the interface {interface} is marked as {alias:?}; it belongs to that one")]
     NotOurs {
-        /// Whose it was to be.
-        key: AttachmentKey,
         /// The interface.
         interface: String,
         /// What is written on it.
         alias: String,
     },
     /// The container's network namespace cannot be entered.
-    #[error("{key}: cannot enter the network namespace {}: {source}", path.display())]
+    #[error("cannot enter the network namespace {}: {source}", path.display())]
     Namespace {
-        /// Whose it was to be.
-        key: AttachmentKey,
         /// The namespace.
         path: PathBuf,
         /// The system's word.
@@ -65,12 +65,10 @@ pub(crate) enum DeviceError {
     },
     /// A setting of the interface's cannot be made.
     #[error(
-        "{key}: cannot set /proc/sys/net/{setting} to {value}: {source}; the host must not take the container's packets, so \
-         let /proc/sys be written"
+        "cannot set /proc/sys/net/{setting} to {value}: {source}; the host must not take the container's packets, so let \
+         /proc/sys be written"
     )]
     Setting {
-        /// Whose it was to be.
-        key: AttachmentKey,
         /// The setting.
         setting: String,
         /// Its value.
@@ -79,29 +77,14 @@ pub(crate) enum DeviceError {
         source: io::Error,
     },
     /// Interfaces of this kind are not taken.
-    #[error("{key}: {why}")]
-    Unsupported {
-        /// Whose it was to be.
-        key: AttachmentKey,
-        /// Why.
-        why: &'static str,
-    },
+    #[error("this switch does not take another program's interface; attach a veth pair or a TAP")]
+    Inline,
     /// The port refused.
-    #[error("{key}: {source}")]
-    Port {
-        /// Whose it was to be.
-        key: AttachmentKey,
-        /// Why.
-        source: PortError,
-    },
+    #[error(transparent)]
+    Port(#[from] PortError),
     /// The kernel refused.
-    #[error("{key}: {source}")]
-    Netlink {
-        /// Whose it was to be.
-        key: AttachmentKey,
-        /// Why.
-        source: NetlinkError,
-    },
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
 }
 
 /// What is written on an attachment's interface, so that it is known again.
@@ -124,64 +107,67 @@ pub(super) struct Opened {
 /// [`DeviceError`].
 pub(super) fn open(spec: &AttachmentSpec, workers: usize) -> Result<Opened, DeviceError> {
     let queues = workers.max(1);
-    let key = &spec.key;
-    let refused = |source| DeviceError::Port { key: key.clone(), source };
     match &spec.device {
         Device::Veth { interface } => {
-            let alias = take_end(key, interface)?;
-            let options = AfPacketOptions { queues, ..AfPacketOptions::default() };
-            let port = AfPacket::open(interface, &options).map_err(refused)?;
+            let alias = take_end(&spec.key, interface)?;
+            let port = AfPacket::open(interface, &AfPacketOptions { queues, ..AfPacketOptions::default() })?;
             Ok(Opened { device: PortDevice::Device(Box::new(port)), alias: Some(alias) })
         }
         Device::Tap { netns, interface } => {
             // Whether it is up in the container is the container's matter.
             let options = TapOptions { queues, up: false, ..TapOptions::default() };
             let open = || Ok(Tap::attach(interface, &options));
-            let port = within(netns, open)
-                .map_err(|source| DeviceError::Namespace { key: key.clone(), path: netns.clone(), source })?
-                .map_err(refused)?;
+            let port =
+                within(netns, open).map_err(|source| DeviceError::Namespace { path: netns.clone(), source })??;
             Ok(Opened { device: PortDevice::Device(Box::new(port)), alias: None })
         }
-        Device::Inline { .. } => Err(DeviceError::Unsupported {
-            key: key.clone(),
-            why: "this switch does not take another program's interface; attach a veth pair or a TAP",
-        }),
+        Device::Inline { .. } => Err(DeviceError::Inline),
     }
 }
 
 /// Marks a veth pair's end and has the host leave its packets alone. Returns what is written on it.
 fn take_end(key: &AttachmentKey, interface: &str) -> Result<String, DeviceError> {
-    let link = link(key, interface)?
-        .ok_or_else(|| DeviceError::NoLink { key: key.clone(), interface: interface.to_owned() })?;
+    let mut netlink = Netlink::open()?;
+    let link = netlink.link(interface)?.ok_or_else(|| DeviceError::NoLink { interface: interface.to_owned() })?;
     let own = alias_of(key);
     let alias = match link.alias.filter(|alias| !alias.is_empty()) {
         Some(alias) if alias.starts_with("sluice:") && alias != own => {
-            return Err(DeviceError::NotOurs { key: key.clone(), interface: interface.to_owned(), alias });
+            return Err(DeviceError::NotOurs { interface: interface.to_owned(), alias });
         }
         Some(alias) => alias,
         None => {
             let change = LinkChange { alias: Some(own.clone()), ..LinkChange::default() };
-            Netlink::open()
-                .and_then(|mut netlink| netlink.set_link(link.index, &change))
-                .map_err(|source| DeviceError::Netlink { key: key.clone(), source })?;
+            netlink.set_link(link.index, &change)?;
             own
         }
     };
-    for (path, setting, value) in settings(interface) {
+    set_all(interface, &SETTINGS)?;
+    Ok(alias)
+}
+
+/// Sets settings of an interface that are not as they are to be.
+///
+/// # Errors
+/// [`DeviceError::Setting`].
+pub(super) fn set_all(interface: &str, wanted: &[Setting]) -> Result<(), DeviceError> {
+    for (path, setting, value) in settings(interface, wanted) {
         let written = match fs::read_to_string(&path) {
             Ok(text) if text.trim() == value => Ok(()),
             // A kernel without IPv6 has none of its settings.
             Err(error) if error.kind() == ErrorKind::NotFound && setting.starts_with("ipv6") => Ok(()),
             _ => fs::write(&path, value),
         };
-        written.map_err(|source| DeviceError::Setting { key: key.clone(), setting, value, source })?;
+        written.map_err(|source| DeviceError::Setting { setting, value, source })?;
     }
-    Ok(alias)
+    Ok(())
 }
 
-/// The settings of a veth pair's end: file, name and value.
-fn settings(interface: &str) -> impl Iterator<Item = (String, String, &'static str)> + '_ {
-    SETTINGS.iter().map(move |(setting, value)| {
+/// Settings of an interface: file, name and value.
+fn settings<'a>(
+    interface: &'a str,
+    wanted: &'a [Setting],
+) -> impl Iterator<Item = (String, String, &'static str)> + 'a {
+    wanted.iter().map(move |(setting, value)| {
         let setting = setting.replace("LINK", interface);
         (format!("/proc/sys/net/{setting}"), setting, *value)
     })
@@ -198,13 +184,7 @@ pub(super) fn wrong_settings(interface: &str) -> Vec<String> {
         }
         Err(error) => Some(format!("net/{setting} cannot be read: {error}")),
     };
-    settings(interface).filter_map(differs).collect()
-}
-
-fn link(key: &AttachmentKey, interface: &str) -> Result<Option<LinkState>, DeviceError> {
-    Netlink::open()
-        .and_then(|mut netlink| netlink.link(interface))
-        .map_err(|source| DeviceError::Netlink { key: key.clone(), source })
+    settings(interface, &SETTINGS).filter_map(differs).collect()
 }
 
 /// Why the device of an attachment is gone for good, if it is: nothing of its name is there that is marked as its own.
@@ -213,7 +193,7 @@ fn link(key: &AttachmentKey, interface: &str) -> Result<Option<LinkState>, Devic
 /// [`DeviceError`], when it cannot be told.
 pub(super) fn gone(spec: &AttachmentSpec, alias: Option<&str>) -> Result<Option<String>, DeviceError> {
     match &spec.device {
-        Device::Veth { interface } | Device::Inline { interface } => Ok(match link(&spec.key, interface)? {
+        Device::Veth { interface } | Device::Inline { interface } => Ok(match Netlink::open()?.link(interface)? {
             None => Some(format!("there is no interface {interface} any more")),
             Some(link) if alias.is_some() && link.alias.as_deref() != alias => {
                 Some(format!("the interface {interface} is another one by now"))
@@ -232,7 +212,7 @@ pub(super) fn gone(spec: &AttachmentSpec, alias: Option<&str>) -> Result<Option<
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
                     Ok(Some(format!("there is no network namespace {} any more", netns.display())))
                 }
-                Err(source) => Err(DeviceError::Namespace { key: spec.key.clone(), path: netns.clone(), source }),
+                Err(source) => Err(DeviceError::Namespace { path: netns.clone(), source }),
             }
         }
     }

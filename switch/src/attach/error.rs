@@ -51,9 +51,22 @@ pub(crate) enum AttachError {
         /// How many.
         count: usize,
     },
-    /// The device.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
+    /// The device cannot be a port.
+    #[error("{key}: {source}")]
+    Device {
+        /// Whose it was to be.
+        key: Box<AttachmentKey>,
+        /// Why.
+        source: DeviceError,
+    },
+    /// The host's interface of a bridge.
+    #[error("bridge {bridge}: {source}")]
+    Bridge {
+        /// The bridge.
+        bridge: String,
+        /// Why.
+        source: Box<DeviceError>,
+    },
     /// The switch.
     #[error(transparent)]
     Control(#[from] ControlError),

@@ -59,6 +59,9 @@ impl Record {
     }
 }
 
+/// The address of a port of the host, and whose it is.
+type HostPort = (Option<IpAddr>, AttachmentKey);
+
 /// Networks and attachments, and what of theirs nobody else may have.
 #[derive(Debug, Default)]
 pub(super) struct Known {
@@ -67,7 +70,7 @@ pub(super) struct Known {
     addresses: HashMap<(String, IpAddr), AttachmentKey>,
     ports: HashMap<String, AttachmentKey>,
     numbers: HashSet<(String, u16)>,
-    host_ports: HashMap<(Protocol, u16), Vec<(Option<IpAddr>, AttachmentKey)>>,
+    host_ports: HashMap<(Protocol, u16), Vec<HostPort>>,
 }
 
 impl Known {

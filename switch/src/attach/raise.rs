@@ -26,7 +26,9 @@ impl Datapath {
         let workers = self.worker_stats().len();
         for left in (0..TRIES).rev() {
             let number = self.choose_number(record)?;
-            let opened = device::open(&record.spec, workers)?;
+            let key = &record.spec.key;
+            let opened = device::open(&record.spec, workers)
+                .map_err(|source| AttachError::Device { key: Box::new(key.clone()), source })?;
             let flows = flows(record, number);
             self.add_flows(&record.bridge, &flows)?;
             let request = PortRequest {
@@ -109,7 +111,12 @@ impl Datapath {
 
     /// Makes a bridge as a network wants it: a learning switch with an interface of its name.
     pub(super) fn make_bridge(&self, name: &str) -> Result<(), AttachError> {
-        Ok(config::add_bridge(self, name, FailMode::Standalone, true)?)
+        config::add_bridge(self, name, FailMode::Standalone, true)?;
+        if let Err(error) = device::set_all(name, &device::BRIDGE_SETTINGS) {
+            self.remove_bridge(name)?;
+            return Err(AttachError::Bridge { bridge: name.to_owned(), source: Box::new(error) });
+        }
+        Ok(())
     }
 }
 

@@ -138,7 +138,9 @@ impl Store {
         let Some(dir) = &self.dir else { return Ok(()) };
         let path = dir.join(name);
         match fs::remove_file(&path) {
-            Err(source) if source.kind() != ErrorKind::NotFound => Err(StoreError { what: "remove", path, source }),
+            Err(source) if !matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                Err(StoreError { what: "remove", path, source })
+            }
             _ => {
                 // Not if there is something in it.
                 _ = fs::remove_dir(dir);
