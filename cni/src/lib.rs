@@ -1,5 +1,5 @@
 //! The CNI plugin of Sluice as a library: the protocol ([`spec`]), the container's interface ([`link`]), address management
-//! (`ipam`), and the operations over them.
+//! ([`ipam`]), and the operations over them.
 //!
 //! The binary `sluice-cni` is what container runtimes start, once for each operation: the configuration comes on standard
 //! input, the parameters in the environment, and the answer goes to standard output. It makes and sets up the container's

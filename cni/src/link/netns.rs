@@ -4,7 +4,9 @@
 //! back can fail, and everything that it did afterwards would happen in the container.
 
 use super::error::LinkError;
+use super::sys;
 use nix::sched::{CloneFlags, setns};
+use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -30,10 +32,11 @@ impl Netns {
             _ if error.raw_os_error() == Some(libc::ESRCH) => LinkError::NetnsGone { path: path.to_owned() },
             _ => LinkError::kernel("open the network namespace", path.display().to_string(), error),
         })?;
-        match described(&file) {
-            Some(name) if name.starts_with("net:") => Ok(Self { file, path: path.to_owned() }),
-            found => Err(LinkError::NotNetns { path: path.to_owned(), found: found.unwrap_or_else(|| kind(&file)) }),
+        if is_network(&file) {
+            return Ok(Self { file, path: path.to_owned() });
         }
+        let found = described(&file).unwrap_or_else(|| kind(&file));
+        Err(LinkError::NotNetns { path: path.to_owned(), found })
     }
 
     /// Opens the namespace at `path`, which must not be the caller's own.
@@ -76,6 +79,12 @@ pub(super) fn apart<T: Send>(work: impl FnOnce() -> Result<T, LinkError> + Send)
             || LinkError::kernel("finish the work", "on the namespace's thread", io::Error::other("it panicked"));
         thread.join().unwrap_or_else(|_| Err(died()))
     })
+}
+
+/// Whether an open file is a network namespace, wherever it is mounted.
+fn is_network(file: &File) -> bool {
+    let is_namespace = fstatfs(file).is_ok_and(|fs| fs.filesystem_type() == NSFS_MAGIC);
+    is_namespace && sys::namespace_kind(file).is_ok_and(|kind| kind == libc::CLONE_NEWNET)
 }
 
 /// What the kernel calls a file of its namespace file system, such as `net:[4026531840]`; `None` for any other file.

@@ -1,4 +1,4 @@
-//! The two devices' requests that netlink does not have: making a TAP, and checksum offload.
+//! The requests that netlink does not have: making a TAP, checksum offload, and what kind of namespace a file is.
 #![expect(unsafe_code, reason = "ioctl has no safe form")]
 
 use std::fs::File;
@@ -13,6 +13,16 @@ fn request(name: &str) -> libc::ifreq {
         *to = from as libc::c_char;
     }
     req
+}
+
+/// `NS_GET_NSTYPE` of ioctl_ns(2).
+const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+
+/// Which kind of namespace (`CLONE_NEW*`) a file of the namespace file system is.
+pub(super) fn namespace_kind(file: &File) -> io::Result<libc::c_int> {
+    // SAFETY: NS_GET_NSTYPE takes no argument.
+    let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE as _) };
+    if kind < 0 { Err(io::Error::last_os_error()) } else { Ok(kind) }
 }
 
 /// Makes `tun` a queue of a new TAP `name` in the calling thread's namespace, with the flags `IFF_*` given.

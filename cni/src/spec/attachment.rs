@@ -7,10 +7,8 @@ use std::fmt;
 const MAX_IFNAME_LEN: usize = 15;
 /// Longest network name, in bytes, as a file name.
 const MAX_NETWORK_LEN: usize = 255;
-/// Longest network name, in bytes, that is part of an alias as it is.
-const MAX_ALIAS_NETWORK_LEN: usize = 80;
-/// Longest container ID, in bytes, that is part of an alias as it is: the kernel takes 255 bytes in all.
-const MAX_ALIAS_ID_LEN: usize = 128;
+/// Longest alias, in bytes, that the kernel takes.
+const MAX_ALIAS_LEN: usize = 255;
 /// What the aliases of our interfaces begin with.
 const ALIAS: &str = "sluice:";
 
@@ -49,16 +47,14 @@ impl Attachment {
         format!("sl{:012x}", all.end() >> 16)
     }
 
-    /// The interface's alias in the kernel, `sluice:NETWORK:CONTAINER:IFNAME`, at most 255 bytes. Of names that are too long
-    /// for that it has a hash.
+    /// The interface's alias in the kernel, `sluice:NETWORK:CONTAINER:IFNAME`, cut after 255 bytes.
     pub fn alias(&self) -> String {
-        let id = shortened(&self.container_id, MAX_ALIAS_ID_LEN);
-        format!("{}{id}:{}", Self::alias_prefix(&self.network), self.ifname)
+        cut(format!("{}{}:{}", Self::alias_prefix(&self.network), self.container_id, self.ifname))
     }
 
-    /// What the aliases of a network's interfaces begin with.
+    /// What the aliases of a network's interfaces begin with. Of the longest names it is cut, and then says too little.
     pub fn alias_prefix(network: &str) -> String {
-        format!("{ALIAS}{}:", shortened(network, MAX_ALIAS_NETWORK_LEN))
+        cut(format!("{ALIAS}{network}:"))
     }
 
     /// Checks all three names.
@@ -106,14 +102,11 @@ pub fn is_ifname(name: &str) -> Result<(), InvalidName> {
     Err(InvalidName { what: "the interface's name", name: name.to_owned(), wanted })
 }
 
-/// The name, or if it is too long, a `~`, which no name begins with, and a hash of it.
-fn shortened(name: &str, max_len: usize) -> String {
-    if name.len() <= max_len {
-        return name.to_owned();
-    }
-    let mut hash = Fnv::new();
-    hash.add(name.as_bytes());
-    format!("~{:016x}", hash.end())
+/// What the kernel takes of an alias.
+fn cut(mut alias: String) -> String {
+    let end = (0..=MAX_ALIAS_LEN.min(alias.len())).rev().find(|end| alias.is_char_boundary(*end)).unwrap_or(0);
+    alias.truncate(end);
+    alias
 }
 
 /// FNV-1a, 64 bits, with a last round that spreads what the last bytes changed: short, and the same in every program that
@@ -175,9 +168,7 @@ mod tests {
         let (network, id) = ("n".repeat(255), "c".repeat(255));
         let long = attachment(&network, &id, "fifteen-letters");
         assert!(long.validate().is_ok());
-        assert!(long.alias().len() <= 255, "{}", long.alias());
-        let at_limit = attachment(&network[..MAX_ALIAS_NETWORK_LEN], &id[..MAX_ALIAS_ID_LEN], "fifteen-letters");
-        assert!(at_limit.alias().len() <= 255, "{}", at_limit.alias());
+        assert_eq!(long.alias().len(), 255);
     }
 
     #[test]

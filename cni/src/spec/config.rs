@@ -11,6 +11,7 @@ mod capabilities;
 mod keys;
 
 pub use capabilities::{Bandwidth, PortMapping, Protocol};
+pub use keys::parse_mac;
 
 use super::{AddResult, Attachment, CniArgs, Command, Dns, Environment, Version, is_ifname, is_name};
 use crate::error::{Code, Failure};

@@ -126,7 +126,7 @@ impl<'a> Keys<'a> {
 }
 
 /// A hardware address of one interface: six parts of two digits, neither zero nor of a group.
-pub(super) fn parse_mac(text: &str) -> Option<[u8; 6]> {
+pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let mut mac = [0; 6];
     let mut parts = text.split([':', '-']);
     for byte in &mut mac {
