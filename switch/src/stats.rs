@@ -74,6 +74,11 @@ impl PortCounters {
         Self { workers: (0..workers).map(|_| CachePadded::default()).collect() }
     }
 
+    /// How many workers count.
+    pub(crate) fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
     /// The cells of one worker, by its number.
     pub(crate) fn cells(&self, worker: usize) -> Option<&PortCells> {
         self.workers.get(worker).map(|c| &**c)

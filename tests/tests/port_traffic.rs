@@ -88,7 +88,7 @@ fn pass(from: &mut dyn PortQueue, to: &mut dyn PortQueue, frames: &mut [Frame], 
         crossed.partial_checksums += u64::from(frame.offload.csum_partial);
         crossed.longest = crossed.longest.max(frame.len());
         match outcome {
-            TxOutcome::Sent => {}
+            TxOutcome::Sent | TxOutcome::Held => {}
             TxOutcome::Dropped(DropReason::PortDown) => crossed.port_down += 1,
             TxOutcome::Dropped(_) => crossed.lost += 1,
         }

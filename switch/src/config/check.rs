@@ -172,9 +172,8 @@ fn options(
 ) -> Result<BTreeMap<String, String>, Complaint> {
     let mut text = BTreeMap::new();
     raw.options.iter().for_each(|(name, value)| value.get_ref().flatten(name.get_ref(), &mut text));
-    let Err(error) = PortSpec::parse(kind, text.iter().map(|(name, value)| (name.as_str(), value.as_str()))) else {
-        return Ok(text);
-    };
+    let options = text.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let Err(error) = PortSpec::parse_with_limits(kind, options) else { return Ok(text) };
     let top = |wanted: &str| wanted.split('.').next().map(str::to_owned);
     let entry = |wanted: &str| raw.options.iter().find(|(name, _)| Some(name.get_ref()) == top(wanted).as_ref());
     let span = match &error {

@@ -23,7 +23,7 @@ pub use setup::{Change, SetupError, add_bridge, add_port, check, reload, start, 
 
 use crate::conntrack::CtSettings;
 use crate::host::gateway::GatewayConfig;
-use crate::port::PortKind;
+use crate::port::{Limits, PortKind, is_limit};
 use crate::router::NamedRouter;
 use sluice_flows::PortNo;
 use sluice_flows::bridge::{TableConfig, VlanMode};
@@ -126,7 +126,7 @@ pub struct PortConfig {
     pub flood: bool,
     /// Sends nothing to other protected ports, nor gets anything from them.
     pub protected: bool,
-    /// Options of its kind.
+    /// Options of its kind, and of limits of its rate.
     pub options: BTreeMap<String, String>,
 }
 
@@ -157,6 +157,11 @@ impl BridgeConfig {
 }
 
 impl PortConfig {
+    /// The options of its kind: all but those of its limits, if it can have some.
+    pub(crate) fn own_options(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.options.iter().filter(|(name, _)| !(Limits::are_for(self.kind) && is_limit(name)))
+    }
+
     /// A port of this kind without options: a trunk of all VLANs, up, with any number.
     pub fn new(name: &str, kind: PortKind) -> Self {
         Self {

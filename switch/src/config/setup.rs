@@ -9,7 +9,7 @@ use super::{BridgeConfig, Config, FlowLine, PortConfig, lines};
 use crate::attach;
 use crate::conntrack::SettingsError;
 use crate::host::gateway::{self, GatewayError};
-use crate::port::{PortKind, PortSpec, SpecError};
+use crate::port::{Limits, PortKind, PortSpec, SpecError};
 use crate::router::{NameError, RouterError};
 use crate::{ControlError, Datapath, FailMode, PortChange, PortRequest};
 use sluice_flows::PortNo;
@@ -182,7 +182,7 @@ pub fn add_bridge(datapath: &Datapath, name: &str, mode: FailMode, local_port: b
 /// # Errors
 /// [`SetupError`]; no port is added then.
 pub fn add_port(datapath: &Datapath, bridge: &str, port: &PortConfig) -> Result<(), SetupError> {
-    let spec = spec(port)?;
+    let (spec, limits) = spec(port)?;
     // The name and the bridge are checked first, so that no device is made in vain.
     datapath.bridge(bridge)?;
     let workers = datapath.worker_stats().len();
@@ -195,15 +195,16 @@ pub fn add_port(datapath: &Datapath, bridge: &str, port: &PortConfig) -> Result<
         no_flood: !port.flood,
         protected: port.protected,
         up: port.up,
-        limits: crate::port::Limits::default(),
+        limits,
     };
     datapath.add_port(bridge, request)?;
     Ok(())
 }
 
-fn spec(port: &PortConfig) -> Result<PortSpec, SetupError> {
+fn spec(port: &PortConfig) -> Result<(PortSpec, Limits), SetupError> {
     let options = port.options.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    PortSpec::parse(port.kind, options).map_err(|source| SetupError::Spec { port: port.name.clone(), source })
+    let spec = PortSpec::parse_with_limits(port.kind, options);
+    spec.map_err(|source| SetupError::Spec { port: port.name.clone(), source })
 }
 
 /// Checks what can be checked without making anything: port options, and flows, groups and meters against the
@@ -285,7 +286,7 @@ fn gateway_port_stays(old: &BridgeConfig, new: &BridgeConfig) -> bool {
 
 /// Whether two ports need not be made anew to become each other.
 fn made_alike(a: &PortConfig, b: &PortConfig) -> bool {
-    (&a.name, a.kind, a.number, &a.options) == (&b.name, b.kind, b.number, &b.options)
+    (&a.name, a.kind, a.number) == (&b.name, b.kind, b.number) && a.own_options().eq(b.own_options())
 }
 
 struct Reload<'a> {
@@ -308,7 +309,7 @@ impl Reload<'_> {
         let alike =
             |before: &&PortConfig| (&before.name, before.kind, before.number) == (&port.name, port.kind, port.number);
         let Some(_) = old.ports.iter().find(alike) else { return false };
-        let done = spec(port).and_then(|spec| Ok(self.datapath.set_port_spec(bridge, &port.name, &spec)?));
+        let done = spec(port).and_then(|(spec, _)| Ok(self.datapath.set_port_spec(bridge, &port.name, &spec)?));
         done.unwrap_or_else(|error| {
             self.failed.push(error);
             // It stays as it was.
@@ -337,6 +338,19 @@ impl Reload<'_> {
         }
     }
 
+    /// Has a port that stays take what may change while it runs.
+    fn change(&self, bridge: &str, port: &PortConfig) -> Result<(), SetupError> {
+        let change = PortChange {
+            vlan: Some(port.vlan.clone()),
+            no_flood: Some(!port.flood),
+            protected: Some(port.protected),
+            up: Some(port.up),
+            limits: Some(spec(port)?.1),
+            ..PortChange::default()
+        };
+        Ok(self.datapath.set_port(bridge, &port.name, &change)?)
+    }
+
     fn ports_and_flows(&mut self, old: &BridgeConfig, new: &BridgeConfig) {
         let adapted: Vec<_> = new.ports.iter().filter(|port| self.adapt(old, &new.name, port)).collect();
         for port in &old.ports {
@@ -354,14 +368,7 @@ impl Reload<'_> {
                     self.note(result, Change::PortAdded(port.name.clone()));
                 }
                 Some(before) if before != port => {
-                    let change = PortChange {
-                        vlan: Some(port.vlan.clone()),
-                        no_flood: Some(!port.flood),
-                        protected: Some(port.protected),
-                        up: Some(port.up),
-                        ..PortChange::default()
-                    };
-                    let result = self.datapath.set_port(&new.name, &port.name, &change).map_err(SetupError::from);
+                    let result = self.change(&new.name, port);
                     self.note(result, Change::PortChanged(port.name.clone()));
                 }
                 Some(_) => {}

@@ -126,7 +126,8 @@ fn faults_are_told_with_their_place_and_what_is_allowed() {
         ),
         (
             "[bridges.br0.ports.p1]\ntype = 'tap'\noptions = { mtuu = 1 }",
-            "sluiced.toml:3:13: a port of type tap has no option `mtuu`; it has dev, attach, mac, mtu",
+            "sluiced.toml:3:13: a port of type tap has no option `mtuu`; it has dev, attach, mac, mtu, \
+             rx_rate, rx_burst, tx_rate, tx_burst",
         ),
         (
             "[bridges.br0.ports.p1]\ntype = 'tap'\noptions = { mtu = 'big' }",

@@ -18,6 +18,7 @@ mod effects;
 mod endpoints;
 mod error;
 mod lending;
+mod limits;
 mod maintenance;
 mod ports;
 mod reading;

@@ -1,6 +1,7 @@
 //! Ports: added and removed while traffic flows, changed, listed.
 
 use super::bridges::{check_name, list};
+use super::limits::{self, Held, Target, others};
 use super::{ControlError, Datapath, Inner, State};
 use crate::datapath::Command;
 use crate::event::EventKind;
@@ -105,6 +106,7 @@ pub(super) struct PortState {
     name: Arc<str>,
     device: Device,
     counters: Arc<PortCounters>,
+    held: Held,
     admin_up: bool,
     link_up: bool,
     gone: bool,
@@ -152,15 +154,19 @@ impl Datapath {
             return Err(ControlError::PortExists { name: request.name, bridge: holder.name.to_string() });
         }
         let no = pick_number(&bridge, &request)?;
+        limits::check(request.device.kind(), &request.name, request.limits)?;
         let dp = state.free_port();
         let workers = inner.workers.len();
         let counters = Arc::new(PortCounters::new(workers));
+        let mut held = Held::default();
         let (device, queues) = match request.device {
             PortDevice::Patch { peer } => (Device::Patch { peer }, (0..workers).map(|_| None).collect::<Vec<_>>()),
             PortDevice::Device(port) => {
                 port.joined(dp);
-                let queues = port.queues(workers)?.into_iter().map(Some).collect();
-                (Device::Port(Arc::from(port)), queues)
+                let target = Target { device: &*port, dp, counters: &counters };
+                let queues;
+                (held, queues) = Held::begin(&target, request.limits, port.queues(workers)?)?;
+                (Device::Port(Arc::from(port)), queues.into_iter().map(Some).collect())
             }
             PortDevice::Tunnel(port) => {
                 let port = inner.join_endpoint(&mut state, *port, dp)?;
@@ -175,7 +181,9 @@ impl Datapath {
         for (worker, queue) in inner.workers.iter().zip(queues) {
             worker.send(Command::AddPort { port: dp, queue, counters: Arc::clone(&counters), shared: false });
         }
-        state.ports.insert(dp, PortState { name: Arc::clone(&name), device, counters, admin_up, link_up, gone: false });
+        let name_known = Arc::clone(&name);
+        let known = PortState { name: name_known, device, counters, held, admin_up, link_up, gone: false };
+        state.ports.insert(dp, known);
         let port = BridgePort {
             no,
             name: Arc::clone(&name),
@@ -220,11 +228,21 @@ impl Datapath {
         let port = find(&bridge, name)?;
         if let Some(known) = state.ports.get_mut(&port.dp) {
             match &known.device {
-                Device::Port(device) => device.set_options(&change.options)?,
-                Device::Patch { .. } => no_options(name, &change.options)?,
-            }
-            if let (Some(mtu), Device::Port(device)) = (change.mtu, &known.device) {
-                device.set_mtu(mtu)?;
+                Device::Port(device) => {
+                    let target = Target { device: &**device, dp: port.dp, counters: &known.counters };
+                    let planned = known.held.plan(&target, change)?;
+                    device.set_options(&others(&change.options))?;
+                    if let Some(mtu) = change.mtu {
+                        device.set_mtu(mtu)?;
+                    }
+                    if let Some(planned) = planned {
+                        known.held.carry_out(&self.inner, port.dp, planned);
+                    }
+                }
+                Device::Patch { .. } => {
+                    no_options(PortKind::Patch, name, &change.options)?;
+                    limits::check(PortKind::Patch, name, change.limits.unwrap_or_default())?;
+                }
             }
             known.admin_up = change.up.unwrap_or(known.admin_up);
         }
@@ -499,7 +517,7 @@ fn info(bridge: &Arc<Bridge>, port: &Arc<BridgePort>, known: &PortState) -> Port
         port: Arc::clone(port),
         kind: device.map_or(PortKind::Patch, |d| d.kind()),
         peer,
-        options: device.map_or_else(Vec::new, |d| d.options()),
+        options: device.map_or_else(Vec::new, |d| d.options()).into_iter().chain(known.held.options()).collect(),
         admin_up: known.admin_up,
         link_up: known.link_up,
         gone: known.gone,

@@ -115,7 +115,8 @@ impl Probe {
     #[cold]
     pub(super) fn sent(&self, frames: &[&Frame], outcomes: &[TxOutcome]) {
         let time = now();
-        for (frame, _) in frames.iter().zip(outcomes).filter(|(_, outcome)| **outcome == TxOutcome::Sent) {
+        let went = |outcome: &TxOutcome| matches!(outcome, TxOutcome::Sent | TxOutcome::Held);
+        for (frame, _) in frames.iter().zip(outcomes).filter(|(_, outcome)| went(outcome)) {
             self.writer.copy(frame, self.port, Direction::Sent, time);
         }
     }

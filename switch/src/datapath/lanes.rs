@@ -174,6 +174,7 @@ impl Lane {
                         bytes += frame.len() as u64;
                         *fate = Fate::Done;
                     }
+                    TxOutcome::Held => *fate = Fate::Done,
                     TxOutcome::Dropped(reason) => {
                         let counter =
                             if reason == DropReason::QueueFull { &cells.tx_dropped } else { &cells.tx_errors };

@@ -16,6 +16,7 @@ use super::ledger::Ledger;
 use super::passes::Passes;
 use super::poll::{Poller, Wake};
 use super::punt::Budget;
+use super::shape::Reshape;
 use super::shared::{Notice, Shared};
 use super::{BURST, MegaflowStats};
 use crate::port::PortQueue;
@@ -50,7 +51,7 @@ const SORT_MS: u64 = 1000;
 const EMPTY_WAKES: u32 = 256;
 
 /// Rounds of bursts that are received at most from patches that are lent: more than they hold.
-const DRAIN: usize = 8192;
+pub(super) const DRAIN: usize = 8192;
 
 /// What the control side asks of a worker.
 pub(crate) enum Command {
@@ -103,6 +104,13 @@ pub(crate) enum Command {
         port: DpPort,
         /// Told when done.
         done: Sender<()>,
+    },
+    /// Hold a port to limits of its rate, or no longer.
+    Shape {
+        /// Its number.
+        port: DpPort,
+        /// What to do.
+        change: Reshape,
     },
     /// Credit everything that was counted.
     Sync {
@@ -217,9 +225,9 @@ pub(super) struct Worker<'a> {
     pub(super) burst: Box<Burst>,
     /// Packets that took other passes than the first.
     pub(super) taken: u32,
-    poller: Poller,
+    pub(super) poller: Poller,
     commands: Receiver<Command>,
-    hot: Vec<DpPort>,
+    pub(super) hot: Vec<DpPort>,
     /// Ports that the model does not have yet.
     pending: Vec<DpPort>,
     /// Ports left alone until the next sweep because they are reported and give nothing.
@@ -317,7 +325,7 @@ impl<'a> Worker<'a> {
 
     /// Fills the burst from one queue. Returns by which port the frames came in, and how many. A queue that gives nothing
     /// is not hot any more.
-    fn receive(&mut self, port: DpPort, now: Millis) -> (DpPort, usize) {
+    pub(super) fn receive(&mut self, port: DpPort, now: Millis) -> (DpPort, usize) {
         let Some(lane) = self.egress.lanes.get_mut(port) else { return (port, 0) };
         let Some(queue) = &mut lane.queue else { return (port, 0) };
         let received = queue.rx_burst(&mut self.egress.frames[..BURST]);
@@ -329,7 +337,7 @@ impl<'a> Worker<'a> {
         match received {
             Ok(0) => {
                 lane.hot = false;
-                lane.empty_wakes += 1;
+                lane.empty_wakes = if queue.worked() { 0 } else { lane.empty_wakes + 1 };
                 if lane.empty_wakes > EMPTY_WAKES {
                     lane.empty_wakes = 0;
                     lane.armed = false;
@@ -425,7 +433,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn watch(&mut self, port: DpPort) {
+    pub(super) fn watch(&mut self, port: DpPort) {
         let Some(lane) = self.egress.lanes.get_mut(port) else { return };
         let Some(fd) = lane.queue.as_ref().and_then(|q| q.rx_fd()) else { return };
         match self.poller.add(fd, port) {
@@ -465,6 +473,7 @@ impl<'a> Worker<'a> {
                 self.return_patch(port);
                 _ = done.send(());
             }
+            Command::Shape { port, change } => self.reshape(port, change),
             Command::Sync { done } => {
                 self.reap_fragments(self.shared.clock.now());
                 self.sweep(usize::MAX);
@@ -490,7 +499,7 @@ impl<'a> Worker<'a> {
 
     /// Picks up what changed, between two bursts. What patches that are lent have under way goes first, by the model that
     /// it was sent by, so that nothing overtakes it when they are patches again.
-    fn catch_up(&mut self) {
+    pub(super) fn catch_up(&mut self) {
         if !self.lent.is_empty() && self.latest.load().generation != self.model.generation {
             let now = self.shared.clock.now();
             for _ in 0..DRAIN {

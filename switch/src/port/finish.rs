@@ -25,7 +25,7 @@ impl Finisher {
         loop {
             match segments.next_into(&mut self.scratch) {
                 Ok(true) => match send(self.scratch.bytes()) {
-                    TxOutcome::Sent => {}
+                    TxOutcome::Sent | TxOutcome::Held => {}
                     dropped @ TxOutcome::Dropped(_) => return dropped,
                 },
                 Ok(false) => return TxOutcome::Sent,

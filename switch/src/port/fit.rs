@@ -68,7 +68,7 @@ pub(crate) fn link_len(bytes: &[u8]) -> usize {
 }
 
 /// Where the transport header of a super-frame ends.
-fn transport_end(bytes: &[u8], link_len: usize, offload: &Offload) -> usize {
+pub(crate) fn transport_end(bytes: &[u8], link_len: usize, offload: &Offload) -> usize {
     let start = if offload.csum_partial {
         usize::from(offload.csum_start)
     } else {

@@ -10,7 +10,8 @@
 //!   ports is sent N times and copied never. Neither allocates, except in kinds made for tests.
 //! - [`Offload`](sluice_flows::packet::Offload) travels with the frame both ways. An output that cannot take a
 //!   super-frame or a partial checksum cuts and fills in software, in its own scratch frame.
-//! - `tx_burst` says of every frame whether it left; the worker counts each frame once.
+//! - `tx_burst` says of every frame whether it left; the worker counts each frame once, but for those that wait for a
+//!   limited rate, which their queue counts when they leave.
 //! - A device closes when its `Port` and all the queues it gave are dropped.
 //!
 //! # Limits
@@ -18,10 +19,12 @@
 //! asks ([`Port::mtu`], [`Port::link_up`]), not by the queue.
 
 mod af_packet;
+mod alarm;
 mod device;
 mod error;
 mod finish;
 mod fit;
+mod line;
 pub mod link;
 mod mem;
 mod null;
@@ -44,7 +47,8 @@ pub use mem::{MemHandle, MemOptions, MemPort};
 pub use null::NullPort;
 pub use pcap::{PcapOptions, PcapPort};
 pub use recording::Recording;
-pub use shape::{Limits, Rate};
+pub use shape::{Limits, Rate, parse_bits, show_bits};
+pub(crate) use shape::{Shaped, Shaper, Shaping, is_limit};
 pub use spec::{PortDevice, PortSpec, SpecError};
 pub use tap::{Tap, TapOptions};
 pub use tap_plain::TapPlain;
@@ -168,6 +172,8 @@ pub struct RxLoss {
 pub enum TxOutcome {
     /// It left, whole or in segments.
     Sent,
+    /// It waits in a queue of the switch's, which counts it when it leaves.
+    Held,
     /// It, or at least one of its segments, did not leave.
     Dropped(DropReason),
 }
@@ -274,7 +280,7 @@ pub trait Port: Send + Sync {
     /// # Errors
     /// [`PortError::Option`].
     fn set_options(&self, options: &[(String, String)]) -> Result<(), PortError> {
-        no_options(self.name(), options)
+        no_options(self.kind(), self.name(), options)
     }
 
     /// One queue for each of `count` workers. A port with fewer receive queues than that gives the first workers one
@@ -288,9 +294,11 @@ pub trait Port: Send + Sync {
 }
 
 /// Refuses to change options of a port that has none that can be changed while it runs.
-pub(crate) fn no_options(port: &str, options: &[(String, String)]) -> Result<(), PortError> {
+pub(crate) fn no_options(kind: PortKind, port: &str, options: &[(String, String)]) -> Result<(), PortError> {
     let Some((option, _)) = options.first() else { return Ok(()) };
-    let why = SpecError::Fixed { option: option.clone(), known: "none of this kind's options".to_owned() };
+    let limits = Limits::are_for(kind).then(|| Limits::NAMES.join(", "));
+    let known = limits.unwrap_or_else(|| "none of this kind's options".to_owned());
+    let why = SpecError::Fixed { option: option.clone(), known };
     Err(PortError::Option { port: port.to_owned(), why })
 }
 
@@ -317,6 +325,23 @@ pub trait PortQueue: Send {
     /// Frames that the last bursts received and dropped at once: the port that they came in by, why, and how many. Ask
     /// until there are none.
     fn rx_dropped(&mut self) -> Option<(DpPort, DropReason, u32)> {
+        None
+    }
+
+    /// Whether the last burst that gave nothing was of use all the same: frames that had waited were sent, or frames
+    /// that came have to wait.
+    fn worked(&self) -> bool {
+        false
+    }
+
+    /// Whether frames wait in it for a limited rate.
+    fn is_waiting(&self) -> bool {
+        false
+    }
+
+    /// The queue that this one was wrapped around, if it was. What waits in it is lost, and nothing is to be sent or
+    /// received by it any more.
+    fn take_inner(&mut self) -> Option<Box<dyn PortQueue>> {
         None
     }
 

@@ -1,8 +1,9 @@
 //! What a port is to be, as configurations and the API say it: a kind and its options by name.
 
 use super::{
-    AfPacket, AfPacketOptions, MemOptions, MemPort, NullPort, PcapOptions, PcapPort, Port, PortError, PortKind, Tap,
-    TapOptions, TapPlain, TunnelOptions, TunnelPort, Wire, WireOptions, WireSettings, WireguardOptions, WireguardPort,
+    AfPacket, AfPacketOptions, Limits, MemOptions, MemPort, NullPort, PcapOptions, PcapPort, Port, PortError, PortKind,
+    Tap, TapOptions, TapPlain, TunnelOptions, TunnelPort, Wire, WireOptions, WireSettings, WireguardOptions,
+    WireguardPort, is_limit,
 };
 use sluice_flows::tunnel::{Part, TunnelKind};
 use std::borrow::Cow;
@@ -23,7 +24,19 @@ pub enum PortDevice {
     },
 }
 
-/// What a port is to be. The number of its queues is not in it: that is the number of workers.
+impl PortDevice {
+    /// What it is made of.
+    pub fn kind(&self) -> PortKind {
+        match self {
+            Self::Device(port) => port.kind(),
+            Self::Tunnel(port) => PortKind::Tunnel(port.endpoint().kind),
+            Self::Patch { .. } => PortKind::Patch,
+        }
+    }
+}
+
+/// What a port is to be. The number of its queues is not in it: that is the number of workers. Nor are [`Limits`] of its
+/// rate, which every kind has in the same way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PortSpec {
     /// A TAP named like the port, or `dev`.
@@ -192,6 +205,19 @@ impl PortSpec {
         })
     }
 
+    /// Reads the options of a port of this kind, and those of the limits of its rate.
+    ///
+    /// # Errors
+    /// [`SpecError`], for the first option that is wrong.
+    pub fn parse_with_limits<'a>(
+        kind: PortKind,
+        options: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<(Self, Limits), SpecError> {
+        let of_limits = |(name, _): &(&str, &str)| Limits::are_for(kind) && is_limit(name);
+        let (limits, own): (Vec<_>, Vec<_>) = options.into_iter().partition(of_limits);
+        Ok((Self::parse(kind, own)?, Limits::default().with(limits)?))
+    }
+
     /// The kind.
     pub fn kind(&self) -> PortKind {
         match self {
@@ -334,7 +360,8 @@ fn option_names(kind: PortKind) -> Vec<&'static str> {
 }
 
 fn known(kind: PortKind) -> String {
-    option_names(kind).join(", ")
+    let limits: &[_] = if Limits::are_for(kind) { &Limits::NAMES } else { &[] };
+    [&option_names(kind), limits].concat().join(", ")
 }
 
 /// Options as they are read, whatever the kind.
@@ -437,7 +464,8 @@ mod tests {
     #[test]
     fn an_option_of_another_kind_is_refused_with_those_there_are() {
         let error = PortSpec::parse(PortKind::Tap, [("rx", "a.pcap")]).unwrap_err();
-        assert_eq!(error.to_string(), "a port of type tap has no option `rx`; it has dev, attach, mac, mtu");
+        let known = "it has dev, attach, mac, mtu, rx_rate, rx_burst, tx_rate, tx_burst";
+        assert_eq!(error.to_string(), format!("a port of type tap has no option `rx`; {known}"));
     }
 
     #[test]

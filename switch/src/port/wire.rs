@@ -8,7 +8,7 @@
 //! # How a frame crosses
 //! Each end has one *lane* per worker, and worker N sends into lane N of the other end. So the thread that puts a frame
 //! on a lane is the one that takes it off again: like a patch, a wire moves no work between threads, and a conversation
-//! stays in order because all its frames take one lane. A lane is a [`line`]: bytes and due times in two rings that grow
+//! stays in order because all its frames take one lane. A lane is a [`line`](super::line): bytes and due times in two rings that grow
 //! to what was once under way. Nothing is allocated for a frame, and a wire that never carried any holds no buffers.
 //!
 //! A lane's lock is there because the borrow checker cannot see that both ends are one thread's. It is taken once a
@@ -40,17 +40,14 @@
 //!
 //! Without a delay, leave the wire out: a patch, or one bridge with both TAPs, costs less.
 
-mod line;
 mod settings;
 
 pub use settings::{WireSettings, parse_time, show_time};
 
+use super::alarm::{Alarm, now};
+use super::line::Line;
 use super::{Device, Port, PortCaps, PortError, PortKind, PortQueue, TxOutcome, fit};
 use arc_swap::ArcSwapOption;
-use line::Line;
-use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use nix::time::clock_gettime;
 use settings::{Course, Shape};
 use sluice_flows::DropReason;
 use sluice_flows::packet::{Frame, MAX_FRAME_LEN};
@@ -58,7 +55,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// How to make one end of a wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +106,7 @@ struct UnderWay {
 
 struct Lane {
     /// Set to when the first frame is due, as soon as a receiver came for nothing.
-    timer: TimerFd,
+    alarm: Alarm,
     state: Mutex<LaneState>,
 }
 
@@ -128,9 +124,8 @@ impl Wire {
     /// The system's, when it has no descriptor left for a timer.
     pub fn new(name: &str, options: &WireOptions) -> Result<Self, PortError> {
         let lane = || {
-            let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)
-                .map_err(|errno| PortError::from_io(name, "make a timer", errno.into()))?;
-            Ok(Lane { timer, state: Mutex::default() })
+            let alarm = Alarm::new().map_err(|error| PortError::from_io(name, "make a timer", error))?;
+            Ok(Lane { alarm, state: Mutex::default() })
         };
         let end = End {
             lanes: (0..options.queues.max(1)).map(|_| lane()).collect::<Result<_, PortError>>()?,
@@ -276,27 +271,8 @@ impl Lane {
 
     /// Makes the descriptor readable at `due`, or not at all.
     fn set(&self, state: &mut LaneState, due: Option<u64>) {
-        if state.set == due {
-            return;
-        }
-        state.set = due;
-        // The only thing that the kernel could find wrong is a time out of range, which a sum of nanoseconds in 64 bits
-        // cannot be; 0 would stop the timer.
-        _ = match due {
-            Some(due) => {
-                let at = TimeSpec::from_duration(Duration::from_nanos(due.max(1)));
-                self.timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)
-            }
-            None => self.timer.unset(),
-        };
+        self.alarm.set(&mut state.set, due);
     }
-}
-
-/// Nanoseconds of the clock that the timers go by.
-fn now() -> u64 {
-    // The clock exists on every Linux.
-    clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
-        .map_or(0, |time| u64::try_from(Duration::from(time).as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// One worker's queue of an end.
@@ -308,7 +284,7 @@ struct WireQueue {
 
 impl PortQueue for WireQueue {
     fn rx_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.end.lanes.get(self.index).map(|lane| lane.timer.as_fd())
+        self.end.lanes.get(self.index).map(|lane| lane.alarm.as_fd())
     }
 
     fn rx_burst(&mut self, frames: &mut [Frame]) -> io::Result<usize> {

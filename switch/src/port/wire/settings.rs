@@ -1,6 +1,6 @@
 //! What is set on one direction of a wire, and what follows from it for each frame.
 
-use super::super::SpecError;
+use super::super::{Limits, SpecError};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -44,7 +44,8 @@ impl WireSettings {
     /// [`SpecError::BadValue`], and [`SpecError::Fixed`] for what cannot be changed while the port runs.
     pub(crate) fn take(&mut self, option: &str, value: &str) -> Result<(), SpecError> {
         let Some(option) = Self::NAMES.iter().copied().find(|name| *name == option) else {
-            return Err(SpecError::Fixed { option: option.to_owned(), known: Self::NAMES.join(", ") });
+            let known = [Self::NAMES, &Limits::NAMES].concat().join(", ");
+            return Err(SpecError::Fixed { option: option.to_owned(), known });
         };
         let bad = |wanted| SpecError::BadValue { option, value: value.to_owned(), wanted };
         let time = || parse_time(value).ok_or_else(|| bad(TIME));
@@ -265,7 +266,8 @@ mod tests {
             assert!(matches!(error, SpecError::BadValue { option: o, .. } if o == option), "{error}");
         }
         let error = settings.take("peer", "x").unwrap_err().to_string();
-        assert_eq!(error, "option `peer` cannot be changed while the port runs; delay, jitter, queue, queue_bytes can");
+        let known = "delay, jitter, queue, queue_bytes, rx_rate, rx_burst, tx_rate, tx_burst can";
+        assert_eq!(error, format!("option `peer` cannot be changed while the port runs; {known}"));
         assert_eq!(again, settings, "what is refused changes nothing");
     }
 

@@ -7,7 +7,7 @@ use sluice_flows::packet::{Frame, Offload};
 use std::collections::VecDeque;
 
 #[derive(Debug, Default)]
-pub(super) struct Line {
+pub(crate) struct Line {
     records: VecDeque<Record>,
     bytes: VecDeque<u8>,
     /// When the last frame pushed is due: none behind it is due earlier.
@@ -24,25 +24,25 @@ struct Record {
 impl Line {
     /// Whether no frame is under way.
     #[inline]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
     /// When the first frame is due.
     #[inline]
-    pub(super) fn due(&self) -> Option<u64> {
+    pub(crate) fn due(&self) -> Option<u64> {
         self.records.front().map(|record| record.due)
     }
 
     /// Puts a copy of `frame` behind the others; it is due at `due`, or with the one before it if that is later.
-    pub(super) fn push(&mut self, frame: &Frame, due: u64) {
+    pub(crate) fn push(&mut self, frame: &Frame, due: u64) {
         self.last = self.last.max(due);
         self.records.push_back(Record { due: self.last, len: frame.len() as u32, offload: frame.offload });
         self.bytes.extend(frame.bytes());
     }
 
     /// Takes the first frame off if it is due at `now`. Returns the length that it was pushed with.
-    pub(super) fn pop(&mut self, now: u64, frame: &mut Frame) -> Option<u32> {
+    pub(crate) fn pop(&mut self, now: u64, frame: &mut Frame) -> Option<u32> {
         let record = self.records.pop_front_if(|record| record.due <= now)?;
         let len = record.len as usize;
         let (front, back) = self.bytes.as_slices();
