@@ -1,26 +1,33 @@
 #!/bin/sh
 # Installs the Debian packages that the build, the tests and the benches use. Does nothing when all are there.
 set -eu
-packages="gcc libc6-dev openvswitch-switch iperf3 sockperf iproute2 nftables iputils-ping traceroute ethtool jq vsftpd tftpd-hpa curl tcpdump tshark wireguard-go wireguard-tools"
+packages="gcc libc6-dev openvswitch-switch iperf3 sockperf iproute2 nftables iputils-ping traceroute ethtool jq vsftpd tftpd-hpa curl tcpdump tshark wireguard-go wireguard-tools containerd runc containernetworking-plugins busybox-static dnsmasq-base iptables podman"
 missing=""
 for package in $packages; do
     dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing="$missing $package"
 done
-[ -z "$missing" ] && exit 0
-if [ "$(id -u)" != 0 ]; then
-    echo "setup: these Debian packages are missing:$missing" >&2
-    echo "setup: run 'apt-get install$missing' as root, then try again" >&2
-    exit 77
+if [ -n "$missing" ]; then
+    if [ "$(id -u)" != 0 ]; then
+        echo "setup: these Debian packages are missing:$missing" >&2
+        echo "setup: run 'apt-get install$missing' as root, then try again" >&2
+        exit 77
+    fi
+    # Open vSwitch, containerd and the like are used by their tools alone: their services are not to be started.
+    policy=/usr/sbin/policy-rc.d
+    made_policy=""
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod +x "$policy"
+        made_policy=yes
+    fi
+    trap '[ -z "$made_policy" ] || rm -f "$policy"' EXIT
+    apt-get update -qq
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi
-# Open vSwitch is used by its tools alone: its services are not to be started.
-policy=/usr/sbin/policy-rc.d
-made_policy=""
-if [ ! -e "$policy" ]; then
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
-    chmod +x "$policy"
-    made_policy=yes
+# The reference CNI client, where there is a Go toolchain to build it: the tests that use it say so where there is none.
+tool="${CARGO_TARGET_DIR:-target}/tools/cnitool"
+go=$(command -v go || ls /usr/local/go/bin/go 2>/dev/null || true)
+if [ -n "$go" ] && [ ! -x "$tool" ]; then
+    GOBIN=$(realpath -m "$(dirname "$tool")") "$go" install github.com/containernetworking/cni/cnitool@v1.3.0
 fi
-trap '[ -z "$made_policy" ] || rm -f "$policy"' EXIT
-apt-get update -qq
-# shellcheck disable=SC2086
-DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null

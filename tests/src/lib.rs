@@ -6,6 +6,7 @@ pub mod conversation;
 pub mod events;
 pub mod generate;
 pub mod host;
+pub mod image;
 pub mod interpreter;
 pub mod lan;
 pub mod netns;

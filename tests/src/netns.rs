@@ -59,6 +59,14 @@ impl Netns {
         Ok(netns)
     }
 
+    /// The namespace that a process is in.
+    ///
+    /// # Errors
+    /// There is no such process.
+    pub fn of_process(pid: u32) -> io::Result<Self> {
+        Ok(Self { file: Arc::new(File::open(format!("/proc/{pid}/ns/net"))?) })
+    }
+
     /// Does `work` on a thread in this namespace and returns what it returns; a panic in it goes on here.
     ///
     /// # Panics
