@@ -46,6 +46,13 @@ Examples:
   sluice flows replace --file firewall.flows
   sluice flows diff firewall.flows";
 
+const CNI_EXAMPLES: &str = "\
+Examples:
+  sluice cni status                 would another container be attached, and how many addresses are left
+  sluice cni list                   the attached containers
+  sluice cni check                  is everything of theirs as it should be
+  sluice cni gc --dry-run           what is left of containers that are gone";
+
 /// Options that every verb knows.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
@@ -124,6 +131,9 @@ pub(crate) enum Command {
     PacketOut(cmd::packet_out::PacketOut),
     /// Networks of Docker on the switch: serve Docker's plugin protocol, show what it has
     Docker(cmd::docker::Docker),
+    /// The networks of container runtimes: status, attachments, checks, what is left over
+    #[command(subcommand, after_help = CNI_EXAMPLES)]
+    Cni(cmd::cni::Verb),
     /// How fast the data path is
     #[command(subcommand)]
     Bench(cmd::bench::Verb),

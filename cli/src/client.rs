@@ -7,6 +7,7 @@ use crate::lab;
 use crate::output::Exit;
 use clap::Args;
 use sluice_proto::MAX_MESSAGE_LEN;
+use sluice_proto::v1::attachment_service_client::AttachmentServiceClient;
 use sluice_proto::v1::bridge_service_client::BridgeServiceClient;
 use sluice_proto::v1::capture_service_client::CaptureServiceClient;
 use sluice_proto::v1::connection_service_client::ConnectionServiceClient;
@@ -109,6 +110,7 @@ services! {
     connections: ConnectionServiceClient, "Tracked connections.";
     routers: RouterServiceClient, "Routers.";
     captures: CaptureServiceClient, "Copies of frames.";
+    attachments: AttachmentServiceClient, "Networks of containers.";
 }
 
 impl Client {

@@ -69,6 +69,7 @@ fn run(command: Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::PacketOut(args) => cmd::packet_out::run(args, out),
         Command::Docker(args) => cmd::docker::run(args, out),
         Command::Bench(verb) => cmd::bench::run(verb, out),
+        Command::Cni(verb) => cmd::cni::run(verb, out),
         Command::Completion(args) => cmd::completion::run(&args, out),
         Command::Man(args) => cmd::man::run(&args, out),
     }

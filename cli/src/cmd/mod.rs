@@ -5,6 +5,7 @@ pub(crate) mod bridge_files;
 pub(crate) mod bridges;
 pub(crate) mod bundle;
 pub(crate) mod capture;
+pub(crate) mod cni;
 pub(crate) mod completion;
 pub(crate) mod ct;
 pub(crate) mod docker;
