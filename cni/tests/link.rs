@@ -410,6 +410,38 @@ fn a_path_that_is_gone_no_namespace_or_the_hosts_own_is_told_apart() {
 }
 
 #[test]
+fn a_namespace_is_known_where_it_is_mounted_and_told_from_the_file_that_stays() {
+    on_a_host(|| {
+        unshare(CloneFlags::CLONE_NEWNS).expect("make a mount namespace");
+        let run = |command: &str| {
+            let mut words = command.split_whitespace();
+            let status = Command::new(words.next().unwrap_or_default()).args(words).status().expect("run it");
+            assert!(status.success(), "{command}");
+        };
+        run("mount --make-rprivate /");
+        run("mount -t tmpfs none /run");
+        run("ip netns add c");
+        let container = Container::new();
+        let plan = LinkPlan { netns: PathBuf::from("/run/netns/c"), ..plan(&container) };
+        assert!(is_netns(&plan.netns) && !same_netns(&plan.netns));
+        for kind in [LinkKind::Veth, LinkKind::Tap] {
+            let plan = LinkPlan { kind, ..plan.clone() };
+            create(&plan).expect("create");
+            assert_eq!(check(&plan).expect("check"), Vec::<String>::new());
+            assert!(delete(&plan.host_name, &plan.alias, Some(&plan.netns), "eth0").expect("delete"));
+        }
+        create(&plan).expect("create");
+        run("umount /run/netns/c");
+        assert!(!is_netns(&plan.netns), "an ordinary file");
+        assert!(check(&plan).expect("check")[0].contains("is no network namespace but an ordinary file"));
+        delete(&plan.host_name, &plan.alias, Some(&plan.netns), "eth0").expect("delete");
+        run("touch /run/netns/d");
+        run("mount --bind /proc/self/ns/uts /run/netns/d");
+        assert!(!is_netns(Path::new("/run/netns/d")), "another kind of namespace");
+    });
+}
+
+#[test]
 fn a_namespace_without_ipv6_by_default_has_it_on_an_interface_with_such_an_address() {
     on_a_host(|| {
         let container = Container::new();
