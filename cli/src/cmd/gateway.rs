@@ -10,7 +10,8 @@ use sluice_proto::v1::{Gateway, GatewayMasquerade, ListGatewaysRequest};
 /// Arguments of `sluice gateway`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A gateway is the host behind a port of a bridge; the configuration of sluiced says which. ON THE
+A gateway is the host behind a port of a bridge; the configuration of sluiced says which, and
+networks of containers have theirs. Ports of the host that lead to containers are in JSON. ON THE
 HOST says whether the host has what was asked for, and else what is missing: `kill -HUP` of sluiced
 does it again. AS is the address that takes the place of the stations' own.
 
@@ -34,6 +35,7 @@ struct Answer {
 #[derive(Serialize)]
 struct Row {
     bridge: String,
+    vlan: Option<u32>,
     port: String,
     interface: String,
     addresses: Vec<String>,
@@ -43,6 +45,14 @@ struct Row {
     missing: Vec<String>,
     fault: Option<String>,
     obstacles: Vec<String>,
+    networks: Vec<String>,
+    host_ports: Vec<HostPort>,
+}
+
+#[derive(Serialize)]
+struct HostPort {
+    port: String,
+    to: String,
 }
 
 #[derive(Serialize)]
@@ -68,6 +78,7 @@ impl From<Gateway> for Row {
     fn from(gateway: Gateway) -> Self {
         Self {
             bridge: gateway.bridge,
+            vlan: Some(gateway.vlan).filter(|vlan| *vlan > 0),
             port: gateway.port,
             interface: gateway.interface,
             addresses: gateway.addresses,
@@ -77,6 +88,8 @@ impl From<Gateway> for Row {
             missing: gateway.missing,
             fault: Some(gateway.fault).filter(|fault| !fault.is_empty()),
             obstacles: gateway.obstacles,
+            networks: gateway.networks,
+            host_ports: gateway.host_ports.into_iter().map(|p| HostPort { port: p.port, to: p.to }).collect(),
         }
     }
 }

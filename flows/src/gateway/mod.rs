@@ -17,6 +17,7 @@
 //! | [`Stage::Begin`] | a new connection gets the link's address and remembers where it came from |
 //! | [`Stage::Out`] | nothing leaves with an inside address by mistake |
 //! | [`Stage::Advertise`] | completes a neighbour advertisement |
+//! | [`Stage::Served`] | of what stations with [services](Service) send: answers are translated, the rest is as in [`Stage::ToHost`] |
 //!
 //! # Rules
 //! - The MAC address that a connection began with is in the low 48 bits of its label, so there is no table of neighbours
@@ -25,18 +26,28 @@
 //!   translation, so that their answers leave as they are.
 //! - Frames with the gateway's own MAC addresses that come by other ports are dropped as `spoof_guard`.
 //!
+//! - A connection to a [`Service`] remembers the station's MAC address in the same place, so its packets, and the errors about
+//!   them, take the same way as answers.
+//! - All gateways of a bridge share its tables: [`flows_of`] makes the flows of all of them at once. Stations behind different
+//!   gateways of one bridge see each other as they are.
+//!
 //! # Limits
-//! A bridge has one gateway. ICMP errors of the stations about packets that no connection stands for are dropped.
+//! ICMP errors of the stations about packets that no connection stands for are dropped. Networks of a bridge do not overlap.
 
 mod flows;
 mod masquerade;
+mod service;
 
 pub use masquerade::{Masquerade, SourceNat};
+pub use service::Service;
 
 use crate::bridge::TableMod;
 use crate::owner::Owner;
 use crate::port::PortNo;
 use crate::rule::{FlowSpec, TableId};
+use ipnet::IpNet;
+use std::collections::HashSet;
+use std::net::IpAddr;
 
 /// A gateway, as its flows need to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,8 +60,18 @@ pub struct Gateway {
     pub link_mac: u64,
     /// The zone of the tracker that is the gateway's own.
     pub zone: u16,
-    /// What is translated: at most one of each family.
+    /// What is translated: at most one address of each family, for any number of networks.
     pub masquerades: Vec<Masquerade>,
+    /// Networks of stations that reach the outside as they are.
+    pub routed: Vec<IpNet>,
+    /// Networks of stations that reach nothing but the host's own addresses on the link.
+    pub internal: Vec<IpNet>,
+    /// The host's own addresses on the link.
+    pub own: Vec<IpAddr>,
+    /// The addresses that the host sends to what is for services; at most one of each family, of no station and no interface.
+    pub incoming: Vec<IpAddr>,
+    /// What the host reaches by them.
+    pub services: Vec<Service>,
     /// The first of [`Stage::ALL`]'s tables.
     pub first_table: TableId,
 }
@@ -70,10 +91,12 @@ pub enum Stage {
     Out,
     /// Neighbour advertisements that were solicitations.
     Advertise,
+    /// What stations with services send to the host, and what the tracker says of it. The table is there only with services.
+    Served,
 }
 
 impl Stage {
-    /// Every stage, in the order of their tables.
+    /// Every stage that each gateway has, in the order of their tables.
     pub const ALL: [Self; 6] = [Self::FromHost, Self::Answer, Self::ToHost, Self::Begin, Self::Out, Self::Advertise];
 
     /// The name of its table.
@@ -85,6 +108,7 @@ impl Stage {
             Self::Begin => "gw_begin",
             Self::Out => "gw_out",
             Self::Advertise => "gw_advertise",
+            Self::Served => "gw_served",
         }
     }
 }
@@ -128,13 +152,29 @@ impl Gateway {
             name: Some(stage.name().into()),
             ..TableMod::default()
         };
-        Stage::ALL.into_iter().map(name).collect()
+        let served = (!self.services.is_empty()).then_some(Stage::Served);
+        Stage::ALL.into_iter().chain(served).map(name).collect()
     }
 
-    /// Its flows; none without a masquerade.
+    /// Its flows; none where all that comes passes as it is.
     pub fn flows(&self) -> Vec<FlowSpec> {
-        flows::all(self)
+        flows_of(std::slice::from_ref(self))
     }
+
+    /// Whether there is room for [`Stage::Served`] too: the first may be 1 to 248.
+    pub fn serves(first_table: TableId) -> bool {
+        Self::fits(first_table) && usize::from(first_table.get()) + Stage::ALL.len() <= usize::from(TableId::LAST.get())
+    }
+}
+
+/// The flows of all gateways of one bridge, which have the same first table.
+pub fn flows_of(gateways: &[Gateway]) -> Vec<FlowSpec> {
+    let serves = gateways.iter().any(|gateway| !gateway.services.is_empty());
+    let mut flows: Vec<FlowSpec> = gateways.iter().flat_map(|gateway| flows::all(gateway, serves)).collect();
+    // What all of them need is made by each.
+    let mut seen = HashSet::new();
+    flows.retain(|flow| seen.insert((flow.table, flow.priority, flow.matches.clone())));
+    flows
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@ use super::*;
 use crate::consistency;
 use crate::text::{Names, show_flow};
 
-fn net(text: &str) -> ipnet::IpNet {
+fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
@@ -27,6 +27,11 @@ fn gateway() -> Gateway {
                 ports: None,
             },
         ],
+        routed: vec![],
+        internal: vec![],
+        own: vec![],
+        incoming: vec![],
+        services: vec![],
         first_table: FIRST_TABLE,
     }
 }
@@ -114,4 +119,78 @@ fn the_tables_are_in_a_row_and_fit() {
         let name = name.name.unwrap();
         crate::bridge_mod::check_table_name(&name).unwrap();
     }
+}
+
+/// A gateway that serves, with networks of every kind.
+fn serving() -> Gateway {
+    let address = |text: &str| text.parse().unwrap();
+    let service = |incoming: &str, to: &str, port: u16| Service {
+        address: address(incoming),
+        protocol: 6,
+        port,
+        to: address(to),
+        to_port: 80,
+        mac: 0x0200_0000_0011,
+    };
+    Gateway {
+        routed: vec![net("10.79.0.0/24")],
+        internal: vec![net("10.80.0.0/24"), net("fd80::/64")],
+        own: ["10.77.0.1", "10.79.0.1", "10.80.0.1", "fd77::1", "fd80::1"].map(address).to_vec(),
+        incoming: ["169.254.77.3", "fd73:6c75:6963::3"].map(address).to_vec(),
+        services: vec![
+            service("169.254.77.3", "10.77.0.11", 8080),
+            service("169.254.77.3", "10.79.0.11", 8081),
+            service("fd73:6c75:6963::3", "fd77::11", 8080),
+        ],
+        ..gateway()
+    }
+}
+
+/// Another one of the same bridge.
+fn beside() -> Gateway {
+    let mac = 0x0200_0000_0002;
+    let masquerade = Masquerade {
+        inside: vec![net("10.90.0.0/24")],
+        except: vec![],
+        address: "169.254.77.4".parse().unwrap(),
+        ports: None,
+    };
+    Gateway { port: PortNo(20), mac, link_mac: Gateway::link_mac_of(mac), masquerades: vec![masquerade], ..gateway() }
+}
+
+#[test]
+fn gateways_of_one_bridge_go_together() {
+    let flows = flows_of(&[serving(), beside()]);
+    for (i, a) in flows.iter().enumerate() {
+        consistency::check(a.table, &a.matches, &a.actions)
+            .unwrap_or_else(|error| panic!("{}: {error}", show_flow(a, None, &Names::new())));
+        for b in &flows[i + 1..] {
+            let meet = (a.table, a.priority) == (b.table, b.priority) && a.matches.overlaps(&b.matches);
+            assert!(!meet || a.actions == b.actions, "{a:?}\n{b:?}");
+        }
+    }
+    let serving = serving();
+    let served = flows.iter().filter(|flow| flow.table == serving.table(Stage::Served));
+    let texts: Vec<_> = served.map(|flow| show_flow(flow, None, &Names::new()).to_string()).collect();
+    // What is no answer is as everybody else's, the other gateway's networks included.
+    for wanted in [
+        "table=206, priority=190,ct_state=+est+rpl+trk actions=NORMAL",
+        "table=206, priority=150,ip,nw_dst=10.90.0.0/24 actions=NORMAL",
+        "table=206, priority=170,ip,nw_src=10.80.0.0/24 actions=drop",
+        "table=206, priority=130,ip,nw_src=10.79.0.0/24 actions=NORMAL",
+    ] {
+        assert!(texts.iter().any(|text| text == wanted), "{wanted} is not in {texts:#?}");
+    }
+}
+
+#[test]
+fn a_connection_to_a_service_leads_to_its_station_and_notes_where_that_is() {
+    let gateway = serving();
+    let texts: Vec<_> = gateway.flows().iter().map(|flow| show_flow(flow, None, &Names::new()).to_string()).collect();
+    let wanted = "table=201, priority=100,ct_state=+new-dnat+trk,tcp,nw_dst=169.254.77.3,tp_dst=8080 \
+         actions=ct(commit,table=201,zone=65520,nat(dst=10.77.0.11:80),\
+         exec(set_field:0x20000000011/0xffffffffffff->ct_label))";
+    assert!(texts.iter().any(|text| text == wanted), "{texts:#?}");
+    let wanted = "table=202, priority=190,tcp,nw_src=10.79.0.11,tp_src=80 actions=ct(table=206,zone=65520,nat)";
+    assert!(texts.iter().any(|text| text == wanted), "{texts:#?}");
 }

@@ -2,10 +2,12 @@
 
 use super::{Api, only};
 use crate::Datapath;
-use crate::host::forward_obstacles;
 use crate::host::gateway::{self, GatewayConfig, MasqueradeConfig};
+use crate::host::{HostPort, forward_obstacles};
+use sluice_flows::gateway::Service;
 use sluice_proto::v1::gateway_service_server::GatewayService;
-use sluice_proto::v1::{Gateway, GatewayMasquerade, ListGatewaysReply, ListGatewaysRequest};
+use sluice_proto::v1::{Gateway, GatewayHostPort, GatewayMasquerade, ListGatewaysReply, ListGatewaysRequest};
+use std::net::SocketAddr;
 use tonic::{Request, Response, Status};
 
 #[tonic::async_trait]
@@ -41,19 +43,32 @@ fn show(bridge: String, config: &GatewayConfig) -> Gateway {
         addresses: config.addresses.iter().map(ToString::to_string).collect(),
         mac: mac.join(":"),
         forward: config.forward,
-        masquerade: config.masquerade.as_ref().map(masquerade),
+        masquerade: config.masquerade.as_ref().map(|m| masquerade(config, m)),
         missing,
         fault,
+        vlan: config.vlan.unwrap_or_default().into(),
+        networks: config.share.networks.clone(),
+        host_ports: host_ports(config),
         obstacles: if config.forward { forward_obstacles() } else { Vec::new() },
     }
 }
 
-fn masquerade(config: &MasqueradeConfig) -> GatewayMasquerade {
+/// Each port of the host and where it leads to.
+fn host_ports(config: &GatewayConfig) -> Vec<GatewayHostPort> {
+    let of = |(port, number): (&HostPort, &u16)| {
+        let same = |s: &&Service| s.protocol == port.protocol && s.port == *number && s.to.is_ipv6() == port.v6;
+        let service = config.share.services.iter().find(same)?;
+        Some(GatewayHostPort { port: port.to_string(), to: SocketAddr::new(service.to, service.to_port).to_string() })
+    };
+    config.share.ports.iter().filter_map(of).collect()
+}
+
+fn masquerade(gateway: &GatewayConfig, config: &MasqueradeConfig) -> GatewayMasquerade {
     let (first_port, last_port) = config.ports.unwrap_or_default();
     GatewayMasquerade {
-        inside: config.inside.iter().map(ToString::to_string).collect(),
+        inside: gateway.inside().iter().map(ToString::to_string).collect(),
         addresses: config.addresses.iter().map(ToString::to_string).collect(),
-        except: config.except.iter().map(ToString::to_string).collect(),
+        except: gateway.except().iter().map(ToString::to_string).collect(),
         first_port: first_port.into(),
         last_port: last_port.into(),
         zone: config.zone.into(),

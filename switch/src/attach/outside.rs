@@ -2,13 +2,20 @@
 //!
 //! From all networks of the switch and all host ports of their containers follows what gateways its bridges have, and what
 //! the host sends to them. [`apply`] makes it so, and does only what differs from before; [`check`] tells what differs on the
-//! host by now, and mends nothing.
+//! host by now, and mends nothing. What gateways are, and how they are made, is [`host`](crate::host)'s.
+//!
+//! # Rules
+//! - A host port without an address is one of all of the host's addresses, of each family that the container has an address
+//!   and its network a gateway of.
+//! - Of one that is of a single address, and of one that is of all, the first wins for its address.
 
-use super::spec::{NetworkSpec, PortMapping};
+use super::spec::{NetworkSpec, PortMapping, Protocol};
 use crate::Datapath;
-use crate::host::HostError;
 use crate::host::gateway::GatewayError;
+use crate::host::{HostPort, NetworkGateway, NetworkPort, apply_networks, check_networks};
 use ipnet::IpNet;
+use sluice_flows::field::{IP_PROTO_SCTP, IP_PROTO_TCP, IP_PROTO_UDP};
+use std::net::IpAddr;
 use thiserror::Error;
 
 /// A port of the host that leads to a container.
@@ -29,19 +36,25 @@ pub(crate) struct Published {
 /// Why containers cannot reach the outside, or the outside not them.
 #[derive(Debug, Error)]
 pub(crate) enum OutsideError {
-    /// A gateway cannot be made.
+    /// A gateway or the host's side of host ports cannot be made, or what is asked for does not go together.
     #[error(transparent)]
     Gateway(#[from] GatewayError),
-    /// The host's side of host ports cannot be made.
-    #[error("host ports: {0}")]
-    Host(#[from] HostError),
-    /// Two networks do not go together, or a host port not with its network.
-    #[error("{0}")]
-    Conflict(String),
+    /// A host port that leads nowhere.
+    #[error("host port {port}/{protocol} of {owner}: {why}")]
+    Nowhere {
+        /// The host's port.
+        port: u16,
+        /// Its protocol.
+        protocol: Protocol,
+        /// Whose it is.
+        owner: String,
+        /// Why it leads nowhere.
+        why: &'static str,
+    },
 }
 
 /// Makes what all of `networks` and `published` need, and takes away what they do not need any more. A second call does
-/// nothing. After an error it may be called again, with what was before as well as with what was wanted.
+/// nothing. After an error it is to be called again with what was before.
 ///
 /// # Errors
 /// [`OutsideError`] for the first thing that cannot be done.
@@ -50,12 +63,75 @@ pub(crate) fn apply(
     networks: &[NetworkSpec],
     published: &[Published],
 ) -> Result<(), OutsideError> {
-    _ = (datapath, networks, published);
+    let ports = ports(networks, published)?;
+    for step in apply_networks(datapath, gateways(networks), ports)? {
+        tracing::info!("gateway: {step}");
+    }
     Ok(())
 }
 
-/// What differs on the host from what [`apply`] would make, in words; empty if nothing does.
+/// What differs on the host from what [`apply`] would make, in words; empty if nothing does. Looks at the gateways of
+/// `networks` alone.
 pub(crate) fn check(datapath: &Datapath, networks: &[NetworkSpec], published: &[Published]) -> Vec<String> {
-    _ = (datapath, networks, published);
-    Vec::new()
+    match ports(networks, published) {
+        Ok(ports) => check_networks(datapath, gateways(networks), ports),
+        Err(error) => vec![error.to_string()],
+    }
+}
+
+fn gateways(networks: &[NetworkSpec]) -> Vec<NetworkGateway> {
+    let of = |network: &NetworkSpec| NetworkGateway {
+        name: network.name.clone(),
+        bridge: network.bridge.clone(),
+        vlan: network.vlan,
+        addresses: network.gateway.clone(),
+        masquerade: network.masquerade.iter().map(IpNet::trunc).collect(),
+        except: network.masquerade_except.iter().map(IpNet::trunc).collect(),
+        mtu: network.mtu,
+        internal: network.internal,
+    };
+    networks.iter().map(of).collect()
+}
+
+fn ports(networks: &[NetworkSpec], published: &[Published]) -> Result<Vec<NetworkPort>, OutsideError> {
+    let mut out = Vec::new();
+    for port in published {
+        let gateway = networks.iter().find(|network| network.name == port.network).map(|n| n.gateway.as_slice());
+        let before = out.len();
+        out.extend([true, false].into_iter().filter_map(|v4| of_family(port, gateway.unwrap_or_default(), v4)));
+        if out.len() == before {
+            return Err(OutsideError::Nowhere {
+                port: port.mapping.host_port,
+                protocol: port.mapping.protocol,
+                owner: port.owner.clone(),
+                why: "the container has no address of the family asked for with a gateway in its network",
+            });
+        }
+    }
+    Ok(out)
+}
+
+fn of_family(port: &Published, gateway: &[IpNet], v4: bool) -> Option<NetworkPort> {
+    let mapping = &port.mapping;
+    let same = |address: &IpAddr| address.is_ipv4() == v4;
+    if mapping.host_address.is_some_and(|address| !same(&address)) || !gateway.iter().any(|net| same(&net.addr())) {
+        return None;
+    }
+    Some(NetworkPort {
+        network: port.network.clone(),
+        owner: port.owner.clone(),
+        port: HostPort {
+            v6: !v4,
+            address: mapping.host_address.filter(|address| !address.is_unspecified()),
+            protocol: match mapping.protocol {
+                Protocol::Tcp => IP_PROTO_TCP,
+                Protocol::Udp => IP_PROTO_UDP,
+                Protocol::Sctp => IP_PROTO_SCTP,
+            },
+            port: mapping.host_port,
+        },
+        to: port.addresses.iter().map(IpNet::addr).find(same)?,
+        to_port: mapping.container_port,
+        mac: port.mac,
+    })
 }

@@ -4,7 +4,7 @@ use super::BridgeConfig;
 use super::check::number;
 use super::error::{Complaint, Source, did_you_mean};
 use super::raw::{RawGateway, RawMasquerade, RawNeighbour, RawRoute, RawRule};
-use crate::host::gateway::{GatewayConfig, MasqueradeConfig, stable_mac};
+use crate::host::gateway::{GatewayConfig, MasqueradeConfig, Share, stable_mac};
 use crate::host::{NeighbourSpec, RouteSpec, RuleSpec};
 use crate::port::{PortKind, PortSpec};
 use ipnet::IpNet;
@@ -88,6 +88,8 @@ pub(super) fn gateway(
         forward: raw.forward.unwrap_or(true),
         masquerade: raw.masquerade.map(|raw| masquerade(source, raw, &addresses)).transpose()?,
         addresses,
+        vlan: None,
+        share: Share::default(),
     })
 }
 

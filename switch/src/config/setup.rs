@@ -149,8 +149,10 @@ fn start_gateway(datapath: &Datapath, bridge: &BridgeConfig) -> Result<(), Setup
 
 /// Takes the gateway of a bridge away. Nothing can be done about what fails, so it is said in the log.
 fn stop_gateway(datapath: &Datapath, bridge: &BridgeConfig) {
-    let Some(config) = &bridge.gateway else { return };
-    match gateway::stop(datapath, &bridge.name, config) {
+    if bridge.gateway.is_none() {
+        return;
+    }
+    match gateway::stop(datapath, &bridge.name) {
         Ok(done) => done.iter().for_each(|what| tracing::info!(bridge = bridge.name, "gateway: {what}")),
         Err(what) => tracing::error!(bridge = bridge.name, %what, "something of the gateway is left on the host"),
     }
@@ -268,6 +270,12 @@ pub fn reload(datapath: &Datapath, old: &Config, new: &Config) -> Result<(Vec<Ch
             }
         }
     }
+    for result in gateway::mend(datapath) {
+        match result {
+            Ok(done) => work.done.push(Change::GatewayMended(done)),
+            Err(error) => work.failed.push(error.into()),
+        }
+    }
     super::routers::reload(datapath, old, new, &mut |result, change| work.note(result, change));
     attach::after_reload(datapath);
     Ok((work.done, work.failed))
@@ -330,11 +338,6 @@ impl Reload<'_> {
         if gateway {
             let result = start_gateway(self.datapath, new);
             self.note(result, Change::GatewayChanged(new.name.clone()));
-        } else if let Some(config) = &new.gateway {
-            match gateway::mend(&new.name, config) {
-                Ok(done) => self.done.extend(done.into_iter().map(Change::GatewayMended)),
-                Err(error) => self.failed.push(error.into()),
-            }
         }
     }
 

@@ -32,6 +32,11 @@ impl Datapath {
         self.inner.shared.conntrack.table.flush(|conn| filter.selects(conn))
     }
 
+    /// As [`Self::flush_connections`], of those that `stale` says so of.
+    pub(crate) fn flush_connections_where(&self, stale: impl Fn(&Conn) -> bool) -> u64 {
+        self.inner.shared.conntrack.table.flush(stale)
+    }
+
     /// When a connection ends if no packet of it comes.
     pub fn connection_expires(&self, conn: &Conn) -> Millis {
         self.inner.shared.conntrack.table.in_force().expires(conn)

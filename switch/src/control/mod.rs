@@ -38,7 +38,8 @@ use crate::clock::Clock;
 use crate::conntrack::Tracker;
 use crate::datapath::{Notice, Settings, Shared, WorkerHandle, spawn};
 use crate::event::Events;
-use crate::host::gateway::{GatewayConfig, Gateways};
+use crate::host::Gateways;
+use crate::host::gateway::GatewayConfig;
 use crate::mac_table::{MacSettings, MacTable};
 use crate::router::Routers;
 use arc_swap::ArcSwap;
@@ -131,14 +132,14 @@ pub(crate) struct State {
 }
 
 impl Datapath {
-    /// The gateways that were asked for, by bridge.
-    pub fn gateways(&self) -> BTreeMap<String, GatewayConfig> {
+    /// The gateways that were asked for, with their bridges, sorted by bridge and VLAN.
+    pub fn gateways(&self) -> Vec<(String, GatewayConfig)> {
         self.inner.gateways.all()
     }
 
-    /// Notes which gateway a bridge is to have.
-    pub(crate) fn note_gateway(&self, bridge: &str, config: Option<&GatewayConfig>) {
-        self.inner.gateways.note(bridge, config);
+    /// What decides which gateways there are.
+    pub(crate) fn gateway_state(&self) -> &Gateways {
+        &self.inner.gateways
     }
 
     /// Starts the workers, with no bridge yet.

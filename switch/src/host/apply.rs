@@ -7,7 +7,7 @@ use super::HostError;
 use super::desired::{HostSide, PROTOCOL, Sysctl};
 use super::netlink::{LinkState, Netlink, NetlinkError};
 use super::plan::{Actual, Step, plan};
-use super::{nft, sysctl};
+use super::{accept, nft, ports, sysctl};
 
 /// Settings of the kernel that a host which forwards IPv6 needs so that it goes on listening to routers: by themselves,
 /// interfaces that forward ignore router advertisements, and a host that got its default route by one would lose it.
@@ -34,6 +34,8 @@ fn read(netlink: &mut Netlink, desired: &HostSide) -> Result<Actual, HostError> 
         neighbours: netlink.permanent_neighbours()?,
         sysctls: desired.sysctls.iter().map(|setting| sysctl::read(&setting.path)).collect::<Result<_, _>>()?,
         table: nft::find(&desired.link, &desired.masquerade)?,
+        ports: ports::find(&desired.link, &desired.ports)?,
+        accept: [accept::find(&desired.link, accept::FAMILIES[0])?, accept::find(&desired.link, accept::FAMILIES[1])?],
     })
 }
 
@@ -124,6 +126,8 @@ fn take(netlink: &mut Netlink, desired: &HostSide, step: &Step) -> Result<(), Ho
         Step::SetNeighbour { neighbour, .. } => netlink.set_neighbour(neighbour)?,
         Step::Set(setting) => sysctl::write(setting)?,
         Step::Table { .. } => nft::replace(&desired.link, &desired.masquerade)?,
+        Step::Ports { change, .. } => ports::take(&desired.link, &desired.ports, change)?,
+        Step::Accept { family, link, wanted } => accept::take(link, family, *wanted)?,
     }
     Ok(())
 }

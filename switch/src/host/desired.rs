@@ -5,6 +5,7 @@
 //! rules by a comment. All of it hangs on one interface: routes and neighbours lead to it, rules ask about packets that
 //! came by it, the nftables table is named after it. So several switches on one host never mistake each other's things.
 
+use super::ports::HostPorts;
 use super::routing::{MAIN_TABLE, metric_of};
 use ipnet::IpNet;
 use std::fmt;
@@ -38,6 +39,10 @@ pub struct HostSide {
     pub sysctls: Vec<Sysctl>,
     /// Source addresses that the host hides behind its own when their packets leave by another interface.
     pub masquerade: Vec<IpAddr>,
+    /// The host's ports that lead to it.
+    pub ports: HostPorts,
+    /// Whether firewalls that ask others are to let pass what comes in or goes out by it.
+    pub accept: bool,
 }
 
 /// A route to be.

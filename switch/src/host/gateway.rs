@@ -4,19 +4,15 @@
 //! bridge's; its interface goes when the switch ends, whatever way that comes.
 
 use super::desired::{HostSide, NeighbourSpec, RouteSpec, RuleSpec, Sysctl};
+use super::ports::{HostPort, HostPorts};
 use super::{HostError, apply as host};
 use crate::{ControlError, Datapath};
 use ipnet::IpNet;
 use sluice_flows::PortNo;
-use sluice_flows::bridge::TableMod;
-use sluice_flows::bridge_mod::BridgeMod;
-use sluice_flows::filter::{FlowFilter, OwnerFilter};
-use sluice_flows::flow_mod::FlowMod;
-use sluice_flows::gateway::{Gateway, Masquerade};
+use sluice_flows::gateway::{FIRST_TABLE, Gateway, Masquerade, Service};
 use sluice_flows::rule::TableId;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::{Mutex, PoisonError};
 use thiserror::Error;
 
 /// A gateway as a configuration asks for it, checked.
@@ -44,6 +40,67 @@ pub struct GatewayConfig {
     pub forward: bool,
     /// What is translated; nothing if none.
     pub masquerade: Option<MasqueradeConfig>,
+    /// The VLAN that it is in, if its port is one of a VLAN.
+    pub vlan: Option<u16>,
+    /// What networks of containers add to it.
+    pub share: Share,
+}
+
+/// What networks of containers add to a gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Their names.
+    pub networks: Vec<String>,
+    /// What is translated, beside what the gateway's own masquerade says, to the same addresses.
+    pub inside: Vec<Inside>,
+    /// Networks that reach the outside as they are.
+    pub routed: Vec<IpNet>,
+    /// Networks that reach the gateway alone.
+    pub internal: Vec<IpNet>,
+    /// The addresses that the host sends to what is for its ports; none without ports.
+    pub incoming: Vec<IpAddr>,
+    /// Where it goes.
+    pub services: Vec<Service>,
+    /// The host's ports, and which port of the incoming address each leads to.
+    pub ports: BTreeMap<HostPort, u16>,
+    /// The zone of a gateway that has no masquerade.
+    pub zone: u16,
+    /// The first table of a gateway that has no masquerade.
+    pub first_table: Option<TableId>,
+}
+
+/// Networks that are translated, and where to they are not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inside {
+    /// The networks.
+    pub networks: Vec<IpNet>,
+    /// Destinations that are reached with the inside address.
+    pub except: Vec<IpNet>,
+}
+
+impl GatewayConfig {
+    /// Its zone of connection tracking.
+    pub fn zone(&self) -> u16 {
+        self.masquerade.as_ref().map_or(self.share.zone, |masquerade| masquerade.zone)
+    }
+
+    /// Every network that is translated.
+    pub fn inside(&self) -> Vec<IpNet> {
+        let own = self.masquerade.iter().flat_map(|masquerade| &masquerade.inside);
+        let mut all: Vec<_> = own.chain(self.share.inside.iter().flat_map(|i| &i.networks)).copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Every destination that some of them reach as they are.
+    pub fn except(&self) -> Vec<IpNet> {
+        let own = self.masquerade.iter().flat_map(|masquerade| &masquerade.except);
+        let mut all: Vec<_> = own.chain(self.share.inside.iter().flat_map(|i| &i.except)).copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
 }
 
 /// The masquerade of a gateway.
@@ -78,31 +135,6 @@ impl MasqueradeConfig {
     pub const fn default_addresses() -> [IpAddr; 2] {
         [IpAddr::V4(Ipv4Addr::new(169, 254, 77, 2)), IpAddr::V6(Ipv6Addr::new(0xfd73, 0x6c75, 0x6963, 0, 0, 0, 0, 2))]
     }
-
-    fn of_family(&self, address: IpAddr) -> Masquerade {
-        let same = |nets: &[IpNet]| {
-            nets.iter().filter(|net| net.addr().is_ipv4() == address.is_ipv4()).copied().collect::<Vec<_>>()
-        };
-        Masquerade { inside: same(&self.inside), except: same(&self.except), address, ports: self.ports }
-    }
-}
-
-/// The gateways that were asked for, by bridge.
-#[derive(Debug, Default)]
-pub(crate) struct Gateways(Mutex<BTreeMap<String, GatewayConfig>>);
-
-impl Gateways {
-    pub(crate) fn all(&self) -> BTreeMap<String, GatewayConfig> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(crate) fn note(&self, bridge: &str, config: Option<&GatewayConfig>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match config {
-            Some(config) => all.insert(bridge.to_owned(), config.clone()),
-            None => all.remove(bridge),
-        };
-    }
 }
 
 /// Why a gateway cannot be made.
@@ -127,6 +159,9 @@ pub enum GatewayError {
         /// The port.
         port: String,
     },
+    /// It does not go together with something else.
+    #[error("{0}")]
+    Conflict(String),
 }
 
 /// The MAC address of a gateway's interface unless one is asked for: the same after a restart, so that nobody has to ask
@@ -148,8 +183,14 @@ pub fn host_side(config: &GatewayConfig) -> HostSide {
     let link_addresses = masquerade.map(|m| m.addresses.clone()).unwrap_or_default();
     let mut routes = config.routes.clone();
     // Where the address is not on the interface's own networks, the host has to be told where it is.
-    let far = link_addresses.iter().filter(|link| !config.addresses.iter().any(|net| net.contains(*link)));
+    let link = link_addresses.iter().chain(&config.share.incoming);
+    let far = link.filter(|link| !config.addresses.iter().any(|net| net.contains(*link)));
     routes.extend(far.map(|address| RouteSpec::on_link(IpNet::from(*address))));
+    let ports = HostPorts {
+        incoming: config.share.incoming.clone(),
+        hidden: link_addresses.clone(),
+        ports: config.share.ports.clone(),
+    };
     HostSide {
         link: config.link.clone(),
         alias: Some(host::alias_of(&config.link)),
@@ -162,6 +203,8 @@ pub fn host_side(config: &GatewayConfig) -> HostSide {
         neighbours: config.neighbours.clone(),
         sysctls: sysctls(config),
         masquerade: if masquerade.is_some_and(|m| m.host_rule) { link_addresses } else { Vec::new() },
+        ports,
+        accept: config.forward,
     }
 }
 
@@ -184,6 +227,10 @@ fn sysctls(config: &GatewayConfig) -> Vec<Sysctl> {
         let own = |link: &String| Sysctl::new(format!("net/ipv4/conf/{link}/arp_ignore"), "1");
         settings.extend(config.packet_links.iter().map(own));
     }
+    if config.share.incoming.iter().any(IpAddr::is_ipv4) {
+        // Connections that begin at 127.0.0.1 leave by it; the table with the host's ports drops others' attempts.
+        settings.push(Sysctl::new(format!("net/ipv4/conf/{link}/route_localnet"), "1"));
+    }
     if config.forward && has(true) {
         settings.push(Sysctl::new("net/ipv4/ip_forward", "1"));
         settings.push(Sysctl::new(format!("net/ipv4/conf/{link}/forwarding"), "1"));
@@ -195,82 +242,74 @@ fn sysctls(config: &GatewayConfig) -> Vec<Sysctl> {
     settings
 }
 
-fn flows(config: &GatewayConfig, port: PortNo) -> Option<Gateway> {
-    let masquerade = config.masquerade.as_ref()?;
+/// The gateway as its flows need to know it.
+pub(super) fn of_flows(config: &GatewayConfig, port: PortNo) -> Gateway {
     let [a, b, c, d, e, f] = config.mac;
     let mac = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
-    Some(Gateway {
+    let share = &config.share;
+    let first_table = config.masquerade.as_ref().map(|masquerade| masquerade.first_table).or(share.first_table);
+    Gateway {
         port,
         mac,
         link_mac: Gateway::link_mac_of(mac),
-        zone: masquerade.zone,
-        masquerades: masquerade.addresses.iter().map(|address| masquerade.of_family(*address)).collect(),
-        first_table: masquerade.first_table,
-    })
+        zone: config.zone(),
+        masquerades: config.masquerade.as_ref().map(|masquerade| masquerades(masquerade, share)).unwrap_or_default(),
+        routed: share.routed.clone(),
+        internal: share.internal.clone(),
+        own: config.addresses.iter().map(IpNet::addr).collect(),
+        incoming: share.incoming.clone(),
+        services: share.services.clone(),
+        first_table: first_table.unwrap_or(FIRST_TABLE),
+    }
 }
 
-/// Makes the gateway of a bridge, or what is missing of it; what it has too many of its own it takes away. Returns what
-/// was done to the host.
+/// One of each family for the gateway itself, and one for each network.
+fn masquerades(config: &MasqueradeConfig, share: &Share) -> Vec<Masquerade> {
+    let mut out = Vec::new();
+    for address in &config.addresses {
+        let same = |nets: &[IpNet]| {
+            nets.iter().filter(|net| net.addr().is_ipv4() == address.is_ipv4()).copied().collect::<Vec<_>>()
+        };
+        let of = |inside: &[IpNet], except: &[IpNet]| Masquerade {
+            inside: same(inside),
+            except: same(except),
+            address: *address,
+            ports: config.ports,
+        };
+        out.push(of(&config.inside, &config.except));
+        out.extend(share.inside.iter().map(|i| of(&i.networks, &i.except)).filter(|m| !m.inside.is_empty()));
+    }
+    out
+}
+
+/// Makes the gateway of a bridge that a configuration asks for, or what is missing of it; what it has too many of its own it
+/// takes away. Returns what was done to the host.
 ///
 /// # Errors
 /// [`GatewayError`]; what was done until then stays, to be taken away by [`stop`].
 pub fn start(datapath: &Datapath, bridge: &str, config: &GatewayConfig) -> Result<Vec<String>, GatewayError> {
-    // One that cannot be made is shown with its fault.
-    datapath.note_gateway(bridge, Some(config));
-    let no_port = || GatewayError::NoPort { bridge: bridge.to_owned(), port: config.port.clone() };
-    let ports = datapath.ports(Some(bridge))?;
-    let port = ports.iter().find(|info| *info.port.name == config.port).ok_or_else(no_port)?.port.no;
-    let done = mend(bridge, config)?;
-    let mut mods = vec![take_flows()];
-    if let Some(gateway) = flows(config, port) {
-        mods.extend(gateway.names().into_iter().map(BridgeMod::from));
-        mods.extend(gateway.flows().into_iter().map(|flow| FlowMod::add(flow).into()));
-    }
-    datapath.apply_bundle(bridge, &mods)?;
-    if config.forward {
-        for chain in host::forward_obstacles() {
-            tracing::warn!(
-                %bridge,
-                %chain,
-                "another program's nftables chain drops what the host forwards unless it says otherwise; \
-                 let it accept what comes in or goes out by {}",
-                config.link
-            );
+    datapath.gateway_state().set_file(datapath, bridge, Some(config))
+}
+
+/// Does again what others have undone on the host for any gateway, and returns what that took.
+pub fn mend(datapath: &Datapath) -> Vec<Result<String, GatewayError>> {
+    let mut done = Vec::new();
+    for (bridge, config) in datapath.gateways() {
+        match host::apply(&host_side(&config)) {
+            Ok(steps) => done.extend(steps.into_iter().map(Ok)),
+            Err(source) => done.push(Err(GatewayError::Host { bridge, source })),
         }
     }
-    Ok(done)
+    done
 }
 
-/// Does again what others have undone on the host, and returns what that took.
-///
-/// # Errors
-/// [`GatewayError::Host`].
-pub fn mend(bridge: &str, config: &GatewayConfig) -> Result<Vec<String>, GatewayError> {
-    host::apply(&host_side(config)).map_err(|source| GatewayError::Host { bridge: bridge.to_owned(), source })
-}
-
-fn take_flows() -> BridgeMod {
-    let owner = Some(OwnerFilter::Is(Gateway::owner()));
-    FlowMod::delete(FlowFilter { owner, ..FlowFilter::default() }).into()
-}
-
-/// Takes a gateway away: its flows, and what is ours on the host. Returns what was done to the host.
+/// Takes away the gateway that a configuration asked for: its flows, and what is ours on the host. Returns what was done to
+/// the host. What networks of containers need of it stays.
 ///
 /// # Errors
 /// [`GatewayError`]; the rest is done all the same.
-pub fn stop(datapath: &Datapath, bridge: &str, config: &GatewayConfig) -> Result<Vec<String>, GatewayError> {
-    datapath.note_gateway(bridge, None);
-    let removed = host::remove(&config.link).map_err(|source| GatewayError::Host { bridge: bridge.to_owned(), source });
-    let mut mods = vec![take_flows()];
-    if let Some(gateway) = flows(config, PortNo::LOCAL) {
-        let unnamed = |name: TableMod| TableMod { name: Some("".into()), ..name };
-        mods.extend(gateway.names().into_iter().map(|name| BridgeMod::from(unnamed(name))));
-    }
-    // A bridge that is gone, or was never made, has no flows.
-    if datapath.bridge(bridge).is_ok() {
-        datapath.apply_bundle(bridge, &mods)?;
-    }
-    removed
+pub fn stop(datapath: &Datapath, bridge: &str) -> Result<Vec<String>, GatewayError> {
+    datapath.gateway_state().set_file(datapath, bridge, None)
 }
 
 /// What differs on the host from what the gateway asks for, as the steps that would mend it.

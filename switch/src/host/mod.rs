@@ -6,22 +6,29 @@
 //! switch which was killed finds its things again, and what others put on the host is never touched: in the way, it is
 //! reported.
 //!
-//! [`gateway`] puts it together with the flows of a bridge; [`netlink`] and [`routing`] are the requests, for labs too.
+//! [`gateway`] puts it together with the flows of a bridge, `gateways` decides what gateways a switch has; [`netlink`] and [`routing`] are the requests, for labs too.
 //!
 //! # Limits
 //! Drift is told and mended when somebody asks ([`apply`] again), not watched for.
 
+mod accept;
 mod apply;
 mod desired;
 mod error;
+mod flush;
 pub mod gateway;
+mod gateways;
 pub mod netlink;
 mod nft;
 mod plan;
+mod ports;
 pub mod routing;
 mod sysctl;
 
 pub use apply::{alias_of, apply, drift, forward_obstacles, remove};
 pub use desired::{HostSide, NeighbourSpec, PROTOCOL, RouteSpec, RuleSpec, Sysctl};
 pub use error::HostError;
+pub(crate) use gateways::Gateways;
+pub use gateways::{NetworkGateway, NetworkPort, apply_networks, check_networks};
 pub use nft::table_name;
+pub use ports::{HostPort, HostPorts};

@@ -8,7 +8,7 @@
 //! Other programs' tables are read for one thing, whether they drop what is forwarded, and never written: in nftables
 //! the `accept` of one table does not speak for another, so such a drop can only be lifted where it stands.
 
-use super::HostError;
+use super::{HostError, accept};
 use nftables::expr::{Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField};
 use nftables::helper::{self, DEFAULT_ARGS, DEFAULT_NFT, NftablesError};
 use nftables::schema::{Chain, NfCmd, NfListObject, NfObject, Nftables, Rule, Table};
@@ -19,7 +19,7 @@ use std::net::IpAddr;
 /// The chain of our table.
 const CHAIN: &str = "postrouting";
 /// Priority of source NAT, after everybody else's filters.
-const PRIORITY: i32 = 100;
+pub(super) const PRIORITY: i32 = 100;
 
 /// What the kernel has of our table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,8 +37,18 @@ pub(super) enum Found {
 
 /// The name of the table for a gateway on `link`.
 pub fn table_name(link: &str) -> String {
+    format!("sluice-{}", plain(link))
+}
+
+/// An interface's name in letters that nft reads.
+pub(super) fn plain(link: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
-    format!("sluice-{}", link.chars().map(plain).collect::<String>())
+    link.chars().map(plain).collect()
+}
+
+/// Whether `nft` found that what it was asked for is not there.
+pub(super) fn is_missing(error: &NftablesError) -> bool {
+    matches!(error, NftablesError::NftFailed { stderr, .. } if stderr.contains("No such file or directory"))
 }
 
 fn comment(link: &str) -> String {
@@ -97,9 +107,7 @@ pub(super) fn find(link: &str, addresses: &[IpAddr]) -> Result<Found, HostError>
     let name = table_name(link);
     let listed = match helper::get_current_ruleset_with_args(DEFAULT_NFT, ["list", "table", "inet", &name]) {
         Ok(listed) => listed,
-        Err(NftablesError::NftFailed { stderr, .. }) if stderr.contains("No such file or directory") => {
-            return Ok(Found::Nothing);
-        }
+        Err(error) if is_missing(&error) => return Ok(Found::Nothing),
         Err(NftablesError::NftExecution { .. }) if addresses.is_empty() => return Ok(Found::Nothing),
         Err(error) => return Err(error.into()),
     };
@@ -138,16 +146,26 @@ pub(super) fn replace(link: &str, addresses: &[IpAddr]) -> Result<(), HostError>
     Ok(helper::apply_ruleset_with_args(&Nftables { objects: objects.into() }, DEFAULT_NFT, DEFAULT_ARGS)?)
 }
 
-/// The chains that drop what is forwarded unless a rule in them says otherwise, as `FAMILY TABLE CHAIN`.
+/// The chains that drop what is forwarded unless a rule in them says otherwise, as `FAMILY TABLE CHAIN`. Docker's is not one
+/// of them where it has its chain for rules of others, which [`accept`](super::accept) writes to.
 pub(super) fn dropping_forward_chains() -> Vec<String> {
     // As plain JSON: objects that the crate does not know are no reason to fail.
     let listed = helper::get_current_ruleset_raw(DEFAULT_NFT, ["list", "chains"]).unwrap_or_default();
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap_or_default();
     let objects = listed.get("nftables").and_then(serde_json::Value::as_array).into_iter().flatten();
-    let dropping = objects.filter_map(|object| object.get("chain")).filter(|chain| {
-        let is = |key: &str, value: &str| chain.get(key).and_then(serde_json::Value::as_str) == Some(value);
-        is("hook", "forward") && is("policy", "drop")
-    });
+    let chains: Vec<_> = objects.filter_map(|object| object.get("chain")).collect();
+    let is = |chain: &serde_json::Value, key: &str, value: &str| {
+        chain.get(key).and_then(serde_json::Value::as_str) == Some(value)
+    };
+    let asks_us = |chain: &serde_json::Value| {
+        let beside = |other: &&serde_json::Value| {
+            is(other, "name", accept::CHAIN)
+                && is(other, "table", accept::TABLE)
+                && other.get("family") == chain.get("family")
+        };
+        is(chain, "table", accept::TABLE) && is(chain, "name", "FORWARD") && chains.iter().any(|other| beside(&other))
+    };
+    let dropping = chains.iter().filter(|c| is(c, "hook", "forward") && is(c, "policy", "drop") && !asks_us(c));
     let word = |chain: &serde_json::Value, key: &str| {
         chain.get(key).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
     };

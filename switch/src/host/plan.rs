@@ -7,8 +7,8 @@
 use super::HostError;
 use super::desired::{HostSide, PROTOCOL, RouteSpec, RuleSpec, Sysctl};
 use super::netlink::{LinkChange, LinkState};
-use super::nft;
 use super::routing::{HostAddress, HostNeighbour, HostRoute, HostRule};
+use super::{accept, nft, ports};
 use ipnet::IpNet;
 use std::fmt;
 
@@ -23,6 +23,9 @@ pub(super) struct Actual {
     /// The values of the settings asked for, in their order; `None` for those that the kernel has not.
     pub(super) sysctls: Vec<Option<String>>,
     pub(super) table: nft::Found,
+    pub(super) ports: ports::Found,
+    /// Of Docker's chains, by family.
+    pub(super) accept: [accept::Found; 2],
 }
 
 /// One change to the host.
@@ -63,6 +66,17 @@ pub(super) enum Step {
         name: String,
         wanted: bool,
     },
+    /// What is to be done about the nftables table with the host's ports.
+    Ports {
+        name: String,
+        change: ports::Change,
+    },
+    /// Our rules go into Docker's chain, or out of it.
+    Accept {
+        family: &'static str,
+        link: String,
+        wanted: bool,
+    },
 }
 
 impl fmt::Display for Step {
@@ -89,6 +103,11 @@ impl fmt::Display for Step {
             Self::Set(setting) => write!(f, "set {setting}"),
             Self::Table { name, wanted: true } => write!(f, "write nftables table inet {name}"),
             Self::Table { name, wanted: false } => write!(f, "delete nftables table inet {name}"),
+            Self::Ports { name, change } => write!(f, "{change} nftables table inet {name}"),
+            Self::Accept { family, link, wanted } => {
+                let (verb, where_) = if *wanted { ("add", "to") } else { ("delete", "from") };
+                write!(f, "{verb} rules that accept {link} {where_} nftables chain {family} filter DOCKER-USER")
+            }
         }
     }
 }
@@ -110,6 +129,13 @@ pub(super) fn plan(desired: &HostSide, actual: &Actual) -> Result<Vec<Step>, Hos
     routes(desired, actual, link, &mut steps)?;
     rules(desired, actual, &mut steps)?;
     steps.extend(table(desired, &actual.table)?);
+    let change = ports::change(&desired.link, &desired.ports, &actual.ports)?;
+    steps.extend(change.map(|change| Step::Ports { name: ports::table_name(&desired.link), change }));
+    for (family, found) in accept::FAMILIES.into_iter().zip(&actual.accept) {
+        let differs = if desired.accept { found.there && !found.good } else { !found.ours.is_empty() };
+        let step = Step::Accept { family, link: desired.link.clone(), wanted: desired.accept };
+        steps.extend(differs.then_some(step));
+    }
     Ok(steps)
 }
 
