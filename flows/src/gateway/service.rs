@@ -7,7 +7,7 @@ use super::flows::{ORIGIN, address, drop, flow, normal, priority, state};
 use super::{Gateway, Stage};
 use crate::action::{Action, Ct, CtZone, Nat, NatDirection};
 use crate::field::{Field, IP_PROTO_ICMP, IP_PROTO_ICMPV6, IP_PROTO_SCTP, IP_PROTO_TCP, IP_PROTO_UDP};
-use crate::key::{CT_DNAT, CT_EST, CT_NEW, CT_REL, CT_RPL, CT_TRK};
+use crate::key::{CT_DNAT, CT_EST, CT_NEW, CT_REL, CT_SNAT, CT_TRK};
 use crate::router::flow::{DST, Matching, SRC, bits};
 use crate::rule::FlowSpec;
 use crate::verdict::DropReason;
@@ -82,8 +82,10 @@ fn answers(gateway: &Gateway) -> Vec<FlowSpec> {
     let to_origin = super::flows::to_origin();
     vec![
         flow(back, priority::SERVICE, state(link, CT_TRK | CT_NEW | CT_DNAT, 0), to_origin),
-        flow(served, priority::SERVED, on(CT_EST | CT_RPL), normal()),
+        flow(served, priority::SERVED, on(CT_EST), normal()),
         flow(served, priority::SERVED, on(CT_REL), normal()),
+        // What the station has begun itself, and nobody has answered yet: it is translated already.
+        flow(served, priority::SERVED, on(CT_NEW | CT_SNAT), normal()),
     ]
 }
 

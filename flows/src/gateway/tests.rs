@@ -174,7 +174,7 @@ fn gateways_of_one_bridge_go_together() {
     let texts: Vec<_> = served.map(|flow| show_flow(flow, None, &Names::new()).to_string()).collect();
     // What is no answer is as everybody else's, the other gateway's networks included.
     for wanted in [
-        "table=206, priority=190,ct_state=+est+rpl+trk actions=NORMAL",
+        "table=206, priority=190,ct_state=+est+trk actions=NORMAL",
         "table=206, priority=150,ip,nw_dst=10.90.0.0/24 actions=NORMAL",
         "table=206, priority=170,ip,nw_src=10.80.0.0/24 actions=drop",
         "table=206, priority=130,ip,nw_src=10.79.0.0/24 actions=NORMAL",

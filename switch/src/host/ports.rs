@@ -25,6 +25,8 @@ use std::net::IpAddr;
 
 /// The protocols that have ports, as nft writes them.
 const PROTOCOLS: [(u8, &str); 3] = [(IP_PROTO_TCP, "tcp"), (IP_PROTO_UDP, "udp"), (IP_PROTO_SCTP, "sctp")];
+/// The chain that both chains of connections that begin have in common.
+const STEER: &str = "services";
 /// Most ports that are named where a change is told.
 const NAMED: usize = 3;
 
@@ -288,7 +290,7 @@ fn table(link: &str, desired: &HostPorts) -> Vec<Value> {
         map("own4", &["ipv4_addr", "inet_proto", "inet_service"]),
         map("any6", &["inet_proto", "inet_service"]),
         map("own6", &["ipv6_addr", "inet_proto", "inet_service"]),
-        json!({"chain": {"family": "inet", "table": name, "name": "redirect"}}),
+        json!({"chain": {"family": "inet", "table": name, "name": STEER}}),
     ];
     for (chain, kind, hook, priority) in [
         ("guard", "filter", "prerouting", -300),
@@ -307,7 +309,7 @@ fn table(link: &str, desired: &HostPorts) -> Vec<Value> {
         out.push(json!({ "rule": rule }));
     };
     for chain in ["prerouting", "output"] {
-        rule(chain, vec![json!({"jump": {"target": "redirect"}})]);
+        rule(chain, vec![json!({"jump": {"target": STEER}})]);
     }
     for incoming in &desired.incoming {
         family(link, desired, *incoming, &mut rule);
@@ -330,7 +332,7 @@ fn family(link: &str, desired: &HostPorts, incoming: IpAddr, rule: &mut impl FnM
         rule("postrouting", vec![to_link(), matches(source(), "==", loopback()), json!({"masquerade": null})]);
     } else {
         let unroutable = json!({"set": ["::1", prefix("fe80::", 10)]});
-        rule("redirect", vec![matches(target(), "==", unroutable), json!({"return": null})]);
+        rule(STEER, vec![matches(target(), "==", unroutable), json!({"return": null})]);
     }
     rule("guard", vec![to_incoming(), json!({"drop": null})]);
     let mut back = vec![from_link(), to_link(), to_incoming()];
@@ -343,7 +345,7 @@ fn family(link: &str, desired: &HostPorts, incoming: IpAddr, rule: &mut impl FnM
         let with_ports = matches(meta("l4proto"), "==", json!({"set": PROTOCOLS.map(|(_, name)| name)}));
         let port = json!({"map": {"key": {"concat": key}, "data": map}});
         let dnat = json!({"dnat": {"family": ip, "addr": incoming.to_string(), "port": port}});
-        rule("redirect", vec![matches(meta("nfproto"), "==", json!(nfproto)), first, with_ports, dnat]);
+        rule(STEER, vec![matches(meta("nfproto"), "==", json!(nfproto)), first, with_ports, dnat]);
     };
     let local = || matches(json!({"fib": {"result": "type", "flags": ["daddr"]}}), "==", json!("local"));
     redirect(local(), [vec![target()], service()].concat(), own);

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 use sluice_flows::bridge::{VlanId, VlanMode};
-use sluice_flows::{PortNo, field};
+use sluice_flows::field;
 use sluice_switch::config::{PortConfig, add_bridge, add_port};
 use sluice_switch::host::gateway::GatewayError;
 use sluice_switch::host::{HostPort, NetworkGateway, NetworkPort, apply_networks, check_networks};
@@ -72,11 +72,15 @@ impl Machine {
         }
         let (netns, outside) = (namespace(), namespace());
         netns.add_veth("up0", &outside, "eth0").unwrap();
-        for (netns, link, addresses) in [(&netns, "up0", &[MACHINE, MORE][..]), (&outside, "eth0", &[CLIENT])] {
+        for (netns, link, addresses) in [(&netns, "up0", MACHINE), (&outside, "eth0", CLIENT)] {
             netns.set_up(link, true).unwrap();
-            for (address, len) in addresses.iter().flat_map(|pair| pair.iter().zip([24, 64])) {
+            for (address, len) in addresses.iter().zip([24, 64]) {
                 netns.add_address(link, ip(address), len).unwrap();
             }
+        }
+        for (n, len) in [(0, 32), (1, 128)] {
+            netns.add_address("lo", ip(MORE[n]), len).unwrap();
+            outside.add_route(ip(MORE[n]), len, ip(MACHINE[n])).unwrap();
         }
         wait_for_carrier(&[(&netns, "up0"), (&outside, "eth0")]);
         let datapath = start(&netns);
@@ -106,9 +110,6 @@ impl Machine {
             netns.add_route(ip(["0.0.0.0", "::"][family]), 0, gateway.addr()).unwrap();
             address
         });
-        let text = netns.run(|| fs::read_to_string("/sys/class/net/eth0/address"));
-        // sysfs shows the namespace that it was mounted in, so it is asked for otherwise.
-        _ = text;
         let shown = run(&netns, &["ip", "-o", "link", "show", "eth0"]);
         let text = shown.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).unwrap();
         let octets: Vec<_> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
@@ -249,20 +250,15 @@ impl Server {
 
     /// As [`tcp`](Self::tcp), of datagrams.
     pub(crate) fn udp(netns: &Netns, port: u16, name: &'static str) -> Self {
-        let sockets = ["0.0.0.0", "::"].map(|address| {
-            // One for each family, so that each answers from the address that it was asked at.
-            let socket = netns.run(|| UdpSocket::bind((ip(address), port)));
-            socket.ok().inspect(|s| s.set_nonblocking(true).unwrap())
-        });
+        let socket = netns.run(|| UdpSocket::bind((ip("::"), port))).unwrap();
+        socket.set_nonblocking(true).unwrap();
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let told = std::sync::Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let mut buffer = [0; 2000];
             while !told.load(std::sync::atomic::Ordering::Relaxed) {
-                for socket in sockets.iter().flatten() {
-                    while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
-                        _ = socket.send_to(format!("{} {name}", peer.ip().to_canonical()).as_bytes(), peer);
-                    }
+                while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
+                    _ = socket.send_to(format!("{} {name}", peer.ip().to_canonical()).as_bytes(), peer);
                 }
                 std::thread::sleep(std::time::Duration::from_millis(2));
             }

@@ -50,13 +50,8 @@ fn the_machine_itself_reaches_the_container_by_any_of_its_addresses() {
     // And the container itself reaches nothing of the machine's loopback.
     let listener = machine.netns.run(|| std::net::TcpListener::bind((ip("127.0.0.1"), 7777))).unwrap();
     listener.set_nonblocking(true).unwrap();
-    machine.say("ip route show");
     crate::machine::run(&container.netns, &["ip", "addr", "flush", "dev", "lo"]);
     crate::machine::run(&container.netns, &["sysctl", "-qw", "net.ipv4.conf.eth0.route_localnet=1"]);
-    crate::machine::run(
-        &container.netns,
-        &["ip", "route", "del", "local", "127.0.0.0/8", "dev", "lo", "table", "local"],
-    );
     crate::machine::run(
         &container.netns,
         &["ip", "route", "add", "127.0.0.1", "via", "10.77.0.1", "src", "10.77.0.11"],
@@ -198,12 +193,12 @@ fn a_port_more_is_one_element_more_however_many_there_are() {
     let _server = Server::tcp(&container.netns, 80, "web");
     let mut ports: Vec<_> = (10_000..11_000).map(|port| one(&blue(), &container, 0, None, (TCP, port), 80)).collect();
     machine.apply(&[blue()], &ports).unwrap();
-    let rules = machine.say("nft -a list chain inet sluice-ports-br0 redirect");
+    let rules = machine.say("nft -a list chain inet sluice-ports-br0 services");
     let one_more = one(&blue(), &container, 0, None, (TCP, 9999), 80);
     ports.push(one_more);
     let done = machine.apply(&[blue()], &ports).unwrap();
     assert_eq!(done, ["add host ports tcp 0.0.0.0:9999 in nftables table inet sluice-ports-br0"]);
-    assert_eq!(machine.say("nft -a list chain inet sluice-ports-br0 redirect"), rules, "the table is the same one");
+    assert_eq!(machine.say("nft -a list chain inet sluice-ports-br0 services"), rules, "the table is the same one");
     assert_eq!(machine.apply(&[blue()], &ports).unwrap(), [] as [String; 0]);
     for port in [9999, 10_000, 10_999] {
         assert_eq!(ask(&machine.outside, MACHINE[0], port).unwrap(), format!("{} web", CLIENT[0]));
