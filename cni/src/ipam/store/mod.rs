@@ -18,8 +18,8 @@ use super::address::{Address, Span};
 use super::error::IpamError;
 use nix::unistd::AccessFlags;
 use redb::{
-    Database, Key, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError, Value,
-    WriteTransaction,
+    Database, DatabaseError, Key, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError,
+    Value, WriteTransaction,
 };
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -113,6 +113,12 @@ impl Store {
         Self { dir: dir.to_owned(), wait: LOCK_WAIT }
     }
 
+    /// With another bound of the wait for a turn.
+    #[cfg(test)]
+    pub(crate) fn waiting(self, wait: Duration) -> Self {
+        Self { wait, ..self }
+    }
+
     /// The file.
     pub(crate) fn path(&self) -> PathBuf {
         self.dir.join("addresses.redb")
@@ -124,11 +130,9 @@ impl Store {
         let _turn = self.lock()?;
         let path = self.path();
         if !path.exists() {
-            // The database makes its file readable by all.
-            let made = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
-            made.map_err(|e| self.file(&path, e))?;
+            self.make()?;
         }
-        let database = Database::builder().set_cache_size(CACHE_SIZE).create(&path).map_err(|e| self.wrong(e))?;
+        let database = open_database(&path).map_err(|e| self.wrong(e))?;
         let mut transaction = database.begin_write().map_err(|e| self.wrong(e))?;
         transaction.set_quick_repair(true);
         let mut tables = Tables::open(&transaction, self)?;
@@ -143,6 +147,21 @@ impl Store {
         }
     }
 
+    /// Makes an empty store with all of its tables, under another name until it is whole on the disk.
+    fn make(&self) -> Result<(), IpamError> {
+        let (path, new) = (self.path(), self.dir.join("addresses.new"));
+        // The database would make its file readable by all.
+        let made = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new);
+        made.map_err(|e| self.file(&new, e))?;
+        let database = open_database(&new).map_err(|e| self.wrong(e))?;
+        let transaction = database.begin_write().map_err(|e| self.wrong(e))?;
+        drop(Tables::open(&transaction, self)?);
+        transaction.commit().map_err(|e| self.wrong(e))?;
+        drop(database);
+        std::fs::rename(&new, &path).map_err(|e| self.file(&new, e))?;
+        File::open(&self.dir).and_then(|d| d.sync_all()).map_err(|e| self.file(&self.dir, e))
+    }
+
     /// Reads, without writing to the disk where the file was left in order. `None` if there is no store yet.
     pub(crate) fn read<T>(&self, body: impl FnOnce(&View) -> Result<T, IpamError>) -> Result<Option<T>, IpamError> {
         let path = self.path();
@@ -150,18 +169,16 @@ impl Store {
             return Ok(None);
         }
         let _turn = self.lock()?;
-        let view = match Database::builder().set_cache_size(CACHE_SIZE).open_read_only(&path) {
-            Ok(database) => View::open(&database, self)?,
-            // A process was killed in the middle: it has to be opened for writing once.
-            Err(_) => {
-                let database =
-                    Database::builder().set_cache_size(CACHE_SIZE).create(&path).map_err(|e| self.wrong(e))?;
-                let transaction = database.begin_write().map_err(|e| self.wrong(e))?;
-                drop(Tables::open(&transaction, self)?);
-                transaction.commit().map_err(|e| self.wrong(e))?;
-                View::open(&database, self)?
+        let read_only = || Database::builder().set_cache_size(CACHE_SIZE).open_read_only(&path);
+        let database = match read_only() {
+            // A process was killed in the middle, and the file has to be opened for writing once.
+            Err(DatabaseError::RepairAborted) => {
+                drop(open_database(&path).map_err(|e| self.wrong(e))?);
+                read_only()
             }
+            other => other,
         };
+        let view = View::open(&database.map_err(|e| self.wrong(e))?, self)?;
         body(&view).map(Some).map_err(|e| self.located(e))
     }
 
@@ -199,6 +216,10 @@ impl Store {
     fn file(&self, path: &Path, source: std::io::Error) -> IpamError {
         IpamError::File { path: path.to_owned(), source }
     }
+}
+
+fn open_database(path: &Path) -> Result<Database, DatabaseError> {
+    Database::builder().set_cache_size(CACHE_SIZE).create(path)
 }
 
 /// Takes the lock of a file, waiting no longer than this.
@@ -554,4 +575,47 @@ fn notes(table: &impl ReadableTable<NameKey, &'static [u8]>, kind: &str) -> Resu
         all.push((key.value().1.to_owned(), value.value().to_vec()));
     }
     Ok(all)
+}
+
+#[cfg(test)]
+impl Tables<'_> {
+    /// Compares the tables with each other: every address has one state, its owner's entry, and its place in a span.
+    pub(crate) fn audit(&self) -> Result<(), IpamError> {
+        use std::collections::BTreeSet;
+        let mut all = BTreeSet::new();
+        for (network, a, record) in self.reservations(None)? {
+            assert!(all.insert((network.clone(), a)));
+            let theirs = self.of_owner(&network, &record.container_id, &record.ifname)?;
+            assert!(theirs.contains(&a), "{a} is not in the list of {}", record.owner());
+        }
+        assert_eq!(self.owners.iter()?.count(), all.len(), "each entry of an owner is one of an address");
+        for entry in self.cooling.iter()? {
+            let (key, since) = entry?;
+            let (network, family, bits) = key.value();
+            assert!(all.insert((network.to_owned(), Address { family, bits })), "an address rests and is taken");
+            assert!(self.queue.get((network, family, since.value(), bits))?.is_some());
+        }
+        assert_eq!(self.queue.iter()?.count(), self.cooling.iter()?.count());
+        for entry in self.foreign.iter()? {
+            let key = entry?.0;
+            let (network, family, bits) = key.value();
+            assert!(all.insert((network.to_owned(), Address { family, bits })), "an address is foreign and ours");
+        }
+        let mut spans = Vec::new();
+        for entry in self.taken.iter()? {
+            let (first, last) = entry?;
+            let (network, family, first) = first.value();
+            spans.push((network.to_owned(), Span { family, first, last: last.value() }));
+        }
+        for pair in spans.windows(2) {
+            let touch = pair[0].0 == pair[1].0
+                && pair[0].1.family == pair[1].1.family
+                && pair[0].1.last.checked_add(1).is_none_or(|next| next >= pair[1].1.first);
+            assert!(!touch, "{pair:?} touch");
+        }
+        let spanned: u128 = spans.iter().map(|(_, s)| s.count()).sum();
+        assert_eq!(spanned, all.len() as u128);
+        assert!(all.iter().all(|(net, a)| spans.iter().any(|(n, s)| n == net && s.contains(*a))));
+        Ok(())
+    }
 }

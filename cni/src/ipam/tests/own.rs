@@ -189,6 +189,19 @@ fn ranges_of_the_capability_come_first_then_the_old_keys_then_the_list() {
 }
 
 #[test]
+fn a_first_add_that_is_refused_leaves_a_store_that_can_be_read() {
+    let mut net = Net::subnet("10.77.0.0/24");
+    net.args = "IP=10.77.0.1".into();
+    assert!(net.add("a").is_err());
+    assert!(
+        net.own("a")
+            .expect("a configuration")
+            .check(&net.who("a", "eth0"), &[])
+            .is_err_and(|e| matches!(e, IpamError::Differs { .. }))
+    );
+}
+
+#[test]
 fn a_pool_by_name_is_used_instead_of_the_ranges() {
     let mut net = Net::new(json!({
         "ranges": [[{"subnet": "10.1.0.0/24"}]],
