@@ -9,6 +9,8 @@
 
 mod capabilities;
 mod keys;
+#[cfg(test)]
+mod tests;
 
 pub use capabilities::{Bandwidth, PortMapping, Protocol};
 pub use keys::parse_mac;
@@ -19,6 +21,7 @@ use ipnet::IpNet;
 use keys::Keys;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// The switch's socket, when nothing else is said.
@@ -158,7 +161,7 @@ pub struct Range {
     /// The subnet.
     pub subnet: IpNet,
     /// Its gateway, if one is said.
-    pub gateway: Option<std::net::IpAddr>,
+    pub gateway: Option<IpAddr>,
 }
 
 impl Base {
@@ -369,7 +372,7 @@ fn mac(keys: &Keys<'_>, runtime: &Keys<'_>, args: &Keys<'_>, cni_args: &CniArgs)
             let msg = format!("CNI_ARGS has MAC={text}, wanted: {}", keys::MAC_FORM);
             Failure::new(Code::BadEnvironment, msg)
         };
-        return keys::parse_mac(text).map(Some).ok_or_else(wrong);
+        return parse_mac(text).map(Some).ok_or_else(wrong);
     }
     keys.mac("mac")
 }
