@@ -40,7 +40,8 @@ pub(crate) fn sluice(args: &[&str]) -> Result<()> {
     run(&target_dir().join("release/sluice"), args)
 }
 
-fn target_dir() -> PathBuf {
+/// Where cargo builds.
+pub(crate) fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 

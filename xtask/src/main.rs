@@ -1,6 +1,7 @@
 //! Repository chores as code: `cargo xtask --help` lists them.
 
 mod command;
+mod dist;
 mod layering;
 
 use anyhow::Result;
@@ -32,6 +33,8 @@ enum Chore {
     Check,
     /// Check which crate may depend on which.
     Layering,
+    /// Build static, stripped binaries of sluiced, sluice and sluice-cni into target/dist/.
+    Dist,
     /// Install the Debian packages that tests and benches use (needs root).
     Setup,
     /// Measure Sluice beside other switches: packets in network namespaces, then changes of flows (needs root).
@@ -64,6 +67,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Nightly { seed } => nightly(seed),
         Chore::Check => check(),
         Chore::Layering => layering::check(),
+        Chore::Dist => dist::dist(),
         Chore::Setup => setup(),
         Chore::Bench { seconds } => bench(seconds),
     }
