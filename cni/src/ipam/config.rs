@@ -133,24 +133,52 @@ pub(crate) struct Requested {
 }
 
 impl Conf {
+    /// Reads the configuration of a call that only releases. It need make no sense any more otherwise: what was reserved
+    /// while it did must go.
+    pub(crate) fn read_to_release(stdin: &[u8]) -> Result<Self, IpamError> {
+        let conf = NetConf::read(stdin)?;
+        let ipam = conf.ipam.as_ref();
+        let kind = match ipam.and_then(IpamConf::delegate) {
+            Some(name) => Kind::Delegate(name),
+            None => Kind::Own(Box::new(Settings::bare(&conf, ipam.unwrap_or(&IpamConf::default())))),
+        };
+        Ok(Self { network: conf.name.unwrap_or_default(), cni_version: conf.cni_version.unwrap_or_default(), kind })
+    }
+
     /// Reads and checks the configuration of one call.
     pub(crate) fn read(stdin: &[u8], args: &CniArgs, container_id: &str) -> Result<Self, IpamError> {
-        let conf: NetConf = serde_json::from_slice(stdin).map_err(|e| IpamError::Decode(e.to_string()))?;
+        let conf = NetConf::read(stdin)?;
         let network = conf.name.clone().unwrap_or_default();
         let cni_version = conf.cni_version.clone().unwrap_or_default();
         let runtime = conf.runtime_config.as_ref();
         let in_front = runtime.and_then(|r| r.ip_ranges.as_deref()).unwrap_or_default();
         let kind = match conf.ipam.as_ref() {
             None if in_front.is_empty() => Kind::None,
-            Some(ipam) if !matches!(ipam.r#type.as_deref().unwrap_or_default(), "" | "sluice") => {
-                Kind::Delegate(ipam.r#type.clone().unwrap_or_default())
-            }
+            Some(ipam) if ipam.delegate().is_some() => Kind::Delegate(ipam.delegate().unwrap_or_default()),
             ipam => match Settings::new(&conf, ipam.unwrap_or(&IpamConf::default()), args, container_id)? {
                 settings if settings.sets.is_empty() => without_ranges(ipam, settings)?,
                 settings => Kind::Own(Box::new(settings)),
             },
         };
         Ok(Self { network, cni_version, kind })
+    }
+}
+
+/// Whether a type is not ours.
+fn is_other(name: &str) -> bool {
+    !matches!(name, "" | "sluice")
+}
+
+impl NetConf {
+    fn read(stdin: &[u8]) -> Result<Self, IpamError> {
+        serde_json::from_slice(stdin).map_err(|e| IpamError::Decode(e.to_string()))
+    }
+}
+
+impl IpamConf {
+    /// The plugin that manages the addresses, if we do not.
+    fn delegate(&self) -> Option<String> {
+        self.r#type.clone().filter(|name| is_other(name))
     }
 }
 
@@ -180,13 +208,6 @@ impl Settings {
         let pod = args.get("K8S_POD_NAMESPACE").zip(args.get("K8S_POD_NAME")).map(|(ns, name)| format!("{ns}/{name}"));
         let names = [named("name"), pod, Some(container_id.to_owned())];
         Ok(Self {
-            data_dir: conf.data_dir.clone().unwrap_or_else(|| DATA_DIR.into()),
-            host_local: ipam
-                .data_dir
-                .clone()
-                .filter(|d| !d.as_os_str().is_empty())
-                .unwrap_or_else(|| HOST_LOCAL_DIR.into())
-                .join(conf.name.as_deref().unwrap_or_default()),
             sets,
             kept,
             excluded,
@@ -196,7 +217,27 @@ impl Settings {
             cooldown: ipam.cooldown.unwrap_or(COOLDOWN_S).saturating_mul(1000),
             requested: requested(conf, &labels, args)?,
             names: names.into_iter().flatten().filter(|n| !n.is_empty()).collect(),
+            ..Self::bare(conf, ipam)
         })
+    }
+
+    /// Where things are, and no more.
+    fn bare(conf: &NetConf, ipam: &IpamConf) -> Self {
+        let directory = ipam.data_dir.clone().filter(|d| !d.as_os_str().is_empty());
+        let network = conf.name.as_deref().unwrap_or_default();
+        Self {
+            data_dir: conf.data_dir.clone().unwrap_or_else(|| DATA_DIR.into()),
+            host_local: directory.unwrap_or_else(|| HOST_LOCAL_DIR.into()).join(network),
+            sets: Vec::new(),
+            kept: Spans::default(),
+            excluded: Spans::default(),
+            reservations: BTreeMap::new(),
+            routes: Vec::new(),
+            resolv_conf: None,
+            cooldown: 0,
+            requested: None,
+            names: Vec::new(),
+        }
     }
 
     /// The addresses that are reserved for this attachment, with the name.

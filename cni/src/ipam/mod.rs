@@ -39,7 +39,7 @@ pub use pools::{AddressUse, DEFAULT_POOLS, DefaultPool, Pool, PoolRequest, Pools
 pub use reclaim::Reclaimed;
 pub use store::Record;
 
-use crate::spec::{AddResult, Attachment, CniArgs, Environment};
+use crate::spec::{AddResult, Attachment, CniArgs, Command, Environment};
 use config::{Conf, Kind};
 use delegate::{Delegate, Subject};
 use own::{Moment, Own};
@@ -69,13 +69,17 @@ enum By {
 }
 
 impl Ipam {
-    /// Reads the configuration (all of standard input) with what the environment says.
+    /// Reads the configuration (all of standard input) with what the environment says. For DEL and GC it need make no sense
+    /// any more: what was reserved while it did can be released.
     ///
     /// # Errors
     /// A configuration or request that is wrong, or an IPAM plugin that is not there.
     pub fn open(stdin: &[u8], environment: &Environment) -> Result<Self, IpamError> {
         let netns = environment.netns.as_ref().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let conf = Conf::read(stdin, &environment.args, &environment.container_id)?;
+        let conf = match environment.command {
+            Command::Del | Command::Gc => Conf::read_to_release(stdin)?,
+            _ => Conf::read(stdin, &environment.args, &environment.container_id)?,
+        };
         let who = environment.attachment(&conf.network);
         Self::new(conf, who, netns, environment.path.clone(), stdin)
     }

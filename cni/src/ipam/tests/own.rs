@@ -189,6 +189,37 @@ fn ranges_of_the_capability_come_first_then_the_old_keys_then_the_list() {
 }
 
 #[test]
+fn del_and_gc_release_under_a_configuration_that_makes_no_sense_any_more() {
+    let mut net = Net::subnet("10.77.0.0/24");
+    let open = |net: &Net, command: Command, id: &str| {
+        let environment = Environment {
+            command,
+            container_id: id.into(),
+            netns: None,
+            ifname: "eth0".into(),
+            args: CniArgs::parse("IP=x;POOL=y").expect("pairs"),
+            path: Vec::new(),
+            netns_override: false,
+        };
+        Ipam::open(net.conf.to_string().as_bytes(), &environment)
+    };
+    let networks = net.conf["ipam"]["dataDir"].clone();
+    net.at.boot_id = reclaim::boot_id();
+    for ipam in [
+        json!({"ranges": [[{"subnet": "10.77.0.0/31"}]], "pool": "gone", "dataDir": networks}),
+        json!({"dataDir": networks}),
+    ] {
+        net.conf["ipam"] = json!({"ranges": [[{"subnet": "10.77.0.0/24"}]], "dataDir": networks});
+        net.one("a");
+        net.one("b");
+        net.conf["ipam"] = ipam;
+        open(&net, Command::Del, "a").and_then(|i| i.del()).expect("DEL");
+        let freed = open(&net, Command::Gc, "").and_then(|i| i.gc([])).expect("GC");
+        assert_eq!(freed.len(), 1, "{freed:?}");
+    }
+}
+
+#[test]
 fn a_first_add_that_is_refused_leaves_a_store_that_can_be_read() {
     let mut net = Net::subnet("10.77.0.0/24");
     net.args = "IP=10.77.0.1".into();
