@@ -12,7 +12,7 @@ pub mod readdress;
 pub mod rewrite;
 pub mod segment;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod tunnel;
 
 pub use frame::{Frame, HEADROOM, MAX_FRAME_LEN};

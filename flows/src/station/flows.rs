@@ -15,6 +15,8 @@ use std::net::{IpAddr, Ipv4Addr};
 mod priority {
     /// Table 0: frames to the station's own MAC address, below what sends to the guard.
     pub(super) const HAIRPIN: u16 = super::PRIORITY - 10;
+    /// Table 0: a station whose port is joined with another.
+    pub(super) const JOINED: u16 = super::PRIORITY - 20;
 
     /// Guard, neighbour: what passes.
     pub(super) const PASS: u16 = 200;
@@ -61,6 +63,15 @@ pub(super) fn all(station: &Station) -> Vec<FlowSpec> {
         out.push(flow(station, TableId::FIRST, priority::HAIRPIN, own, back));
     }
     out
+}
+
+/// Between the station's port and another one.
+pub(super) fn joined(station: &Station, outside: PortNo) -> Vec<FlowSpec> {
+    let way = |from: PortNo, to: PortNo| {
+        let matching = Matching::any().is(Field::InPort, from.0);
+        flow(station, TableId::FIRST, priority::JOINED, matching, vec![Action::Output(to)])
+    };
+    vec![way(station.port, outside), way(outside, station.port)]
 }
 
 fn flow(station: &Station, table: TableId, priority: u16, matching: Matching, actions: Vec<Action>) -> FlowSpec {

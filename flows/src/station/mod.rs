@@ -142,6 +142,12 @@ impl Station {
         flows::all(self)
     }
 
+    /// The flows that join its port with another one, `outside`, and with no third: what the guard lets pass leaves by that,
+    /// and what comes by that is for the station.
+    pub fn joined(&self, outside: PortNo) -> Vec<FlowSpec> {
+        flows::joined(self, outside)
+    }
+
     /// The link-local address made of its MAC address (RFC 4291, appendix A).
     pub fn link_local(&self) -> Ipv6Addr {
         let (high, low) = (u128::from(self.mac >> 24 & 0xff_ffff), u128::from(self.mac & 0xff_ffff));

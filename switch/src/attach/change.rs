@@ -2,11 +2,20 @@
 
 use super::known::{Network, Record};
 use super::raise::limits;
-use super::spec::{AttachmentKey, AttachmentSpec, Bandwidth, NetworkSpec, PortMapping};
-use super::{AttachError, Attachments, Changes, check, outside};
+use super::spec::{AttachmentKey, AttachmentSpec, Bandwidth, Device, NetworkSpec, PortMapping};
+use super::{AttachError, Attachments, Changes, check, inline, outside};
 use crate::{Datapath, PortChange};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Gives another program's interface back, if the attachment has taken one.
+fn give_back(spec: &AttachmentSpec) {
+    if matches!(spec.device, Device::Inline { .. })
+        && let Err(error) = inline::release(&spec.key)
+    {
+        tracing::error!(attachment = %spec.key, %error, "the interface that was taken is not as it was; detach again");
+    }
+}
 
 impl Attachments {
     /// The networks, sorted by name.
@@ -97,11 +106,15 @@ impl Datapath {
             spec,
             bridge: network.spec.bridge,
             number: None,
+            end: None,
             alias: None,
             created_unix_s: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
             fault: None,
         };
-        self.raise(&mut record)?;
+        if let Err(error) = self.raise(&mut record) {
+            give_back(&record.spec);
+            return Err(error);
+        }
         let record = attachments.known().put_attachment(record);
         let result =
             self.publish_ports(&record.spec.port_mappings).and_then(|()| Ok(changes.store.put_attachment(&record)?));
@@ -109,6 +122,7 @@ impl Datapath {
             attachments.known().remove_attachment(&record.spec.key);
             self.unpublish_ports(&record.spec.port_mappings);
             self.lower(&record);
+            give_back(&record.spec);
             return Err(error);
         }
         Ok(record)
@@ -121,10 +135,15 @@ impl Datapath {
     /// [`AttachError::Store`].
     pub(crate) fn detach(&self, key: &AttachmentKey) -> Result<bool, AttachError> {
         let mut changes = self.attachments().changes();
-        let Some(record) = self.attachments().known().attachment(key).cloned() else { return Ok(false) };
+        let Some(record) = self.attachments().known().attachment(key).cloned() else {
+            // A switch that was killed may have taken an interface over, and not yet written that down.
+            let given_back = inline::release(key);
+            return given_back.map_err(|source| AttachError::Device { key: Box::new(key.clone()), source });
+        };
         changes.store.remove_attachment(key)?;
         self.attachments().known().remove_attachment(key);
         self.lower(&record);
+        give_back(&record.spec);
         self.unpublish_ports(&record.spec.port_mappings);
         let network = self.attachments().network(&key.network);
         if let Some(network) = network.filter(|network| network.attachments == 0 && !network.spec.keep) {

@@ -29,8 +29,10 @@ impl Datapath {
             None => problems.push(format!("bridge {} is gone; {AGAIN}", record.bridge)),
             Some(bridge) => self.check_port(bridge, &record, &mut problems),
         }
-        if let Device::Veth { interface } = &record.spec.device {
-            problems.extend(device::wrong_settings(interface));
+        match &record.spec.device {
+            Device::Veth { interface } => problems.extend(device::wrong_settings(interface)),
+            Device::Inline { .. } => problems.extend(device::wrong_settings(&record.spec.port)),
+            Device::Tap { .. } => {}
         }
         let (networks, published) = self.attachments().known().outside();
         problems.extend(outside::check(self, &networks, &published));

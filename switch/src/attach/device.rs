@@ -9,6 +9,7 @@
 //! It is in the container's network namespace, entered by a thread of its own to open it. The TAP is persistent, and its
 //! descriptor works from everywhere.
 
+use super::inline;
 use super::spec::{AttachmentKey, AttachmentSpec, Device};
 use crate::host::netlink::{LinkChange, Netlink, NetlinkError};
 use crate::port::{AfPacket, AfPacketOptions, PortDevice, PortError, Tap, TapOptions};
@@ -76,9 +77,6 @@ pub(crate) enum DeviceError {
         /// The system's word.
         source: io::Error,
     },
-    /// Interfaces of this kind are not taken.
-    #[error("this switch does not take another program's interface; attach a veth pair or a TAP")]
-    Inline,
     /// The port refused.
     #[error(transparent)]
     Port(#[from] PortError),
@@ -99,6 +97,8 @@ pub(super) fn alias_of(key: &AttachmentKey) -> String {
 pub(super) struct Opened {
     pub(super) device: PortDevice,
     pub(super) alias: Option<String>,
+    /// The other side of an interface that was taken over: its name, and itself.
+    pub(super) end: Option<(String, PortDevice)>,
 }
 
 /// Opens the device of an attachment, for `workers` workers.
@@ -111,7 +111,7 @@ pub(super) fn open(spec: &AttachmentSpec, workers: usize) -> Result<Opened, Devi
         Device::Veth { interface } => {
             let alias = take_end(&spec.key, interface)?;
             let port = AfPacket::open(interface, &AfPacketOptions { queues, ..AfPacketOptions::default() })?;
-            Ok(Opened { device: PortDevice::Device(Box::new(port)), alias: Some(alias) })
+            Ok(Opened { device: PortDevice::Device(Box::new(port)), alias: Some(alias), end: None })
         }
         Device::Tap { netns, interface } => {
             // Whether it is up in the container is the container's matter.
@@ -119,9 +119,15 @@ pub(super) fn open(spec: &AttachmentSpec, workers: usize) -> Result<Opened, Devi
             let open = || Ok(Tap::attach(interface, &options));
             let port =
                 within(netns, open).map_err(|source| DeviceError::Namespace { path: netns.clone(), source })??;
-            Ok(Opened { device: PortDevice::Device(Box::new(port)), alias: None })
+            Ok(Opened { device: PortDevice::Device(Box::new(port)), alias: None, end: None })
         }
-        Device::Inline { .. } => Err(DeviceError::Inline),
+        Device::Inline { interface } => {
+            let taken = inline::take(&spec.key, interface, &spec.port)?;
+            let options = AfPacketOptions { queues, ..AfPacketOptions::default() };
+            let open = |name: &str| AfPacket::open(name, &options).map(|port| PortDevice::Device(Box::new(port)));
+            let (device, end) = (open(&spec.port)?, open(&taken.end)?);
+            Ok(Opened { device, alias: Some(taken.alias), end: Some((taken.end, end)) })
+        }
     }
 }
 
@@ -141,8 +147,16 @@ fn take_end(key: &AttachmentKey, interface: &str) -> Result<String, DeviceError>
             own
         }
     };
-    set_all(interface, &SETTINGS)?;
+    leave_alone(interface)?;
     Ok(alias)
+}
+
+/// Has the host leave an interface's packets alone.
+///
+/// # Errors
+/// [`DeviceError::Setting`].
+pub(super) fn leave_alone(interface: &str) -> Result<(), DeviceError> {
+    set_all(interface, &SETTINGS)
 }
 
 /// Sets settings of an interface that are not as they are to be.
@@ -193,7 +207,8 @@ pub(super) fn wrong_settings(interface: &str) -> Vec<String> {
 /// [`DeviceError`], when it cannot be told.
 pub(super) fn gone(spec: &AttachmentSpec, alias: Option<&str>) -> Result<Option<String>, DeviceError> {
     match &spec.device {
-        Device::Veth { interface } | Device::Inline { interface } => Ok(match Netlink::open()?.link(interface)? {
+        Device::Inline { interface } => inline::is_gone(&spec.key, interface),
+        Device::Veth { interface } => Ok(match Netlink::open()?.link(interface)? {
             None => Some(format!("there is no interface {interface} any more")),
             Some(link) if alias.is_some() && link.alias.as_deref() != alias => {
                 Some(format!("the interface {interface} is another one by now"))

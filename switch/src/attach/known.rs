@@ -30,6 +30,9 @@ pub(crate) struct Record {
     pub(crate) bridge: String,
     /// Its port's number, which it is to have after a restart too.
     pub(crate) number: Option<u16>,
+    /// The number of the port on the other side of an interface that is taken over, likewise.
+    #[serde(default)]
+    pub(crate) end: Option<u16>,
     /// What is written on its interface, by which it is known again.
     pub(crate) alias: Option<String>,
     /// When it was made, in seconds since 1970.
@@ -51,6 +54,11 @@ impl Record {
     pub(crate) fn port_in<'a>(&self, model: &'a Model) -> Option<&'a BridgePort> {
         let port = model.bridge_named(&self.bridge)?.ports.get(&self.port_no()?)?;
         (*port.name == self.spec.port).then_some(&**port)
+    }
+
+    /// The numbers of its ports.
+    fn numbers(&self) -> impl Iterator<Item = u16> {
+        self.number.into_iter().chain(self.end)
     }
 
     /// Its port's number.
@@ -184,7 +192,7 @@ impl Known {
         for address in &spec.addresses {
             self.addresses.insert((key.network.clone(), address.addr()), key.clone());
         }
-        self.numbers.extend(record.number.map(|number| (record.bridge.clone(), number)));
+        self.numbers.extend(record.numbers().map(|number| (record.bridge.clone(), number)));
         for mapping in &spec.port_mappings {
             let holders = self.host_ports.entry((mapping.protocol, mapping.host_port)).or_default();
             holders.push((mapping.host_address, key.clone()));
@@ -210,7 +218,7 @@ impl Known {
                 self.addresses.remove(&place);
             }
         }
-        if let Some(number) = record.number {
+        for number in record.numbers() {
             self.numbers.remove(&(record.bridge.clone(), number));
         }
         for mapping in &spec.port_mappings {

@@ -24,6 +24,7 @@ mod check;
 mod compare;
 mod device;
 mod error;
+mod inline;
 mod known;
 mod outside;
 mod raise;

@@ -2,8 +2,8 @@
 
 use super::known::Record;
 use super::spec::{Bandwidth, Guard, Vlans};
-use super::{AttachError, device};
-use crate::port::{Limits, Rate};
+use super::{AttachError, device, inline};
+use crate::port::{Limits, PortDevice, Rate};
 use crate::{ControlError, Datapath, FailMode, PortRequest, config};
 use sluice_flows::PortNo;
 use sluice_flows::bridge::{VlanId, VlanMode};
@@ -29,16 +29,27 @@ impl Datapath {
             let key = &record.spec.key;
             let opened = device::open(&record.spec, workers)
                 .map_err(|source| AttachError::Device { key: Box::new(key.clone()), source })?;
+            record.end = match &opened.end {
+                Some(_) => Some(self.choose_end(record, number)?.0),
+                None => None,
+            };
             let flows = flows(record, number);
             self.add_flows(&record.bridge, &flows)?;
             let request = PortRequest {
                 number: Some(number),
                 vlan: vlan_mode(&record.spec.vlan),
+                // What came in by one side of an interface that is taken over leaves by the other, and nothing else does.
+                no_flood: opened.end.is_some(),
+                protected: record.spec.isolated && opened.end.is_none(),
                 limits: limits(&record.spec.bandwidth),
                 ..PortRequest::new(&record.spec.port, opened.device)
             };
-            match self.add_port(&record.bridge, request) {
-                Ok(_) => {
+            let added = self.add_port(&record.bridge, request).and_then(|_| match opened.end {
+                Some((name, device)) => self.add_end(record, &name, device),
+                None => Ok(()),
+            });
+            match added {
+                Ok(()) => {
                     record.number = Some(number.0);
                     record.alias = opened.alias;
                     return Ok(());
@@ -66,6 +77,30 @@ impl Datapath {
         Ok((1..=PortNo::MAX.0).map(PortNo).find(free).ok_or_else(none)?)
     }
 
+    /// A number for the other side, which had it before or which nobody has.
+    fn choose_end(&self, record: &Record, first: PortNo) -> Result<PortNo, AttachError> {
+        let bridge = self.bridge(&record.bridge)?;
+        if let Some(number) = record.end.map(PortNo).filter(|no| *no != first && !bridge.ports.contains_key(no)) {
+            return Ok(number);
+        }
+        let known = self.attachments().known();
+        let free =
+            |no: &PortNo| *no != first && !bridge.ports.contains_key(no) && !known.has_number(&record.bridge, no.0);
+        let none = || ControlError::NoNumberLeft { name: record.spec.port.clone(), bridge: record.bridge.clone() };
+        Ok((1..=PortNo::MAX.0).map(PortNo).find(free).ok_or_else(none)?)
+    }
+
+    /// Adds the other side of an interface that is taken over; without it, the first side goes too.
+    fn add_end(&self, record: &Record, name: &str, device: PortDevice) -> Result<(), ControlError> {
+        let number = record.end.map(PortNo);
+        let request = PortRequest { number, no_flood: true, ..PortRequest::new(name, device) };
+        let added = self.add_port(&record.bridge, request).map(|_| ());
+        if added.is_err() {
+            self.remove_port(&record.bridge, &record.spec.port)?;
+        }
+        added
+    }
+
     /// Takes an attachment's port and flows away. What is gone already is fine; what fails is told in the log.
     pub(super) fn lower(&self, record: &Record) {
         if self.model().bridge_named(&record.bridge).is_none() {
@@ -76,6 +111,10 @@ impl Datapath {
         } else {
             Ok(())
         };
+        let end = inline::end_of(&record.spec.port);
+        let has_end = record.end.is_some()
+            && self.model().bridge_named(&record.bridge).is_some_and(|b| b.ports.values().any(|p| *p.name == *end));
+        let done = done.and_then(|()| if has_end { self.remove_port(&record.bridge, &end) } else { Ok(()) });
         let flows = record.port_no().map(|number| flows(record, number)).unwrap_or_default();
         if let Err(error) = done.and_then(|()| self.remove_flows(&record.bridge, &flows)) {
             tracing::error!(attachment = %record.spec.key, %error, "something of it is left in the switch");
@@ -136,7 +175,8 @@ pub(super) fn flows(record: &Record, port: PortNo) -> Vec<FlowSpec> {
         hairpin: spec.hairpin,
         owner: record.owner(),
     };
-    station.flows()
+    let joined = record.end.map(|end| station.joined(PortNo(end))).unwrap_or_default();
+    [station.flows(), joined].concat()
 }
 
 /// The limits of an attachment's port: what a container sends, the switch receives.

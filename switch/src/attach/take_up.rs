@@ -4,7 +4,7 @@
 use super::known::Record;
 use super::spec::NetworkSpec;
 use super::store::{Store, StoreError};
-use super::{Changes, compare, device, outside, raise};
+use super::{Changes, compare, device, inline, outside, raise};
 use crate::Datapath;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -27,6 +27,11 @@ pub fn start(datapath: &Datapath, state: &Path) -> Result<(), StoreError> {
     let mut changes = datapath.attachments().changes();
     changes.store = Store::at(state);
     let found = changes.store.load()?;
+    match inline::strays(found.attachments.iter().map(|record| &record.spec.key)) {
+        Ok(interfaces) if interfaces.is_empty() => {}
+        Ok(interfaces) => tracing::info!(?interfaces, "given back: the switch had ended while it was taking them"),
+        Err(error) => tracing::warn!(%error, "whether interfaces are half taken cannot be told"),
+    }
     if found.networks.is_empty() && found.attachments.is_empty() {
         return Ok(());
     }
@@ -118,6 +123,9 @@ impl Datapath {
                         tracing::error!(attachment = %key, %error, "its record stays until the next start");
                     }
                     self.attachments().known().remove_attachment(key);
+                    if let Err(error) = inline::release(key) {
+                        tracing::error!(attachment = %key, %error, "what took its interface's place is left");
+                    }
                 }
                 Err(error) => tracing::warn!(attachment = %key, %error, "whether it is still there cannot be told"),
             }

@@ -18,6 +18,7 @@ mod error;
 mod flush;
 pub mod gateway;
 mod gateways;
+pub(crate) mod identity;
 pub mod netlink;
 mod nft;
 mod plan;

@@ -302,7 +302,7 @@ impl Netlink {
     }
 
     /// Sends a request and returns the message that the kernel answers with, if it is not just its consent.
-    fn ask(
+    pub(super) fn ask(
         &mut self,
         message: RouteNetlinkMessage,
         flags: u16,
