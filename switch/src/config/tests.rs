@@ -267,6 +267,29 @@ fn switch(text: &str) -> (crate::Datapath, Config) {
 }
 
 #[test]
+fn a_reload_changes_limits_and_keeps_the_port() {
+    let file =
+        |options: &str| format!("[bridges.br0]\nlocal_port = false\n[bridges.br0.ports.a]\ntype = 'null'\n{options}");
+    let (datapath, old) = switch(&file("options = { mtu = 9000, rx_rate = '10M' }"));
+    let port = || datapath.ports(None).unwrap().remove(0);
+    let said = |options: &[(&'static str, String)]| {
+        options.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(said(&port().options), "rx_rate=10M rx_burst=100k");
+    let dp = port().port.dp;
+    let new = parse(&file("options = { mtu = 9000, tx_rate = 64000, tx_burst = '1M' }")).unwrap();
+    let (done, failed) = reload(&datapath, &old, &new).unwrap();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!(done, [Change::PortChanged("a".into())]);
+    assert_eq!((said(&port().options), port().port.dp), ("tx_rate=64k tx_burst=1M".to_owned(), dp));
+    assert_eq!(
+        complaint(&file("options = { rx_rate = 'fast' }")),
+        "sluiced.toml:5:23: option `rx_rate`: `fast` is not a rate in bits a second like 10M, 1500k, 2.5G or 64000; \
+         0 is no limit"
+    );
+}
+
+#[test]
 fn a_reload_changes_groups_meters_and_tables_and_keeps_what_stays() {
     let file = |groups: &str, meters: &str, flows: &str, table: &str| {
         format!(

@@ -17,6 +17,7 @@ mod learning;
 mod lifecycle;
 mod multicast;
 mod output;
+mod rates;
 mod routing;
 mod shared_state;
 mod tunnels;
