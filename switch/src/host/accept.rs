@@ -29,8 +29,11 @@ pub(super) struct Found {
     last: Option<u64>,
 }
 
+/// How our rules' comments begin; the interface follows.
+const COMMENT: &str = "sluiced: gateway ";
+
 fn comment(link: &str) -> String {
-    format!("sluiced: gateway {link}")
+    format!("{COMMENT}{link}")
 }
 
 fn expressions(link: &str) -> [Value; 2] {
@@ -40,20 +43,45 @@ fn expressions(link: &str) -> [Value; 2] {
     })
 }
 
-/// Reads the chain of one family. A host without `nft` has none.
+/// Reads the chain of one family, and what is in it for `link`. A host without `nft` has none.
 ///
 /// # Errors
 /// `nft` fails.
 pub(super) fn find(link: &str, family: &str) -> Result<Found, HostError> {
+    Ok(list(family)?.map_or_else(Found::default, |objects| judge(link, &objects)))
+}
+
+/// The chain of one family, if it is there.
+fn list(family: &str) -> Result<Option<Vec<Value>>, HostError> {
     let listed = match helper::get_current_ruleset_raw(DEFAULT_NFT, ["list", "chain", family, TABLE, CHAIN]) {
         Ok(listed) => listed,
-        Err(NftablesError::NftExecution { .. }) => return Ok(Found::default()),
-        Err(error) if is_missing(&error) => return Ok(Found::default()),
+        Err(NftablesError::NftExecution { .. }) => return Ok(None),
+        Err(error) if is_missing(&error) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     let listed: Value = serde_json::from_str(&listed).unwrap_or_default();
-    let objects = listed.get("nftables").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    Ok(judge(link, objects))
+    Ok(Some(listed.get("nftables").and_then(Value::as_array).cloned().unwrap_or_default()))
+}
+
+/// The interfaces that rules of ours in the chain of one family are for.
+///
+/// # Errors
+/// `nft` fails.
+pub(super) fn links(family: &str) -> Result<Vec<String>, HostError> {
+    let objects = list(family)?.unwrap_or_default();
+    let comments = objects.iter().filter_map(|object| object.pointer("/rule/comment").and_then(Value::as_str));
+    Ok(comments.filter_map(|comment| comment.strip_prefix(COMMENT)).map(str::to_owned).collect())
+}
+
+/// Puts our rules in where they are not. Returns for which interfaces.
+///
+/// # Errors
+/// `nft` fails.
+pub(super) fn again<'a>(links: &[&'a str], family: &str) -> Result<Vec<&'a str>, HostError> {
+    let Some(objects) = list(family)? else { return Ok(Vec::new()) };
+    let missing: Vec<_> = links.iter().copied().filter(|link| !judge(link, &objects).good).collect();
+    missing.iter().try_for_each(|link| take(link, family, true))?;
+    Ok(missing)
 }
 
 fn judge(link: &str, objects: &[Value]) -> Found {

@@ -145,3 +145,40 @@ fn gone(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
 pub fn forward_obstacles() -> Vec<String> {
     nft::dropping_forward_chains()
 }
+
+/// Interfaces that are gone, and had gateways of a switch that did not end by itself: their tables and rules are left. Those of
+/// other switches are among them, which write them again when they start.
+pub(super) fn left_behind() -> Vec<String> {
+    let Ok(links) = Netlink::open().and_then(|mut netlink| netlink.links()) else { return Vec::new() };
+    let of_table = |name: String| {
+        let link = name.strip_prefix(ports::TABLE).or_else(|| name.strip_prefix(nft::TABLE))?;
+        Some(link.to_owned())
+    };
+    let mut found: Vec<String> = nft::tables().into_iter().filter_map(of_table).collect();
+    for family in accept::FAMILIES {
+        found.extend(accept::links(family).unwrap_or_default());
+    }
+    found.sort_unstable();
+    found.dedup();
+    found.retain(|link| !links.iter().any(|there| nft::plain(&there.name) == *link || there.name == *link));
+    found
+}
+
+/// Has firewalls that ask others let pass what comes in or goes out by these interfaces, where they do not yet. Returns what
+/// that took; what fails is told in the log.
+pub(super) fn accept_again(links: &[&str]) -> Vec<String> {
+    let mut done = Vec::new();
+    for family in accept::FAMILIES.into_iter().filter(|_| !links.is_empty()) {
+        match accept::again(links, family) {
+            Ok(missing) => done.extend(
+                missing
+                    .into_iter()
+                    .map(|link| Step::Accept { family, link: link.to_owned(), wanted: true }.to_string()),
+            ),
+            Err(error) => {
+                tracing::warn!(family, %error, "Docker's firewall is not told to let containers' packets pass")
+            }
+        }
+    }
+    done
+}

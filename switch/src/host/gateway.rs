@@ -5,7 +5,7 @@
 
 use super::desired::{HostSide, NeighbourSpec, RouteSpec, RuleSpec, Sysctl};
 use super::ports::{HostPort, HostPorts};
-use super::{HostError, apply as host};
+use super::{HostError, apply as host, ports};
 use crate::{ControlError, Datapath};
 use ipnet::IpNet;
 use sluice_flows::PortNo;
@@ -229,7 +229,7 @@ fn sysctls(config: &GatewayConfig) -> Vec<Sysctl> {
     }
     if config.share.incoming.iter().any(IpAddr::is_ipv4) {
         // Connections that begin at 127.0.0.1 leave by it; the table with the host's ports drops others' attempts.
-        settings.push(Sysctl::new(format!("net/ipv4/conf/{link}/route_localnet"), "1"));
+        settings.push(Sysctl::new(ports::route_localnet(link), "1"));
     }
     if config.forward && has(true) {
         settings.push(Sysctl::new("net/ipv4/ip_forward", "1"));

@@ -92,6 +92,8 @@ pub(super) struct State {
     pairs: BTreeMap<Key, u16>,
     zones: BTreeMap<String, u16>,
     link_ports: LinkPorts,
+    /// Whether what a switch before left on the host was looked for.
+    tidied: bool,
 }
 
 impl Gateways {
@@ -139,7 +141,9 @@ pub fn apply_networks(
 ) -> Result<Vec<String>, GatewayError> {
     let mut state = datapath.gateway_state().lock();
     (state.networks, state.ports) = (networks, ports);
-    state.realise(datapath, None)
+    let mut done = state.realise(datapath, None)?;
+    done.extend(state.tidy());
+    Ok(done)
 }
 
 /// What differs from what these networks ask for, in words.
@@ -196,38 +200,12 @@ impl State {
         let before = self.made.clone();
         let bridges: BTreeSet<&String> = keys.iter().map(|(bridge, _)| bridge).collect();
         self.unsure.extend(keys.iter().cloned());
-        let mut done = Vec::new();
-        for key in &keys {
-            if let Some(config) = wanted.get(key) {
-                // One that cannot be made is shown with its fault.
-                self.made.insert(key.clone(), config.clone());
-                make_port(datapath, key, config)?;
+        let (mut done, mut failed) = (Vec::new(), None);
+        for bridge in bridges {
+            // One that cannot be made is not in the way of others.
+            if let Err(error) = self.realise_bridge(datapath, bridge, &keys, &wanted, &mut done) {
+                failed = failed.or(Some(error));
             }
-        }
-        for bridge in &bridges {
-            self.add_flows(datapath, bridge, &wanted)?;
-        }
-        let mut failed = None;
-        for key in &keys {
-            let of = |source| GatewayError::Host { bridge: key.0.clone(), source };
-            let result = match (wanted.get(key), before.get(key)) {
-                (Some(config), _) => host::apply(&host_side(config)).map_err(of),
-                (None, Some(config)) => self.unmake(datapath, key, config),
-                (None, None) => {
-                    self.made.remove(key);
-                    Ok(Vec::new())
-                }
-            };
-            match result {
-                Ok(steps) => {
-                    self.unsure.remove(key);
-                    done.extend(steps);
-                }
-                Err(error) => failed = failed.or(Some(error)),
-            }
-        }
-        for bridge in &bridges {
-            self.take_flows(datapath, bridge, &wanted)?;
         }
         connections::forget(datapath, &keys, &before, &wanted);
         if keys.iter().any(|key| wanted.get(key).is_some_and(|config| config.forward)) {
@@ -236,10 +214,44 @@ impl State {
         failed.map_or(Ok(done), Err)
     }
 
+    /// Does what differs on one bridge: what is not wanted any more goes first.
+    fn realise_bridge(
+        &mut self,
+        datapath: &Datapath,
+        bridge: &str,
+        keys: &BTreeSet<Key>,
+        wanted: &BTreeMap<Key, GatewayConfig>,
+        done: &mut Vec<String>,
+    ) -> Result<(), GatewayError> {
+        let mut failed = None;
+        for key in keys.iter().filter(|key| key.0 == bridge && !wanted.contains_key(*key)) {
+            match self.unmake(datapath, key) {
+                Ok(steps) => done.extend(steps),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        let new = || keys.iter().filter(|key| key.0 == bridge).filter_map(|key| Some((key, wanted.get(key)?)));
+        // One that cannot be made is shown with its fault.
+        self.made.extend(new().map(|(key, config)| (key.clone(), config.clone())));
+        new().try_for_each(|(key, config)| make_port(datapath, key, config))?;
+        self.add_flows(datapath, bridge, wanted)?;
+        for (key, config) in new() {
+            match host::apply(&host_side(config)) {
+                Ok(steps) => {
+                    done.extend(steps);
+                    self.unsure.remove(key);
+                }
+                Err(source) => failed = failed.or(Some(GatewayError::Host { bridge: bridge.to_owned(), source })),
+            }
+        }
+        self.take_flows(datapath, bridge, wanted)?;
+        failed.map_or(Ok(()), Err)
+    }
+
     /// Takes a gateway away; what fails is left, and told.
-    fn unmake(&mut self, datapath: &Datapath, key: &Key, config: &GatewayConfig) -> Result<Vec<String>, GatewayError> {
-        self.made.remove(key);
+    fn unmake(&mut self, datapath: &Datapath, key: &Key) -> Result<Vec<String>, GatewayError> {
         self.unsure.remove(key);
+        let Some(config) = self.made.remove(key) else { return Ok(Vec::new()) };
         let removed = host::remove(&config.link);
         if key.1.is_some() {
             match datapath.remove_port(&key.0, &config.port) {
@@ -335,6 +347,31 @@ impl State {
             self.flows.insert(bridge.to_owned(), flows);
         }
         Ok(())
+    }
+}
+
+impl State {
+    /// What is not about one gateway: what a killed switch left of gateways that nobody asks for any more, and firewalls that
+    /// came later. What fails is told in the log: all that was asked for is there.
+    fn tidy(&mut self) -> Vec<String> {
+        let mut done = Vec::new();
+        if !std::mem::replace(&mut self.tidied, true) {
+            for link in host::left_behind() {
+                if self.made.values().any(|config| config.link == link) {
+                    continue;
+                }
+                match host::remove(&link) {
+                    Ok(steps) => done.extend(steps),
+                    Err(error) => {
+                        tracing::warn!(%link, %error, "something of a gateway that is gone is left on the host")
+                    }
+                }
+            }
+        }
+        let open: Vec<&str> =
+            self.made.values().filter(|config| config.forward).map(|config| config.link.as_str()).collect();
+        done.extend(host::accept_again(&open));
+        done
     }
 }
 

@@ -16,6 +16,8 @@ use nftables::stmt::{Match, Operator, Statement};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 use std::net::IpAddr;
 
+/// How our tables' names begin; the interface follows.
+pub(super) const TABLE: &str = "sluice-";
 /// The chain of our table.
 const CHAIN: &str = "postrouting";
 /// Priority of source NAT, after everybody else's filters.
@@ -37,7 +39,7 @@ pub(super) enum Found {
 
 /// The name of the table for a gateway on `link`.
 pub fn table_name(link: &str) -> String {
-    format!("sluice-{}", plain(link))
+    format!("{TABLE}{}", plain(link))
 }
 
 /// An interface's name in letters that nft reads.
@@ -97,6 +99,14 @@ fn rule(name: &str, link: &str, address: IpAddr) -> Rule<'static> {
         index: None,
         comment: Some(comment(link).into()),
     }
+}
+
+/// The names of all tables of the family `inet`. A host without `nft` has none that anybody could see.
+pub(super) fn tables() -> Vec<String> {
+    let listed = helper::get_current_ruleset_raw(DEFAULT_NFT, ["list", "tables", "inet"]).unwrap_or_default();
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap_or_default();
+    let objects = listed.get("nftables").and_then(serde_json::Value::as_array).into_iter().flatten();
+    objects.filter_map(|object| object.pointer("/table/name")?.as_str()).map(str::to_owned).collect()
 }
 
 /// Compares the table for a gateway on `link` with what it is to be.

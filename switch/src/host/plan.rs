@@ -130,12 +130,21 @@ pub(super) fn plan(desired: &HostSide, actual: &Actual) -> Result<Vec<Step>, Hos
     rules(desired, actual, &mut steps)?;
     steps.extend(table(desired, &actual.table)?);
     let change = ports::change(&desired.link, &desired.ports, &actual.ports)?;
+    let route_localnet = ports::route_localnet(&desired.link);
+    if change == Some(ports::Change::Delete) && link.index > 0 {
+        // Only the table keeps what is behind the interface from the host's loopback.
+        steps.push(Step::Set(Sysctl::new(route_localnet.clone(), "0")));
+    }
+    // And it is there before the loopback is let out.
+    let opens = |step: &mut Step| matches!(step, Step::Set(set) if set.path == route_localnet && set.value == "1");
+    let opened: Vec<_> = steps.extract_if(.., opens).collect();
     steps.extend(change.map(|change| Step::Ports { name: ports::table_name(&desired.link), change }));
     for (family, found) in accept::FAMILIES.into_iter().zip(&actual.accept) {
         let differs = if desired.accept { found.there && !found.good } else { !found.ours.is_empty() };
         let step = Step::Accept { family, link: desired.link.clone(), wanted: desired.accept };
         steps.extend(differs.then_some(step));
     }
+    steps.extend(opened);
     Ok(steps)
 }
 

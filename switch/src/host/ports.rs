@@ -25,6 +25,8 @@ use std::net::IpAddr;
 
 /// The protocols that have ports, as nft writes them.
 const PROTOCOLS: [(u8, &str); 3] = [(IP_PROTO_TCP, "tcp"), (IP_PROTO_UDP, "udp"), (IP_PROTO_SCTP, "sctp")];
+/// How our tables' names begin; the interface follows.
+pub(super) const TABLE: &str = "sluice-ports-";
 /// The chain that both chains of connections that begin have in common.
 const STEER: &str = "services";
 /// Most ports that are named where a change is told.
@@ -120,7 +122,12 @@ impl fmt::Display for Change {
 
 /// The name of the table for the gateway on `link`.
 pub(super) fn table_name(link: &str) -> String {
-    format!("sluice-ports-{}", super::nft::plain(link))
+    format!("{TABLE}{}", super::nft::plain(link))
+}
+
+/// The setting that lets packets with addresses of the loopback leave by `link`, and their answers come in.
+pub(super) fn route_localnet(link: &str) -> String {
+    format!("net/ipv4/conf/{link}/route_localnet")
 }
 
 fn comment(link: &str) -> String {

@@ -189,6 +189,16 @@ fn a_killed_switch_finds_its_things_again() {
     assert!(!machine.say("nft list tables").contains("sluice-ports"));
     machine.apply(&[], &[]).unwrap();
     assert_eq!(machine.say("nft list ruleset"), "");
+    // And what was of a network that nobody declares again.
+    let vlan = NetworkGateway { vlan: Some(20), ..blue() };
+    machine.apply(std::slice::from_ref(&vlan), &everywhere(&vlan, &container, TCP, 8080, 80)).unwrap();
+    machine.say("nft add table inet sluice-other");
+    machine.say("nft add chain inet sluice-other mine");
+    machine.say("nft add rule inet sluice-other mine accept");
+    machine.crash(&[("c11", None)]);
+    assert!(machine.say("nft list tables").contains("sluice-ports-br0.20"));
+    machine.apply(&[], &[]).unwrap();
+    assert_eq!(machine.say("nft list tables"), "table inet sluice-other\n", "only another program's is left");
 }
 
 #[test]

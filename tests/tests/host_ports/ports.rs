@@ -10,8 +10,9 @@ fn a_client_outside_reaches_the_container_which_sees_the_client() {
     let Some(machine) = Machine::new("a_client_outside_reaches_the_container_which_sees_the_client") else { return };
     let container = machine.container(&blue(), 11);
     let _servers = (Server::tcp(&container.netns, 80, "web"), Server::udp(&container.netns, 53, "names"));
-    let ports =
-        [everywhere(&blue(), &container, TCP, 8080, 80), everywhere(&blue(), &container, UDP, 5353, 53)].concat();
+    let ports = [(TCP, 8080, 80), (UDP, 5353, 53), (UDP, 5354, 54)]
+        .map(|(protocol, port, to)| everywhere(&blue(), &container, protocol, port, to))
+        .concat();
     machine.apply(&[blue()], &ports).unwrap();
     for family in [0, 1] {
         for machines in [MACHINE[family], MORE[family]] {
@@ -19,6 +20,8 @@ fn a_client_outside_reaches_the_container_which_sees_the_client() {
             let names = call(&caller(&machine.outside, machines, 5353)).unwrap();
             assert_eq!(names, format!("{} names", CLIENT[family]));
             assert_eq!(ask(&machine.outside, machines, 8081), Err(ErrorKind::ConnectionRefused), "no port");
+            // What the container says of it crosses both translations.
+            assert_eq!(call(&caller(&machine.outside, machines, 5354)), Err(ErrorKind::ConnectionRefused), "no server");
         }
     }
     assert_eq!(machine.check(&[blue()], &ports), [] as [String; 0]);
@@ -165,6 +168,11 @@ fn a_port_that_is_gone_is_refused_again_and_at_the_end_all_is_as_before() {
     let stream = machine.outside.run(|| std::net::TcpStream::connect((ip(MACHINE[0]), 8080))).unwrap();
     machine.apply(&[blue()], &[]).unwrap();
     assert!(!machine.say("nft list tables").contains("sluice-ports"));
+    assert_eq!(
+        machine.say("sysctl -n net.ipv4.conf.br0.route_localnet"),
+        "0\n",
+        "nothing guards the loopback any more"
+    );
     for machines in MACHINE {
         assert_eq!(ask(&machine.outside, machines, 8080), Err(ErrorKind::ConnectionRefused));
     }

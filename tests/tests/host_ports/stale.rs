@@ -64,6 +64,14 @@ fn a_firewall_that_drops_what_is_forwarded_and_asks_others_is_told_to_accept() {
         crate::machine::ping(&container.netns, CLIENT[family]);
     }
     assert_eq!(machine.apply(&[blue()], &ports).unwrap(), [] as [String; 0]);
+    // A firewall that comes later is told with the next change.
+    let rules = [["-F", "DOCKER-USER"], ["-A", "DOCKER-USER"]];
+    run(&machine.netns, &[&["iptables-nft"], &rules[0][..]].concat());
+    machine.apply(&[blue()], &ports).unwrap();
+    assert!(machine.say("iptables-nft -S DOCKER-USER").contains("-o br0"));
+    for more in [&["-s", "203.0.113.1", "-j", "DROP"][..], &["-j", "RETURN"]] {
+        run(&machine.netns, &[&["iptables-nft"], &rules[1][..], more].concat());
+    }
     machine.apply(&[], &[]).unwrap();
     assert_eq!(["iptables-nft -S", "ip6tables-nft -S"].map(|words| machine.say(words)), before);
 }
