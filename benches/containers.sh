@@ -5,6 +5,7 @@
 #
 # usage: benches/containers.sh [SECONDS] [PART...]
 #   SECONDS: length of each measurement of traffic (default 4). PART: traffic, survival, latency (default: all).
+#   KINDS: environment variable, which networks (default "bridge sluice-veth sluice-tap"); ratios are to the first.
 #   PODS: environment variable, at how many containers latency is measured (default "0 100 1000").
 #   ROUNDS: environment variable, how many ADD, CHECK and DEL there are for one figure, the median (default 21).
 #
@@ -25,7 +26,7 @@ bin=$(realpath "${CARGO_TARGET_DIR:-target}/release")
 export PATH=$PATH:/usr/sbin:/sbin CNI_PATH=/usr/lib/cni:$bin
 tmp=$(mktemp -d /tmp/sluice-containers.XXXXXX)
 export SLUICE_SOCKET=$tmp/switch.sock
-kinds="bridge sluice-veth sluice-tap"
+kinds=${KINDS:-bridge sluice-veth sluice-tap}
 pids=()
 switch=
 
@@ -108,6 +109,16 @@ pair_down() {
 }
 
 in_a() { ip netns exec a "$@"; }
+
+# client ARGUMENT...: iperf3 to b, as JSON; again if it lost its own control connection, which a flood may do.
+client() {
+    for _ in 1 2 3; do
+        in_a iperf3 -c "$there" -t "$seconds" -J "$@" >"$tmp/iperf.json" || true
+        if jq -e '.end.sum // .end.sum_received' "$tmp/iperf.json" >/dev/null; then break; fi
+        sleep 1
+    done
+    cat "$tmp/iperf.json"
+}
 server() {
     ip netns exec b "$@" >/dev/null 2>&1 &
     pids+=($!)
@@ -125,13 +136,13 @@ run_traffic() {
     local kind=$1 before after tcp1 cpu tcp4 udp latency
     server iperf3 --server --port 5201
     before=$(switch_time)
-    in_a iperf3 -c "$there" -t "$seconds" -J >"$tmp/tcp1.json"
+    client >"$tmp/tcp1.json"
     after=$(switch_time)
     tcp1=$(jq '.end.sum_received.bits_per_second / 1e9' "$tmp/tcp1.json")
     cpu=$(jq --argjson s "$((after - before))" --argjson t "$seconds" \
         '(.end.cpu_utilization_percent | .host_total + .remote_total) / 100 + $s / 100 / $t' "$tmp/tcp1.json")
-    tcp4=$(in_a iperf3 -c "$there" -t "$seconds" -P 4 -J | jq '.end.sum_received.bits_per_second / 1e9')
-    udp=$(in_a iperf3 -c "$there" -u -b 0 -l 64 -t "$seconds" -J |
+    tcp4=$(client -P 4 | jq '.end.sum_received.bits_per_second / 1e9')
+    udp=$(client -u -b 0 -l 64 |
         jq '(.end.sum.packets - .end.sum.lost_packets) / .end.sum.seconds / 1e3')
     servers_down
     server sockperf server -i "$there" -p 11111
@@ -154,7 +165,7 @@ end_switch() {
     before=$(rest a; rest b)
     server iperf3 --server --port 5201
     in_a iperf3 -c "$there" -t 8 -i 0.1 -b 50M -J >"$tmp/connection.json" &
-    local client=$!
+    local sender=$!
     sleep 2
     kill "-$signal" "$switch"
     wait "$switch" 2>/dev/null || true
@@ -164,7 +175,7 @@ end_switch() {
     switch_up
     [ "$before" = "$(rest a; rest b)" ] || kept=no
     alive=no
-    wait "$client" && alive=yes
+    wait "$sender" && alive=yes
     servers_down
     stall=$(jq '[.intervals[] | select(.sum.bytes == 0)] | length / 10' "$tmp/connection.json")
     [ "$(jq '.intervals[-1].sum.bytes > 0' "$tmp/connection.json")" = true ] || alive=no
