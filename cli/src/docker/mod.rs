@@ -60,7 +60,7 @@ pub(crate) async fn serve(paths: &Paths) -> Result<(), DriverError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(failed("take signals for"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("take signals for"))?;
     let driver = Arc::new(Driver::new(Switch::at(&paths.switch)?, Store::open(&paths.state)?));
-    let plugin = Plugin { driver: Arc::clone(&driver), pools: Arc::new(Pools::open(&paths.state)?) };
+    let plugin = Plugin { driver: Arc::clone(&driver), pools: Arc::new(Pools::new(&paths.state)) };
     // Docker is answered about what is, not about what was.
     if let Err(error) = driver.sweep_at_once().await {
         warn!(%error, "what was missed meanwhile is put right when the switch is there");

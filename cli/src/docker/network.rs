@@ -258,6 +258,8 @@ impl Network {
             .map(|(name, value)| (name.to_owned(), value))
             .into(),
             vlan: Some(self.port_vlan()),
+            // Every host has a tunnel to every other one: what came by one has been everywhere.
+            protected: true,
             ..PortSpec::default()
         };
         vxlan.remotes.iter().enumerate().map(port).collect()

@@ -91,7 +91,9 @@ fn read<T: DeserializeOwned + Default>(body: &Bytes) -> std::result::Result<T, D
 
 async fn activate(State(plugin): State<Plugin>) -> Response {
     // Each start of dockerd begins with this, and then it asks again for the addresses that it still wants.
-    plugin.pools.expect_replay().await;
+    if let Err(error) = plugin.pools.expect_replay().await {
+        warn!(%error, "addresses of Docker's last run are not given again");
+    }
     answer(json!({"Implements": ["NetworkDriver", "IpamDriver"]}))
 }
 

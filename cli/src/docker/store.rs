@@ -1,4 +1,4 @@
-//! What survives: one file for each network, endpoint and pool of addresses, below one folder.
+//! What survives: one file for each network and each endpoint, below one folder.
 //!
 //! A file is written beside its place and renamed into it, so that it is the old one or the new one whatever happens.
 //! Files hold JSON and are small; all of them are read at the start, and from then on the memory is what is asked.
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 /// Longest ID of a network or an endpoint.
 const MAX_ID: usize = 128;
 /// Largest file that is read.
-const MAX_FILE: u64 = 1 << 26;
+const MAX_FILE: u64 = 1 << 20;
 /// What files end with.
 const ENDING: &str = "json";
 /// The folder of networks.
