@@ -111,6 +111,9 @@ pub(super) fn open(spec: &AttachmentSpec, workers: usize) -> Result<Opened, Devi
         Device::Veth { interface } => {
             let alias = take_end(&spec.key, interface)?;
             let port = AfPacket::open(interface, &AfPacketOptions { queues, ..AfPacketOptions::default() })?;
+            // Who asks for a link by netlink has the kernel note a carrier that has just come (Linux 6.9). Otherwise it does
+            // so when it has time, and the port would count as down until links are looked at again.
+            Netlink::open()?.link(interface)?;
             Ok(Opened { device: PortDevice::Device(Box::new(port)), alias: Some(alias), end: None })
         }
         Device::Tap { netns, interface } => {
