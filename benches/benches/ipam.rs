@@ -1,6 +1,8 @@
 //! What an address costs: ADD and DEL with the lock, the opening of the store, and its commit on the disk, with none, 1,000
 //! and 60,000 addresses taken, in a /16 and in IPv6's /64. The store is in `TMPDIR`, so that the disk can be chosen.
 
+#![expect(clippy::expect_used, reason = "a bench that cannot go on stops")]
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use sluice_cni::ipam::Ipam;
 use sluice_cni::spec::{CniArgs, Command, Environment};
