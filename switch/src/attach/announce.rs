@@ -3,23 +3,28 @@
 //!
 //! A gratuitous ARP request (RFC 5227, 3) for each IPv4 address and an unsolicited neighbour advertisement (RFC 4861, 7.2.6)
 //! for each IPv6 address, three times. They enter the bridge by the attachment's port and take the way that its own frames
-//! take, guard included.
+//! take, guard included. How many are sent at a time is bounded; others wait.
 
 use super::known::Record;
 use crate::Datapath;
 use etherparse::{ArpEthIpv4Packet, ArpOperation, EtherType, IpHeaders, IpNumber, Ipv6Header, PacketBuilder};
 use sluice_flows::PortNo;
 use sluice_flows::action::Action;
+use sluice_flows::bridge::Model;
 use sluice_flows::packet::Frame;
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 /// How often everything is told.
-const TIMES: u8 = 3;
+pub(super) const TIMES: u8 = 3;
 /// Between one time and the next.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Most frames that are sent in that time: each goes to all ports of its bridge, so that a thousand attachments would take
+/// a worker for seconds if all told of themselves at once.
+const BUDGET: usize = 2000;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 /// It replaces what was known (RFC 4861, 4.4).
 const OVERRIDE: [u8; 4] = [0x20, 0, 0, 0];
@@ -38,16 +43,16 @@ pub(super) struct Announcer {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// Attachments, and how often each is still to be told of.
-    records: Vec<(Arc<Record>, u8)>,
+    /// Attachments, and how often each is still to be told of; who was told of comes last.
+    records: VecDeque<(Arc<Record>, u8)>,
     is_running: bool,
 }
 
 impl Announcer {
-    /// Has the addresses of an attachment that is in force told, in the background.
-    pub(super) fn announce(&self, datapath: &Datapath, record: Arc<Record>) {
+    /// Has the addresses of an attachment that is in force told so many times, in the background.
+    pub(super) fn announce(&self, datapath: &Datapath, record: Arc<Record>, times: u8) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.records.push((record, TIMES));
+        waiting.records.push_back((record, times));
         if std::mem::replace(&mut waiting.is_running, true) {
             return;
         }
@@ -55,14 +60,8 @@ impl Announcer {
         let (datapath, waiting) = (datapath.downgrade(), Arc::clone(&self.waiting));
         let run = move || {
             loop {
-                let due: Vec<_> = {
-                    let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                    let due = waiting.records.iter().map(|(record, _)| Arc::clone(record)).collect();
-                    waiting.records.iter_mut().for_each(|(_, times)| *times -= 1);
-                    waiting.records.retain(|(_, times)| *times > 0);
-                    due
-                };
                 let Some(datapath) = datapath.upgrade() else { return };
+                let due = waiting.lock().unwrap_or_else(PoisonError::into_inner).due(&datapath.model());
                 due.iter().for_each(|record| tell(&datapath, record));
                 drop(datapath);
                 thread::sleep(PAUSE);
@@ -77,6 +76,26 @@ impl Announcer {
             tracing::warn!(%error, "the addresses of attachments are not announced");
             self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_running = false;
         }
+    }
+}
+
+impl Waiting {
+    /// Whom to tell of now: each once, and the first at least.
+    fn due(&mut self, model: &Model) -> Vec<Arc<Record>> {
+        let (mut due, mut frames) = (Vec::new(), 0);
+        for _ in 0..self.records.len() {
+            let Some((record, times)) = self.records.pop_front() else { break };
+            let ports = model.bridge_named(&record.bridge).map_or(0, |bridge| bridge.ports.len());
+            frames += ports.max(1) * record.spec.addresses.len();
+            due.push(Arc::clone(&record));
+            if times > 1 {
+                self.records.push_back((record, times - 1));
+            }
+            if frames >= BUDGET {
+                break;
+            }
+        }
+        due
     }
 }
 

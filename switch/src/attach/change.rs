@@ -3,10 +3,16 @@
 use super::known::{Network, Record};
 use super::raise::limits;
 use super::spec::{AttachmentKey, AttachmentSpec, Bandwidth, Device, NetworkSpec, PortMapping};
-use super::{AttachError, Attachments, Changes, check, inline, outside};
+use super::{AttachError, Attachments, Changes, announce, check, device, inline, outside};
+use crate::control::Closing;
 use crate::{Datapath, PortChange};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How often a new link is looked at until it is up, and the pause between. What comes up later is seen as any link's change.
+const LINK_LOOKS: u32 = 60;
+const LINK_PAUSE: Duration = Duration::from_millis(4);
 
 /// Gives another program's interface back, if the attachment has taken one.
 fn give_back(spec: &AttachmentSpec) {
@@ -82,7 +88,7 @@ impl Datapath {
             return Err(AttachError::Invalid(what));
         }
         let mut changes = self.attachments().changes();
-        self.attachments().known().check_free(&spec)?;
+        self.make_room(&mut changes, &spec)?;
         let before = match network {
             Some(network) => Some(self.put(&mut changes, network)?),
             None => None,
@@ -93,8 +99,22 @@ impl Datapath {
             self.unput(&mut changes, &name, before);
         }
         let record = result?;
-        self.attachments().announcer.announce(self, Arc::clone(&record));
+        drop(changes);
+        self.await_link(&record);
+        self.attachments().announcer.announce(self, Arc::clone(&record), announce::TIMES);
         Ok(record)
+    }
+
+    /// Waits until the kernel lets frames through a link that was set up just now, if it does so soon.
+    fn await_link(&self, record: &Record) {
+        for _ in 0..LINK_LOOKS {
+            let model = self.model();
+            let Some(port) = record.port_in(&model) else { return };
+            if port.up || self.watch_port(port.dp) {
+                return;
+            }
+            thread::sleep(LINK_PAUSE);
+        }
     }
 
     fn attach_to(&self, changes: &Changes, spec: AttachmentSpec) -> Result<Arc<Record>, AttachError> {
@@ -121,7 +141,7 @@ impl Datapath {
         if let Err(error) = result {
             attachments.known().remove_attachment(&record.spec.key);
             self.unpublish_ports(&record.spec.port_mappings);
-            self.lower(&record);
+            drop(self.lower(&record));
             give_back(&record.spec);
             return Err(error);
         }
@@ -140,16 +160,46 @@ impl Datapath {
             let given_back = inline::release(key);
             return given_back.map_err(|source| AttachError::Device { key: Box::new(key.clone()), source });
         };
+        let closing = self.drop_attachment(&mut changes, &record);
+        // Others may go on while the device is closed.
+        drop(changes);
+        closing.map(|_| true)
+    }
+
+    fn drop_attachment(&self, changes: &mut Changes, record: &Record) -> Result<Vec<Closing>, AttachError> {
+        let key = &record.spec.key;
         changes.store.remove_attachment(key)?;
         self.attachments().known().remove_attachment(key);
-        self.lower(&record);
-        give_back(&record.spec);
+        let mut closing = self.lower(record);
+        if matches!(record.spec.device, Device::Inline { .. }) {
+            // It is given back once nobody holds it.
+            closing.clear();
+            give_back(&record.spec);
+        }
         self.unpublish_ports(&record.spec.port_mappings);
         let network = self.attachments().network(&key.network);
         if let Some(network) = network.filter(|network| network.attachments == 0 && !network.spec.keep) {
-            self.drop_network(&mut changes, &network.spec)?;
+            self.drop_network(changes, &network.spec)?;
         }
-        Ok(true)
+        Ok(closing)
+    }
+
+    /// Drops attachments that are in the way of one that is to be, if their devices are gone: whoever removed those could
+    /// not tell the switch.
+    ///
+    /// # Errors
+    /// [`AttachError::Taken`], when one has its device still.
+    fn make_room(&self, changes: &mut Changes, spec: &AttachmentSpec) -> Result<(), AttachError> {
+        loop {
+            let Some((holder, what)) = self.attachments().known().conflict(spec) else { return Ok(()) };
+            match device::gone(&holder.spec, holder.alias.as_deref()) {
+                Ok(Some(why)) => {
+                    tracing::info!(attachment = %holder.spec.key, why, "dropped: another one needs what it has");
+                    drop(self.drop_attachment(changes, &holder)?);
+                }
+                _ => return Err(AttachError::Taken(what)),
+            }
+        }
     }
 
     /// Changes limits and host ports of an attachment; what is `None` stays.
@@ -169,7 +219,9 @@ impl Datapath {
         next.spec.bandwidth = bandwidth.unwrap_or(next.spec.bandwidth);
         next.spec.port_mappings = mappings.unwrap_or(next.spec.port_mappings);
         check::mappings(&next.spec)?;
-        self.attachments().known().check_host_ports(key, &next.spec.port_mappings)?;
+        if let Some((_, what)) = self.attachments().known().host_port_conflict(key, &next.spec.port_mappings) {
+            return Err(AttachError::Taken(what));
+        }
         let result = self.become_record(&changes, &before, next);
         if result.is_err() {
             // What was in force before is again.

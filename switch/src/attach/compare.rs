@@ -54,6 +54,10 @@ impl Datapath {
             let now = &port.vlan;
             problems.push(format!("{place} has other VLANs than asked for ({now:?}); set them again, or {AGAIN}"));
         }
+        if port.protected != record.spec.isolated {
+            let now = if port.protected { "protected" } else { "not protected" };
+            problems.push(format!("{place} is {now} from other ports, unlike asked for; {AGAIN}"));
+        }
         let flows = raise::flows(record, port.no);
         let missing = flows.iter().filter(|flow| !holds(bridge, flow)).count();
         if missing > 0 {

@@ -1,6 +1,5 @@
 //! What is known of networks and attachments, and who has which name, address and port.
 
-use super::AttachError;
 use super::outside::Published;
 use super::spec::{AttachmentKey, AttachmentSpec, NetworkSpec, PortMapping, Protocol};
 use serde::{Deserialize, Serialize};
@@ -146,41 +145,40 @@ impl Known {
         self.numbers.contains(&(bridge.to_owned(), number))
     }
 
-    /// Whether nobody else has what `spec` asks for.
-    ///
-    /// # Errors
-    /// [`AttachError::Taken`].
-    pub(super) fn check_free(&self, spec: &AttachmentSpec) -> Result<(), AttachError> {
-        let taken = |what: String, by: &AttachmentKey| Err(AttachError::Taken(format!("{what} is taken by {by}")));
+    /// Who has something that `spec` asks for, and what that is, in words.
+    pub(super) fn conflict(&self, spec: &AttachmentSpec) -> Option<(Arc<Record>, String)> {
         let key = &spec.key;
-        if self.attachments.contains_key(key) {
-            return Err(AttachError::Taken(format!("{key} is attached already; detach it first")));
+        let by = |holder: &AttachmentKey, what: String| {
+            Some((Arc::clone(self.attachments.get(holder)?), format!("{what} is taken by {holder}")))
+        };
+        if let Some(record) = self.attachments.get(key) {
+            return Some((Arc::clone(record), format!("{key} is attached already; detach it first")));
         }
-        if let Some(by) = self.ports.get(&spec.port) {
-            return taken(format!("port {}", spec.port), by);
+        if let Some(holder) = self.ports.get(&spec.port) {
+            return by(holder, format!("port {}", spec.port));
         }
-        for address in &spec.addresses {
-            if let Some(by) = self.addresses.get(&(key.network.clone(), address.addr())) {
-                return taken(format!("address {} of network {}", address.addr(), key.network), by);
-            }
+        let mut addresses = spec.addresses.iter().map(|address| address.addr());
+        let held = |address| Some((address, self.addresses.get(&(key.network.clone(), address))?));
+        if let Some((address, holder)) = addresses.find_map(held) {
+            return by(holder, format!("address {address} of network {}", key.network));
         }
-        self.check_host_ports(key, &spec.port_mappings)
+        self.host_port_conflict(key, &spec.port_mappings)
     }
 
-    /// Whether no other attachment has one of these ports of the host.
-    ///
-    /// # Errors
-    /// [`AttachError::Taken`].
-    pub(super) fn check_host_ports(&self, key: &AttachmentKey, mappings: &[PortMapping]) -> Result<(), AttachError> {
-        for mapping in mappings {
-            let holders = self.host_ports.get(&(mapping.protocol, mapping.host_port)).into_iter().flatten();
-            let mut others = holders.filter(|(_, holder)| holder != key);
-            if let Some((_, by)) = others.find(|(address, _)| overlap(*address, mapping.host_address)) {
-                let what = format!("host port {}/{}", mapping.host_port, mapping.protocol);
-                return Err(AttachError::Taken(format!("{what} leads to {by} already; choose another")));
-            }
-        }
-        Ok(())
+    /// Which other attachment has one of these ports of the host, and which, in words.
+    pub(super) fn host_port_conflict(
+        &self,
+        key: &AttachmentKey,
+        mappings: &[PortMapping],
+    ) -> Option<(Arc<Record>, String)> {
+        mappings.iter().find_map(|mapping| {
+            let holders = self.host_ports.get(&(mapping.protocol, mapping.host_port))?;
+            let mut others = holders.iter().filter(|(_, holder)| holder != key);
+            let (_, holder) = others.find(|(address, _)| overlap(*address, mapping.host_address))?;
+            let what = format!("host port {}/{}", mapping.host_port, mapping.protocol);
+            let what = format!("{what} leads to {holder} already; choose another");
+            Some((Arc::clone(self.attachments.get(holder)?), what))
+        })
     }
 
     /// Adds an attachment, or puts it in the place of the one with its key.

@@ -3,6 +3,7 @@
 use super::known::Record;
 use super::spec::{Bandwidth, Guard, Vlans};
 use super::{AttachError, device, inline};
+use crate::control::Closing;
 use crate::port::{Limits, PortDevice, Rate};
 use crate::{ControlError, Datapath, FailMode, PortRequest, config};
 use sluice_flows::PortNo;
@@ -101,24 +102,25 @@ impl Datapath {
         added
     }
 
-    /// Takes an attachment's port and flows away. What is gone already is fine; what fails is told in the log.
-    pub(super) fn lower(&self, record: &Record) {
-        if self.model().bridge_named(&record.bridge).is_none() {
-            return;
+    /// Takes an attachment's ports and flows away. What is gone already is fine; what fails is told in the log. What is
+    /// returned closes the devices: to be dropped without a lock, as the kernel takes its time for it.
+    pub(super) fn lower(&self, record: &Record) -> Vec<Closing> {
+        let mut closing = Vec::new();
+        let Some(bridge) = self.model().bridge_named(&record.bridge).cloned() else { return closing };
+        let mut take = |name: &str| self.take_port(&record.bridge, name).map(|taken| closing.push(taken));
+        let mut done = Ok(());
+        if record.port_in(&self.model()).is_some() {
+            done = take(&record.spec.port);
         }
-        let done = if record.port_in(&self.model()).is_some() {
-            self.remove_port(&record.bridge, &record.spec.port)
-        } else {
-            Ok(())
-        };
         let end = inline::end_of(&record.spec.port);
-        let has_end = record.end.is_some()
-            && self.model().bridge_named(&record.bridge).is_some_and(|b| b.ports.values().any(|p| *p.name == *end));
-        let done = done.and_then(|()| if has_end { self.remove_port(&record.bridge, &end) } else { Ok(()) });
+        if record.end.is_some() && bridge.ports.values().any(|port| *port.name == *end) {
+            done = done.and_then(|()| take(&end));
+        }
         let flows = record.port_no().map(|number| flows(record, number)).unwrap_or_default();
         if let Err(error) = done.and_then(|()| self.remove_flows(&record.bridge, &flows)) {
             tracing::error!(attachment = %record.spec.key, %error, "something of it is left in the switch");
         }
+        closing
     }
 
     /// Adds flows of an attachment, and names the tables that they are in.

@@ -48,9 +48,9 @@ pub fn start(datapath: &Datapath, state: &Path) -> Result<(), StoreError> {
                 known.put_network(bare_network(&record));
             }
             record.fault = Some("it was not taken up yet".to_owned());
-            match known.check_free(&record.spec) {
-                Ok(()) => _ = known.put_attachment(record),
-                Err(why) => tracing::error!(attachment = %record.spec.key, %why, "its record is ignored"),
+            match known.conflict(&record.spec) {
+                None => _ = known.put_attachment(record),
+                Some((_, why)) => tracing::error!(attachment = %record.spec.key, why, "its record is ignored"),
             }
         }
     }
@@ -156,16 +156,12 @@ impl Datapath {
                 Err(error) => tracing::error!(bridge, %error, "a bridge of networks cannot be made"),
             }
         }
-        let mut told = 0;
+        let (mut told, mut raised) = (0, Vec::new());
         for record in self.attachments().list(None) {
             let before = record.fault.clone();
             match self.mend_attachment(changes, &record) {
                 Ok(false) => {}
-                Ok(true) => {
-                    if let Some(record) = self.attachments().known().attachment(&record.spec.key).cloned() {
-                        self.attachments().announcer.announce(self, record);
-                    }
-                }
+                Ok(true) => raised.push(record.spec.key.clone()),
                 Err(why) => {
                     if before.as_deref() != Some(&why) && told < TOLD {
                         told += 1;
@@ -174,6 +170,11 @@ impl Datapath {
                     self.attachments().known().put_attachment(Record { fault: Some(why), ..(*record).clone() });
                 }
             }
+        }
+        for key in raised {
+            let record = self.attachments().known().attachment(&key).cloned();
+            // Nothing has moved: once is enough for whoever forwards to learn the address again.
+            record.into_iter().for_each(|record| self.attachments().announcer.announce(self, record, 1));
         }
         let fault = self.publish_all().err().map(|error| error.to_string());
         if let Some(why) = fault.as_ref().filter(|_| changes.outside_fault != fault) {

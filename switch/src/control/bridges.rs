@@ -56,10 +56,11 @@ impl Datapath {
         let mut state = self.inner.lock_for_change()?;
         let bridge = state.bridge(name)?;
         let ports: Vec<_> = bridge.ports.values().cloned().collect();
-        self.inner.remove_from(&mut state, &bridge, &ports);
+        let closing = self.inner.remove_from(&mut state, &bridge, &ports);
         state.model.bridges.remove(&bridge.id);
         self.inner.publish(&mut state);
         drop(state);
+        drop(closing);
         self.inner.shared.macs.flush(bridge.id, None);
         self.inner.shared.macs.flush_groups(bridge.id, None);
         self.inner.shared.events.publish(Some(bridge.id), EventKind::BridgeRemoved { name: Arc::clone(&bridge.name) });

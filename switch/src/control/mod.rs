@@ -30,6 +30,7 @@ pub use capture::Capture;
 pub use changes::{BundleResult, Made, OtherChanges};
 pub(crate) use effects::Waiting;
 pub use error::ControlError;
+pub(crate) use ports::Closing;
 pub use ports::{PortChange, PortInfo, PortRequest};
 pub use tunnels::TunnelInfo;
 

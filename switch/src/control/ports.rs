@@ -140,6 +140,17 @@ pub(super) fn close(ports: Vec<PortState>) {
     });
 }
 
+/// Devices of ports that nobody has any more. They are closed when this is dropped, which takes a moment: without a lock, if
+/// possible.
+#[must_use]
+pub(crate) struct Closing(Vec<PortState>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        close(std::mem::take(&mut self.0));
+    }
+}
+
 impl Datapath {
     /// Adds a port to a bridge. Frames flow when this returns.
     ///
@@ -211,11 +222,31 @@ impl Datapath {
     /// # Errors
     /// When there is no such bridge or port.
     pub fn remove_port(&self, bridge: &str, name: &str) -> Result<(), ControlError> {
+        self.take_port(bridge, name).map(drop)
+    }
+
+    /// As [`remove_port`](Self::remove_port), but that the device is closed by dropping what is returned.
+    ///
+    /// # Errors
+    /// When there is no such bridge or port.
+    pub(crate) fn take_port(&self, bridge: &str, name: &str) -> Result<Closing, ControlError> {
         let mut state = self.inner.lock_for_change()?;
         let bridge = state.bridge(bridge)?;
         let port = find(&bridge, name)?;
-        self.inner.remove_from(&mut state, &bridge, &[port]);
-        Ok(())
+        Ok(self.inner.remove_from(&mut state, &bridge, &[port]))
+    }
+
+    /// Asks the device of a port whether it is up, and makes known what changed. Whether it is.
+    pub(crate) fn watch_port(&self, dp: DpPort) -> bool {
+        let Some(device) = self.device(dp) else { return false };
+        let up = device.link_up();
+        let mut state = self.inner.lock();
+        let Some(known) = state.ports.get_mut(&dp).filter(|known| !known.gone) else { return false };
+        if known.link_up != up && matches!(&known.device, Device::Port(port) if Arc::ptr_eq(port, &device)) {
+            known.link_up = up;
+            self.inner.refresh_port(&mut state, dp);
+        }
+        up
     }
 
     /// Changes a port.
@@ -299,7 +330,8 @@ impl Datapath {
 
 impl Inner {
     /// Takes ports out of model and workers, in this order: no packet is sent to them when the workers let go of them.
-    pub(super) fn remove_from(&self, state: &mut State, bridge: &Bridge, ports: &[Arc<BridgePort>]) {
+    /// Tunnels are closed at once, before their endpoints; the devices of other ports when what is returned is dropped.
+    pub(super) fn remove_from(&self, state: &mut State, bridge: &Bridge, ports: &[Arc<BridgePort>]) -> Closing {
         let mut closing = Vec::new();
         for port in ports {
             state.model.ports.remove(&port.dp);
@@ -321,7 +353,10 @@ impl Inner {
         // Ends when every worker has answered or ended.
         while all_done.recv().is_ok() {}
         self.return_patches(state, lent);
-        close(closing);
+        let mut closing = Closing(closing);
+        if ports.iter().any(|port| port.tunnel.is_some()) {
+            drop(std::mem::replace(&mut closing, Closing(Vec::new())));
+        }
         self.leave_endpoints(state, ports);
         for port in ports {
             self.shared.macs.flush(bridge.id, Some(port.no));
@@ -329,6 +364,7 @@ impl Inner {
             let (name, no, dp) = (Arc::clone(&port.name), port.no, port.dp);
             self.shared.events.publish(Some(bridge.id), EventKind::PortRemoved { name, no, dp });
         }
+        closing
     }
 
     /// Puts `port` in the place of the one with its number, its state as its device has it.

@@ -5,7 +5,8 @@ use sluice_proto::v1::attachment_spec::Device;
 use sluice_proto::v1::bridge_service_client::BridgeServiceClient;
 use sluice_proto::v1::port_service_client::PortServiceClient;
 use sluice_proto::v1::{
-    AttachRequest, AttachmentSpec, ListBridgesRequest, ListPortsRequest, NetworkSpec, PortMapping, VethDevice,
+    AttachRequest, AttachmentSpec, Bandwidth, ListBridgesRequest, ListPortsRequest, NetworkSpec, PortMapping,
+    VethDevice,
 };
 use sluice_switch::port::link::Link;
 use sluice_tests::switch::wait_until;
@@ -169,4 +170,78 @@ fn readiness_says_what_is_in_the_way() {
     let container = node.container(1, Kind::Veth);
     assert_eq!(running.attach(&container.spec).unwrap_err().code(), Code::FailedPrecondition);
     assert_eq!((bridges(&running).len(), running.networks().len(), running.list().len()), (0, 0, 0));
+}
+
+#[test]
+fn addresses_are_announced_to_who_knew_them_elsewhere() {
+    let Some(node) = Node::new("addresses_are_announced") else { return };
+    let mut running = node.start("");
+    let [a, b] = [1, 2].map(|n| node.container(n, Kind::Veth));
+    running.attach(&b.spec).unwrap();
+    for is_restart in [false, true] {
+        for address in a.addresses() {
+            say(&b.netns, &format!("ip neigh replace {address} lladdr 02:00:00:00:00:99 nud stale dev eth0"));
+        }
+        if is_restart {
+            running.crash();
+            running = node.start("");
+        } else {
+            running.attach(&a.spec).unwrap();
+        }
+        for address in a.addresses() {
+            let knows = || say(&b.netns, &format!("ip neigh show {address}")).contains(&a.spec.mac);
+            wait_until("the neighbour knows of it", knows);
+        }
+    }
+}
+
+#[test]
+fn an_attachment_whose_device_is_gone_makes_room_for_another() {
+    let Some(node) = Node::new("an_attachment_whose_device_is_gone") else { return };
+    let running = node.start("");
+    let a = node.container(1, Kind::Veth);
+    running.attach(&a.spec).unwrap();
+    // Its plugin could not reach the switch when the container went.
+    node.netns.remove_link("sl1").unwrap();
+    let b = node.container(1, Kind::Veth);
+    let spec = AttachmentSpec { container_id: "another".to_owned(), ..b.spec.clone() };
+    running.attach(&spec).unwrap();
+    let list = running.list();
+    assert_eq!(list.len(), 1);
+    assert_eq!(list[0].spec.as_ref().unwrap().container_id, "another");
+    assert_eq!(node.records().len(), 2);
+}
+
+#[test]
+fn limits_and_host_ports_change_while_frames_flow_and_are_there_after_a_restart() {
+    let Some(node) = Node::new("limits_and_host_ports_change") else { return };
+    let running = node.start("");
+    let [a, b] = [1, 2].map(|n| node.container(n, Kind::Veth));
+    [&a, &b].iter().for_each(|container| _ = running.attach(&container.spec).unwrap());
+    let bandwidth = Bandwidth { ingress_rate_bps: 8_000_000, egress_rate_bps: 4_000_000, ..Bandwidth::default() };
+    running.set(a.key(), bandwidth).unwrap();
+    a.reaches(&b);
+    let problems = running.check(&a.spec);
+    assert!(problems.len() == 1 && problems[0].contains("the bandwidth"), "{problems:?}");
+    running.crash();
+    let running = node.start("");
+    assert_eq!(running.list()[0].spec.as_ref().unwrap().bandwidth, Some(bandwidth));
+    let options = running.options("sl1");
+    assert_eq!((options["rx_rate"].as_str(), options["tx_rate"].as_str()), ("4M", "8M"), "{options:?}");
+    running.set(a.key(), Bandwidth::default()).unwrap();
+    assert_eq!(running.list()[0].spec.as_ref().unwrap().bandwidth, None);
+    assert_eq!(running.options("sl1").get("rx_rate"), None);
+    a.reaches(&b);
+}
+
+#[test]
+fn isolated_containers_reach_only_those_that_are_not() {
+    let Some(node) = Node::new("isolated_containers_reach_only") else { return };
+    let running = node.start("");
+    let [mut a, mut b, c] = [1, 2, 3].map(|n| node.container(n, Kind::Veth));
+    [&mut a, &mut b].into_iter().for_each(|container| container.spec.isolated = true);
+    [&a, &b, &c].iter().for_each(|container| _ = running.attach(&container.spec).unwrap());
+    a.reaches(&c);
+    b.reaches(&c);
+    assert!(!attempt(&a.netns, &format!("ping -n -c 2 -i 0.1 -W 1 {}", b.addresses()[0])).0);
 }

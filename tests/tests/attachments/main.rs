@@ -2,8 +2,9 @@
 //! and a switch that is ended, killed and started again behind them.
 //!
 //! They need root, `ip` and `ping`; without, they say so and do nothing.
-#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod attach;
+mod many;
 mod node;
 mod restart;

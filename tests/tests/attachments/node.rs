@@ -4,15 +4,18 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sluice_proto::v1::attachment_service_client::AttachmentServiceClient;
 use sluice_proto::v1::attachment_spec::Device;
+use sluice_proto::v1::port_service_client::PortServiceClient;
 use sluice_proto::v1::{
-    AttachReply, AttachRequest, Attachment, AttachmentKey, AttachmentSpec, CheckAttachmentRequest, DetachRequest,
-    ListAttachmentsRequest, ListNetworksRequest, Network, NetworkSpec, ReadyReply, ReadyRequest, TapDevice, VethDevice,
+    AttachReply, AttachRequest, Attachment, AttachmentKey, AttachmentSpec, Bandwidth, CheckAttachmentRequest,
+    DetachRequest, ListAttachmentsRequest, ListNetworksRequest, ListPortsRequest, Network, NetworkSpec, ReadyReply,
+    ReadyRequest, SetAttachmentRequest, TapDevice, VethDevice,
 };
 use sluice_switch::port::link::Link;
 use sluice_tests::host::wait_for_carrier;
 use sluice_tests::netns::{Netns, skipped};
 use sluice_tests::programs;
 use sluice_tests::switch::wait_until;
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -204,7 +207,7 @@ impl Container {
     /// Both of the other's addresses answer.
     pub(crate) fn reaches(&self, other: &Self) {
         for address in other.addresses() {
-            let output = say(&self.netns, &format!("ping -n -c 3 -i 0.1 -W 5 {address}"));
+            let output = say(&self.netns, &format!("ping -n -c 3 -i 0.2 -w 20 {address}"));
             assert!(output.contains(" 3 received"), "{output}");
         }
     }
@@ -274,6 +277,24 @@ impl Running {
     pub(crate) fn detach(&self, key: AttachmentKey) -> bool {
         let request = DetachRequest { key: Some(key) };
         self.attachments(async |mut client| client.detach(request).await).unwrap().into_inner().found
+    }
+
+    /// Sets limits.
+    pub(crate) fn set(&self, key: AttachmentKey, bandwidth: Bandwidth) -> Result<(), Status> {
+        let request =
+            SetAttachmentRequest { key: Some(key), bandwidth: Some(bandwidth), ..SetAttachmentRequest::default() };
+        self.attachments(async |mut client| client.set_attachment(request).await).map(|_| ())
+    }
+
+    /// The options of a port.
+    pub(crate) fn options(&self, port: &str) -> HashMap<String, String> {
+        self.call(async |channel| {
+            let request = ListPortsRequest { bridge: BRIDGE.to_owned() };
+            let mut stream = PortServiceClient::new(channel).list_ports(request).await.unwrap().into_inner();
+            let ports = stream.message().await.unwrap().unwrap().ports;
+            let specs = ports.into_iter().map(|port| port.spec.unwrap());
+            specs.into_iter().find(|spec| spec.name == port).unwrap().options
+        })
     }
 
     pub(crate) fn check(&self, spec: &AttachmentSpec) -> Vec<String> {
