@@ -33,6 +33,8 @@ pub(super) mod priority {
     /// From host: what else is sent to the link's MAC address.
     pub(in crate::gateway) const STRAY: u16 = 10;
 
+    /// Answer: a connection to a service, which has just begun.
+    pub(in crate::gateway) const BEGUN: u16 = 120;
     /// Answer: a connection to a service begins.
     pub(in crate::gateway) const SERVICE: u16 = 110;
     /// Answer: to whom it goes.

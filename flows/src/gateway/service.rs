@@ -81,7 +81,7 @@ fn answers(gateway: &Gateway) -> Vec<FlowSpec> {
     let link = Matching::any().is(Field::EthDst, gateway.link_mac);
     let to_origin = super::flows::to_origin();
     vec![
-        flow(back, priority::SERVICE, state(link, CT_TRK | CT_NEW | CT_DNAT, 0), to_origin),
+        flow(back, priority::BEGUN, state(link, CT_TRK | CT_NEW | CT_DNAT, 0), to_origin),
         flow(served, priority::SERVED, on(CT_EST), normal()),
         flow(served, priority::SERVED, on(CT_REL), normal()),
         // What the station has begun itself, and nobody has answered yet: it is translated already.
@@ -112,7 +112,7 @@ fn of(gateway: &Gateway, service: &Service) -> Vec<FlowSpec> {
     let note = Action::SetField { field: ORIGIN.field, value: service.mac.into(), mask: ORIGIN.mask() };
     let begin = ct(gateway, Stage::Answer, Ct { commit: true, nat: Some(nat), exec: [note].into(), ..Ct::default() });
     let table = gateway.table(Stage::Answer);
-    out.push(flow(table, priority::BACK, state(begins, CT_TRK | CT_NEW, CT_DNAT), vec![begin]));
+    out.push(flow(table, priority::SERVICE, state(begins, CT_TRK | CT_NEW, CT_DNAT), vec![begin]));
     // Drops are told as what they are: nobody has this port.
     let nobody = Matching::ip(v4).is(DST[usize::from(!v4)], bits(service.address));
     out.push(drop(table, priority::NOBODY, state(nobody, CT_TRK | CT_NEW, CT_DNAT), DropReason::RuleDrop));

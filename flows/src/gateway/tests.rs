@@ -187,7 +187,7 @@ fn gateways_of_one_bridge_go_together() {
 fn a_connection_to_a_service_leads_to_its_station_and_notes_where_that_is() {
     let gateway = serving();
     let texts: Vec<_> = gateway.flows().iter().map(|flow| show_flow(flow, None, &Names::new()).to_string()).collect();
-    let wanted = "table=201, priority=100,ct_state=+new-dnat+trk,tcp,nw_dst=169.254.77.3,tp_dst=8080 \
+    let wanted = "table=201, priority=110,ct_state=+new+trk-dnat,tcp,nw_dst=169.254.77.3,tp_dst=8080 \
          actions=ct(commit,table=201,zone=65520,nat(dst=10.77.0.11:80),\
          exec(set_field:0x20000000011/0xffffffffffff->ct_label))";
     assert!(texts.iter().any(|text| text == wanted), "{texts:#?}");

@@ -147,7 +147,10 @@ mod tests {
     #[test]
     fn our_rules_are_told_from_others_and_the_end_is_found() {
         let [inward, outward] = expressions("br0");
-        let rule = |handle: u64, comment: &str, expr: Value| json!({"rule": {"handle": handle, "comment": comment, "expr": expr}});
+        let rule = |handle: u64, comment: &str, expr: Value| {
+            let rule = json!({"handle": handle, "comment": comment, "expr": expr});
+            json!({"rule": rule})
+        };
         let theirs = rule(4, "mine", json!([{"drop": null}]));
         let end = rule(9, "", json!([{"counter": {"packets": 1, "bytes": 60}}, {"return": null}]));
         let a = rule(5, "sluiced: gateway br0", inward);

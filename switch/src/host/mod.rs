@@ -6,7 +6,8 @@
 //! switch which was killed finds its things again, and what others put on the host is never touched: in the way, it is
 //! reported.
 //!
-//! [`gateway`] puts it together with the flows of a bridge, `gateways` decides what gateways a switch has; [`netlink`] and [`routing`] are the requests, for labs too.
+//! [`gateway`] puts it together with the flows of a bridge, `gateways` decides what gateways a switch has; [`netlink`] and
+//! [`routing`] are the requests, for labs too.
 //!
 //! # Limits
 //! Drift is told and mended when somebody asks ([`apply`] again), not watched for.

@@ -173,7 +173,7 @@ pub(super) fn dropping_forward_chains() -> Vec<String> {
                 && is(other, "table", accept::TABLE)
                 && other.get("family") == chain.get("family")
         };
-        is(chain, "table", accept::TABLE) && is(chain, "name", "FORWARD") && chains.iter().any(|other| beside(&other))
+        is(chain, "table", accept::TABLE) && is(chain, "name", "FORWARD") && chains.iter().any(beside)
     };
     let dropping = chains.iter().filter(|c| is(c, "hook", "forward") && is(c, "policy", "drop") && !asks_us(c));
     let word = |chain: &serde_json::Value, key: &str| {

@@ -256,7 +256,10 @@ fn elements(table: &str, verb: &str, ports: &[HostPort], to: impl Fn(&HostPort) 
         let value = to(port).unwrap_or(port.port);
         maps.entry(map_name(port)).or_default().push(json!([{"concat": key}, value]));
     }
-    let command = |(name, elem): (&str, Vec<Value>)| json!({verb: {"element": {"family": "inet", "table": table, "name": name, "elem": elem}}});
+    let command = |(name, elem): (&str, Vec<Value>)| {
+        let element = json!({"family": "inet", "table": table, "name": name, "elem": elem});
+        json!({verb: {"element": element}})
+    };
     maps.into_iter().map(command).collect()
 }
 
@@ -291,7 +294,10 @@ fn prefix(address: &str, len: u8) -> Value {
 /// The table's maps, chains and rules as nft lists them, without elements.
 fn table(link: &str, desired: &HostPorts) -> Vec<Value> {
     let name = table_name(link);
-    let map = |map: &str, key: &[&str]| json!({"map": {"family": "inet", "name": map, "table": name, "type": key, "map": "inet_service"}});
+    let map = |map: &str, key: &[&str]| {
+        let body = json!({"family": "inet", "name": map, "table": name, "type": key, "map": "inet_service"});
+        json!({"map": body})
+    };
     let mut out = vec![
         map("any4", &["inet_proto", "inet_service"]),
         map("own4", &["ipv4_addr", "inet_proto", "inet_service"]),
