@@ -53,6 +53,8 @@ pub enum Code {
     Incomplete = 109,
     /// The operation was ended by a signal, and was undone.
     Interrupted = 110,
+    /// The plugin itself is at fault, and ended in the middle of the operation.
+    Internal = 999,
 }
 
 /// A failure of an operation, as it is printed.

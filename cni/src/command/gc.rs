@@ -40,9 +40,12 @@ fn links(network: &str, valid: &BTreeSet<Attachment>, failures: &mut Vec<Failure
     if !prefix.ends_with(&format!("{network}:")) {
         return;
     }
+    // Interfaces of other plugins that the switch has put itself in front of have names of their own, and are its to give back.
     let keep: BTreeSet<String> = valid.iter().map(Attachment::host_name).collect();
     let found = link::ours(&prefix).map_err(link_failure);
-    for link in collect(found, failures).into_iter().filter(|l| !keep.contains(&l.name)) {
+    for link in
+        collect(found, failures).into_iter().filter(|l| Attachment::is_host_name(&l.name) && !keep.contains(&l.name))
+    {
         log(&format!("interface {} ({}) is deleted", link.name, link.alias));
         // It is found on the host, so its name in the container does not matter.
         let deleted = link::delete(&link.name, &link.alias, None, "");

@@ -59,6 +59,7 @@ impl Call<'_> {
 
 /// Does what the environment and the standard input of this process say.
 pub fn main() -> ExitCode {
+    answer_panics();
     let environment = match Environment::read(|name| std::env::var_os(name)) {
         Ok(environment) => environment,
         Err(failure) => return print_failure(&failure, Version::NEWEST),
@@ -102,6 +103,19 @@ fn link_failure(error: LinkError) -> Failure {
         LinkError::Unsettled { .. } | LinkError::NoTun { .. } | LinkError::Kernel { .. } => Code::Link,
     };
     Failure::new(code, error.to_string())
+}
+
+/// A fault of this program is an answer too. A thread's panic that the main thread lives to tell of is left to that.
+fn answer_panics() {
+    let log = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        log(panic);
+        if cfg!(panic = "abort") || std::thread::current().name() == Some("main") {
+            let next = "send DEL for this container, and report what standard error says";
+            let failure = Failure::new(Code::Internal, format!("sluice-cni is at fault: {panic}")).details(next);
+            _ = print_failure(&failure, Version::NEWEST);
+        }
+    }));
 }
 
 /// One write of all of it, so that what is printed is whole or not there.

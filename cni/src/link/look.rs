@@ -27,13 +27,16 @@ pub(super) struct Found {
     pub(super) alias: Option<String>,
     pub(super) kind: Option<LinkKind>,
     pub(super) up: bool,
+    /// Whether frames pass it.
+    pub(super) running: bool,
     /// A veth's other end, as an index in that end's namespace.
     pub(super) peer: Option<u32>,
 }
 
 fn read_link(message: &LinkMessage) -> Found {
-    let mut found =
-        Found { index: message.header.index, up: message.header.flags.contains(LinkFlags::Up), ..Found::default() };
+    let is = |flag| message.header.flags.contains(flag);
+    let (up, running) = (is(LinkFlags::Up), is(LinkFlags::Running));
+    let mut found = Found { index: message.header.index, up, running, ..Found::default() };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => found.interface.name.clone_from(name),

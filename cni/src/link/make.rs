@@ -26,7 +26,11 @@ use std::time::{Duration, Instant};
 const LOOPBACK: u32 = 1;
 /// How long duplicate address detection is waited for.
 const SETTLED: Duration = Duration::from_secs(10);
-/// How often it is looked at.
+/// How long the link is waited for.
+const CARRIER: Duration = Duration::from_millis(2500);
+/// How often the link is looked at.
+const CARRIER_LOOK: Duration = Duration::from_millis(2);
+/// How often duplicate address detection is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Makes the container's interface and sets it up as planned.
@@ -220,20 +224,25 @@ fn up_request(index: u32, what: impl Into<String>) -> Request {
     Request::new(RouteNetlinkMessage::SetLink(message), 0, what)
 }
 
-/// Waits until duplicate address detection is done with the planned addresses: 10 s at most. Call it when the switch has
-/// attached the port; at once, it would wait for a link that nobody has set up.
+/// Waits until frames pass the interface, which the kernel lets them up to a second after both ends are up (2.5 s at most,
+/// and then it is left to the kernel), and until duplicate address detection is done with the planned addresses (10 s at
+/// most). Call it when the switch has attached the port; at once, it would wait for a link that nobody has set up.
 ///
 /// # Errors
 /// [`LinkError::Duplicate`], [`LinkError::Unsettled`], and the namespace's and the kernel's own.
 pub fn settle(plan: &LinkPlan) -> Result<(), LinkError> {
     let v6: Vec<IpAddr> = plan.addresses.iter().map(|net| net.addr()).filter(IpAddr::is_ipv6).collect();
-    if !plan.dad || !plan.up || v6.is_empty() {
+    if !plan.up {
         return Ok(());
     }
     let netns = Netns::open(&plan.netns)?;
     apart(|| {
         netns.enter()?;
         let mut netlink = Netlink::open(inside(&plan.netns))?;
+        wait_for_carrier(&mut netlink, &plan.ifname)?;
+        if !plan.dad || v6.is_empty() {
+            return Ok(());
+        }
         let end = Instant::now() + SETTLED;
         loop {
             let mut waiting = false;
@@ -260,6 +269,14 @@ pub fn settle(plan: &LinkPlan) -> Result<(), LinkError> {
             thread::sleep(LOOK);
         }
     })
+}
+
+fn wait_for_carrier(netlink: &mut Netlink, ifname: &str) -> Result<(), LinkError> {
+    let end = Instant::now() + CARRIER;
+    while find(netlink, ifname)?.is_some_and(|found| !found.running) && Instant::now() < end {
+        thread::sleep(CARRIER_LOOK);
+    }
+    Ok(())
 }
 
 fn v6_addresses(netlink: &mut Netlink) -> Result<Vec<(IpAddr, AddressFlags)>, LinkError> {

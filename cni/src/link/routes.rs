@@ -202,7 +202,8 @@ fn is_as_asked(asked: &Route, found: &Route) -> bool {
     // Who asks for 0 in IPv6 gets what that family gives to everybody.
     let priority = asked.priority.map(|asked| if asked == 0 && !v4 { 1024 } else { asked });
     found.gw == asked.gw
-        && found.table == Some(asked.table.unwrap_or(MAIN_TABLE))
+        // A route of no table in particular may have been moved since: the reference plugin `sbr` does that.
+        && same(asked.table, found.table)
         && same(priority, found.priority.or(Some(0)))
         && same(asked.mtu, found.mtu)
         && same(asked.advmss, found.advmss)

@@ -9,6 +9,8 @@ const MAX_IFNAME_LEN: usize = 15;
 const MAX_NETWORK_LEN: usize = 255;
 /// Longest alias, in bytes, that the kernel takes.
 const MAX_ALIAS_LEN: usize = 255;
+/// What the names of our interfaces on the host begin with.
+const HOST_NAME: &str = "sl";
 /// What the aliases of our interfaces begin with.
 const ALIAS: &str = "sluice:";
 
@@ -44,7 +46,13 @@ impl Attachment {
             // No name has this byte, so names cannot run into one another.
             all.add(&[0]);
         }
-        format!("sl{:012x}", all.end() >> 16)
+        format!("{HOST_NAME}{:012x}", all.end() >> 16)
+    }
+
+    /// Whether this may be the [host name](Self::host_name) of an attachment.
+    pub fn is_host_name(name: &str) -> bool {
+        let digits = name.strip_prefix(HOST_NAME).unwrap_or_default();
+        digits.len() == 12 && digits.bytes().all(|b| b.is_ascii_hexdigit())
     }
 
     /// The interface's alias in the kernel, `sluice:NETWORK:CONTAINER:IFNAME`, cut after 255 bytes.
@@ -141,6 +149,14 @@ mod tests {
     #[test]
     fn an_attachment_has_the_same_host_name_in_every_version_of_this_program() {
         assert_eq!(attachment("n", "c", "eth0").host_name(), "sl9e795d9bbf08");
+    }
+
+    #[test]
+    fn host_names_are_told_from_others() {
+        assert!(Attachment::is_host_name(&attachment("n", "c", "eth0").host_name()));
+        for other in ["", "sl", "slirp0", "veth0a1b2c3d4e5f", "sl9e795d9bbf0", "sl9e795d9bbf0x"] {
+            assert!(!Attachment::is_host_name(other), "{other}");
+        }
     }
 
     #[test]
