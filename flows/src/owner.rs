@@ -10,7 +10,8 @@ use std::sync::Arc;
 /// Who asked for a rule, in a short text that a person can act on.
 ///
 /// The text is `KIND:REST`. Kinds in use: `user` (typed by an operator), `file:PATH:LINE` (a flow file or topology
-/// file), `lab:NAME`, `builtin:STAGE`, `port:NAME`, `router:NAME[/..]`, `svc:NAMESPACE/NAME`, `np:NAMESPACE/NAME#RULE`.
+/// file), `lab:NAME`, `builtin:STAGE`, `port:NAME`, `pod:NAMESPACE/NAME`, `container:ID`, `router:NAME[/..]`,
+/// `svc:NAMESPACE/NAME`, `np:NAMESPACE/NAME#RULE`.
 /// Cloning is cheap: rules of one owner share the text, and those made by one [`FileLines`] share all but the line.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
