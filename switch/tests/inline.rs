@@ -48,12 +48,12 @@ impl Machine {
     }
 
     fn start(&mut self) {
-        _ = fs::remove_file(self.socket());
+        let before = self.log().matches("ready socket=").count();
         let log = File::options().create(true).append(true).open(self.folder.join("log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_sluiced"));
         command.arg("--socket").arg(self.socket()).env_remove("NOTIFY_SOCKET").env_remove("SLUICED_CONFIG");
         self.daemon = Some(command.stderr(log).stdout(Stdio::null()).spawn().expect("the daemon was built"));
-        wait("the daemon listens", || self.socket().exists());
+        wait("the daemon is ready", || self.log().matches("ready socket=").count() > before);
     }
 
     fn end(&mut self, signal: Signal) {
@@ -427,6 +427,59 @@ fn containers_of_other_plugins_go_on_through_the_switch_and_are_given_back_as_th
         );
         machine.end(Signal::SIGTERM);
     });
+}
+
+#[test]
+fn what_was_interrupted_is_finished_or_undone() {
+    with_each_plugin(|mut machine| {
+        let containers = ["1", "2"].map(|id| machine.add(id));
+        let [a, b] = containers.each_ref();
+        machine.start();
+        all_is_well(&machine, [a, b], "at first");
+        machine.end(Signal::SIGTERM);
+        let before = machine.state();
+        let begun = || {
+            let (end, name, words) = (end_of(&a.port()), a.host_end(), format!("{}:n:1:eth0", a.host_end()));
+            machine_runs(&format!("ip link add {end} type veth peer name sjwaiting"));
+            machine_runs(&format!("ip link set {end} alias sluice-inline-end:{words}"));
+            machine_runs(&format!("ip link set {name} alias sluice-inline:{words}"));
+        };
+        // Killed while the new pair was made: the next start gives back.
+        begun();
+        machine.start();
+        assert_eq!(machine.state(), before, "{}", machine.log());
+        all_is_well(&machine, [a, b], "undone");
+
+        // The same, and attached again.
+        begun();
+        machine.attach(a);
+        all_is_well(&machine, [a, b], "finished");
+
+        // Killed when all was done, but for the record.
+        machine.end(Signal::SIGKILL);
+        fs::remove_dir_all(machine.folder.join("s.state")).unwrap();
+        machine.start();
+        assert!(machine.detach(a), "{}", machine.log());
+        let after = machine.state();
+        assert!(before == after, "before:\n{before}\n\nafter:\n{after}");
+        all_is_well(&machine, [a, b], "given back");
+
+        // The container goes while the switch is away: nothing of it is left after the next start.
+        machine.attach(a);
+        machine.end(Signal::SIGKILL);
+        for container in [a, b] {
+            machine.plugin("DEL", container).unwrap_or_else(|error| panic!("{}: {error}", machine.plugin));
+        }
+        machine.start();
+        wait("what took its place is gone", || !run(None, "ip -o link").unwrap().contains("veth"));
+        assert!(!machine.detach(a));
+    });
+}
+
+/// The name of the switch's end of the new pair, by the name of the port.
+fn end_of(port: &str) -> String {
+    let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    format!("si{:012x}", port.bytes().fold(0xcbf2_9ce4_8422_2325, fnv) & 0xffff_ffff_ffff)
 }
 
 /// The interface of the machine that a container's addresses are behind.

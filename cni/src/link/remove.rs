@@ -10,6 +10,9 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkMessage;
 use std::path::Path;
 
+/// What is written on another plugin's interface that the switch has taken: the switch gives it back, or its plugin deletes it.
+const TAKEN: &str = "sluice-inline:";
+
 /// Deletes the interface of the attachment that `alias` names: the veth pair whose host end is `host_name`, or else the
 /// interface `ifname` of the container. Returns whether there was one. A namespace that is gone is no error: what was in it
 /// is gone too.
@@ -20,6 +23,9 @@ pub fn delete(host_name: &str, alias: &str, netns: Option<&Path>, ifname: &str) 
     check_name(host_name)?;
     let mut host = Netlink::open(ON_HOST)?;
     if let Some(found) = find(&mut host, host_name)? {
+        if found.alias.as_deref().is_some_and(|found| found.starts_with(TAKEN)) {
+            return Ok(false);
+        }
         let marked = found.alias.as_deref().is_none_or(|found| found == alias);
         if !marked || found.kind != Some(LinkKind::Veth) {
             let place = ON_HOST.to_owned();

@@ -174,7 +174,7 @@ impl Netlink {
             _ => None,
         });
         let vlans = specs.flatten().filter_map(|spec| match spec {
-            AfSpecBridge::VlanInfo(vlan) => Some(vlan.clone()),
+            AfSpecBridge::VlanInfo(vlan) => Some(*vlan),
             _ => None,
         });
         Ok(vlans.collect())
@@ -184,7 +184,7 @@ impl Netlink {
         let mut message = LinkMessage::default();
         message.header.interface_family = AddressFamily::Bridge;
         message.header.index = index;
-        message.attributes.push(LinkAttribute::AfSpecBridge(vec![AfSpecBridge::VlanInfo(vlan.clone())]));
+        message.attributes.push(LinkAttribute::AfSpecBridge(vec![AfSpecBridge::VlanInfo(*vlan)]));
         let what = || format!("change VLAN {} of interface {index}", vlan.vid);
         match add {
             true => self.request(RouteNetlinkMessage::SetLink(message), 0, what),
@@ -334,11 +334,7 @@ impl Identity {
         }
         for vlan in &there.vlans {
             if !self.vlans.contains(vlan) {
-                netlink.change_vlan(
-                    index,
-                    &BridgeVlanInfo { flags: BridgeVlanInfoFlags::empty(), ..vlan.clone() },
-                    false,
-                )?;
+                netlink.change_vlan(index, &BridgeVlanInfo { flags: BridgeVlanInfoFlags::empty(), ..*vlan }, false)?;
             }
         }
         for vlan in &self.vlans {
