@@ -62,7 +62,7 @@ cni() {
 }
 
 switch_up() {
-    ip netns exec host "$bin/sluiced" --socket "$SLUICE_SOCKET" --state "$tmp/state" 2>>"$tmp/switch.log" &
+    ip netns exec host "$bin/sluiced" --socket "$SLUICE_SOCKET" --state /run/switch.state 2>>"$tmp/switch.log" &
     switch=$!
     for _ in $(seq 200); do "$bin/sluice" status >/dev/null 2>&1 && return 0 || sleep 0.02; done
     cat "$tmp/switch.log" >&2
@@ -80,7 +80,7 @@ host_down() {
     [ -z "$switch" ] || stop "$switch"
     switch=
     ip netns del host
-    rm -rf "$tmp/state" "$tmp/data" "$tmp/host-local"
+    rm -rf /run/switch.state "$tmp/data" "$tmp/host-local"
 }
 
 # pair_up: containers a and b on the host; sets `there` to b's address.
