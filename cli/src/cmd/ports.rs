@@ -90,6 +90,8 @@ struct Add {
   sluice ports set tap1 --access 10
   sluice ports set tap1 --trunk all
   sluice ports set w1 --option delay=20ms --option jitter=3ms
+  sluice ports set tap1 --option tx_rate=100M       at most 100 Mbit/s towards tap1
+  sluice ports set tap1 --option rx_rate=0          no limit of what comes from it
   sluice ports set tap1 --protected yes             not to other protected ports
   sluice ports set tap1 --down")]
 struct Set {
@@ -313,6 +315,13 @@ pub(crate) fn vlan_text(vlan: Option<&PortVlan>) -> String {
     }
 }
 
+/// `rx 10M, tx 1G`; empty without limits.
+fn limits_text(options: &BTreeMap<String, String>) -> String {
+    let ways = ["rx", "tx"].into_iter();
+    let limits = ways.filter_map(|way| options.get(&format!("{way}_rate")).map(|rate| format!("{way} {rate}")));
+    limits.collect::<Vec<_>>().join(", ")
+}
+
 fn show(ports: Vec<Port>, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Wide, Format::Json])?;
     let rows: Vec<PortRow> = ports.into_iter().map(PortRow::from).collect();
@@ -321,6 +330,7 @@ fn show(ports: Vec<Port>, out: &mut Output) -> Result<Exit, Failure> {
         return Ok(Exit::Yes);
     }
     let wide = format == Format::Wide;
+    let limited = rows.iter().any(|row| !limits_text(&row.options).is_empty());
     let mut header: Vec<Cell> = vec!["BRIDGE".into(), Cell::right("NO"), "NAME".into(), "TYPE".into(), "STATE".into()];
     header.extend(["VLAN", "MAC"].map(Cell::from));
     header.push(Cell::right("MTU"));
@@ -329,6 +339,7 @@ fn show(ports: Vec<Port>, out: &mut Output) -> Result<Exit, Failure> {
         header.extend(["RX-BYTES", "TX-BYTES", "RX-ERR", "TX-ERR"].map(Cell::right));
         header.push("PROTECTED".into());
     }
+    header.extend(limited.then(|| "LIMITS".into()));
     let mut table = Table::new(header);
     for p in rows {
         let number = if p.number == 65534 { "LOCAL".to_owned() } else { p.number.to_string() };
@@ -339,6 +350,7 @@ fn show(ports: Vec<Port>, out: &mut Output) -> Result<Exit, Failure> {
             (true, true) => Cell::from("up").tone(Tone::Good),
         };
         let dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+        let limits = limits_text(&p.options);
         let mut row: Vec<Cell> = vec![p.bridge.into(), Cell::right(number), p.name.into(), p.r#type.into(), state];
         row.extend([p.vlan, dash(p.mac)].map(Cell::from));
         row.push(Cell::right(p.mtu_bytes.to_string()));
@@ -348,6 +360,7 @@ fn show(ports: Vec<Port>, out: &mut Output) -> Result<Exit, Failure> {
             row.extend(more.map(|n| Cell::right(n.to_string())));
             row.push(if p.protected { "yes" } else { "no" }.into());
         }
+        row.extend(limited.then(|| dash(limits).into()));
         table.row(row);
     }
     out.table(&table)?;
