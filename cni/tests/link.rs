@@ -507,7 +507,7 @@ fn a_route_has_mtu_segment_size_metric_table_and_scope_and_check_compares_them()
             Route { mtu: Some(1301), ..full.clone() },
             Route { advmss: Some(1), ..full.clone() },
             Route { priority: Some(78), ..full.clone() },
-            Route { table: None, ..full.clone() },
+            Route { table: Some(254), ..full.clone() },
             Route { scope: Some(253), ..full.clone() },
             Route { gw: None, ..full.clone() },
             Route { dst: net("10.8.0.0/17"), ..full },
