@@ -503,6 +503,9 @@ fn a_route_has_mtu_segment_size_metric_table_and_scope_and_check_compares_them()
         assert_eq!((&shown[0]["dst"], &shown[0]["metric"]), (&"10.8.0.0/16".into(), &77.into()), "{shown}");
         assert_eq!(shown[0]["metrics"], serde_json::json!([{"mtu": 1300, "advmss": 1200}]), "{shown}");
         assert_eq!(check(&plan).expect("check"), Vec::<String>::new());
+        let anywhere = Route { table: None, ..full.clone() };
+        let moved = check(&LinkPlan { routes: vec![anywhere], ..plan.clone() }).expect("check");
+        assert_eq!(moved, Vec::<String>::new(), "a route of no table in particular may have been moved");
         for other in [
             Route { mtu: Some(1301), ..full.clone() },
             Route { advmss: Some(1), ..full.clone() },
