@@ -73,7 +73,7 @@ fn faults_are_told_with_their_place_and_what_is_allowed() {
     let cases = [
         (
             "sokcet = '/x'",
-            "sluiced.toml:1:1: unknown key `sokcet`; did you mean `socket`?\n  allowed here: socket, workers, mac_age, tlv_map, pin, log, conntrack, bridges, router",
+            "sluiced.toml:1:1: unknown key `sokcet`; did you mean `socket`?\n  allowed here: socket, state, workers, mac_age, tlv_map, pin, log, conntrack, bridges, router",
         ),
         ("workers = 0", "sluiced.toml:1:11: 0 is out of range\n  the number of workers is 1 to 64"),
         (
