@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 /// An attachment of a veth pair whose far end has no container of its own.
 fn plug(node: &Node, far: &Netns, n: usize) -> AttachmentSpec {
     let port = format!("sl{n}");
-    node.netns.add_veth(&port, far, &format!("e{n}")).unwrap();
+    let end = format!("e{n}");
+    node.netns.add_veth(&port, far, &end).unwrap();
+    far.set_up(&end, true).unwrap();
     let [high, low] = u16::try_from(n).unwrap().to_be_bytes();
     AttachmentSpec {
         network: NETWORK.to_owned(),
