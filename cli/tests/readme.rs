@@ -187,6 +187,11 @@ fn every_command_of_the_page_on_the_hosts_gateway_prints_what_it_says() {
 }
 
 #[test]
+fn every_command_of_the_page_on_containers_prints_what_it_says() {
+    check_with_sluiced("docs/cni.md");
+}
+
+#[test]
 fn every_command_of_the_page_on_the_switch_prints_what_it_says() {
     check_with_sluiced("docs/switch.md");
 }
@@ -211,11 +216,13 @@ fn every_command_of_the_page_on_several_next_hops_prints_what_it_says() {
     check("examples/ecmp/README.md");
 }
 
-/// Needs `sluiced` beside `sluice`, which building the workspace puts there.
+/// Needs the other programs beside `sluice`, where building the workspace puts them.
 fn check_with_sluiced(page: &str) {
-    if !Path::new(env!("CARGO_BIN_EXE_sluice")).with_file_name("sluiced").exists() {
-        eprintln!("skipped: sluiced is not built; `cargo build` makes it");
-        return;
+    for program in ["sluiced", "sluice-cni"] {
+        if !Path::new(env!("CARGO_BIN_EXE_sluice")).with_file_name(program).exists() {
+            eprintln!("skipped: {program} is not built; `cargo build` makes it");
+            return;
+        }
     }
     check(page);
 }

@@ -96,10 +96,11 @@ impl Node {
         fs::write(self.path("etc/cni/net.d/10-sluice.conflist"), conflist).unwrap();
     }
 
-    /// A program in the node, to be started.
+    /// A program in the node, to be started. It is killed with the process that is seen here, which is only its parent.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.init.to_string(), "--mount", "--pid", "--net", "--uts", "--"]).args(words);
+        command.args(["--target", &self.init.to_string(), "--mount", "--pid", "--net", "--uts", "--"]);
+        command.args(["setpriv", "--pdeathsig", "KILL"]).args(words);
         command.env_clear().env("PATH", PATH).env("LC_ALL", "C").env("HOME", "/root").stdin(Stdio::null());
         command
     }
@@ -135,7 +136,10 @@ impl Node {
         let path = built("sluiced");
         let child = self.spawn("sluiced.log", &[path.to_str().unwrap()]);
         *self.switch.lock().unwrap() = Some(child);
-        wait_until("sluiced is ready", || self.log().matches("ready socket=").count() > before);
+        let is_ready = || self.log().matches("ready socket=").count() > before;
+        let ended = || self.switch.lock().unwrap().as_mut().is_none_or(|child| child.try_wait().unwrap().is_some());
+        wait_until("sluiced is ready, or has ended", || is_ready() || ended());
+        assert!(is_ready(), "sluiced did not start:\n{}", self.log());
     }
 
     /// Kills `sluiced` without a warning.
@@ -216,22 +220,25 @@ impl Node {
         container
     }
 
-    /// All that is on the node beside what was there at the beginning: links, addresses, routes, rules, nftables, and the
-    /// plugin's and the switch's files.
+    /// All that attachments leave traces in: links, addresses, routes, rules, nftables, and the plugin's and the switch's files.
+    /// Two things stay by design: the store of addresses, and the gateway's hardware address on the bridge.
     pub(crate) fn traces(&self) -> String {
         let say = |words: &str| format!("# {words}\n{}", self.say(&words.split(' ').collect::<Vec<_>>()));
-        let files = "find /var/lib/cni /var/lib/sluice /run/sluice -type f -o -type d -path */results/*";
-        [
-            "ip -o link",
-            "ip -o addr",
+        let files = "find /var/lib/cni /var/lib/sluice /run/sluice -type f -not -name addresses.*";
+        let all = [
+            "ip -br link",
+            "ip -br addr show scope global",
             "ip route show table all type unicast",
             "ip -6 route show table all proto 83",
             "ip rule",
             "nft list ruleset",
             files,
-        ]
-        .map(say)
-        .concat()
+        ];
+        let is_mac = |word: &&str| word.len() == 17 && word.split(':').count() == 6;
+        let said = all.map(say).concat();
+        said.lines()
+            .map(|line| line.split(' ').filter(|word| !is_mac(word)).collect::<Vec<_>>().join(" ") + "\n")
+            .collect()
     }
 }
 
@@ -289,10 +296,9 @@ impl Container<'_> {
         word.split('/').next().unwrap().to_owned()
     }
 
-    /// Lets it run, and its `ctr` too.
+    /// Lets it run, without the `ctr` that waits for its end and would then say DEL.
     pub(crate) fn leave(mut self) {
-        // Whoever ends the node ends both.
-        drop(self.child.take());
+        end(self.child.take());
     }
 
     /// Ends it as an operator would, and waits until its network is gone.

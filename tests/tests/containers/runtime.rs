@@ -52,7 +52,7 @@ fn two_containers_reach_each_other_by_ping_tcp_and_name_and_the_outside_sees_the
         ["dnsmasq", "--no-resolv", "--no-hosts", "--user=root", "--pid-file=/tmp/pid", &records[0], &records[1]];
     a.say(&server);
     for (name, address) in [("a.test", &of_a), ("b.test", &of_b)] {
-        let answer = b.say(&["nslookup", name, &of_a]);
+        let answer = b.say(&["nslookup", "-type=a", name, &of_a]);
         assert!(answer.contains(address.as_str()), "{answer}");
     }
 

@@ -41,7 +41,6 @@ fn call(node: &Node, operation: &str, lane: u64, life: Option<Duration>) -> bool
     let mut child = command.spawn().unwrap();
     if let Some(life) = life {
         thread::sleep(life);
-        // nsenter becomes the plugin, so this is the plugin's.
         _ = child.kill();
     }
     child.wait().unwrap().success()
