@@ -144,8 +144,7 @@ impl Node {
 
     /// Kills `sluiced` without a warning.
     pub(crate) fn kill_switch(&self) {
-        self.kill_all("sluiced");
-        end(self.switch.lock().unwrap().take());
+        self.kill_all("sluiced", self.switch.lock().unwrap().take());
     }
 
     /// Kills `sluiced` and starts it again.
@@ -169,13 +168,14 @@ impl Node {
 
     /// Kills containerd without a warning; containers go on.
     pub(crate) fn kill_containerd(&mut self) {
-        self.kill_all("containerd");
-        end(self.containerd.take());
+        let containerd = self.containerd.take();
+        self.kill_all("containerd", containerd);
     }
 
-    /// Kills every process of this very name in the node.
-    fn kill_all(&self, name: &str) {
+    /// Kills the process of this very name in the node, and waits until it is gone: `started` ends with it.
+    fn kill_all(&self, name: &str, started: Option<Child>) {
         assert!(self.run(&["pkill", "-KILL", "-x", name]).status.success(), "there is a {name}");
+        _ = started.map(|mut started| started.wait());
     }
 
     /// Makes the image, with these programs of the machine's in it, and gives it to containerd.
