@@ -33,6 +33,10 @@ pub fn start(datapath: &Datapath, state: &Path) -> Result<(), StoreError> {
         Err(error) => tracing::warn!(%error, "whether interfaces are half taken cannot be told"),
     }
     if found.networks.is_empty() && found.attachments.is_empty() {
+        // Of networks that went with the switch that was killed, the host may still have something.
+        if let Err(error) = outside::apply(datapath, &[], &[]) {
+            tracing::warn!(%error, "something of gateways that are gone may be left on the host");
+        }
         return Ok(());
     }
     {

@@ -146,9 +146,10 @@ pub fn forward_obstacles() -> Vec<String> {
     nft::dropping_forward_chains()
 }
 
-/// Interfaces that are gone, and had gateways of a switch that did not end by itself: their tables and rules are left. Those of
-/// other switches are among them, which write them again when they start.
-pub(super) fn left_behind() -> Vec<String> {
+/// Interfaces that had gateways of a switch that did not end by itself: their tables and rules are left. Of interfaces that
+/// are there, only those in `own` are looked at; those that are gone may have been another switch's, which writes it
+/// again when it starts.
+pub(super) fn left_behind(own: &[String]) -> Vec<String> {
     let Ok(links) = Netlink::open().and_then(|mut netlink| netlink.links()) else { return Vec::new() };
     let of_table = |name: String| {
         let link = name.strip_prefix(ports::TABLE).or_else(|| name.strip_prefix(nft::TABLE))?;
@@ -160,7 +161,8 @@ pub(super) fn left_behind() -> Vec<String> {
     }
     found.sort_unstable();
     found.dedup();
-    found.retain(|link| !links.iter().any(|there| nft::plain(&there.name) == *link || there.name == *link));
+    let is = |name: &str, link: &str| nft::plain(name) == link || name == link;
+    found.retain(|link| own.iter().any(|own| is(own, link)) || !links.iter().any(|there| is(&there.name, link)));
     found
 }
 

@@ -16,7 +16,7 @@ mod connections;
 use super::flush;
 use super::gateway::{GatewayConfig, GatewayError, drift, host_side, of_flows};
 use super::{HostError, HostPort, apply as host};
-use crate::port::PortSpec;
+use crate::port::{PortKind, PortSpec};
 use crate::{ControlError, Datapath, PortRequest};
 use compose::LinkPorts;
 use ipnet::IpNet;
@@ -142,7 +142,7 @@ pub fn apply_networks(
     let mut state = datapath.gateway_state().lock();
     (state.networks, state.ports) = (networks, ports);
     let mut done = state.realise(datapath, None)?;
-    done.extend(state.tidy());
+    done.extend(state.tidy(datapath)?);
     Ok(done)
 }
 
@@ -353,10 +353,14 @@ impl State {
 impl State {
     /// What is not about one gateway: what a killed switch left of gateways that nobody asks for any more, and firewalls that
     /// came later. What fails is told in the log: all that was asked for is there.
-    fn tidy(&mut self) -> Vec<String> {
+    fn tidy(&mut self, datapath: &Datapath) -> Result<Vec<String>, GatewayError> {
         let mut done = Vec::new();
         if !std::mem::replace(&mut self.tidied, true) {
-            for link in host::left_behind() {
+            // An interface of ours that has no gateway may have had one when the switch was killed.
+            let ours =
+                datapath.ports(None)?.into_iter().filter(|info| matches!(info.kind, PortKind::Local | PortKind::Tap));
+            let ours: Vec<String> = ours.map(|info| info.port.name.to_string()).collect();
+            for link in host::left_behind(&ours) {
                 if self.made.values().any(|config| config.link == link) {
                     continue;
                 }
@@ -371,7 +375,7 @@ impl State {
         let open: Vec<&str> =
             self.made.values().filter(|config| config.forward).map(|config| config.link.as_str()).collect();
         done.extend(host::accept_again(&open));
-        done
+        Ok(done)
     }
 }
 

@@ -153,11 +153,13 @@ impl Node {
         self.start_switch();
     }
 
-    /// What the switch has: bridges, ports, flows, networks and attachments.
+    /// What the switch has: attachments, bridges with the number of their ports, flows, gateways.
     pub(crate) fn switch_state(&self) -> String {
         let sluice = built("sluice");
         let say = |verb: &[&str]| self.say(&[&[sluice.to_str().unwrap()], verb].concat());
-        [&["ports"][..], &["flows", "dump", "-o", "ofctl", "--no-stats"], &["gateway"]].map(say).concat()
+        [&["cni", "list"][..], &["bridges"], &["flows", "dump", "-o", "ofctl", "--no-stats"], &["gateway"]]
+            .map(say)
+            .concat()
     }
 
     /// Starts containerd and waits until it answers.
