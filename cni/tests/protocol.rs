@@ -303,10 +303,10 @@ fn check_needs_a_previous_result() {
 fn gc_takes_both_spellings_and_refuses_to_guess() {
     let folder = folder();
     for (more, wanted) in [
-        (json!({}), 7),
         (json!({"cni.dev/valid-attachments": "all"}), 7),
         (json!({"cni.dev/valid-attachments": [{"ifname": "eth0"}]}), 7),
         // From here on the list is understood, and the switch is what is missing.
+        (json!({}), 11),
         (json!({"cni.dev/valid-attachments": []}), 11),
         (json!({"cni.dev/attachments": [{"containerID": "a", "ifname": "eth0"}]}), 11),
         (json!({"cni.dev/attachments": null}), 11),

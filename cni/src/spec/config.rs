@@ -266,19 +266,17 @@ impl Config {
     }
 }
 
-/// The attachments that GC is to keep, under either name that runtimes have for them.
+/// The attachments that GC is to keep, under either name that runtimes have for them. None where neither is there: libcni
+/// leaves the key away when it is told of no attachment, as by `cnitool gc`.
 ///
 /// # Errors
-/// [`Code::InvalidConfig`] when neither is there, since nothing is to be deleted by an oversight; or it is no such list.
+/// [`Code::InvalidConfig`]: it is no such list.
 pub fn valid_attachments(input: &[u8], network: &str) -> Result<BTreeSet<Attachment>, Failure> {
     let value = decode(input)?;
     let mut found = VALID_ATTACHMENTS.iter().filter_map(|key| value.get(*key).map(|list| (*key, list)));
     // Where both are there they say the same; `null` in one is Go's empty list.
     let with_items = found.clone().find(|(_, list)| !list.is_null());
-    let Some((key, list)) = with_items.or_else(|| found.next()) else {
-        let msg = format!("{} is missing: the list of attachments to keep", VALID_ATTACHMENTS[0]);
-        return Err(Failure::new(Code::InvalidConfig, msg));
-    };
+    let Some((key, list)) = with_items.or_else(|| found.next()) else { return Ok(BTreeSet::new()) };
     let wrong = || {
         let wanted = r#"a list such as [{"containerID": "c1", "ifname": "eth0"}]"#;
         Failure::new(Code::InvalidConfig, format!("{key} is {list}, wanted: {wanted}"))

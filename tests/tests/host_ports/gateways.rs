@@ -179,7 +179,7 @@ fn a_killed_switch_finds_its_things_again() {
     let handles = machine.say("nft -a list ruleset");
     machine.crash(&[("c11", None)]);
     assert_eq!(machine.say("nft -a list ruleset"), handles, "the tables outlive the switch");
-    assert_eq!(ask(&machine.outside, MACHINE[0], 8080).is_ok(), false);
+    assert!(ask(&machine.outside, MACHINE[0], 8080).is_err());
     machine.apply(&[blue()], &ports).unwrap();
     assert_eq!(machine.say("nft -a list ruleset"), handles, "they are taken up as they are");
     assert_eq!(ask(&machine.outside, MACHINE[0], 8080).unwrap(), format!("{} web", CLIENT[0]));

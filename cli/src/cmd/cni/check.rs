@@ -75,7 +75,7 @@ pub(crate) fn run(args: &CheckArgs, out: &mut Output) -> Result<Exit, Failure> {
     let well = answer.problems.is_empty();
     match format {
         Format::Json => out.json(&answer)?,
-        _ if well => out.line(&format!("attachments: {}, all as they should be", answer.checked))?,
+        _ if well => out.line(format!("attachments: {}, all as they should be", answer.checked))?,
         _ => {
             let mut table = Table::new(["NETWORK", "CONTAINER", "INTERFACE", "PROBLEM"]);
             for problem in &answer.problems {

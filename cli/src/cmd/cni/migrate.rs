@@ -66,7 +66,7 @@ pub(crate) fn run(args: &MigrateArgs, out: &mut Output) -> Result<Exit, Failure>
         Format::Json => out.json(&Answer { dry_run: args.dry_run, networks })?,
         _ if networks.iter().all(|row| row.addresses.is_empty()) => {
             let places: Vec<_> = networks.iter().map(|row| row.directory.as_str()).collect();
-            out.line(&format!("nothing to take over in {}", places.join(", ")))?;
+            out.line(format!("nothing to take over in {}", places.join(", ")))?;
         }
         _ => out.table(&table(&networks))?,
     }

@@ -117,8 +117,6 @@ fn networks(file: &Path) -> Result<Vec<Network>, Failure> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
-
     use super::*;
 
     fn arg(conf: &Path, network: Option<&str>) -> NetworksArg {

@@ -173,5 +173,5 @@ fn valid_attachments_are_read_by_the_newer_name_or_whichever_says_something() {
     assert_eq!(read(&json!({"cni.dev/valid-attachments": one, "cni.dev/attachments": null})), Ok(1));
     assert_eq!(read(&json!({"cni.dev/valid-attachments": null, "cni.dev/attachments": one})), Ok(1));
     assert_eq!(read(&json!({"cni.dev/valid-attachments": null})), Ok(0));
-    assert!(read(&json!({})).is_err_and(|e| e.is(Code::InvalidConfig)));
+    assert_eq!(read(&json!({})), Ok(0), "as libcni says that none is valid");
 }

@@ -70,8 +70,7 @@ fn row(link: &str, address: &str, zone: u16) -> (String, Vec<String>, u16) {
 
 #[test]
 fn gateways_have_addresses_and_bridges_zones_of_their_own_and_keep_them() {
-    let mut state = State::default();
-    state.networks = vec![network("b", "br1", None, "10.2.0.1/24")];
+    let mut state = State { networks: vec![network("b", "br1", None, "10.2.0.1/24")], ..State::default() };
     assert_eq!(links(&mut state), [row("br1", "169.254.77.2", 65_520)]);
     state.networks.push(network("a", "br0", Some(7), "10.1.0.1/24"));
     state.networks.push(network("c", "br0", None, "10.3.0.1/24"));
@@ -84,8 +83,7 @@ fn gateways_have_addresses_and_bridges_zones_of_their_own_and_keep_them() {
 
 #[test]
 fn what_the_configuration_says_stays_as_it_says() {
-    let mut state = State::default();
-    state.networks = vec![network("a", "br1", None, "10.1.0.1/24")];
+    let mut state = State { networks: vec![network("a", "br1", None, "10.1.0.1/24")], ..State::default() };
     assert_eq!(links(&mut state), [row("br1", "169.254.77.2", 65_520)]);
     let said = file(&["10.77.0.1/24"], Some("169.254.77.2"));
     state.file.insert("br0".to_owned(), said.clone());
@@ -111,8 +109,7 @@ fn a_network_shares_the_configurations_gateway() {
 
 #[test]
 fn ports_of_one_number_are_told_apart_at_the_link_and_keep_their_places() {
-    let mut state = State::default();
-    state.networks = vec![network("a", "br0", None, "10.77.0.1/24")];
+    let mut state = State { networks: vec![network("a", "br0", None, "10.77.0.1/24")], ..State::default() };
     state.ports = vec![port("a", Some("192.0.2.1"), 80), port("a", None, 80), port("a", None, 81)];
     let ports = |state: &mut State| {
         let wanted = state.wanted().unwrap();
