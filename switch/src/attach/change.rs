@@ -100,13 +100,13 @@ impl Datapath {
         }
         let record = result?;
         drop(changes);
-        self.await_link(&record);
+        self.wait_for_link(&record);
         self.attachments().announcer.announce(self, Arc::clone(&record), announce::TIMES);
         Ok(record)
     }
 
     /// Waits until the kernel lets frames through a link that was set up just now, if it does so soon.
-    fn await_link(&self, record: &Record) {
+    fn wait_for_link(&self, record: &Record) {
         for _ in 0..LINK_LOOKS {
             let model = self.model();
             let Some(port) = record.port_in(&model) else { return };

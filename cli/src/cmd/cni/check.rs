@@ -13,8 +13,8 @@ use sluice_proto::v1::CheckAttachmentRequest;
 /// Arguments of `sluice cni check`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Each attachment is compared with what it should be: the switch's record, port, flows and host ports, the
-interface in the kernel, the reserved addresses. Nothing is mended.
+Each attachment is compared with what it should be: the switch's record, port, flows and host
+ports, the interface in the kernel, the reserved addresses. Nothing is mended.
 
 Examples:
   sluice cni check                every network in /etc/cni/net.d

@@ -11,9 +11,9 @@ use sluice_cni::ipam::Migration;
 /// Arguments of `sluice cni migrate`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Before: the network's addresses were given by the reference plugin host-local, which keeps a file for each
-in /var/lib/cni/networks/NETWORK. After: the store of sluice-cni has them, with their owners, and the
-files are gone. Until then both are honoured, so nothing is in a hurry.
+Before: the network's addresses were given by the reference plugin host-local, which keeps a file
+for each in /var/lib/cni/networks/NETWORK. After: the store of sluice-cni has them, with their
+owners, and the files are gone. Until then both are honoured, so nothing is in a hurry.
 
 Examples:
   sluice cni migrate --dry-run        say what would be taken over
