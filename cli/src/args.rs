@@ -48,7 +48,7 @@ Examples:
 
 const CNI_EXAMPLES: &str = "\
 Examples:
-  sluice cni status                 would another container be attached, and how many addresses are left
+  sluice cni status                 would another container be attached; addresses left
   sluice cni list                   the attached containers
   sluice cni check                  is everything of theirs as it should be
   sluice cni gc --dry-run           what is left of containers that are gone";
