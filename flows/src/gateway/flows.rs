@@ -52,6 +52,8 @@ pub(super) mod priority {
     pub(in crate::gateway) const INTERNAL: u16 = 180;
     /// To host and from host: between such a network and somebody else.
     pub(in crate::gateway) const CONFINED: u16 = 170;
+    /// To host: to a network behind another gateway that the host alone reaches.
+    pub(in crate::gateway) const CLOSED: u16 = 165;
     /// To host: to the link address itself.
     pub(in crate::gateway) const OWN: u16 = 160;
     /// To host: what stays on the link.
@@ -266,6 +268,10 @@ fn passing(gateway: &Gateway, stage: Stage, v4: bool) -> Vec<FlowSpec> {
             out.push(flow(table, priority::INTERNAL, from().within(DST, link_local()), normal()));
         }
         out.push(drop(table, priority::CONFINED, from(), DropReason::RuleDrop));
+    }
+    // By the time that it is there, the host's masquerade would have made it the host's own.
+    for closed in of_family(&gateway.closed, v4) {
+        out.push(drop(table, priority::CLOSED, Matching::ip(v4).within(DST, closed), DropReason::RuleDrop));
     }
     for own in gateway.incoming.iter().filter(|own| own.is_ipv4() == v4) {
         let own = Matching::ip(v4).is(DST[usize::from(!v4)], bits(*own));

@@ -66,6 +66,8 @@ pub struct Gateway {
     pub routed: Vec<IpNet>,
     /// Networks of stations that reach nothing but the host's own addresses on the link.
     pub internal: Vec<IpNet>,
+    /// Such networks behind other gateways of the host: nothing is sent there.
+    pub closed: Vec<IpNet>,
     /// The host's own addresses on the link.
     pub own: Vec<IpAddr>,
     /// The addresses that the host sends to what is for services; at most one of each family, of no station and no interface.

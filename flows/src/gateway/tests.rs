@@ -29,6 +29,7 @@ fn gateway() -> Gateway {
         ],
         routed: vec![],
         internal: vec![],
+        closed: vec![],
         own: vec![],
         incoming: vec![],
         services: vec![],
@@ -135,6 +136,7 @@ fn serving() -> Gateway {
     Gateway {
         routed: vec![net("10.79.0.0/24")],
         internal: vec![net("10.80.0.0/24"), net("fd80::/64")],
+        closed: vec![net("10.66.0.0/24")],
         own: ["10.77.0.1", "10.79.0.1", "10.80.0.1", "fd77::1", "fd80::1"].map(address).to_vec(),
         incoming: ["169.254.77.3", "fd73:6c75:6963::3"].map(address).to_vec(),
         services: vec![
@@ -177,6 +179,7 @@ fn gateways_of_one_bridge_go_together() {
         "table=206, priority=190,ct_state=+est+trk actions=NORMAL",
         "table=206, priority=150,ip,nw_dst=10.90.0.0/24 actions=NORMAL",
         "table=206, priority=170,ip,nw_src=10.80.0.0/24 actions=drop",
+        "table=206, priority=165,ip,nw_dst=10.66.0.0/24 actions=drop",
         "table=206, priority=130,ip,nw_src=10.79.0.0/24 actions=NORMAL",
     ] {
         assert!(texts.iter().any(|text| text == wanted), "{wanted} is not in {texts:#?}");

@@ -57,6 +57,8 @@ pub struct Share {
     pub routed: Vec<IpNet>,
     /// Networks that reach the gateway alone.
     pub internal: Vec<IpNet>,
+    /// Such networks behind other gateways.
+    pub closed: Vec<IpNet>,
     /// The addresses that the host sends to what is for its ports; none without ports.
     pub incoming: Vec<IpAddr>,
     /// Where it goes.
@@ -256,6 +258,7 @@ pub(super) fn of_flows(config: &GatewayConfig, port: PortNo) -> Gateway {
         masquerades: config.masquerade.as_ref().map(|masquerade| masquerades(masquerade, share)).unwrap_or_default(),
         routed: share.routed.clone(),
         internal: share.internal.clone(),
+        closed: share.closed.clone(),
         own: config.addresses.iter().map(IpNet::addr).collect(),
         incoming: share.incoming.clone(),
         services: share.services.clone(),

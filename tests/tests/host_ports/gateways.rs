@@ -132,6 +132,22 @@ fn an_internal_network_reaches_its_gateway_and_nothing_else() {
 }
 
 #[test]
+fn an_internal_network_behind_another_gateway_is_not_reached_through_the_host() {
+    let Some(machine) = Machine::new("an_internal_network_behind_another_gateway") else { return };
+    let internal = NetworkGateway { internal: true, vlan: Some(20), ..red() };
+    let networks = [blue(), internal.clone()];
+    machine.apply(&networks, &[]).unwrap();
+    let (one, two) = (machine.container(&blue(), 11), machine.container(&internal, 12));
+    let _servers = (Server::tcp(&machine.outside, 80, "outside"), Server::tcp(&two.netns, 80, "two"));
+    for family in [0, 1] {
+        let own = ["10.88.0.1", "fd88::1"][family];
+        assert_eq!(ask(&machine.netns, &two.addresses[family].to_string(), 80).unwrap(), format!("{own} two"));
+        assert!(silent(&one.netns, &two.addresses[family].to_string(), 80), "masqueraded, it reached it");
+        assert_eq!(ask(&one.netns, CLIENT[family], 80).unwrap(), format!("{} outside", MACHINE[family]));
+    }
+}
+
+#[test]
 fn exceptions_are_each_networks_own() {
     let Some(machine) = Machine::new("exceptions_are_each_networks_own") else { return };
     let except = NetworkGateway { except: vec!["192.0.2.0/24".parse().unwrap()], ..red() };

@@ -252,7 +252,21 @@ impl State {
             config.share = self.share(key, file, &networks);
             self.masquerade(key, &mut config);
         }
+        // A gateway that only routes passes on what it gets, with addresses that the other gateway knows.
+        if config.masquerade.is_some() {
+            config.share.closed = self.closed(key, &config);
+        }
         config
+    }
+
+    /// Internal networks behind other gateways, but those whose addresses are this one's too.
+    fn closed(&self, key: &Key, config: &GatewayConfig) -> Vec<IpNet> {
+        let elsewhere = self.networks.iter().filter(|n| n.internal && (n.bridge != key.0 || n.vlan != key.1));
+        let mut closed: Vec<_> = elsewhere.flat_map(|n| &n.addresses).map(IpNet::trunc).collect();
+        closed.retain(|net| !config.addresses.iter().any(|here| net.contains(&here.addr())));
+        closed.sort_unstable();
+        closed.dedup();
+        closed
     }
 
     /// What its networks add to a gateway.
