@@ -18,6 +18,7 @@ pub mod port;
 pub mod replay;
 pub mod router;
 pub mod stats;
+pub mod systemd;
 
 pub use clock::Clock;
 pub use control::{

@@ -29,11 +29,10 @@ pub(crate) use switch::Switch;
 use driver::Driver;
 use ipam::Pools;
 use server::Plugin;
+use sluice_switch::systemd;
 use std::io::{self, ErrorKind};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::UnixListener;
@@ -71,14 +70,14 @@ pub(crate) async fn serve(paths: &Paths) -> Result<(), DriverError> {
         async move { driver.watch().await }
     });
     info!(plugin = %paths.plugin.display(), switch = %paths.switch.display(), state = %paths.state.display(), "ready");
-    notify("READY=1");
+    systemd::notify("READY=1");
     let end = async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         info!("ending");
-        notify("STOPPING=1");
+        systemd::notify("STOPPING=1");
     };
     let result = axum::serve(listener, server::router(plugin)).with_graceful_shutdown(end).await;
     watch.abort();
@@ -102,19 +101,4 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
-}
-
-/// Tells systemd, if it started us and asked for it (`sd_notify(3)`).
-fn notify(state: &str) {
-    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let send = || {
-        let address = match name.as_bytes() {
-            [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
-            _ => SocketAddr::from_pathname(&name)?,
-        };
-        UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address)
-    };
-    if let Err(error) = send() {
-        warn!(%error, "systemd was not told {state}");
-    }
 }

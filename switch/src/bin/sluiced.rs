@@ -12,11 +12,8 @@ use sluice_switch::attach;
 use sluice_switch::config::{self, Config, DEFAULT_SOCKET, LogFormat, SetupError};
 use sluice_switch::mac_table::MacSettings;
 use sluice_switch::port::PortError;
-use sluice_switch::{ControlError, Datapath};
+use sluice_switch::{ControlError, Datapath, systemd};
 use std::io::{self, IsTerminal};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -227,7 +224,7 @@ async fn serve(
         _ = stopped.await;
     });
     let mut server = std::pin::pin!(server);
-    notify("READY=1");
+    systemd::notify("READY=1");
     loop {
         tokio::select! {
             result = &mut server => {
@@ -240,7 +237,7 @@ async fn serve(
         }
     }
     info!("ending");
-    notify("STOPPING=1");
+    systemd::notify("STOPPING=1");
     // It fails only when the server has ended already.
     _ = stop.send(());
     let result = server.await.map_err(Failure::new);
@@ -321,19 +318,4 @@ impl Log {
 fn filter(args: &Args, config: &Config) -> Result<EnvFilter, String> {
     let level = args.log.as_deref().or(config.log_level.as_deref()).unwrap_or("info");
     config::log_filter(level)
-}
-
-/// Tells systemd, if it started us and asked for it (`sd_notify(3)`).
-fn notify(state: &str) {
-    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let send = || {
-        let address = match name.as_bytes() {
-            [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
-            _ => SocketAddr::from_pathname(&name)?,
-        };
-        UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address)
-    };
-    if let Err(what) = send() {
-        warn!(%what, "systemd was not told {state}");
-    }
 }
