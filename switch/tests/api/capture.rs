@@ -182,7 +182,8 @@ async fn the_options_of_a_wire_are_listed_and_changed() {
     let told = port.spec.unwrap().options;
     assert_eq!((told["delay"].as_str(), told["queue"].as_str(), told["peer"].as_str()), ("20ms", "50", "w1"));
     let error = client.set_port(set(&[("seed", "2")])).await.unwrap_err();
-    let want = "port w0: option `seed` cannot be changed while the port runs; delay, jitter, queue, queue_bytes can";
+    let want = "port w0: option `seed` cannot be changed while the port runs; delay, jitter, queue, queue_bytes, rx_rate, \
+                rx_burst, tx_rate, tx_burst can";
     assert_eq!((error.code(), error.message()), (Code::InvalidArgument, want));
     switch.add(&["in_port=1 actions=output:4"]).await.unwrap();
     switch.add(&["in_port=5 actions=output:2"]).await.unwrap();
