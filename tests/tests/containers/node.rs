@@ -259,14 +259,18 @@ impl Drop for Node {
         _ = self.made.wait();
         end(self.switch.lock().unwrap().take());
         end(self.containerd.take());
-        let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
-        for group in hierarchies.map(|entry| entry.path().join(self.group())) {
-            for below in fs::read_dir(&group).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
-                _ = fs::remove_dir(below.path());
-            }
-            _ = fs::remove_dir(group);
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            remove_group(&hierarchy.path().join(self.group()));
         }
     }
+}
+
+/// Removes a control group with those below it, which nobody is in any more.
+fn remove_group(group: &Path) {
+    for below in fs::read_dir(group).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
+        remove_group(&below.path());
+    }
+    _ = fs::remove_dir(group);
 }
 
 /// A running container; ended when dropped.
