@@ -1,7 +1,5 @@
 //! A machine with `sluiced`, and containers that a plugin would attach to it.
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use sluice_proto::v1::attachment_service_client::AttachmentServiceClient;
 use sluice_proto::v1::attachment_spec::Device;
 use sluice_proto::v1::port_service_client::PortServiceClient;
@@ -11,16 +9,16 @@ use sluice_proto::v1::{
     ReadyRequest, SetAttachmentRequest, TapDevice, VethDevice,
 };
 use sluice_switch::port::link::Link;
+use sluice_tests::daemon::Daemon;
 use sluice_tests::host::wait_for_carrier;
 use sluice_tests::netns::{Netns, skipped};
 use sluice_tests::programs;
-use sluice_tests::switch::wait_until;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use tempfile::TempDir;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
@@ -49,10 +47,9 @@ pub(crate) struct Container {
     pub(crate) spec: AttachmentSpec,
 }
 
-/// A running `sluiced`; killed when dropped.
+/// A running `sluiced` and its socket.
 pub(crate) struct Running {
-    child: Child,
-    log: PathBuf,
+    daemon: Daemon,
     socket: PathBuf,
 }
 
@@ -156,10 +153,7 @@ impl Node {
         let mut command = Command::new(sluiced());
         command.arg("--config").arg(self.config()).arg("--socket").arg(&socket).stdin(Stdio::null());
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        command.stdout(Stdio::null()).stderr(fs::File::create(&log).unwrap());
-        let running = Running { child: self.netns.run(|| command.spawn()).unwrap(), log, socket };
-        wait_until("sluiced is ready", || running.log().contains("ready socket="));
-        running
+        Running { daemon: Daemon::start(&self.netns, command, log), socket }
     }
 }
 
@@ -219,33 +213,22 @@ impl Container {
 
 impl Running {
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap()
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+        self.daemon.log()
     }
 
     /// Has it read its file again, and returns what it says to that.
     pub(crate) fn reload(&self) -> String {
-        let before = self.log().len();
-        self.signal(Signal::SIGHUP);
-        let said = || self.log().split_off(before);
-        wait_until("the file was read again", || said().contains(" reloaded changes="));
-        said()
+        self.daemon.reload()
     }
 
     /// Ends it as an operator would; returns its log.
-    pub(crate) fn end(mut self) -> String {
-        self.signal(Signal::SIGTERM);
-        assert!(self.child.wait().unwrap().success(), "{}", self.log());
-        self.log()
+    pub(crate) fn end(self) -> String {
+        self.daemon.end()
     }
 
     /// Kills it without a warning.
     pub(crate) fn crash(self) {
-        self.signal(Signal::SIGKILL);
-        drop(self);
+        self.daemon.crash();
     }
 
     /// Calls it.
@@ -322,12 +305,5 @@ impl Running {
     pub(crate) fn ready(&self, network: NetworkSpec) -> ReadyReply {
         let request = ReadyRequest { network: Some(network) };
         self.attachments(async |mut client| client.ready(request).await).unwrap().into_inner()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        _ = self.child.kill();
-        _ = self.child.wait();
     }
 }

@@ -1,7 +1,6 @@
 //! A machine with containers and an outside.
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+pub(crate) use sluice_tests::daemon::Daemon as Running;
 use sluice_tests::host::{PATIENCE, wait_for_carrier};
 use sluice_tests::netns::{Netns, skipped};
 use sluice_tests::programs;
@@ -10,7 +9,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 /// The bridge and its containers, up to the gateway.
@@ -124,11 +123,8 @@ impl Machine {
     /// Starts `sluiced` with a file of these parts, and waits until it is ready and the containers are joined.
     pub(crate) fn start(&self, parts: &[&str]) -> Running {
         let path = self.folder.path().join("log");
-        let mut command = self.command(parts);
-        command.stdout(Stdio::null()).stderr(fs::File::create(&path).unwrap());
-        let running = Running { child: self.netns.run(|| command.spawn()).unwrap(), log: path };
-        wait_until("sluiced is ready", || running.log().contains("ready socket="));
-        running
+        let command = self.command(parts);
+        Running::start(&self.netns, command, path)
     }
 
     /// Starts `sluiced`, which is to fail: its exit code and what it says.
@@ -176,51 +172,6 @@ pub(crate) fn run(netns: &Netns, words: &[&str]) -> String {
 fn sluiced() -> PathBuf {
     let suite = std::env::current_exe().unwrap();
     suite.parent().and_then(Path::parent).unwrap().join("sluiced")
-}
-
-/// A running `sluiced`; killed when dropped.
-pub(crate) struct Running {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Running {
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap()
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
-    }
-
-    /// Has it read its file again, and returns what it says to that.
-    pub(crate) fn reload(&self) -> String {
-        let before = self.log().len();
-        self.signal(Signal::SIGHUP);
-        let said = || self.log().split_off(before);
-        wait_until("the file was read again", || said().contains(" reloaded changes="));
-        said()
-    }
-
-    /// Ends it as an operator would; returns its log.
-    pub(crate) fn end(mut self) -> String {
-        self.signal(Signal::SIGTERM);
-        assert!(self.child.wait().unwrap().success(), "{}", self.log());
-        self.log()
-    }
-
-    /// Kills it without a warning.
-    pub(crate) fn crash(self) {
-        self.signal(Signal::SIGKILL);
-        drop(self);
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        _ = self.child.kill();
-        _ = self.child.wait();
-    }
 }
 
 /// A listener.
