@@ -109,12 +109,13 @@ pub(super) struct Parts {
     pub(super) payload: Vec<u8>,
 }
 
-/// The datagram of a frame without tags: its IP header and its TCP segment.
+/// The datagram of a frame without tags: its IP header and its TCP segment. The frame's type says which IP it is, as it does to
+/// the switch; the version in the header may be broken.
 fn split(frame: &Frame) -> (&[u8], &[u8]) {
-    let ip = &frame.bytes()[14..];
+    let (ethernet, ip) = frame.bytes().split_at(14);
     let number = |at: usize| usize::from(u16::from_be_bytes([ip[at], ip[at + 1]]));
-    match ip[0] >> 4 {
-        4 => (&ip[..20], &ip[20..number(2)]),
+    match ethernet[12..] {
+        [0x08, 0x00] => (&ip[..20], &ip[20..number(2)]),
         _ => (&ip[..40], &ip[40..40 + number(4)]),
     }
 }
