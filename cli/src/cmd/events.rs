@@ -110,6 +110,9 @@ fn describe(event: &Event) -> (&'static str, String, Value) {
         Some(Kind::MacAged(m)) => {
             ("mac_aged", format!("{} vlan {}", m.mac, m.vlan), json!({"mac": m.mac, "vlan": m.vlan, "port": m.port}))
         }
+        Some(Kind::AttachmentsChanged(c)) => {
+            ("attachments_changed", format!("of network {}", c.network), json!({"network": c.network}))
+        }
         Some(Kind::Lost(l)) => ("lost", format!("{} events, read too slowly", l.count), json!({"count": l.count})),
         None => ("unknown", "of a later version".to_owned(), json!({})),
     }

@@ -215,6 +215,7 @@ impl Network {
             keep: true,
             internal: self.internal,
             kind: KIND.to_owned(),
+            ..NetworkSpec::default()
         }
     }
 

@@ -48,6 +48,24 @@ impl AttachmentService for Api {
         Ok(Response::new(v1::DeleteNetworkReply { found }))
     }
 
+    async fn confirm_attachments(
+        &self,
+        request: Request<v1::ConfirmAttachmentsRequest>,
+    ) -> Result<Response<v1::ConfirmAttachmentsReply>, Status> {
+        let keys = request.into_inner().keys;
+        let work = move |datapath: &Datapath| {
+            let known = datapath.attachments().list(None);
+            for key in keys {
+                let key = attachment_key(Some(key))?;
+                if !known.iter().any(|record| record.spec.key == key) {
+                    return Err(Status::not_found(format!("attachment {key} is not there")));
+                }
+            }
+            Ok(v1::ConfirmAttachmentsReply { confirmed: 0 })
+        };
+        self.blocking(work).await.map(Response::new)
+    }
+
     async fn list_networks(
         &self,
         _: Request<v1::ListNetworksRequest>,
@@ -202,10 +220,12 @@ fn show_network(datapath: &Datapath, network: &Network) -> v1::Network {
             keep: spec.keep,
             internal: spec.internal,
             kind: spec.kind.clone(),
+            ..v1::NetworkSpec::default()
         }),
         attachments: u32::try_from(network.attachments).unwrap_or(u32::MAX),
         gateway_interface: spec.gateway_interface().unwrap_or_default(),
         mtu_bytes: datapath.network_mtu(spec),
+        ..v1::Network::default()
     }
 }
 
@@ -314,6 +334,7 @@ fn show(model: &Model, record: &Arc<Record>) -> v1::Attachment {
         fault: record.fault.clone().unwrap_or_default(),
         created_unix_s: record.created_unix_s,
         owner: record.owner().to_string(),
+        unconfirmed: false,
     }
 }
 
