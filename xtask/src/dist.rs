@@ -1,7 +1,7 @@
 //! Binaries that run on any Linux of their architecture: static and stripped.
 //!
 //! They are linked with glibc itself, so nothing has to be installed but Rust and a C library's development files. The
-//! plugin is built for size, since runtimes start it for each container; the switch and the command for speed.
+//! plugin is built for size, since runtimes start it for each container; the others for speed.
 
 use crate::command::{cargo_with, target_dir};
 use anyhow::{Context, Result, ensure};
@@ -9,11 +9,11 @@ use std::fs;
 use std::path::PathBuf;
 
 /// What is built: package, binary, and how the optimizer is to weigh speed against size.
-const BINARIES: [(&str, &str, &str); 3] =
+pub(crate) const BINARIES: [(&str, &str, &str); 3] =
     [("sluice-switch", "sluiced", "3"), ("sluice-cli", "sluice", "3"), ("sluice-cni", "sluice-cni", "s")];
 
-/// Builds into `target/dist/` and says how large the files are.
-pub(crate) fn dist() -> Result<()> {
+/// Builds into `target/dist/`, says how large the files are, and returns where they are.
+pub(crate) fn dist() -> Result<Vec<PathBuf>> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     ensure!(
         ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"].contains(&target.as_str()),
@@ -24,6 +24,7 @@ pub(crate) fn dist() -> Result<()> {
     let flags = "-C target-feature=+crt-static -C relocation-model=static";
     let folder = target_dir().join("dist");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut files = Vec::new();
     for (package, binary, level) in BINARIES {
         let environment = [("RUSTFLAGS", flags), ("CARGO_PROFILE_DIST_OPT_LEVEL", level)];
         let what = ["--package", package, "--bin", binary];
@@ -36,6 +37,7 @@ pub(crate) fn dist() -> Result<()> {
         let copied = fs::copy(&from, &new).and_then(|len| fs::rename(&new, &to).map(|()| len));
         let len = copied.with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
         println!("{}: {:.1} MB", to.display(), len as f64 / 1e6);
+        files.push(to);
     }
-    Ok(())
+    Ok(files)
 }

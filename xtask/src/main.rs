@@ -2,11 +2,13 @@
 
 mod command;
 mod dist;
+mod image;
 mod layering;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{ArgGroup, Parser, Subcommand};
 use command::{cargo, cargo_with, script, sluice};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Repository chores. Every one runs from any folder of the checkout.
@@ -33,8 +35,24 @@ enum Chore {
     Check,
     /// Check which crate may depend on which.
     Layering,
-    /// Build static, stripped binaries of sluiced, sluice and sluice-cni into target/dist/.
+    /// Build static, stripped binaries of sluiced, sluice, sluice-controller and sluice-cni into target/dist/.
     Dist,
+    /// Write the container image that deploy/ installs, without Docker; the same programs give the same bytes.
+    #[command(group = ArgGroup::new("to").required(true).multiple(true))]
+    Image {
+        /// Write an OCI archive here: `ctr images import`, `podman load`, `docker load` and `k3s ctr` take it.
+        #[arg(short = 'o', long = "output", value_name = "FILE.tar", group = "to")]
+        archive: Option<PathBuf>,
+        /// Write the image's files here, for deploy/image/Dockerfile.
+        #[arg(long, value_name = "DIR", group = "to")]
+        folder: Option<PathBuf>,
+        /// What runtimes know the image by.
+        #[arg(long, default_value = image::NAME)]
+        name: String,
+        /// Programs of the dev profile with this machine's libraries: quick, for clusters on this machine.
+        #[arg(long)]
+        debug: bool,
+    },
     /// Install the Debian packages that tests and benches use (needs root).
     Setup,
     /// Measure Sluice beside other switches: packets in network namespaces, then changes of flows (needs root).
@@ -67,7 +85,10 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Nightly { seed } => nightly(seed),
         Chore::Check => check(),
         Chore::Layering => layering::check(),
-        Chore::Dist => dist::dist(),
+        Chore::Dist => dist::dist().map(drop),
+        Chore::Image { archive, folder, name, debug } => {
+            image::image(archive.as_deref(), folder.as_deref(), &name, debug)
+        }
         Chore::Setup => setup(),
         Chore::Bench { seconds } => bench(seconds),
     }

@@ -1,0 +1,3 @@
+//! What chores and test suites share: writing container images.
+
+pub mod oci;
