@@ -12,3 +12,4 @@
 pub mod facts;
 pub mod flow;
 pub mod pipeline;
+pub mod services;
