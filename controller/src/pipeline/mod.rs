@@ -22,6 +22,39 @@
 //! - Which side a connection was begun from is in its mark, so that what answers the host goes back to the host, whatever address
 //!   the client outside has.
 //! - Flows depend on facts alone: the same facts give the same text, before and after a restart.
+//! - Each object has a [`Part`](crate::flow::Part) of its own, made without looking at any other object: [`base`], [`peer`], [`pod`],
+//!   [`service`]. What they share is the numbers of groups ([`Ids`]).
+//!
+//! # Registers and marks
+//! | where | what |
+//! |---|---|
+//! | `reg0[0..3]` | where the packet comes from: a [`Kind`] |
+//! | `reg0[4..7]` | where it goes, from [`Stage::Route`] on: a [`Kind`] |
+//! | `reg0[8]` | it comes from outside the cluster |
+//! | `reg1` | the port it leaves by, from [`Stage::Route`] on |
+//! | `reg3`, `reg7` | the endpoint and the group of a Service with affinity |
+//! | `reg10[31]` | the switch's guard has compared its source |
+//! | `ct_mark[0..3]` | the [`Kind`] that the connection was begun by; 0 for one that is not remembered yet |
+//! | `ct_mark[4]` | the connection is to a Service |
+
+mod affinity;
+mod arp;
+mod base;
+mod ids;
+mod peers;
+mod pods;
+mod services;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+pub use affinity::learned_of;
+pub use base::base;
+pub use ids::Ids;
+pub use peers::peer;
+pub use pods::pod;
+pub use services::service;
 
 /// The tables of the pipeline, in the order of a packet's way. Gaps are for stages to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,6 +90,72 @@ pub enum Stage {
     Snat = 41,
     /// Out.
     Output = 50,
+}
+
+impl Stage {
+    /// Every stage, in the order of their tables.
+    pub const ALL: [Self; 15] = [
+        Self::Classify,
+        Self::Arp,
+        Self::Neighbor,
+        Self::Advertise,
+        Self::Unsnat,
+        Self::Conntrack,
+        Self::State,
+        Self::Service,
+        Self::Affinity,
+        Self::Select,
+        Self::Endpoint,
+        Self::Route,
+        Self::Commit,
+        Self::Snat,
+        Self::Output,
+    ];
+
+    /// The number of its table.
+    pub const fn table(self) -> u8 {
+        self as u8
+    }
+
+    /// The name of its table, and what owners of flows call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Classify => "classify",
+            Self::Arp => "arp_responder",
+            Self::Neighbor => "nd_responder",
+            Self::Advertise => "nd_advertise",
+            Self::Unsnat => "unsnat",
+            Self::Conntrack => "conntrack",
+            Self::State => "ct_state",
+            Self::Service => "service",
+            Self::Affinity => "affinity",
+            Self::Select => "select",
+            Self::Endpoint => "endpoint",
+            Self::Route => "route",
+            Self::Commit => "commit",
+            Self::Snat => "snat",
+            Self::Output => "output",
+        }
+    }
+}
+
+/// The tables of the pipeline and their names.
+pub fn table_names() -> impl Iterator<Item = (u8, &'static str)> {
+    Stage::ALL.into_iter().map(|stage| (stage.table(), stage.name()))
+}
+
+/// What a packet comes from or goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// A Pod of this node.
+    Pod = 1,
+    /// The host, or what the host routes from or to another node.
+    Host = 2,
+    /// The tunnel to other nodes.
+    Tunnel = 3,
+    /// Whatever is not of the cluster, by the host. Only a destination is of this kind.
+    Outside = 4,
 }
 
 /// The priority, in table 0, of the flow that sends everything to the pipeline: below the guards of attachments (31,000), above
