@@ -9,7 +9,10 @@
 //! what it has to what all parts together say. What an event carries is never looked at: an event says only that it is time to look at
 //! what is listed.
 
+pub mod config;
+pub mod copy;
 pub mod facts;
 pub mod flow;
 pub mod pipeline;
 pub mod services;
+pub mod watch;
