@@ -217,7 +217,7 @@ fn a_service_that_goes_changes_nothing_of_others_and_comes_back_the_same() {
     for n in (1..20).rev() {
         assert_eq!(service(&node, &web(n, None), &mut ids), parts[usize::from(n) - 1]);
     }
-    assert_eq!(ids.len(), parts.iter().map(|part| part.groups.len()).sum());
+    assert_eq!(ids.len(), parts.iter().map(|part| part.groups.len()).sum::<usize>());
 }
 
 #[test]
