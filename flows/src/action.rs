@@ -164,6 +164,9 @@ pub enum Action {
     /// Keep to an MTU: an IPv4 packet that is longer and may be cut leaves in fragments from here on; any other longer IP
     /// packet is dropped, and the controller told.
     Fragment(Box<Fragment>),
+    /// `reject`, an action of our own: end the pipeline for this packet, and tell its sender at once that nobody takes it
+    /// in. Unless it went somewhere before, it is dropped for the reason of its rule.
+    Reject,
     /// Shorten the rule's timeouts when the packet ends a TCP connection.
     FinTimeout {
         /// New idle timeout in seconds if it is shorter; 0 leaves it.

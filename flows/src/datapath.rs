@@ -100,6 +100,9 @@ pub enum DpAction {
         /// What goes with the packet to the controllers.
         too_long: Box<PacketIn>,
     },
+    /// Tell the sender of the packet, as it arrived, that nobody takes it in: [`crate::packet::reject`]. Says nothing of
+    /// what becomes of the packet.
+    Reject,
     /// Connection tracking.
     Ct(Box<DpCt>),
     /// Forget what connection tracking said of the packet.

@@ -183,6 +183,7 @@ pub(super) fn word(action: &Action) -> &'static str {
         Action::Meter(_) => "meter",
         Action::Clone(_) => "clone",
         Action::Exit => "exit",
+        Action::Reject => "reject",
         Action::Note(_) => "note",
         Action::Sample(_) => "sample",
         Action::CheckPktLarger { .. } => "check_pkt_larger",

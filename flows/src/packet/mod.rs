@@ -1,5 +1,6 @@
 //! Packets: the frame in its buffer, and what can be read from and written to its bytes.
 
+pub mod answer;
 pub mod checksum;
 pub mod compose;
 pub mod encap;
@@ -9,6 +10,7 @@ mod layers;
 pub mod membership;
 mod offload;
 pub mod readdress;
+pub mod reject;
 pub mod rewrite;
 pub mod segment;
 #[cfg(test)]

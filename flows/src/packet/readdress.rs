@@ -47,7 +47,7 @@ pub struct Ends {
 
 impl Ends {
     /// Those of a packet with this key; the ports of ICMP and ICMPv6 are 0. `None` if it is not IP.
-    fn of(key: &PacketKey) -> Option<Self> {
+    pub(super) fn of(key: &PacketKey) -> Option<Self> {
         let (src, dst) = match key.get(slot::ETH_TYPE) as u16 {
             ETH_TYPE_IPV4 => {
                 let address = |slot| IpAddr::from(Ipv4Addr::from_bits(key.get(slot) as u32));

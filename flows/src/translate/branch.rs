@@ -47,6 +47,7 @@ fn needs_copy(action: &DpAction) -> bool {
             | DpAction::PushMpls { .. }
             | DpAction::PopMpls(_)
             | DpAction::Controller(_)
+            | DpAction::Reject
             | DpAction::Clone(_)
     )
 }

@@ -361,6 +361,17 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         }
     }
 
+    /// `reject`: what is told is about the packet as it arrived, so nothing that was changed has to be on the wire.
+    fn reject(&mut self, at: At<'a>) {
+        self.note("the packet goes no further, and its sender is told");
+        self.out.actions.push(DpAction::Reject);
+        if let Some(rule) = at.rule {
+            self.reason = rule.drop_reason();
+        }
+        self.action_set.clear();
+        self.exit();
+    }
+
     /// Starts at the first table of the current bridge.
     fn enter_bridge(&mut self) {
         if S::ACTIVE {
@@ -546,6 +557,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             },
             Action::Clone(list) => self.clone_packet(list, at),
             Action::Exit => self.exit(),
+            Action::Reject => self.reject(at),
             Action::CheckPktLarger { len, dst } => self.check_pkt_larger(*len, *dst, at),
             Action::Fragment(fragment) => self.fragment(fragment, at),
             Action::FinTimeout { idle, hard } => self.fin_timeout(*idle, *hard, at),

@@ -447,7 +447,7 @@ impl Worker<'_> {
     #[cold]
     fn account_waiting(&mut self) {
         let waiting = std::mem::take(&mut self.egress.waiting);
-        for (index, fate) in self.egress.fates.iter_mut().enumerate() {
+        for (index, fate) in self.egress.fates[..BURST].iter_mut().enumerate() {
             if waiting & 1 << index != 0 {
                 *fate = Fate::Held;
             }

@@ -23,6 +23,7 @@ use super::ledger::Ledger;
 use super::passes::{Cached, Continuation, Passes};
 use super::punt::Budget;
 use super::recording::Recording;
+use super::reject;
 use super::shared::Shared;
 use super::upcall::resumed;
 use crate::conntrack::Tracked;
@@ -45,6 +46,9 @@ const MAX_NESTED: usize = 64;
 const MAX_PASSES: u32 = 64;
 /// Frames for copies: one that each list in a nest of them goes on with, and some to work with.
 const COPIES: usize = MAX_NESTED + 8;
+
+/// Where the fate of answers is noted, which are nothing that was received.
+pub(super) const ANSWERS: usize = BURST;
 
 /// Stands for no number of [`Egress::tracked`].
 const NOT_TRACKED: u16 = u16::MAX;
@@ -71,7 +75,8 @@ pub(super) struct Egress {
     pub(super) ingress: DpPort,
     /// Those received, then copies.
     pub(super) frames: Vec<Frame>,
-    pub(super) fates: [Fate; BURST],
+    /// Of those received, then of all [answers](ANSWERS).
+    pub(super) fates: [Fate; BURST + 1],
     pub(super) next_copy: usize,
     /// The frames that outer lists go on with, outermost first. Copies among them are in the order of their numbers.
     pub(super) held: Vec<u16>,
@@ -91,6 +96,8 @@ pub(super) struct Egress {
     /// A pass was translated: what that changed has to be picked up.
     pub(super) translated: bool,
     pub(super) budget: Budget,
+    /// For answers to packets that were rejected.
+    pub(super) answers: Budget,
 }
 
 /// How far a list of actions has got with a packet.
@@ -119,7 +126,7 @@ impl Egress {
             lanes: Lanes::new(worker),
             ingress: NO_INGRESS,
             frames: (0..BURST + COPIES).map(|_| Frame::with_capacity(MAX_FRAME_LEN)).collect(),
-            fates: [Fate::Waiting; BURST],
+            fates: [Fate::Waiting; BURST + 1],
             next_copy: BURST,
             held: Vec::with_capacity(MAX_NESTED + 2),
             cutting: Cutting::default(),
@@ -132,6 +139,7 @@ impl Egress {
             recording: Recording::default(),
             translated: false,
             budget,
+            answers: reject::budget(),
         }
     }
 
@@ -226,6 +234,10 @@ impl Egress {
                 }
                 DpAction::Fragment { mtu, too_long } => {
                     self.keep_to(*mtu, too_long, at, to)?;
+                    continue;
+                }
+                DpAction::Reject => {
+                    self.reject(at, to);
                     continue;
                 }
                 DpAction::Meter(meter) => {

@@ -26,6 +26,7 @@ mod passes;
 mod poll;
 mod punt;
 mod recording;
+mod reject;
 mod shape;
 mod shared;
 mod upcall;

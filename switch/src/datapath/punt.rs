@@ -110,14 +110,19 @@ impl Budget {
 
     /// Takes one token. Returns whether there was one.
     pub(crate) fn take(&mut self, now: Millis) -> bool {
+        let ok = self.has(now);
+        self.left = self.left.saturating_sub(1);
+        ok
+    }
+
+    /// Whether there is a token.
+    pub(crate) fn has(&mut self, now: Millis) -> bool {
         let gained = now.since(self.filled).min(1000).saturating_mul(self.rate) / 1000;
         if gained > 0 {
             self.left = self.left.saturating_add(gained).min(self.rate);
             self.filled = now;
         }
-        let ok = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        ok
+        self.left > 0
     }
 }
 

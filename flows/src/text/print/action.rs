@@ -118,6 +118,7 @@ fn write_header_action(f: &mut fmt::Formatter<'_>, action: &Action) -> fmt::Resu
         Action::PopQueue => f.write_str("pop_queue"),
         Action::Meter(id) => write!(f, "meter:{id}"),
         Action::Exit => f.write_str("exit"),
+        Action::Reject => f.write_str("reject"),
         Action::Note(bytes) => write!(f, "note:{}", dotted(bytes)),
         Action::CtClear => f.write_str("ct_clear"),
         Action::ClearActions => f.write_str("clear_actions"),

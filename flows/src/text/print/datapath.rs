@@ -89,6 +89,7 @@ fn write(list: &mut List<'_, '_>, action: &DpAction, key: &FlowKey, name: PortNa
             list.item(format_args!("check_pkt_len(size={len},gt({}),le({}))", nested(larger), nested(otherwise)))
         }
         DpAction::Fragment { mtu, .. } => list.item(format_args!("fragment(mtu={mtu})")),
+        DpAction::Reject => list.item(format_args!("reject")),
         DpAction::Ct(action) => list.item(format_args!("{}", ct::show(action))),
         DpAction::CtClear => list.item(format_args!("ct_clear")),
         DpAction::Recirculate(index) => list.item(format_args!("recirc({:#x})", u64::from(*index) + 1)),

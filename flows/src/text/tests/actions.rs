@@ -140,6 +140,7 @@ fn headers_and_instructions_print_as_in_ovs() {
         ("check_pkt_larger(1500)->reg0[1]", "check_pkt_larger(1500)->NXM_NX_REG0[1]"),
         ("fragment(userdata=52.54,mtu=0x5dc,id=0)", "fragment(mtu=1500,userdata=52.54)"),
         ("fragment(mtu=68,id=7)", "fragment(mtu=68,id=7)"),
+        ("REJECT", "reject"),
         ("push:reg0,pop:NXM_NX_REG1[0..3]", "push:NXM_NX_REG0[],pop:NXM_NX_REG1[0..3]"),
         (
             "delete_field:tun_metadata3,set_queue:5,pop_queue,exit",

@@ -229,6 +229,7 @@ fn small() -> impl Strategy<Value = Action> {
             Action::DecNshTtl,
             Action::PopQueue,
             Action::Exit,
+            Action::Reject,
             Action::CtClear,
         ]),
     ]

@@ -17,6 +17,7 @@ pub(super) fn without_argument(pair: &Pair<'_>, word: &str) -> Result<Option<Act
         "dec_nsh_ttl" => Action::DecNshTtl,
         "pop_queue" => Action::PopQueue,
         "exit" => Action::Exit,
+        "reject" => Action::Reject,
         "ct_clear" => Action::CtClear,
         "clear_actions" => Action::ClearActions,
         _ => return Ok(None),

@@ -51,6 +51,7 @@ pub(super) const ACTIONS: &[&str] = &[
     "meter",
     "clone",
     "exit",
+    "reject",
     "note",
     "sample",
     "check_pkt_larger",
