@@ -111,12 +111,18 @@ pub struct HealthChecks {
     proxy: ProxyHealth,
     checks: Checks,
     listeners: BTreeMap<u16, JoinHandle<()>>,
+    retry: Duration,
 }
 
 impl HealthChecks {
     /// With [`PROXY_PORT`] as `proxy_port`; 0 for none. To be called in a runtime of tokio.
     #[must_use]
     pub fn start(proxy: ProxyHealth, proxy_port: u16) -> Self {
+        Self::start_with(proxy, proxy_port, RETRY)
+    }
+
+    /// With another time between tries.
+    pub(super) fn start_with(proxy: ProxyHealth, proxy_port: u16, retry: Duration) -> Self {
         let mut listeners = BTreeMap::new();
         if proxy_port != 0 {
             let all = proxy.clone();
@@ -124,9 +130,10 @@ impl HealthChecks {
             let router = Router::new()
                 .route("/healthz", any(move || async move { all.answer(true) }))
                 .route("/livez", any(move || async move { live.answer(false) }));
-            listeners.insert(proxy_port, tokio::spawn(serve(proxy_port, "the proxy's health".to_owned(), router)));
+            listeners
+                .insert(proxy_port, tokio::spawn(serve(proxy_port, "the proxy's health".to_owned(), router, retry)));
         }
-        Self { proxy, checks: Checks::default(), listeners }
+        Self { proxy, checks: Checks::default(), listeners, retry }
     }
 
     /// Has exactly these checks served, besides the proxy's own. Of several at the same port, the first is.
@@ -141,7 +148,7 @@ impl HealthChecks {
             if !known && !self.listeners.contains_key(port) {
                 let what = checks.get(port).map(|c| format!("the health check of Service {}/{}", c.namespace, c.name));
                 let router = router(*port, Arc::clone(&self.checks), self.proxy.clone());
-                self.listeners.insert(*port, tokio::spawn(serve(*port, what.unwrap_or_default(), router)));
+                self.listeners.insert(*port, tokio::spawn(serve(*port, what.unwrap_or_default(), router, self.retry)));
             }
         }
         for port in old.keys() {
@@ -184,7 +191,7 @@ fn router(port: u16, checks: Checks, proxy: ProxyHealth) -> Router {
 }
 
 /// Listens and answers until it is aborted.
-async fn serve(port: u16, what: String, router: Router) {
+async fn serve(port: u16, what: String, router: Router, retry: Duration) {
     let mut said = false;
     let listener = loop {
         match listen(port) {
@@ -197,7 +204,7 @@ async fn serve(port: u16, what: String, router: Router) {
                     );
                     said = true;
                 }
-                tokio::time::sleep(RETRY).await;
+                tokio::time::sleep(retry).await;
             }
         }
     };
