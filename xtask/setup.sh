@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that the build, the tests and the benches use. Does nothing when all are there.
 set -eu
-packages="gcc libc6-dev openvswitch-switch iperf3 sockperf iproute2 nftables iputils-ping traceroute ethtool jq vsftpd tftpd-hpa curl tcpdump tshark wireguard-go wireguard-tools containerd runc containernetworking-plugins busybox-static dnsmasq-base iptables podman docker.io"
+packages="gcc libc6-dev openvswitch-switch iperf3 sockperf iproute2 nftables iputils-ping traceroute ethtool jq vsftpd tftpd-hpa curl tcpdump tshark wireguard-go wireguard-tools containerd runc containernetworking-plugins busybox-static dnsmasq-base iptables podman docker.io openssl procps binutils"
 missing=""
 for package in $packages; do
     dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing="$missing $package"
@@ -31,3 +31,6 @@ go=$(command -v go || ls /usr/local/go/bin/go 2>/dev/null || true)
 if [ -n "$go" ] && [ ! -x "$tool" ]; then
     GOBIN=$(realpath -m "$(dirname "$tool")") "$go" install github.com/containernetworking/cni/cnitool@v1.3.0
 fi
+# What clusters of tests run, which takes Go too. The tests that use it say so where it could not be built.
+folder=$(dirname "$0")/../tests/cluster
+"$folder/build" >/dev/null || [ $? = 77 ]

@@ -47,6 +47,8 @@ fn tree(programs: &[PathBuf]) -> Result<Tree> {
         let name = program.file_name().with_context(|| format!("{} has no name", program.display()))?;
         tree.program(program, Path::new("usr/bin").join(name)).context("cannot read what was built")?;
     }
+    // Runtimes name network namespaces by either path.
+    tree.link("var/run", "../run");
     tree.program(Path::new(NFT), NFT).context("cannot read nft")?;
     tree.file("etc/passwd", "root:x:0:0:root:/:/sbin/nologin\n", 0o644);
     tree.file("etc/group", "root:x:0:\n", 0o644);

@@ -5,11 +5,12 @@ mod dist;
 mod image;
 mod layering;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{ArgGroup, Parser, Subcommand};
 use command::{cargo, cargo_with, script, sluice};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use xtask::toolbox;
 
 /// Repository chores. Every one runs from any folder of the checkout.
 #[derive(Parser)]
@@ -53,6 +54,15 @@ enum Chore {
         #[arg(long)]
         debug: bool,
     },
+    /// Write an image of busybox and programs of this machine, for containers of tests.
+    Toolbox {
+        /// The archive.
+        file: PathBuf,
+        /// What runtimes know it by.
+        name: String,
+        /// Programs, each a path or FROM:PATH for another path in the image.
+        programs: Vec<String>,
+    },
     /// Install the Debian packages that tests and benches use (needs root).
     Setup,
     /// Measure Sluice beside other switches: packets in network namespaces, then changes of flows (needs root).
@@ -88,6 +98,10 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Dist => dist::dist().map(drop),
         Chore::Image { archive, folder, name, debug } => {
             image::image(archive.as_deref(), folder.as_deref(), &name, debug)
+        }
+        Chore::Toolbox { file, name, programs } => {
+            let programs: Vec<&str> = programs.iter().map(String::as_str).collect();
+            toolbox::write(&file, &name, &programs).context("cannot write the image")
         }
         Chore::Setup => setup(),
         Chore::Bench { seconds } => bench(seconds),
