@@ -14,5 +14,6 @@ pub mod copy;
 pub mod facts;
 pub mod flow;
 pub mod pipeline;
+pub mod program;
 pub mod services;
 pub mod watch;
