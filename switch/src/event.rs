@@ -92,6 +92,11 @@ pub enum EventKind {
         /// The address and where it was.
         entry: MacEntry,
     },
+    /// Networks or attachments came, went or changed.
+    AttachmentsChanged {
+        /// The network.
+        network: Arc<str>,
+    },
     /// Events were lost just before this one, because the subscriber read too slowly.
     Lost {
         /// How many.

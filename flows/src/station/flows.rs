@@ -49,6 +49,8 @@ pub(super) fn all(station: &Station) -> Vec<FlowSpec> {
     let mut out = Vec::new();
     if station.guard != Guard::None {
         out.extend(guard(station));
+    } else if station.held {
+        out.push(enter(station));
     }
     if station.guard == Guard::Full {
         out.extend(ip(station));
@@ -114,20 +116,22 @@ fn own(station: &Station, v4: bool) -> impl Iterator<Item = IpAddr> {
     addresses.into_iter()
 }
 
+/// Table 0: to the guard, or nowhere.
+fn enter(station: &Station) -> FlowSpec {
+    let unseen = from(station, Matching::any()).part(GUARDED, 0);
+    let actions = if station.held { Vec::new() } else { vec![Action::GotoTable(Stage::Guard.table())] };
+    let drop_reason = station.held.then_some(DropReason::SpoofGuard);
+    FlowSpec { drop_reason, ..flow(station, TableId::FIRST, PRIORITY, unseen, actions) }
+}
+
 /// Table 0, and the source MAC address.
 fn guard(station: &Station) -> Vec<FlowSpec> {
-    let unseen = from(station, Matching::any()).part(GUARDED, 0);
-    let enter = vec![Action::GotoTable(Stage::Guard.table())];
     let mac = Matching::any().is(Field::EthSrc, station.mac);
     let next = match station.guard {
         Guard::Full => goto(station, Stage::Guard, priority::PASS, mac, Stage::Source),
         Guard::Mac | Guard::None => pass(station, Stage::Guard, priority::PASS, mac),
     };
-    vec![
-        flow(station, TableId::FIRST, PRIORITY, unseen, enter),
-        next,
-        drop(station, Stage::Guard, priority::REST, Matching::any()),
-    ]
+    vec![enter(station), next, drop(station, Stage::Guard, priority::REST, Matching::any())]
 }
 
 /// IP from the station's addresses.

@@ -23,6 +23,9 @@
 //! - Nothing else: what a frame of another EtherType claims to be (MPLS, PPPoE, LLC, LLDP) cannot be told here. Link protocols
 //!   (LLDP, STP, LACP) end at a bridge anyway; a station that needs others has [`Guard::Mac`].
 //!
+//! Of a station that is held, nothing passes, whatever its guard: it is there, and reached, but cannot be heard. The flow that
+//! drops is in the place of the one that sends to the guard, so that letting go is one change of one flow.
+//!
 //! Up to two tags are looked through; which VLANs a station may use is its port's affair.
 //!
 //! # What is cached
@@ -68,6 +71,8 @@ pub struct Station {
     pub guard: Guard,
     /// Whether frames to its own MAC address are sent back to it.
     pub hairpin: bool,
+    /// Whether nothing that it sends passes yet.
+    pub held: bool,
     /// Who owns its flows.
     pub owner: Owner,
 }

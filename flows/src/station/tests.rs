@@ -26,6 +26,7 @@ fn station() -> Station {
         addresses: ["10.77.0.5", "10.78.0.5", "fd77::5", "fd78::5"].map(|a| a.parse().unwrap()).into(),
         guard: Guard::Full,
         hairpin: true,
+        held: false,
         owner: Station::owner_of(Some(("shop", "cart-0")), "0123456789abcdef"),
     }
 }
@@ -291,7 +292,28 @@ proptest! {
             let result = send(&model, PortNo(5), &key_of(&frame, PortNo(5)));
             prop_assert_eq!(result.verdict == Verdict::Forward, passes);
         }
+        for guard in [Guard::None, Guard::Mac, Guard::Full] {
+            let model = self::model(&[Station { guard, held: true, ..station() }]);
+            let result = send(&model, PortNo(5), &key_of(&frame, PortNo(5)));
+            prop_assert_eq!(result.verdict, Verdict::Drop(DropReason::SpoofGuard));
+            prop_assert_eq!(result.decider().unwrap().spec.owner.text(), "pod:shop/cart-0");
+        }
     }
+}
+
+#[test]
+fn letting_a_held_station_go_changes_one_flow_and_what_is_for_it_arrives_before() {
+    let held = Station { held: true, ..station() };
+    let (before, after) = (held.flows(), station().flows());
+    assert_eq!(before.len(), after.len());
+    let changed: Vec<_> = before.iter().zip(&after).filter(|(before, after)| before != after).collect();
+    let [(before, after)] = changed[..] else { panic!("{changed:?}") };
+    assert_eq!((before.table, before.priority, &before.matches), (after.table, after.priority, &after.matches));
+    let unguarded = |held| Station { guard: Guard::None, held, ..station() }.flows().len();
+    assert_eq!(unguarded(true), unguarded(false) + 1);
+    let packet = "in_port=9,tcp,dl_src=02:00:00:00:00:01,dl_dst=02:42:0a:4d:00:05,nw_src=10.77.0.6,nw_dst=10.77.0.5";
+    let key = parse_packet(packet, Names::NONE).unwrap();
+    assert_eq!(&send(&model(&[held]), PortNo(9), &key).actions[..], [DpAction::Output(DpPort(5))]);
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use super::{Api, Parts, error, find_bridge, mac_text, only};
 use crate::Datapath;
 use crate::attach::spec::{
-    AttachmentKey, AttachmentSpec, Bandwidth, Device, Guard, NetworkSpec, PortMapping, Protocol, Vlans,
+    AttachmentKey, AttachmentSpec, Bandwidth, Device, Guard, NetworkRoute, NetworkSpec, PortMapping, Protocol,
+    ServicePort, Vlans,
 };
-use crate::attach::{AttachError, Network, Record};
+use crate::attach::{AttachError, IncomingPort, Network, Record, of_network};
 use ipnet::IpNet;
 use sluice_flows::bridge::Model;
 use sluice_proto::v1;
@@ -13,6 +14,7 @@ use sluice_proto::v1::attachment_service_server::AttachmentService;
 use sluice_proto::v1::attachment_spec::Device as ProtoDevice;
 use sluice_proto::v1::port_vlan::Mode;
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -52,16 +54,11 @@ impl AttachmentService for Api {
         &self,
         request: Request<v1::ConfirmAttachmentsRequest>,
     ) -> Result<Response<v1::ConfirmAttachmentsReply>, Status> {
-        let keys = request.into_inner().keys;
+        let keys = request.into_inner().keys.into_iter().map(|key| attachment_key(Some(key)));
+        let keys: Vec<_> = keys.collect::<Result<_, _>>()?;
         let work = move |datapath: &Datapath| {
-            let known = datapath.attachments().list(None);
-            for key in keys {
-                let key = attachment_key(Some(key))?;
-                if !known.iter().any(|record| record.spec.key == key) {
-                    return Err(Status::not_found(format!("attachment {key} is not there")));
-                }
-            }
-            Ok(v1::ConfirmAttachmentsReply { confirmed: 0 })
+            let confirmed = datapath.confirm_attachments(&keys).map_err(refused)?;
+            Ok(v1::ConfirmAttachmentsReply { confirmed: u32::try_from(confirmed).unwrap_or(u32::MAX) })
         };
         self.blocking(work).await.map(Response::new)
     }
@@ -165,7 +162,10 @@ fn refused(error: AttachError) -> Status {
         AttachError::Invalid(_) => Code::InvalidArgument,
         AttachError::Taken(_) => Code::AlreadyExists,
         AttachError::NoNetwork { .. } | AttachError::NoAttachment { .. } => Code::NotFound,
+        AttachError::Crowded { .. } => Code::ResourceExhausted,
         AttachError::InUse { .. }
+        | AttachError::Unconfirmed { .. }
+        | AttachError::Withdrawn { .. }
         | AttachError::Elsewhere { .. }
         | AttachError::Device { .. }
         | AttachError::Bridge { .. }
@@ -201,12 +201,37 @@ fn network_spec(datapath: &Datapath, asked: v1::NetworkSpec) -> Result<NetworkSp
         keep: asked.keep,
         internal: asked.internal,
         kind: asked.kind,
+        routes: asked.routes.iter().map(network_route).collect::<Result<_, _>>()?,
+        service_ports: asked.service_ports.iter().map(service_port).collect::<Result<_, _>>()?,
+        confirm: asked.confirm,
+    })
+}
+
+fn network_route(asked: &v1::NetworkRoute) -> Result<NetworkRoute, Status> {
+    let to: IpNet = read("destination of a route, such as 10.78.0.0/16", &asked.to)?;
+    let via = Some(asked.via.as_str()).filter(|text| !text.is_empty());
+    Ok(NetworkRoute { to, via: via.map(|text| read("next hop", text)).transpose()? })
+}
+
+fn service_port(asked: &v1::ServicePort) -> Result<ServicePort, Status> {
+    let address = Some(asked.address.as_str()).filter(|text| !text.is_empty());
+    let address: Option<IpAddr> = address.map(|text| read("host address", text)).transpose()?;
+    Ok(ServicePort {
+        protocol: protocol(&asked.protocol)?,
+        address: address.filter(|address| !address.is_unspecified()),
+        port: port("port of the host", asked.port)?,
+        v6: address.map_or(asked.v6, |address| address.is_ipv6()),
     })
 }
 
 fn show_network(datapath: &Datapath, network: &Network) -> v1::Network {
     let texts = |nets: &[IpNet]| nets.iter().map(ToString::to_string).collect();
     let spec = &network.spec;
+    let (link, ports) = of_network(datapath, spec).unwrap_or_default();
+    let model = datapath.model();
+    let bridge = model.bridge_named(&spec.bridge);
+    let gateway_port = bridge.and_then(|bridge| bridge.ports.values().find(|port| *port.name == *link.port));
+    let addresses = |all: &[IpAddr]| all.iter().map(ToString::to_string).collect();
     v1::Network {
         spec: Some(v1::NetworkSpec {
             name: spec.name.clone(),
@@ -220,12 +245,40 @@ fn show_network(datapath: &Datapath, network: &Network) -> v1::Network {
             keep: spec.keep,
             internal: spec.internal,
             kind: spec.kind.clone(),
-            ..v1::NetworkSpec::default()
+            routes: spec.routes.iter().map(show_route).collect(),
+            service_ports: spec.service_ports.iter().map(show_service_port).collect(),
+            confirm: spec.confirm,
         }),
         attachments: u32::try_from(network.attachments).unwrap_or(u32::MAX),
         gateway_interface: spec.gateway_interface().unwrap_or_default(),
         mtu_bytes: datapath.network_mtu(spec),
-        ..v1::Network::default()
+        gateway_port: gateway_port.map_or(0, |port| port.no.0.into()),
+        gateway_mac: if link.port.is_empty() { String::new() } else { mac_text(link.mac) },
+        link: addresses(&link.addresses),
+        incoming: addresses(&link.incoming),
+        incoming_ports: ports.into_iter().map(show_incoming).collect(),
+    }
+}
+
+fn show_incoming(incoming: IncomingPort) -> v1::IncomingPort {
+    let (attachment, container_port) = incoming.mapping.map_or((None, 0), |(key, port)| {
+        let AttachmentKey { network, container_id, ifname } = key;
+        (Some(v1::AttachmentKey { network, container_id, ifname }), port.into())
+    });
+    let port = Some(show_service_port(&incoming.port));
+    v1::IncomingPort { port, incoming_port: incoming.number.into(), attachment, container_port }
+}
+
+fn show_route(route: &NetworkRoute) -> v1::NetworkRoute {
+    v1::NetworkRoute { to: route.to.to_string(), via: route.via.map(|address| address.to_string()).unwrap_or_default() }
+}
+
+fn show_service_port(port: &ServicePort) -> v1::ServicePort {
+    v1::ServicePort {
+        protocol: port.protocol.to_string(),
+        address: port.address.map(|address| address.to_string()).unwrap_or_default(),
+        port: port.port.into(),
+        v6: port.v6,
     }
 }
 
@@ -303,22 +356,26 @@ fn bandwidth(asked: v1::Bandwidth) -> Bandwidth {
     }
 }
 
-fn mapping(asked: &v1::PortMapping) -> Result<PortMapping, Status> {
-    let port = |what, number| {
-        let range = || Status::invalid_argument(format!("{number} is no {what}; it is 1 to 65535"));
-        u16::try_from(number).ok().filter(|port| *port != 0).ok_or_else(range)
-    };
-    let protocol = match asked.protocol.to_ascii_lowercase().as_str() {
+fn port(what: &str, number: u32) -> Result<u16, Status> {
+    let range = || Status::invalid_argument(format!("{number} is no {what}; it is 1 to 65535"));
+    u16::try_from(number).ok().filter(|port| *port != 0).ok_or_else(range)
+}
+
+fn protocol(asked: &str) -> Result<Protocol, Status> {
+    Ok(match asked.to_ascii_lowercase().as_str() {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
         "sctp" => Protocol::Sctp,
         other => return Err(Status::invalid_argument(format!("{other:?} is no protocol with ports: tcp, udp, sctp"))),
-    };
+    })
+}
+
+fn mapping(asked: &v1::PortMapping) -> Result<PortMapping, Status> {
     let address = Some(asked.host_address.as_str()).filter(|text| !text.is_empty());
     Ok(PortMapping {
         host_port: port("port of the host", asked.host_port)?,
         container_port: port("port of the container", asked.container_port)?,
-        protocol,
+        protocol: protocol(&asked.protocol)?,
         host_address: address.map(|text| read("host address", text)).transpose()?,
     })
 }
@@ -334,7 +391,7 @@ fn show(model: &Model, record: &Arc<Record>) -> v1::Attachment {
         fault: record.fault.clone().unwrap_or_default(),
         created_unix_s: record.created_unix_s,
         owner: record.owner().to_string(),
-        unconfirmed: false,
+        unconfirmed: record.unconfirmed,
     }
 }
 

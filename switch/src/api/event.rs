@@ -13,8 +13,8 @@ use sluice_flows::text::Names;
 use sluice_proto::v1::event::Kind;
 use sluice_proto::v1::event_service_server::EventService;
 use sluice_proto::v1::{
-    BridgeAdded, BridgeRemoved, Event, EventsLost, FlowRemoved, FlowsChanged, MacAged, MacLearned, PortAdded,
-    PortChanged, PortRemoved, WatchEventsRequest,
+    AttachmentsChanged, BridgeAdded, BridgeRemoved, Event, EventsLost, FlowRemoved, FlowsChanged, MacAged, MacLearned,
+    PortAdded, PortChanged, PortRemoved, WatchEventsRequest,
 };
 use std::collections::HashMap;
 use std::time::UNIX_EPOCH;
@@ -103,6 +103,9 @@ impl Teller {
                 vlan: entry.vlan.get().into(),
                 port: self.port(&entry),
             }),
+            EventKind::AttachmentsChanged { network } => {
+                Kind::AttachmentsChanged(AttachmentsChanged { network: network.to_string() })
+            }
             EventKind::Lost { count } => Kind::Lost(EventsLost { count }),
         }
     }

@@ -87,6 +87,11 @@ impl Datapath {
             let what = format!("{} is of another network than the one declared with it, {}", spec.key, network.name);
             return Err(AttachError::Invalid(what));
         }
+        let waits = match network {
+            Some(network) => network.confirm,
+            None => self.attachments().network(&spec.key.network).is_some_and(|network| network.spec.confirm),
+        };
+        let _place = if waits { Some(self.attachments().waiting.enter(&spec.key)?) } else { None };
         let mut changes = self.attachments().changes();
         self.make_room(&mut changes, &spec)?;
         let before = match network {
@@ -95,12 +100,27 @@ impl Datapath {
         };
         let name = spec.key.network.clone();
         let result = self.attach_to(&changes, spec);
-        if let (Err(_), Some(before)) = (&result, before) {
-            self.unput(&mut changes, &name, before);
+        if let (Err(_), Some(before)) = (&result, &before) {
+            self.unput(&mut changes, &name, before.clone());
         }
-        let record = result?;
+        let mut record = result?;
         drop(changes);
+        self.tell_changed(&name);
         self.wait_for_link(&record);
+        if record.unconfirmed {
+            record = match self.wait_to_be_confirmed(&record) {
+                Ok(record) => record,
+                Err(error) => {
+                    let declared = network.zip(before).filter(|(declared, _)| {
+                        self.attachments().network(&name).is_some_and(|now| now.spec == **declared)
+                    });
+                    if let Some((_, before)) = declared {
+                        self.unput(&mut self.attachments().changes(), &name, before);
+                    }
+                    return Err(error);
+                }
+            };
+        }
         self.attachments().announcer.announce(self, Arc::clone(&record), announce::TIMES);
         Ok(record)
     }
@@ -130,6 +150,7 @@ impl Datapath {
             alias: None,
             created_unix_s: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
             fault: None,
+            unconfirmed: network.spec.confirm,
         };
         if let Err(error) = self.raise(&mut record) {
             give_back(&record.spec);
@@ -166,10 +187,12 @@ impl Datapath {
         closing.map(|_| true)
     }
 
-    fn drop_attachment(&self, changes: &mut Changes, record: &Record) -> Result<Vec<Closing>, AttachError> {
+    pub(super) fn drop_attachment(&self, changes: &mut Changes, record: &Record) -> Result<Vec<Closing>, AttachError> {
         let key = &record.spec.key;
         changes.store.remove_attachment(key)?;
         self.attachments().known().remove_attachment(key);
+        self.attachments().waiting.look_again();
+        self.tell_changed(&key.network);
         let mut closing = self.lower(record);
         if matches!(record.spec.device, Device::Inline { .. }) {
             // It is given back once nobody holds it.
@@ -223,7 +246,9 @@ impl Datapath {
             return Err(AttachError::Taken(what));
         }
         let result = self.become_record(&changes, &before, next);
-        if result.is_err() {
+        if result.is_ok() {
+            self.tell_changed(&key.network);
+        } else {
             // What was in force before is again.
             if let Err(error) = self.become_record(&changes, &before, (*before).clone()) {
                 tracing::error!(attachment = %key, %error, "it is neither what it was nor what was asked for");
@@ -261,6 +286,7 @@ impl Datapath {
             });
         }
         let before = before.map(|network| network.spec);
+        let is_confirmed_at_once = !spec.confirm && before.as_ref().is_some_and(|before| before.confirm);
         let is_bridge_there = self.model().bridge_named(&spec.bridge).is_some();
         if before.as_ref() == Some(spec) && is_bridge_there {
             return Ok(before);
@@ -281,6 +307,11 @@ impl Datapath {
         if let Some(before) = before.as_ref().filter(|before| before.bridge != spec.bridge) {
             self.drop_bridge(changes, &before.bridge);
         }
+        if is_confirmed_at_once {
+            let keys = self.attachments().list(Some(&spec.name)).into_iter().map(|record| record.spec.key.clone());
+            self.let_go(changes, &keys.collect::<Vec<_>>())?;
+        }
+        self.tell_changed(&spec.name);
         Ok(before)
     }
 
@@ -318,6 +349,7 @@ impl Datapath {
     /// Takes what is not on disk of a network away.
     fn forget_network(&self, changes: &mut Changes, spec: &NetworkSpec) {
         self.attachments().known().remove_network(&spec.name);
+        self.tell_changed(&spec.name);
         if let Err(error) = self.publish_all() {
             tracing::error!(network = spec.name, %error, "something of it is left on the host");
         }

@@ -17,6 +17,10 @@ const MTU_MAX: u32 = 65_521;
 const MTU_MIN: u32 = 68;
 /// Most of anything that a list of a request has.
 const LIST_MAX: usize = 4096;
+/// Most ports of the host that lead to a network's flows; with [`ROUTES_MAX`], a network's record stays below what is read.
+const SERVICE_PORTS_MAX: usize = 16_384;
+/// Most routes of a network.
+const ROUTES_MAX: usize = 16_384;
 
 fn invalid<T>(what: String) -> Result<T, AttachError> {
     Err(AttachError::Invalid(what))
@@ -81,8 +85,73 @@ pub(super) fn network(spec: &NetworkSpec) -> Result<(), AttachError> {
         let what = "there is no gateway that could masquerade; give the network a gateway";
         return invalid(format!("network {}: {what}", spec.name));
     }
+    routes(spec)?;
+    service_ports(spec)?;
     if spec.kind.len() > NAME_MAX {
         return invalid(format!("the kind of network {} has more than {NAME_MAX} bytes", spec.name));
+    }
+    Ok(())
+}
+
+fn has_gateway(spec: &NetworkSpec, v4: bool) -> bool {
+    spec.gateway.iter().any(|address| address.addr().is_ipv4() == v4)
+}
+
+const fn family(v4: bool) -> &'static str {
+    if v4 { "IPv4" } else { "IPv6" }
+}
+
+fn routes(spec: &NetworkSpec) -> Result<(), AttachError> {
+    let (name, len) = (&spec.name, spec.routes.len());
+    if len > ROUTES_MAX {
+        return invalid(format!("network {name} has {len} routes; {ROUTES_MAX} are the most"));
+    }
+    let mut seen = HashSet::new();
+    for route in &spec.routes {
+        let to = route.to;
+        let v4 = to.addr().is_ipv4();
+        let why = if to != to.trunc() {
+            format!("has bits beyond its prefix: write {}", to.trunc())
+        } else if to.addr().is_multicast() || to.addr().is_loopback() {
+            "leads to no station: take the addresses of a network".to_owned()
+        } else if !seen.insert(to) {
+            "is there twice: one is enough".to_owned()
+        } else if !has_gateway(spec, v4) {
+            format!("is of a network without an {} gateway, which the host would send from: give it one", family(v4))
+        } else if route.via.is_some_and(|via| via.is_ipv4() != v4) {
+            "has a next hop of the other family: take one of the same".to_owned()
+        } else if let Some(via) = route.via {
+            station("a route's next hop", &IpNet::from(via))?;
+            continue;
+        } else {
+            continue;
+        };
+        return invalid(format!("the route of network {name} to {to} {why}"));
+    }
+    Ok(())
+}
+
+fn service_ports(spec: &NetworkSpec) -> Result<(), AttachError> {
+    let (name, len) = (&spec.name, spec.service_ports.len());
+    if len > SERVICE_PORTS_MAX {
+        return invalid(format!("network {name} has {len} service ports; {SERVICE_PORTS_MAX} are the most"));
+    }
+    let mut seen = HashSet::new();
+    for port in &spec.service_ports {
+        let why = if port.port == 0 {
+            "is out of range: it is 1 to 65535"
+        } else if !seen.insert(*port) {
+            "is there twice: one is enough"
+        } else if !has_gateway(spec, !port.v6) {
+            "is of a family that the network has no gateway of: give it one"
+        } else {
+            continue;
+        };
+        let address = port.address.map_or_else(|| format!("all {} addresses", family(!port.v6)), |ip| ip.to_string());
+        return invalid(format!(
+            "the service port {}/{} of {address} of network {name} {why}",
+            port.port, port.protocol
+        ));
     }
     Ok(())
 }

@@ -24,6 +24,11 @@ impl Datapath {
             problems.push(format!("{key} is not in force: {fault}; the switch goes on trying"));
             return problems;
         }
+        if record.unconfirmed {
+            problems.push(format!(
+                "{key} waits for the node's controller, and what it sends is dropped; see that the controller runs"
+            ));
+        }
         let model = self.model();
         match model.bridge_named(&record.bridge) {
             None => problems.push(format!("bridge {} is gone; {AGAIN}", record.bridge)),

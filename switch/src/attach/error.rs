@@ -29,6 +29,35 @@ pub(crate) enum AttachError {
         /// The key asked for.
         key: AttachmentKey,
     },
+    /// Nobody has confirmed it.
+    #[error(
+        "{key}: the node's controller has not confirmed it within {seconds} s, and it was undone; see that the node controller of \
+         network {} runs and reaches the switch (`sluice cni list` shows what waits)",
+        key.network
+    )]
+    Unconfirmed {
+        /// What waited.
+        key: AttachmentKey,
+        /// How long.
+        seconds: u64,
+    },
+    /// It was taken away before somebody confirmed it.
+    #[error("{key}: it was detached while it waited for the node's controller; attach it again if it is to be")]
+    Withdrawn {
+        /// What waited.
+        key: AttachmentKey,
+    },
+    /// Too many wait already.
+    #[error(
+        "{key}: {count} attachments wait for the node's controller, which has not confirmed any of them; see that it runs, and \
+         try again"
+    )]
+    Crowded {
+        /// What was to wait.
+        key: AttachmentKey,
+        /// How many do.
+        count: usize,
+    },
     /// The network has attachments.
     #[error("network {name} has {count} attachments ({first} and so on); detach them first")]
     InUse {

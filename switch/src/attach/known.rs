@@ -39,6 +39,9 @@ pub(crate) struct Record {
     /// Why it is not in force.
     #[serde(skip)]
     pub(crate) fault: Option<String>,
+    /// Whether it waits to be confirmed: nothing that it sends passes.
+    #[serde(skip)]
+    pub(crate) unconfirmed: bool,
 }
 
 impl Record {

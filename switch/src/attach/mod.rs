@@ -17,11 +17,13 @@
 //! - A record is written last and removed first: what is on disk was in force, and what is not on disk is gone with the
 //!   process.
 //! - A port's flows are there before the port, and go after it.
+//! - Who waits for something that somebody else does (a controller's word, [`confirm`]) holds no lock.
 
 mod announce;
 mod change;
 mod check;
 mod compare;
+mod confirm;
 mod device;
 mod error;
 mod inline;
@@ -35,12 +37,14 @@ mod take_up;
 
 pub(crate) use error::AttachError;
 pub(crate) use known::{Network, Record};
+pub(crate) use outside::{IncomingPort, of_network};
 pub(crate) use ready::Ready;
 pub use store::StoreError;
 pub(crate) use take_up::{after_reload, give_up_bridge};
 pub use take_up::{start, stop};
 
 use announce::Announcer;
+use confirm::Waiting;
 use known::Known;
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
@@ -53,6 +57,7 @@ pub(crate) struct Attachments {
     changes: Mutex<Changes>,
     known: Mutex<Known>,
     announcer: Announcer,
+    waiting: Waiting,
     /// What is not in force is tried again by a thread that waits.
     is_retrying: AtomicBool,
 }

@@ -7,14 +7,16 @@
 //! # Rules
 //! - A host port without an address is one of all of the host's addresses, of each family that the container has an address
 //!   and its network a gateway of.
+//! - A service port that is a container's host port too is that container's; so it is after a restart as well.
 //! - Of one that is of a single address, and of one that is of all, the first wins for its address.
 
-use super::spec::{NetworkSpec, PortMapping, Protocol};
+use super::spec::{AttachmentKey, NetworkSpec, PortMapping, Protocol, ServicePort};
 use crate::Datapath;
 use crate::host::gateway::GatewayError;
-use crate::host::{HostPort, NetworkGateway, NetworkPort, apply_networks, check_networks};
+use crate::host::{HostPort, Leads, NetworkGateway, NetworkLink, NetworkPort, apply_networks, check_networks};
 use ipnet::IpNet;
 use sluice_flows::field::{IP_PROTO_SCTP, IP_PROTO_TCP, IP_PROTO_UDP};
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use thiserror::Error;
 
@@ -89,16 +91,18 @@ fn gateways(networks: &[NetworkSpec]) -> Vec<NetworkGateway> {
         except: network.masquerade_except.iter().map(IpNet::trunc).collect(),
         mtu: network.mtu,
         internal: network.internal,
+        routes: network.routes.iter().filter(|route| route.via.is_none()).map(|route| route.to).collect(),
+        steered: network.confirm,
     };
     networks.iter().map(of).collect()
 }
 
 fn ports(networks: &[NetworkSpec], published: &[Published]) -> Result<Vec<NetworkPort>, OutsideError> {
-    let mut out = Vec::new();
+    let mut out: Vec<NetworkPort> = Vec::new();
     for port in published {
-        let gateway = networks.iter().find(|network| network.name == port.network).map(|n| n.gateway.as_slice());
+        let network = networks.iter().find(|network| network.name == port.network);
         let before = out.len();
-        out.extend([true, false].into_iter().filter_map(|v4| of_family(port, gateway.unwrap_or_default(), v4)));
+        out.extend([true, false].into_iter().filter_map(|v4| of_family(port, network?, v4)));
         if out.len() == before {
             return Err(OutsideError::Nowhere {
                 port: port.mapping.host_port,
@@ -108,30 +112,99 @@ fn ports(networks: &[NetworkSpec], published: &[Published]) -> Result<Vec<Networ
             });
         }
     }
+    let held: HashSet<HostPort> = out.iter().map(|port| port.port).collect();
+    for network in networks {
+        for service in &network.service_ports {
+            let port = HostPort {
+                v6: service.v6,
+                address: service.address,
+                protocol: number(service.protocol),
+                port: service.port,
+            };
+            if held.contains(&port) {
+                tracing::warn!(network = network.name, %port, "no service port: it is a container's host port");
+                continue;
+            }
+            let owner = format!("network {}", network.name);
+            out.push(NetworkPort { network: network.name.clone(), owner, port, leads: None });
+        }
+    }
     Ok(out)
 }
 
-fn of_family(port: &Published, gateway: &[IpNet], v4: bool) -> Option<NetworkPort> {
+/// The protocol's number in IP.
+const fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => IP_PROTO_TCP,
+        Protocol::Udp => IP_PROTO_UDP,
+        Protocol::Sctp => IP_PROTO_SCTP,
+    }
+}
+
+/// The protocol of a number in IP.
+const fn protocol(number: u8) -> Option<Protocol> {
+    match number {
+        IP_PROTO_TCP => Some(Protocol::Tcp),
+        IP_PROTO_UDP => Some(Protocol::Udp),
+        IP_PROTO_SCTP => Some(Protocol::Sctp),
+        _ => None,
+    }
+}
+
+/// The ports of the host that a mapping asks for in a network, one for each family that container and gateway have.
+fn of_family(port: &Published, spec: &NetworkSpec, v4: bool) -> Option<NetworkPort> {
     let mapping = &port.mapping;
+    let to = port.addresses.iter().map(IpNet::addr).find(|address| address.is_ipv4() == v4)?;
+    // Where a controller decides, the gateway's own flows would be in its way.
+    let leads = (!spec.confirm).then_some(Leads { to, port: mapping.container_port, mac: port.mac });
+    let (network, owner) = (port.network.clone(), port.owner.clone());
+    Some(NetworkPort { network, owner, port: host_port(mapping, spec, v4)?, leads })
+}
+
+/// The port of the host of one family that a mapping asks for, if the network has a gateway of that.
+fn host_port(mapping: &PortMapping, network: &NetworkSpec, v4: bool) -> Option<HostPort> {
     let same = |address: &IpAddr| address.is_ipv4() == v4;
-    if mapping.host_address.is_some_and(|address| !same(&address)) || !gateway.iter().any(|net| same(&net.addr())) {
+    let has = network.gateway.iter().any(|net| same(&net.addr()));
+    if mapping.host_address.is_some_and(|address| !same(&address)) || !has {
         return None;
     }
-    Some(NetworkPort {
-        network: port.network.clone(),
-        owner: port.owner.clone(),
-        port: HostPort {
-            v6: !v4,
-            address: mapping.host_address.filter(|address| !address.is_unspecified()),
-            protocol: match mapping.protocol {
-                Protocol::Tcp => IP_PROTO_TCP,
-                Protocol::Udp => IP_PROTO_UDP,
-                Protocol::Sctp => IP_PROTO_SCTP,
-            },
-            port: mapping.host_port,
-        },
-        to: port.addresses.iter().map(IpNet::addr).find(same)?,
-        to_port: mapping.container_port,
-        mac: port.mac,
+    Some(HostPort {
+        v6: !v4,
+        address: mapping.host_address.filter(|address| !address.is_unspecified()),
+        protocol: number(mapping.protocol),
+        port: mapping.host_port,
     })
+}
+
+/// A port of the host, where it arrives, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct IncomingPort {
+    /// The port of the host.
+    pub(crate) port: ServicePort,
+    /// The port of the incoming address.
+    pub(crate) number: u16,
+    /// The attachment's key and its port; none for a service port.
+    pub(crate) mapping: Option<(AttachmentKey, u16)>,
+}
+
+/// What somebody who makes flows for a network has to know of its gateway, if it has one, and its ports of the host.
+pub(crate) fn of_network(datapath: &Datapath, network: &NetworkSpec) -> Option<(NetworkLink, Vec<IncomingPort>)> {
+    let link = datapath.gateway_state().of_network(&network.name)?;
+    let records = datapath.attachments().list(Some(&network.name));
+    let mut owners = HashMap::new();
+    for record in &records {
+        for mapping in &record.spec.port_mappings {
+            for port in [true, false].into_iter().filter_map(|v4| host_port(mapping, network, v4)) {
+                owners.insert(port, (record.spec.key.clone(), mapping.container_port));
+            }
+        }
+    }
+    let incoming = |(port, number): &(HostPort, u16)| {
+        let mapping = owners.remove(port);
+        let protocol = protocol(port.protocol)?;
+        let port = ServicePort { protocol, address: port.address, port: port.port, v6: port.v6 };
+        Some(IncomingPort { port, number: *number, mapping })
+    };
+    let ports = link.ports.iter().filter_map(incoming).collect();
+    Some((link, ports))
 }

@@ -175,6 +175,7 @@ pub(super) fn flows(record: &Record, port: PortNo) -> Vec<FlowSpec> {
             Guard::Full => station::Guard::Full,
         },
         hairpin: spec.hairpin,
+        held: record.unconfirmed,
         owner: record.owner(),
     };
     let joined = record.end.map(|end| station.joined(PortNo(end))).unwrap_or_default();

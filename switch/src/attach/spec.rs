@@ -30,8 +30,39 @@ pub struct NetworkSpec {
     pub keep: bool,
     /// Whether nothing is forwarded between its gateway and the host's other interfaces.
     pub internal: bool,
-    /// Who declared it: `cni` or `docker`.
+    /// Who declared it: `cni`, `docker` or `kubernetes`.
     pub kind: String,
+    /// Networks that the host reaches by other ways than its own routes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<NetworkRoute>,
+    /// Ports of the host that lead to the gateway's incoming addresses, where flows of somebody else's decide.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub service_ports: Vec<ServicePort>,
+    /// Whether each attachment waits until a controller has confirmed it.
+    #[serde(default)]
+    pub confirm: bool,
+}
+
+/// A route of the host that belongs to a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRoute {
+    /// Where it leads.
+    pub to: IpNet,
+    /// The next hop; the switch if none.
+    pub via: Option<IpAddr>,
+}
+
+/// A port of the host that leads to a network's flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ServicePort {
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The host's address that it is a port of; all of one family if none.
+    pub address: Option<IpAddr>,
+    /// The port; not 0.
+    pub port: u16,
+    /// Of IPv6 addresses; as the address says, if there is one.
+    pub v6: bool,
 }
 
 /// What a frame that a container sends is compared with.

@@ -24,7 +24,7 @@ const NAME_MAX: usize = 200;
 /// How files begin that are being written.
 const UNFINISHED: &str = ".new-";
 /// Longest file that is read, in bytes.
-const SIZE_MAX: u64 = 4 << 20;
+const SIZE_MAX: u64 = 8 << 20;
 
 /// Why something could not be kept.
 #[derive(Debug, Error)]

@@ -52,6 +52,7 @@ pub fn start(datapath: &Datapath, state: &Path) -> Result<(), StoreError> {
                 known.put_network(bare_network(&record));
             }
             record.fault = Some("it was not taken up yet".to_owned());
+            record.unconfirmed = known.network(&record.spec.key.network).is_some_and(|network| network.spec.confirm);
             match known.conflict(&record.spec) {
                 None => _ = known.put_attachment(record),
                 Some((_, why)) => tracing::error!(attachment = %record.spec.key, why, "its record is ignored"),
@@ -63,7 +64,8 @@ pub fn start(datapath: &Datapath, state: &Path) -> Result<(), StoreError> {
     let known = datapath.attachments().known();
     let faults = known.attachments().filter(|record| record.fault.is_some()).count();
     let (networks, attachments) = (known.networks().count(), known.attachments().count());
-    tracing::info!(networks, attachments, faults, "taken up");
+    let waiting = known.attachments().filter(|record| record.unconfirmed).count();
+    tracing::info!(networks, attachments, faults, waiting, "taken up");
     Ok(())
 }
 
@@ -111,6 +113,10 @@ fn bare_network(record: &Record) -> NetworkSpec {
         keep: false,
         internal: false,
         kind: String::new(),
+        routes: Vec::new(),
+        service_ports: Vec::new(),
+        // Nobody can tell any more whether it was to be; who declares the network again says so.
+        confirm: false,
     }
 }
 
@@ -160,13 +166,19 @@ impl Datapath {
                 Err(error) => tracing::error!(bridge, %error, "a bridge of networks cannot be made"),
             }
         }
-        let (mut told, mut raised) = (0, Vec::new());
+        let (mut told, mut raised, mut changed) = (0, Vec::new(), BTreeSet::new());
         for record in self.attachments().list(None) {
             let before = record.fault.clone();
             match self.mend_attachment(changes, &record) {
                 Ok(false) => {}
-                Ok(true) => raised.push(record.spec.key.clone()),
+                Ok(true) => {
+                    changed.insert(record.spec.key.network.clone());
+                    raised.push(record.spec.key.clone());
+                }
                 Err(why) => {
+                    if before.as_deref() != Some(&why) {
+                        changed.insert(record.spec.key.network.clone());
+                    }
                     if before.as_deref() != Some(&why) && told < TOLD {
                         told += 1;
                         tracing::error!(attachment = %record.spec.key, why, "it is not in force; it is tried again");
@@ -180,6 +192,7 @@ impl Datapath {
             // Nothing has moved: once is enough for whoever forwards to learn the address again.
             record.into_iter().for_each(|record| self.attachments().announcer.announce(self, record, 1));
         }
+        changed.iter().for_each(|network| self.tell_changed(network));
         let fault = self.publish_all().err().map(|error| error.to_string());
         if let Some(why) = fault.as_ref().filter(|_| changes.outside_fault != fault) {
             tracing::error!(why, "gateways or host ports of networks are not in force; they are tried again");
@@ -203,7 +216,9 @@ impl Datapath {
             }
             return Ok(false);
         }
-        let mut next = Record { fault: None, ..(**record).clone() };
+        let confirm = self.attachments().network(&record.spec.key.network).is_some_and(|network| network.spec.confirm);
+        // What a controller made for its port went with the port.
+        let mut next = Record { fault: None, unconfirmed: confirm, ..(**record).clone() };
         self.raise(&mut next).map_err(|error| error.to_string())?;
         let is_same = next.number == record.number && next.alias == record.alias;
         let next = self.attachments().known().put_attachment(next);

@@ -3,13 +3,14 @@
 use super::ports::no_port;
 use super::{ControlError, Datapath};
 use crate::datapath::{Command, MegaflowStats, PacketIn, PacketOut, receive};
-use crate::event::Event;
+use crate::event::{Event, EventKind};
 use crate::mac_table::MacEntry;
 use crate::stats::{DropGroup, WorkerStats};
 use crossbeam::channel::{Receiver, bounded};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use sluice_flows::action::Action;
+use sluice_flows::bridge::BridgeId;
 use sluice_flows::datapath::{Resume, Translation};
 use sluice_flows::key::FlowKey;
 use sluice_flows::packet::Frame;
@@ -91,6 +92,11 @@ impl Datapath {
     /// Events from now on. One that reads too slowly loses events, and is told how many; at most `depth` wait.
     pub fn events(&self, depth: usize) -> Receiver<Event> {
         self.inner.shared.events.subscribe(depth)
+    }
+
+    /// Tells whoever subscribed.
+    pub(crate) fn publish_event(&self, bridge: Option<BridgeId>, kind: EventKind) {
+        self.inner.shared.events.publish(bridge, kind);
     }
 
     /// Packets handed to controllers from now on, at most `depth` waiting.

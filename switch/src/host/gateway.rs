@@ -61,8 +61,12 @@ pub struct Share {
     pub closed: Vec<IpNet>,
     /// The addresses that the host sends to what is for its ports; none without ports.
     pub incoming: Vec<IpAddr>,
-    /// Where it goes.
+    /// Where it goes, as far as the gateway's own flows decide that.
     pub services: Vec<Service>,
+    /// The switch's addresses on the link, where somebody else's flows or routes of the host need them, masquerade or not.
+    pub link: Vec<IpAddr>,
+    /// Whether flows of somebody else's decide what becomes of what the host sends to it, and send to the host what they like.
+    pub steered: bool,
     /// The host's ports, and which port of the incoming address each leads to.
     pub ports: BTreeMap<HostPort, u16>,
     /// The zone of a gateway that has no masquerade.
@@ -183,16 +187,14 @@ pub fn stable_mac(bridge: &str, addresses: &[IpNet]) -> [u8; 6] {
 pub fn host_side(config: &GatewayConfig) -> HostSide {
     let masquerade = config.masquerade.as_ref();
     let link_addresses = masquerade.map(|m| m.addresses.clone()).unwrap_or_default();
-    let mut routes = config.routes.clone();
+    let mut hidden = link_addresses.clone();
+    hidden.extend(config.share.link.iter().filter(|link| !link_addresses.contains(link)));
     // Where the address is not on the interface's own networks, the host has to be told where it is.
-    let link = link_addresses.iter().chain(&config.share.incoming);
+    let link = hidden.iter().chain(&config.share.incoming);
     let far = link.filter(|link| !config.addresses.iter().any(|net| net.contains(*link)));
-    routes.extend(far.map(|address| RouteSpec::on_link(IpNet::from(*address))));
-    let ports = HostPorts {
-        incoming: config.share.incoming.clone(),
-        hidden: link_addresses.clone(),
-        ports: config.share.ports.clone(),
-    };
+    // They come first: other routes may lead by them.
+    let routes = far.map(|address| RouteSpec::on_link(IpNet::from(*address))).chain(config.routes.clone()).collect();
+    let ports = HostPorts { incoming: config.share.incoming.clone(), hidden, ports: config.share.ports.clone() };
     HostSide {
         link: config.link.clone(),
         alias: Some(host::alias_of(&config.link)),
@@ -233,6 +235,12 @@ fn sysctls(config: &GatewayConfig) -> Vec<Sysctl> {
         // Connections that begin at 127.0.0.1 leave by it; the table with the host's ports drops others' attempts.
         settings.push(Sysctl::new(ports::route_localnet(link), "1"));
     }
+    if config.share.steered && has(true) {
+        // Somebody else's flows send to the host what comes from anywhere: from clients outside, whose addresses the host
+        // itself reaches by other interfaces, and from the host.
+        settings.push(Sysctl::new(format!("net/ipv4/conf/{link}/rp_filter"), "2"));
+        settings.push(Sysctl::new(format!("net/ipv4/conf/{link}/accept_local"), "1"));
+    }
     if config.forward && has(true) {
         settings.push(Sysctl::new("net/ipv4/ip_forward", "1"));
         settings.push(Sysctl::new(format!("net/ipv4/conf/{link}/forwarding"), "1"));
@@ -260,7 +268,12 @@ pub(super) fn of_flows(config: &GatewayConfig, port: PortNo) -> Gateway {
         internal: share.internal.clone(),
         closed: share.closed.clone(),
         own: config.addresses.iter().map(IpNet::addr).collect(),
-        incoming: share.incoming.clone(),
+        incoming: share
+            .incoming
+            .iter()
+            .filter(|to| share.services.iter().any(|s| s.address == **to))
+            .copied()
+            .collect(),
         services: share.services.clone(),
         first_table: first_table.unwrap_or(FIRST_TABLE),
     }

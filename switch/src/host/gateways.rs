@@ -53,6 +53,10 @@ pub struct NetworkGateway {
     pub mtu: Option<u32>,
     /// Whether it reaches the gateway alone.
     pub internal: bool,
+    /// Networks that the host reaches by the switch.
+    pub routes: Vec<IpNet>,
+    /// Whether flows of somebody else's decide what becomes of what the host sends here.
+    pub steered: bool,
 }
 
 /// A port of the host that leads into a network of containers.
@@ -64,12 +68,34 @@ pub struct NetworkPort {
     pub owner: String,
     /// The host's port.
     pub port: HostPort,
+    /// The container that the gateway's flows lead to; none where flows of somebody else's decide.
+    pub leads: Option<Leads>,
+}
+
+/// Where a port of the host leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leads {
     /// The container's address.
     pub to: IpAddr,
     /// The container's port.
-    pub to_port: u16,
+    pub port: u16,
     /// The container's hardware address.
     pub mac: [u8; 6],
+}
+
+/// What a network's gateway is to whoever makes flows for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NetworkLink {
+    /// The bridge's port with the host behind it.
+    pub(crate) port: String,
+    /// The hardware address of the host's interface there.
+    pub(crate) mac: [u8; 6],
+    /// The switch's addresses on the link.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// The addresses that the host sends to what is for its ports.
+    pub(crate) incoming: Vec<IpAddr>,
+    /// The ports of the host, and which port of the incoming address each arrives at.
+    pub(crate) ports: Vec<(HostPort, u16)>,
 }
 
 /// The gateways of a switch.
@@ -104,6 +130,11 @@ impl Gateways {
     /// What gateways there are, with their bridges, by bridge and VLAN; those that could not be made among them.
     pub(crate) fn all(&self) -> Vec<(String, GatewayConfig)> {
         self.lock().made.iter().map(|((bridge, _), config)| (bridge.clone(), config.clone())).collect()
+    }
+
+    /// What the gateway of a network is; none if the network has none.
+    pub(crate) fn of_network(&self, name: &str) -> Option<NetworkLink> {
+        self.lock().link(name)
     }
 
     /// Has a bridge's gateway be as a configuration asks for.

@@ -31,6 +31,7 @@ pub use apply::{alias_of, apply, drift, forward_obstacles, remove};
 pub use desired::{HostSide, NeighbourSpec, PROTOCOL, RouteSpec, RuleSpec, Sysctl};
 pub use error::HostError;
 pub(crate) use gateways::Gateways;
-pub use gateways::{NetworkGateway, NetworkPort, apply_networks, check_networks};
+pub(crate) use gateways::NetworkLink;
+pub use gateways::{Leads, NetworkGateway, NetworkPort, apply_networks, check_networks};
 pub use nft::table_name;
 pub use ports::{HostPort, HostPorts};

@@ -5,8 +5,8 @@ use sluice_proto::v1::attachment_spec::Device;
 use sluice_proto::v1::port_service_client::PortServiceClient;
 use sluice_proto::v1::{
     AttachReply, AttachRequest, Attachment, AttachmentKey, AttachmentSpec, Bandwidth, CheckAttachmentRequest,
-    DetachRequest, ListAttachmentsRequest, ListNetworksRequest, ListPortsRequest, Network, NetworkSpec, ReadyReply,
-    ReadyRequest, SetAttachmentRequest, TapDevice, VethDevice,
+    ConfirmAttachmentsRequest, DetachRequest, ListAttachmentsRequest, ListNetworksRequest, ListPortsRequest, Network,
+    NetworkSpec, PutNetworkRequest, ReadyReply, ReadyRequest, SetAttachmentRequest, TapDevice, VethDevice,
 };
 use sluice_switch::port::link::Link;
 use sluice_tests::daemon::Daemon;
@@ -176,6 +176,15 @@ fn sluiced() -> PathBuf {
     suite.parent().and_then(Path::parent).unwrap().join("sluiced")
 }
 
+/// Calls the switch that listens there.
+pub(crate) fn call<T>(socket: &Path, ask: impl AsyncFnOnce(Channel) -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
+        ask(endpoint.connect().await.unwrap()).await
+    })
+}
+
 impl Container {
     pub(crate) fn key(&self) -> AttachmentKey {
         AttachmentKey {
@@ -231,13 +240,14 @@ impl Running {
         self.daemon.crash();
     }
 
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Calls it.
     pub(crate) fn call<T>(&self, ask: impl AsyncFnOnce(Channel) -> T) -> T {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let endpoint = Endpoint::from_shared(format!("unix://{}", self.socket.display())).unwrap();
-            ask(endpoint.connect().await.unwrap()).await
-        })
+        call(&self.socket, ask)
     }
 
     fn attachments<T>(&self, ask: impl AsyncFnOnce(AttachmentServiceClient<Channel>) -> T) -> T {
@@ -254,6 +264,20 @@ impl Running {
         let reply = self.attachments(async |mut client| client.attach(request).await)?;
         let AttachReply { attachment } = reply.into_inner();
         Ok(attachment.unwrap())
+    }
+
+    /// Declares a network.
+    pub(crate) fn put(&self, network: &NetworkSpec) -> Result<Network, Status> {
+        let request = PutNetworkRequest { network: Some(network.clone()) };
+        let reply = self.attachments(async |mut client| client.put_network(request).await)?;
+        Ok(reply.into_inner().network.unwrap())
+    }
+
+    /// Confirms attachments; how many waited.
+    pub(crate) fn confirm(&self, keys: Vec<AttachmentKey>) -> Result<u32, Status> {
+        let request = ConfirmAttachmentsRequest { keys };
+        let reply = self.attachments(async |mut client| client.confirm_attachments(request).await)?;
+        Ok(reply.into_inner().confirmed)
     }
 
     /// Whether there was one.

@@ -5,7 +5,7 @@ use sluice_flows::bridge::{VlanId, VlanMode};
 use sluice_flows::field;
 use sluice_switch::config::{PortConfig, add_bridge, add_port};
 use sluice_switch::host::gateway::GatewayError;
-use sluice_switch::host::{HostPort, NetworkGateway, NetworkPort, apply_networks, check_networks};
+use sluice_switch::host::{HostPort, Leads, NetworkGateway, NetworkPort, apply_networks, check_networks};
 use sluice_switch::port::PortKind;
 use sluice_switch::{Config, Datapath, FailMode};
 use sluice_tests::host::{PATIENCE, wait_for_carrier};
@@ -167,6 +167,8 @@ pub(crate) fn network(name: &str, gateway: [&str; 2]) -> NetworkGateway {
         except: Vec::new(),
         mtu: None,
         internal: false,
+        routes: Vec::new(),
+        steered: false,
     }
 }
 
@@ -207,9 +209,7 @@ pub(crate) fn one(
         network: network.name.clone(),
         owner: format!("{}/{}", network.name, to.addresses[0]),
         port: HostPort { v6: family == 1, address: address.map(ip), protocol, port },
-        to: to.addresses[family],
-        to_port,
-        mac: to.mac,
+        leads: Some(Leads { to: to.addresses[family], port: to_port, mac: to.mac }),
     }
 }
 

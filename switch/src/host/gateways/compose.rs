@@ -1,12 +1,13 @@
 //! From what is asked for to the gateways that there are to be.
 
-use super::{Key, NetworkGateway, NetworkPort, State};
+use super::{Key, NetworkGateway, NetworkLink, NetworkPort, State};
 use crate::host::HostPort;
+use crate::host::desired::RouteSpec;
 use crate::host::gateway::{GatewayConfig, GatewayError, Inside, MasqueradeConfig, Share, stable_mac};
 use ipnet::IpNet;
 use sluice_flows::gateway::{FIRST_TABLE, Gateway, Service};
 use sluice_flows::rule::TableId;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The zone of the first bridge's gateways; others are below.
@@ -171,14 +172,15 @@ impl State {
         Ok(())
     }
 
-    /// One port at the link for each port of the host: the same number, where that is free.
+    /// One port at the link for each port of the host. A port of all addresses has its own number there: whoever makes flows
+    /// for it need not ask. One of a single address has its own as well if that is free, else one that it keeps.
     fn assign_link_ports(&mut self) -> Result<(), GatewayError> {
         let before = std::mem::take(&mut self.link_ports);
+        let networks: BTreeMap<&str, &NetworkGateway> = self.networks.iter().map(|n| (n.name.as_str(), n)).collect();
         let mut owners: BTreeMap<HostPort, &NetworkPort> = BTreeMap::new();
-        let mut taken: BTreeSet<(Key, bool, u8, u16)> = BTreeSet::new();
         let mut wanted = Vec::new();
         for port in &self.ports {
-            let Some(network) = self.networks.iter().find(|network| network.name == port.network) else {
+            let Some(network) = networks.get(port.network.as_str()) else {
                 return conflict(format!("host port {} is of network {}, which is not there", port.port, port.network));
             };
             can_be(network, port, self.first_table(&network.bridge))?;
@@ -187,27 +189,33 @@ impl State {
             }
             wanted.push(((network.bridge.clone(), network.vlan), port.port));
         }
-        let mut link_ports = BTreeMap::new();
-        let place = |key: &Key, port: &HostPort, number| (key.clone(), port.v6, port.protocol, number);
-        for known in
-            wanted.iter().filter_map(|(key, port)| Some(((key.clone(), *port), *before.get(&(key.clone(), *port))?)))
-        {
-            let ((key, port), number) = &known;
-            taken.insert(place(key, port, *number));
-            link_ports.insert((key.clone(), *port), *number);
+        let keys: BTreeSet<Key> = wanted.iter().map(|(key, _)| key.clone()).collect();
+        let index: BTreeMap<&Key, usize> = keys.iter().enumerate().map(|(n, key)| (key, n)).collect();
+        let group = |(key, port): &(Key, HostPort)| (index.get(key).copied(), port.v6, port.protocol);
+        let mut taken = HashSet::new();
+        let (all, single): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|(_, port)| port.address.is_none());
+        for place in all {
+            taken.insert((group(&place), place.1.port));
+            let number = place.1.port;
+            self.link_ports.insert(place, number);
         }
-        for (key, port) in wanted {
-            if link_ports.contains_key(&(key.clone(), port)) {
-                continue;
+        let mut new = Vec::new();
+        for place in single {
+            match before.get(&place).filter(|number| taken.insert((group(&place), **number))) {
+                Some(number) => _ = self.link_ports.insert(place, *number),
+                None => new.push(place),
             }
-            let mut numbers = std::iter::once(port.port).chain(LINK_PORTS);
-            let Some(number) = numbers.find(|number| !taken.contains(&place(&key, &port, *number))) else {
-                return conflict(format!("host port {port}: the gateway has no port left"));
-            };
-            taken.insert(place(&key, &port, number));
-            link_ports.insert((key, port), number);
         }
-        self.link_ports = link_ports;
+        // What was taken once stays taken: each number is looked at once, however many ports there are.
+        let mut left = BTreeMap::new();
+        for place in new {
+            let rest = left.entry(group(&place)).or_insert(LINK_PORTS);
+            let mut numbers = std::iter::once(place.1.port).chain(rest);
+            let Some(number) = numbers.find(|number| taken.insert((group(&place), *number))) else {
+                return conflict(format!("host port {}: the gateway has no port left", place.1));
+            };
+            self.link_ports.insert(place, number);
+        }
         Ok(())
     }
 
@@ -251,12 +259,67 @@ impl State {
         if !networks.is_empty() {
             config.share = self.share(key, file, &networks);
             self.masquerade(key, &mut config);
+            self.routes(key, &networks, &mut config);
         }
         // A gateway that only routes passes on what it gets, with addresses that the other gateway knows.
         if config.masquerade.is_some() {
             config.share.closed = self.closed(key, &config);
         }
         config
+    }
+
+    /// The switch's address on the link of a gateway: the configuration's, or that of its pair.
+    fn link_address(&self, key: &Key, v4: bool) -> IpAddr {
+        let file = self.file.get(&key.0).filter(|_| key.1.is_none()).and_then(|config| config.masquerade.as_ref());
+        let said = file.and_then(|m| m.addresses.iter().find(|address| address.is_ipv4() == v4)).copied();
+        said.unwrap_or_else(|| address(self.pairs.get(key).copied().unwrap_or_default(), Side::Out, v4))
+    }
+
+    /// What a network's gateway is to whoever makes flows for it.
+    pub(super) fn link(&self, name: &str) -> Option<NetworkLink> {
+        let network = self.networks.iter().find(|network| network.name == name && !network.addresses.is_empty())?;
+        let key = (network.bridge.clone(), network.vlan);
+        let config = self.made.get(&key)?;
+        let has = |v4: &bool| network.addresses.iter().any(|address| address.addr().is_ipv4() == *v4);
+        let families: Vec<_> = [true, false].into_iter().filter(has).collect();
+        let pair = self.pairs.get(&key).copied().unwrap_or_default();
+        let ports = self.ports.iter().filter(|port| port.network == name).map(|port| port.port);
+        let numbered = |port: HostPort| Some((port, *self.link_ports.get(&(key.clone(), port))?));
+        let mut ports: Vec<_> = ports.filter_map(numbered).collect();
+        ports.sort_unstable();
+        Some(NetworkLink {
+            port: config.port.clone(),
+            mac: config.mac,
+            addresses: families.iter().map(|v4| self.link_address(&key, *v4)).collect(),
+            incoming: families.iter().map(|v4| address(pair, Side::In, *v4)).collect(),
+            ports,
+        })
+    }
+
+    /// The host's routes to the switch, and what they need: next hop is the switch's address on the link, and the host sends
+    /// with the gateway's.
+    fn routes(&self, key: &Key, networks: &[&NetworkGateway], config: &mut GatewayConfig) {
+        config.share.steered = networks.iter().any(|network| network.steered);
+        for v4 in [true, false] {
+            let own = |network: &NetworkGateway| {
+                let mut own = network.addresses.iter().map(IpNet::addr);
+                own.find(|address| address.is_ipv4() == v4)
+            };
+            let needs = |n: &&NetworkGateway| n.steered || n.routes.iter().any(|to| to.addr().is_ipv4() == v4);
+            let concerned: Vec<_> = networks.iter().copied().filter(needs).filter(|n| own(n).is_some()).collect();
+            if concerned.is_empty() {
+                continue;
+            }
+            let link = self.link_address(key, v4);
+            config.share.link.push(link);
+            let mut known: BTreeSet<IpNet> = config.routes.iter().map(|route| route.to.trunc()).collect();
+            for network in concerned {
+                for to in network.routes.iter().filter(|to| to.addr().is_ipv4() == v4 && known.insert(**to)) {
+                    let (via, source) = (Some(link), own(network));
+                    config.routes.push(RouteSpec { via, source, ..RouteSpec::on_link(*to) });
+                }
+            }
+        }
     }
 
     /// Internal networks behind other gateways, but those whose addresses are this one's too.
@@ -306,14 +369,15 @@ impl State {
             if !share.incoming.contains(&incoming) {
                 share.incoming.push(incoming);
             }
-            let [a, b, c, d, e, f] = port.mac;
             share.ports.insert(port.port, number);
+            let Some(leads) = port.leads else { continue };
+            let [a, b, c, d, e, f] = leads.mac;
             share.services.push(Service {
                 address: incoming,
                 protocol: port.port.protocol,
                 port: number,
-                to: port.to,
-                to_port: port.to_port,
+                to: leads.to,
+                to_port: leads.port,
                 mac: u64::from_be_bytes([0, 0, a, b, c, d, e, f]),
             });
         }
@@ -359,7 +423,7 @@ fn can_be(network: &NetworkGateway, port: &NetworkPort, first_table: TableId) ->
         "and the kernel sends nothing from ::1 to other interfaces: take 127.0.0.1 or another address"
     } else if port.port.address.is_some_and(|a| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local())) {
         "and the kernel forwards nothing to link-local addresses: take another address"
-    } else if !Gateway::serves(first_table) {
+    } else if port.leads.is_some() && !Gateway::serves(first_table) {
         "whose bridge's gateway has no table left for it: lower `first_table`"
     } else {
         return Ok(());

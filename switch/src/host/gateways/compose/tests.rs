@@ -1,3 +1,4 @@
+use super::super::Leads;
 use super::*;
 use sluice_flows::field::{IP_PROTO_TCP, IP_PROTO_UDP};
 
@@ -12,6 +13,8 @@ fn network(name: &str, bridge: &str, vlan: Option<u16>, gateway: &str) -> Networ
         except: Vec::new(),
         mtu: None,
         internal: false,
+        routes: Vec::new(),
+        steered: false,
     }
 }
 
@@ -25,9 +28,7 @@ fn port(network: &str, address: Option<&str>, number: u16) -> NetworkPort {
             protocol: IP_PROTO_TCP,
             port: number,
         },
-        to: "10.77.0.11".parse().unwrap(),
-        to_port: 80,
-        mac: [2, 0, 0, 0, 0, 1],
+        leads: Some(Leads { to: "10.77.0.11".parse().unwrap(), port: 80, mac: [2, 0, 0, 0, 0, 1] }),
     }
 }
 
@@ -115,14 +116,55 @@ fn ports_of_one_number_are_told_apart_at_the_link_and_keep_their_places() {
         let wanted = state.wanted().unwrap();
         wanted[&("br0".to_owned(), None)].share.ports.values().copied().collect::<Vec<_>>()
     };
-    // Sorted by address, those of all addresses first.
-    assert_eq!(ports(&mut state), [1024, 81, 80]);
-    state.ports.remove(0);
-    assert_eq!(ports(&mut state), [1024, 81]);
+    // Sorted by address, those of all addresses first: they have their own numbers.
+    assert_eq!(ports(&mut state), [80, 81, 1024]);
+    // What another left is not moved to.
+    let first = state.ports.remove(1);
+    assert_eq!(ports(&mut state), [81, 1024]);
+    state.ports.push(port("a", Some("192.0.2.2"), 80));
+    assert_eq!(ports(&mut state), [81, 1024, 80]);
+    state.ports.push(first);
+    assert_eq!(ports(&mut state), [80, 81, 1024, 1025]);
     state
         .ports
-        .push(NetworkPort { port: HostPort { protocol: IP_PROTO_UDP, ..state.ports[0].port }, ..port("a", None, 1) });
-    assert_eq!(ports(&mut state), [1024, 81, 80]);
+        .push(NetworkPort { port: HostPort { protocol: IP_PROTO_UDP, ..state.ports[1].port }, ..port("a", None, 1) });
+    assert_eq!(ports(&mut state), [80, 81, 81, 1024, 1025]);
+}
+
+#[test]
+fn ports_and_routes_of_a_steered_network_need_no_flows_and_the_link_is_there_without_masquerade() {
+    let steered = NetworkGateway {
+        masquerade: Vec::new(),
+        routes: vec!["10.96.0.0/12".parse().unwrap()],
+        steered: true,
+        ..network("a", "br0", None, "10.77.0.1/24")
+    };
+    let mut state = State { networks: vec![steered], ..State::default() };
+    assert_eq!(state.link("a"), None, "it is not made");
+    state.ports = vec![NetworkPort { leads: None, ..port("a", None, 30_080) }];
+    let wanted = state.wanted().unwrap();
+    let config = &wanted[&("br0".to_owned(), None)];
+    assert_eq!((&config.masquerade, config.share.services.len()), (&None, 0));
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let side = crate::host::gateway::host_side(config);
+    let routes: Vec<_> = side.routes.iter().map(|r| (r.to.to_string(), r.via, r.source)).collect();
+    assert_eq!(
+        routes,
+        [
+            ("169.254.77.2/32".to_owned(), None, None),
+            ("169.254.77.3/32".to_owned(), None, None),
+            ("10.96.0.0/12".to_owned(), Some(ip("169.254.77.2")), Some(ip("10.77.0.1"))),
+        ]
+    );
+    assert_eq!((side.masquerade, side.ports.hidden), (vec![], vec![ip("169.254.77.2")]));
+    let gateway = crate::host::gateway::of_flows(config, sluice_flows::PortNo::LOCAL);
+    assert_eq!(sluice_flows::gateway::flows_of(&[gateway]), []);
+    let mac = config.mac;
+    state.made = wanted;
+    let link = state.link("a").unwrap();
+    let port = HostPort { v6: false, address: None, protocol: IP_PROTO_TCP, port: 30_080 };
+    let (addresses, incoming) = (vec![ip("169.254.77.2")], vec![ip("169.254.77.3")]);
+    assert_eq!(link, NetworkLink { port: "br0".to_owned(), mac, addresses, incoming, ports: vec![(port, 30_080)] });
 }
 
 #[test]
