@@ -58,8 +58,8 @@ fn tree(programs: &[PathBuf]) -> Result<Tree> {
 
 /// The programs of the dev profile, without what only a debugger reads.
 fn dev_programs() -> Result<Vec<PathBuf>> {
-    let packages: Vec<&str> = dist::BINARIES.iter().flat_map(|(package, ..)| ["--package", *package]).collect();
-    cargo(&[&["build", "--locked", "--bins"][..], &packages].concat())?;
+    // The whole workspace, as for the tests: other selections have other features, and much would be built twice.
+    cargo(&["build", "--workspace", "--bins", "--locked"])?;
     let folder = target_dir().join("debug/image");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let stripped = |binary: &str| {
