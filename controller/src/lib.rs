@@ -9,10 +9,13 @@
 //! what it has to what all parts together say. What an event carries is never looked at: an event says only that it is time to look at
 //! what is listed.
 
+pub mod cleanup;
 pub mod config;
 pub mod copy;
 pub mod facts;
 pub mod flow;
+pub mod install;
+pub mod node;
 pub mod pipeline;
 pub mod program;
 pub mod services;

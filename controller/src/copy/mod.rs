@@ -8,6 +8,7 @@ use crate::watch::{Objects, Store};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,11 +121,21 @@ impl Copy {
 /// # Errors
 /// What the system says.
 pub(crate) fn write_renamed(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_renamed_with(file, bytes, 0o644)
+}
+
+/// The same, with permissions.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn write_renamed_with(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let name = file.file_name().ok_or_else(|| io::Error::other("no name of a file"))?;
     let temporary = file.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
     let write = || {
         let mut to = fs::File::create(&temporary)?;
         to.write_all(bytes)?;
+        // Whatever the umask says.
+        to.set_permissions(fs::Permissions::from_mode(mode))?;
         to.sync_all()?;
         fs::rename(&temporary, file)
     };

@@ -1,0 +1,188 @@
+//! The command line: one verb a role or chore.
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+use sluice_controller::cleanup;
+use sluice_controller::config::{Config, DEFAULT_FILE};
+use sluice_controller::install;
+use sluice_controller::node;
+use sluice_controller::watch::link::candidates;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+/// Exit code: something failed.
+const FAILED: u8 = 1;
+/// Exit code: the command line or the configuration is wrong.
+const USAGE: u8 = 2;
+
+const NODE_HELP: &str = "\
+Without a file of that name, every key has its default. TERM and INT end it at once, and everything
+that it has programmed stays in force.
+
+Examples:
+  sluice-controller node --config /etc/sluice/node.toml
+  NODE_NAME=node-1 sluice-controller node --kubeconfig ~/.kube/config --log debug";
+
+const INSTALL_HELP: &str = "\
+Example:
+  sluice-controller install-cni --to /opt/cni/bin";
+
+const CLEANUP_HELP: &str = "\
+To be run when neither sluiced nor the node role runs on the machine any more. What it does it says,
+one line each; a second run finds nothing. Pods that are still there lose their interface.
+
+Example:
+  sluice-controller cleanup --dry-run";
+
+/// The controllers of Sluice on Kubernetes.
+#[derive(Debug, Parser)]
+#[command(name = "sluice-controller", version, arg_required_else_help = true)]
+struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Watch the cluster and program the switch of this node
+    #[command(after_help = NODE_HELP)]
+    Node {
+        /// Configuration file (TOML)
+        #[arg(short, long, value_name = "FILE", default_value = DEFAULT_FILE)]
+        config: PathBuf,
+        /// Reach the API server as this kubeconfig says, instead of as a Pod does
+        #[arg(long, value_name = "FILE")]
+        kubeconfig: Option<PathBuf>,
+        /// What to log, instead of the file's: a level, or directives such as `info,kube=debug`
+        #[arg(long, value_name = "LEVEL")]
+        log: Option<String>,
+    },
+    /// Put the CNI plugin where the container runtime looks for it
+    #[command(after_help = INSTALL_HELP)]
+    InstallCni {
+        /// The plugin
+        #[arg(long, value_name = "FILE", default_value = install::PLUGIN)]
+        from: PathBuf,
+        /// The folder that it goes to
+        #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
+        to: PathBuf,
+    },
+    /// Take everything of ours off this machine
+    #[command(after_help = CLEANUP_HELP)]
+    Cleanup {
+        /// Configuration file (TOML), for the folders that it names
+        #[arg(short, long, value_name = "FILE", default_value = DEFAULT_FILE)]
+        config: PathBuf,
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// What went wrong, with its exit code.
+struct Failure(u8, String);
+
+pub(crate) fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are asked for, and go to standard output. A closed pipe is no fault of ours.
+            _ = error.print();
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if asked { ExitCode::SUCCESS } else { ExitCode::from(USAGE) };
+        }
+    };
+    let result = match args.verb {
+        Verb::Node { config, kubeconfig, log } => run_node(&config, kubeconfig.as_deref(), log),
+        Verb::InstallCni { from, to } => run_install(&from, &to),
+        Verb::Cleanup { config, dry_run } => run_cleanup(&config, dry_run),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(code, what)) => {
+            eprintln!("error: {what}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Reads the configuration; a file at the default place need not be there.
+fn load(file: &Path) -> Result<(Config, Vec<String>), Failure> {
+    if file == Path::new(DEFAULT_FILE) && !file.exists() {
+        return Ok((Config::default(), Vec::new()));
+    }
+    Config::load(file).map_err(|error| Failure(USAGE, error.to_string()))
+}
+
+fn start_log(directives: &str) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(directives).map_err(|error| {
+        Failure(
+            USAGE,
+            format!("log = {directives:?}: {error}; a level (error, warn, info, debug, trace) or directives"),
+        )
+    })?;
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+    Ok(())
+}
+
+fn run_node(file: &Path, kubeconfig: Option<&Path>, log: Option<String>) -> Result<(), Failure> {
+    let (mut config, warnings) = load(file)?;
+    if let Some(log) = log {
+        config.log = log;
+    }
+    start_log(&config.log)?;
+    warnings.iter().for_each(|warning| warn!("{warning}"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|error| Failure(FAILED, format!("cannot start: {error}")))?;
+    let result = runtime.block_on(async {
+        let failed = |error: std::io::Error| Failure(FAILED, format!("cannot listen to signals: {error}"));
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let candidates = candidates(kubeconfig, &config.api_servers);
+        tokio::select! {
+            result = node::run(config, candidates) => result.map_err(|error| Failure(FAILED, error.to_string())),
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+        }
+    });
+    if result.is_ok() {
+        info!("ended; what is programmed stays in force");
+    }
+    runtime.shutdown_background();
+    result
+}
+
+fn run_install(from: &Path, to: &Path) -> Result<(), Failure> {
+    let done = install::install(from, to).map_err(|error| Failure(FAILED, error.to_string()))?;
+    println!("{done}");
+    Ok(())
+}
+
+fn run_cleanup(file: &Path, dry_run: bool) -> Result<(), Failure> {
+    let (config, warnings) = load(file)?;
+    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    let mut failures = 0;
+    let mut lines = 0;
+    for line in cleanup::run(&config, dry_run) {
+        lines += 1;
+        match line {
+            Ok(done) => println!("{done}"),
+            Err(error) => {
+                failures += 1;
+                eprintln!("error: {error}");
+            }
+        }
+    }
+    if lines == 0 {
+        println!("nothing of ours is on this machine");
+    }
+    if failures > 0 {
+        return Err(Failure(FAILED, format!("{failures} of {lines} could not be done; see above, and try again")));
+    }
+    Ok(())
+}

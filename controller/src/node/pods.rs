@@ -1,0 +1,89 @@
+//! The Pods of this node, from the attachments that the switch lists.
+
+use super::network::{mac, protocol};
+use crate::facts::{HostPort, Pod};
+use ipnet::IpNet;
+use sluice_proto::v1::{Attachment, AttachmentKey, IncomingPort, Network};
+use std::net::IpAddr;
+
+/// What names an attachment.
+pub(super) fn key(attachment: &Attachment) -> AttachmentKey {
+    let spec = attachment.spec.clone().unwrap_or_default();
+    AttachmentKey { network: spec.network, container_id: spec.container_id, ifname: spec.ifname }
+}
+
+/// A Pod as its flows are made from it; none while it has no port.
+pub(super) fn pod(attachment: &Attachment, network: &Network) -> Option<Pod> {
+    let spec = attachment.spec.as_ref()?;
+    if attachment.number == 0 {
+        return None;
+    }
+    let nets = spec.addresses.iter().filter_map(|text| text.parse::<IpNet>().ok());
+    let addresses: Vec<IpAddr> = nets.map(|net| net.addr()).collect();
+    let own = key(attachment);
+    let incoming = network.incoming_ports.iter().filter(|port| port.attachment.as_ref() == Some(&own));
+    let mut host_ports: Vec<_> = incoming.flat_map(|port| host_ports(port, network, &addresses)).collect();
+    host_ports.sort_by_key(|port| (port.protocol, port.incoming, port.to));
+    host_ports.dedup();
+    Some(Pod { owner: attachment.owner.clone(), port: attachment.number, mac: mac(&spec.mac)?, addresses, host_ports })
+}
+
+/// A port of the host, for the family that it is of.
+fn host_ports(port: &IncomingPort, network: &Network, addresses: &[IpAddr]) -> Option<HostPort> {
+    let of = port.port.as_ref()?;
+    let v6 = of.address.parse().map_or(of.v6, |address: IpAddr| address.is_ipv6());
+    let incoming = super::network::addresses(&network.incoming).into_iter().find(|address| address.is_ipv6() == v6)?;
+    let to = addresses.iter().copied().find(|address| address.is_ipv6() == v6)?;
+    Some(HostPort {
+        protocol: protocol(&of.protocol)?,
+        incoming: (incoming, u16::try_from(port.incoming_port).ok()?),
+        to: (to, u16::try_from(port.container_port).ok()?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::Protocol;
+    use sluice_proto::v1::{AttachmentSpec, ServicePort};
+
+    fn attachment(number: u32) -> Attachment {
+        let spec = AttachmentSpec {
+            network: "sluice".to_owned(),
+            container_id: "c1".to_owned(),
+            ifname: "eth0".to_owned(),
+            mac: "02:00:00:00:00:01".to_owned(),
+            addresses: vec!["10.244.0.2/24".to_owned(), "fd00::2/64".to_owned()],
+            ..AttachmentSpec::default()
+        };
+        Attachment { spec: Some(spec), number, owner: "pod:a/b".to_owned(), ..Attachment::default() }
+    }
+
+    #[test]
+    fn a_pod_has_the_host_ports_of_its_own_attachment_and_families() {
+        let of = |container_id: &str, v6: bool| IncomingPort {
+            port: Some(ServicePort { protocol: "tcp".to_owned(), port: 8080, v6, ..ServicePort::default() }),
+            incoming_port: 8080,
+            attachment: Some(AttachmentKey { container_id: container_id.to_owned(), ..key(&attachment(1)) }),
+            container_port: 80,
+        };
+        let network = Network {
+            incoming: vec!["169.254.77.3".to_owned()],
+            incoming_ports: vec![of("c1", false), of("c1", true), of("c2", false)],
+            ..Network::default()
+        };
+        let pod = pod(&attachment(7), &network).unwrap();
+        assert_eq!((pod.port, pod.mac, pod.addresses.len()), (7, 0x0200_0000_0001, 2));
+        let wanted = HostPort {
+            protocol: Protocol::Tcp,
+            incoming: ("169.254.77.3".parse().unwrap(), 8080),
+            to: ("10.244.0.2".parse().unwrap(), 80),
+        };
+        assert_eq!(pod.host_ports, [wanted], "there is no incoming address of IPv6");
+    }
+
+    #[test]
+    fn what_has_no_port_is_no_pod_yet() {
+        assert_eq!(pod(&attachment(0), &Network::default()), None);
+    }
+}

@@ -1,0 +1,430 @@
+//! The loop: it looks at what is listed and at the switch, and has the switch be as both say.
+//!
+//! A pass goes from what changes seldom to what changes often: the node, its network and tunnel, peers, Services, Pods. Each step is
+//! done only when something that it depends on has been touched, and what could not be done is done by the next pass. Nothing of
+//! the switch is touched before the lists (or their copy) are there: what an earlier start left is in force until then.
+
+use super::conflist::{self, NETWORK};
+use super::services::Services;
+use super::view::{Host, View};
+use super::{Fault, network, pods};
+use crate::config::Config;
+use crate::facts;
+use crate::flow::{Object, Part};
+use crate::pipeline;
+use crate::program::{Event, Events, Program, Switch, SwitchError, Unsettled};
+use crate::services::Here;
+use crate::services::health::{HealthChecks, ProxyHealth};
+use crate::watch::{Kind, Store};
+use sluice_proto::v1::{Attachment, Network, NetworkSpec, PortMapping};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::{debug, info, warn};
+
+/// The name of the tunnel's port.
+const TUNNEL: &str = "tunnel0";
+/// How often the host is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The first and the longest pause before a pass that failed is tried again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// What has to be looked at.
+#[derive(Debug, Default)]
+struct Todo {
+    /// Services, by name.
+    services: BTreeSet<String>,
+    /// Everything that is made from the node: all parts.
+    all: bool,
+    /// Network and tunnel have to be said again.
+    network: bool,
+    /// Attachments have to be listed.
+    attachments: bool,
+    /// Something was changed since all was last in force.
+    settle: bool,
+}
+
+/// What the switch has made of the network.
+#[derive(Debug, Default)]
+struct Made {
+    spec: NetworkSpec,
+    network: Network,
+    tunnel: Option<(BTreeMap<String, String>, u32)>,
+}
+
+/// The loop and all it knows.
+pub(super) struct Reconciler {
+    config: Config,
+    name: String,
+    store: Arc<Store>,
+    program: Program,
+    switch: Switch,
+    checks: HealthChecks,
+    health: ProxyHealth,
+    host: Host,
+    view: Option<View>,
+    node: facts::Node,
+    here: Here,
+    made: Made,
+    services: Services,
+    pods: BTreeSet<u32>,
+    attachments: Vec<Attachment>,
+    todo: Todo,
+    is_ready: bool,
+    conflist: String,
+    started: Instant,
+    fault: Option<String>,
+}
+
+impl Reconciler {
+    pub(super) fn new(
+        config: Config,
+        name: String,
+        store: Arc<Store>,
+        (program, switch): (Program, Switch),
+        (checks, health): (HealthChecks, ProxyHealth),
+    ) -> Self {
+        Self {
+            config,
+            name,
+            store,
+            program,
+            switch,
+            checks,
+            health,
+            host: Host::default(),
+            view: None,
+            node: facts::Node::default(),
+            here: Here::default(),
+            made: Made::default(),
+            services: Services::default(),
+            pods: BTreeSet::new(),
+            attachments: Vec::new(),
+            todo: Todo { all: true, network: true, attachments: true, settle: true, ..Todo::default() },
+            is_ready: false,
+            conflist: String::new(),
+            started: Instant::now(),
+            fault: None,
+        }
+    }
+
+    /// Goes on without an end. The lists, or their copy, are in the store when this is called.
+    pub(super) async fn run(mut self, mut events: Events) {
+        let store = Arc::clone(&self.store);
+        let mut ticks = interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_connected = false;
+        let mut pause = PAUSE.0;
+        loop {
+            tokio::select! {
+                () = store.touched.wait() => {}
+                _ = ticks.tick() => self.look(),
+                () = sleep(pause), if self.fault.is_some() => pause = (pause * 2).min(PAUSE.1),
+                event = events.next() => {
+                    debug!("the switch: {event:?}");
+                    match event {
+                        Event::Connected { .. } => {
+                            (is_connected, pause) = (true, PAUSE.0);
+                            self.todo.network = true;
+                            self.todo.attachments = true;
+                            self.todo.settle = true;
+                        }
+                        Event::AttachmentsChanged => self.todo.attachments = true,
+                        Event::Lost => is_connected = false,
+                    }
+                }
+            }
+            self.gather();
+            if !is_connected {
+                continue;
+            }
+            match self.pass().await {
+                Ok(()) => {
+                    pause = PAUSE.0;
+                    if self.fault.take().is_some() {
+                        info!("everything is in force");
+                    }
+                }
+                Err(fault) => {
+                    let text = fault.to_string();
+                    if self.fault.as_ref() != Some(&text) {
+                        warn!("{text}");
+                    }
+                    self.fault = Some(text);
+                }
+            }
+        }
+    }
+
+    /// Looks at the host.
+    fn look(&mut self) {
+        match Host::look(&self.config.bridge) {
+            Ok(host) => self.host = host,
+            Err(error) => warn!("cannot list the addresses of the host: {error}"),
+        }
+    }
+
+    /// Takes what was touched. Nodes are all looked at in each pass.
+    fn gather(&mut self) {
+        for (kind, name) in self.store.touched.take() {
+            if kind == Kind::Service {
+                self.todo.services.insert(name);
+            }
+        }
+    }
+
+    async fn pass(&mut self) -> Result<(), Fault> {
+        let view = View::find(&self.name, &self.store, &self.host, &self.config).map_err(Fault::Waiting)?;
+        let before = self.view.replace(view.clone());
+        let mut changes = Vec::new();
+        self.publish(&view, before.as_ref());
+        self.network(&view).await?;
+        let tunnel = self.tunnel(&view).await?;
+        self.refresh(&view, tunnel);
+        self.peers(&view, before.as_ref(), &mut changes);
+        if self.todo.all {
+            changes.push((Object::Base, Some(pipeline::base(&self.node))));
+            let names: Vec<_> = self.services.names().cloned().collect();
+            self.todo.services.extend(names);
+            self.todo.services.extend(self.store.service_names());
+        }
+        let names = std::mem::take(&mut self.todo.services);
+        changes.extend(self.services.update(&names, &self.store, &self.node, &self.here));
+        self.checks.set(self.services.checks().cloned());
+        self.health.set_eligible(view.is_eligible);
+        self.todo.settle |= !changes.is_empty();
+        self.program.change(changes);
+        self.pods().await?;
+        self.todo.all = false;
+        if !std::mem::replace(&mut self.is_ready, true) {
+            self.program.ready();
+        }
+        self.settle(&view).await
+    }
+
+    /// What Services publish depends on the addresses of nodes.
+    fn publish(&mut self, view: &View, before: Option<&View>) {
+        let here = view.here(&self.name);
+        let is_same = before.is_some_and(|before| {
+            (&before.addresses, &before.other_nodes, &before.zone) == (&view.addresses, &view.other_nodes, &view.zone)
+        });
+        if !is_same {
+            self.todo.services.extend(self.store.service_names());
+        }
+        (self.here.node, self.here.zone) = (here.node, here.zone);
+        (self.here.addresses, self.here.other_nodes) = (here.addresses, here.other_nodes);
+        self.services.publish(&self.todo.services, &self.store, &self.here);
+    }
+
+    /// Declares the network if it is not as it should be.
+    async fn network(&mut self, view: &View) -> Result<(), Fault> {
+        let published = self.services.published();
+        let spec = network::spec(&self.config, &view.pod_cidrs, view.mtu, &view.routes, &published);
+        if self.todo.network || spec != self.made.spec {
+            self.made.network =
+                self.switch.put_network(spec.clone()).await.map_err(|e| Fault::Network(e.to_string()))?;
+            self.made.spec = spec;
+        }
+        Ok(())
+    }
+
+    /// Makes the tunnel, or takes it away; its number.
+    async fn tunnel(&mut self, view: &View) -> Result<Option<u32>, Fault> {
+        let (config, bridge) = (&self.config, &self.config.bridge);
+        if !view.has_tunnel(config) {
+            if self.todo.network {
+                self.switch.remove_tunnel(bridge, TUNNEL).await?;
+                self.todo.network = false;
+            }
+            self.made.tunnel = None;
+            return Ok(None);
+        }
+        let options: BTreeMap<String, String> = [
+            ("remote_ip", "flow".to_owned()),
+            ("key", "flow".to_owned()),
+            ("local_ip", view.transport.address.to_string()),
+            ("dst_port", config.tunnel_port.to_string()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into();
+        if let Some((made, number)) = &self.made.tunnel
+            && !self.todo.network
+            && *made == options
+        {
+            return Ok(Some(*number));
+        }
+        let kind = config.tunnel.to_string();
+        let number = self.switch.ensure_tunnel(bridge, TUNNEL, &kind, &options).await;
+        let number = number.map_err(|error| Fault::Tunnel(error.to_string()))?;
+        self.made.tunnel = Some((options, number));
+        self.todo.network = false;
+        Ok(Some(number))
+    }
+
+    /// The facts of the node and what Services need of them; all parts are made again if they differ.
+    fn refresh(&mut self, view: &View, tunnel: Option<u32>) {
+        let made = &self.made.network;
+        let gateways = view.pod_cidrs.iter().filter_map(super::transport::gateway);
+        let node = facts::Node {
+            name: self.name.clone(),
+            pod_cidrs: view.pod_cidrs.clone(),
+            gateways: gateways.map(|gateway| gateway.addr()).collect(),
+            addresses: view.addresses.clone(),
+            gateway_mac: network::mac(&made.gateway_mac).unwrap_or_default(),
+            link: network::addresses(&made.link),
+            incoming: network::addresses(&made.incoming),
+            tunnel,
+            service_cidrs: view.service_cidrs.clone(),
+            masquerade: !self.config.no_snat,
+            masquerade_except: self.config.masquerade_except.clone(),
+        };
+        let ports = network::incoming_ports(made);
+        if node != self.node || self.here.incoming != node.incoming || self.here.incoming_ports != ports {
+            self.here.incoming.clone_from(&node.incoming);
+            self.here.incoming_ports = ports;
+            self.node = node;
+            self.todo.all = true;
+            // Pods' parts are made from the node too.
+            self.todo.attachments = true;
+        }
+    }
+
+    /// Peers that differ, or all.
+    fn peers(&self, view: &View, before: Option<&View>, changes: &mut Vec<(Object, Option<Part>)>) {
+        let empty = BTreeMap::new();
+        let before = before.map_or(&empty, |before| &before.peers);
+        let gone = before.keys().filter(|name| !view.peers.contains_key(*name));
+        changes.extend(gone.map(|name| (Object::Peer(name.clone()), None)));
+        for (name, peer) in &view.peers {
+            if self.todo.all || before.get(name) != Some(peer) {
+                changes.push((Object::Peer(name.clone()), Some(pipeline::peer(&self.node, peer))));
+            }
+        }
+    }
+
+    /// Lists attachments and has each have its part.
+    async fn pods(&mut self) -> Result<(), Fault> {
+        if !self.todo.attachments {
+            return Ok(());
+        }
+        let attachments = self.switch.attachments(NETWORK).await?;
+        if host_ports(&attachments) != host_ports(&self.attachments) {
+            // Where host ports arrive is in the answer.
+            self.made.network = self.switch.put_network(self.made.spec.clone()).await?;
+        }
+        let pods: Vec<_> = attachments.iter().filter_map(|one| pods::pod(one, &self.made.network)).collect();
+        let there: BTreeSet<u32> = pods.iter().map(|pod| pod.port).collect();
+        let gone = self.pods.difference(&there).map(|port| (Object::Pod(*port), None));
+        let put = pods.iter().map(|pod| (Object::Pod(pod.port), Some(pipeline::pod(&self.node, pod))));
+        self.program.change(gone.chain(put));
+        self.pods = there;
+        self.attachments = attachments;
+        self.todo.attachments = false;
+        self.todo.settle = true;
+        Ok(())
+    }
+
+    /// Waits until all is in force, and does what has to come after that.
+    async fn settle(&mut self, view: &View) -> Result<(), Fault> {
+        let refused = if self.todo.settle {
+            match self.program.settled().await {
+                Ok(()) => Vec::new(),
+                Err(Unsettled::Refused { refused }) => refused,
+                Err(error) => return Err(Fault::Unsettled(error.to_string())),
+            }
+        } else {
+            Vec::new()
+        };
+        self.confirm(&refused).await?;
+        self.forget().await?;
+        self.health.in_step();
+        self.announce(view);
+        if self.todo.settle {
+            debug!(
+                peers = view.peers.len(),
+                services = self.services.len(),
+                pods = self.pods.len(),
+                "everything is in force"
+            );
+        }
+        self.todo.settle = false;
+        match refused.first() {
+            None => Ok(()),
+            Some((object, why)) => Err(Fault::Refused(format!("{object:?}"), why.clone())),
+        }
+    }
+
+    /// Confirms the attachments whose parts are in force.
+    async fn confirm(&mut self, refused: &[(Object, String)]) -> Result<(), Fault> {
+        let is_refused = |number: u32| {
+            refused.iter().any(|(object, _)| matches!(object, Object::Base) || *object == Object::Pod(number))
+        };
+        let waiting = self.attachments.iter().filter(|one| one.unconfirmed && self.pods.contains(&one.number));
+        let keys: Vec<_> = waiting.filter(|one| !is_refused(one.number)).map(pods::key).collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let result = self.switch.confirm(keys).await;
+        // One that has gone meanwhile is told by an event, and the others are confirmed.
+        if let Err(error) = result
+            && !matches!(&error, SwitchError::Refused { code, .. } if *code == tonic::Code::NotFound)
+        {
+            self.todo.attachments = true;
+            return Err(error.into());
+        }
+        for one in &mut self.attachments {
+            one.unconfirmed &= !self.pods.contains(&one.number) || is_refused(one.number);
+        }
+        Ok(())
+    }
+
+    /// Ends connections to what is gone, and learned flows.
+    async fn forget(&mut self) -> Result<(), Fault> {
+        while let Some(stale) = self.services.stale.first() {
+            self.switch.flush_connections(&stale.filter()).await?;
+            self.services.stale.pop_first();
+        }
+        while let Some(matching) = self.services.unlearned.first() {
+            self.switch.delete_learned(&self.config.bridge, matching).await?;
+            self.services.unlearned.pop_first();
+        }
+        Ok(())
+    }
+
+    /// Has the container runtime know of the network.
+    fn announce(&mut self, view: &View) {
+        let text = conflist::text(&self.config, &view.pod_cidrs, view.mtu);
+        let folder = &self.config.cni_conf_dir;
+        match conflist::write(folder, &text) {
+            Ok(true) if self.conflist == text => {
+                warn!("{} was changed by somebody else, and is as it was again", folder.join(conflist::NAME).display());
+            }
+            Ok(true) => {
+                let after = self.started.elapsed().as_millis();
+                info!(
+                    "{} is written, {after} ms after the start: Pods may come",
+                    folder.join(conflist::NAME).display()
+                );
+                for other in conflist::before_ours(folder) {
+                    warn!(
+                        "{} comes before ours: the container runtime takes that network for Pods; remove it and start the Pods again",
+                        folder.join(other).display()
+                    );
+                }
+            }
+            Ok(false) => {}
+            Err(error) => {
+                warn!("cannot write {}: {error}; the node stays NotReady", folder.join(conflist::NAME).display())
+            }
+        }
+        self.conflist = text;
+    }
+}
+
+/// The host ports of attachments.
+fn host_ports(attachments: &[Attachment]) -> Vec<(String, Vec<PortMapping>)> {
+    let specs = attachments.iter().filter_map(|one| one.spec.as_ref());
+    let with = specs.filter(|spec| !spec.port_mappings.is_empty());
+    with.map(|spec| (format!("{}/{}", spec.container_id, spec.ifname), spec.port_mappings.clone())).collect()
+}

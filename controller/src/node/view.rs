@@ -1,0 +1,124 @@
+//! The node as the cluster and the host have it: all that is known before the switch is asked.
+
+use super::host::HostAddress;
+use super::transport::{Route, Transport, node_addresses, pod_cidrs};
+use crate::config::{Config, Mode};
+use crate::facts::Peer;
+use crate::services::{Here, ZONE_LABEL};
+use crate::watch::Store;
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
+
+/// What the host has at the moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Host {
+    /// Its addresses, but those of the bridge's interface.
+    pub(super) addresses: Vec<HostAddress>,
+    /// The MTU of each interface with an address.
+    pub(super) mtus: BTreeMap<String, u16>,
+}
+
+impl Host {
+    /// Looks.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn look(bridge: &str) -> std::io::Result<Self> {
+        let mut addresses = super::host::addresses()?;
+        addresses.retain(|there| there.interface != bridge);
+        let mtus = addresses.iter().map(|there| (there.interface.clone(), super::host::mtu(&there.interface)));
+        Ok(Self { mtus: mtus.collect(), addresses })
+    }
+}
+
+/// What is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct View {
+    /// The networks of the node's Pods.
+    pub(super) pod_cidrs: Vec<IpNet>,
+    /// How the node reaches others.
+    pub(super) transport: Transport,
+    /// Of Pods' interfaces, in bytes.
+    pub(super) mtu: u16,
+    /// The addresses of the host.
+    pub(super) addresses: Vec<IpAddr>,
+    /// The networks of Services' addresses.
+    pub(super) service_cidrs: Vec<IpNet>,
+    /// The zone of the node.
+    pub(super) zone: Option<String>,
+    /// Every other node.
+    pub(super) peers: BTreeMap<String, Peer>,
+    /// The routes of the host that lead to their Pods.
+    pub(super) routes: BTreeSet<Route>,
+    /// The addresses of all other nodes.
+    pub(super) other_nodes: HashSet<IpAddr>,
+    /// Whether load balancers may send connections here.
+    pub(super) is_eligible: bool,
+}
+
+impl View {
+    /// Looks at what is listed.
+    ///
+    /// # Errors
+    /// What is missing, in words.
+    pub(super) fn find(name: &str, store: &Store, host: &Host, config: &Config) -> Result<Self, String> {
+        let own = store.node(name).ok_or_else(|| {
+            format!("the cluster has no Node {name}; set NODE_NAME to what `kubectl get nodes` calls this node")
+        })?;
+        let cidrs = pod_cidrs(&own);
+        if cidrs.is_empty() {
+            return Err(format!(
+                "Node {name} has no podCIDR; kube-controller-manager gives them with --allocate-node-cidrs and --cluster-cidr"
+            ));
+        }
+        if let Some(small) = cidrs.iter().find(|cidr| super::transport::gateway(cidr).is_none()) {
+            return Err(format!("the podCIDR {small} of Node {name} is too small for Pods and a gateway"));
+        }
+        let transport = Transport::find(&own, &host.addresses, config)?;
+        let link = transport.interface.as_ref().and_then(|(name, _)| host.mtus.get(name)).copied();
+        let mtu = transport.mtu(link.unwrap_or_else(|| super::host::mtu("")), config);
+        let mut service_cidrs = config.service_cidrs.clone();
+        if service_cidrs.is_empty() {
+            service_cidrs = store.service_cidrs();
+        }
+        let mut view = Self {
+            pod_cidrs: cidrs,
+            mtu,
+            addresses: host.addresses.iter().map(|there| there.address.addr()).collect(),
+            service_cidrs,
+            zone: own.metadata.labels.as_ref().and_then(|labels| labels.get(ZONE_LABEL)).cloned(),
+            peers: BTreeMap::new(),
+            routes: BTreeSet::new(),
+            other_nodes: HashSet::new(),
+            is_eligible: crate::services::health::is_eligible(&own),
+            transport,
+        };
+        view.routes.extend(view.service_cidrs.iter().map(|cidr| Route { to: *cidr, via: None }));
+        for other in store.node_names() {
+            let Some(node) = store.node(&other).filter(|_| other != name) else { continue };
+            let (peer, routes) = view.transport.peer(&other, &node, config);
+            view.other_nodes.extend(node_addresses(&node, &Config::default()));
+            view.routes.extend(routes);
+            view.peers.insert(other, peer);
+        }
+        Ok(view)
+    }
+
+    /// What Services have to know of the node. What only the switch knows is not there yet.
+    pub(super) fn here(&self, name: &str) -> Here {
+        let gateways = self.pod_cidrs.iter().filter_map(super::transport::gateway).map(|net| net.addr());
+        Here {
+            node: name.to_owned(),
+            zone: self.zone.clone(),
+            addresses: self.addresses.iter().copied().chain(gateways).collect(),
+            other_nodes: self.other_nodes.clone(),
+            ..Here::default()
+        }
+    }
+
+    /// Whether there is a tunnel.
+    pub(super) fn has_tunnel(&self, config: &Config) -> bool {
+        config.mode != Mode::NoEncap
+    }
+}
