@@ -217,6 +217,7 @@ fn a_frame_on_a_cache_hit_costs_no_allocation() {
     let text = |actions: &'static str| (actions, parse_actions(actions, Names::NONE).unwrap().into_vec());
     let texts = [
         "meter:1,output:2",
+        "reject",
         "clone(decap(),encap(ethernet),output:2),output:3",
         "group:1,output:4",
         "group:2",

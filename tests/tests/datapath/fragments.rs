@@ -39,7 +39,7 @@ fn switch(config: Config, flows: &[&str]) -> Switch {
 }
 
 /// A UDP packet of connection `number`; `back` is the other direction.
-fn udp(v6: bool, number: u16, back: bool, len: usize) -> Vec<u8> {
+pub(crate) fn udp(v6: bool, number: u16, back: bool, len: usize) -> Vec<u8> {
     let mut key = FlowKey::ZERO;
     let (a, b): (u128, u128) = (0x0a00_0001, 0x0a00_0002);
     let (near, far) = ((a, u128::from(number)), (b, 53));
@@ -63,7 +63,7 @@ fn udp(v6: bool, number: u16, back: bool, len: usize) -> Vec<u8> {
 }
 
 /// Cuts a packet of [`udp`] into fragments with these lengths of its payload; the last takes what is left.
-fn cut(packet: &[u8], id: u16, lens: &[usize]) -> Vec<Vec<u8>> {
+pub(crate) fn cut(packet: &[u8], id: u16, lens: &[usize]) -> Vec<Vec<u8>> {
     let v6 = packet[12] == 0x86;
     let headers = 14 + if v6 { 40 } else { 20 };
     let body = &packet[headers..];

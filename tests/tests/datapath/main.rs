@@ -18,6 +18,7 @@ mod lifecycle;
 mod multicast;
 mod output;
 mod rates;
+mod reject;
 mod routing;
 mod shared_state;
 mod tunnels;

@@ -9,6 +9,7 @@
 
 mod delay;
 mod normal;
+mod reject;
 mod removal;
 mod rewrite;
 mod vlan;
