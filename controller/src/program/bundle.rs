@@ -106,11 +106,14 @@ impl Bundle {
         self.changes.len()
     }
 
-    /// Whose change the switch means by what it says of a bundle: `flow 3 of 12: ..`, `change 3 of 12, a group: ..`.
-    pub(super) fn at_fault(&self, said: &str) -> Option<&Arc<Object>> {
+    /// Whose change the switch means by what it says of a bundle (`flow 3 of 12: ..`, `change 3 of 12, a group: ..`), and what is
+    /// wrong with it.
+    pub(super) fn at_fault(&self, said: &str) -> Option<(&Arc<Object>, String)> {
         let rest = said.strip_prefix("flow ").or_else(|| said.strip_prefix("change "))?;
-        let number: usize = rest.split_once(' ')?.0.parse().ok()?;
-        self.changes.get(number.checked_sub(1)?).map(|(_, item)| &item.object)
+        let (place, why) = rest.split_once(": ")?;
+        let number: usize = place.split_once(' ')?.0.parse().ok()?;
+        let (_, item) = self.changes.get(number.checked_sub(1)?)?;
+        Some((&item.object, why.replace("\n  ", ": ")))
     }
 }
 

@@ -53,6 +53,8 @@ pub(super) struct Task {
     plan: Plan,
     /// What the switch refuses, and what it says of it.
     aside: HashMap<Arc<Object>, String, RandomState>,
+    /// What was told of that, so that it is told once.
+    told: HashMap<Arc<Object>, String, RandomState>,
     /// The generation of the switch's model that has been found right.
     verified: Option<u64>,
 }
@@ -66,8 +68,8 @@ enum Mode {
 
 impl Task {
     pub(super) fn new(shared: Arc<Shared>, switch: Switch, round: u64) -> Self {
-        let (plan, aside) = (Plan::default(), HashMap::default());
-        Self { shared, switch, round, plan, aside, verified: None }
+        let (plan, aside, told) = (Plan::default(), HashMap::default(), HashMap::default());
+        Self { shared, switch, round, plan, aside, told, verified: None }
     }
 
     /// Goes on until it is dropped, which may be in the midst of a bundle: the next run begins with everything.
@@ -157,6 +159,8 @@ impl Task {
 
     /// Notes that this version is in force.
     fn done(&mut self, version: u64) {
+        let Self { told, aside, .. } = self;
+        told.retain(|object, _| aside.contains_key(object));
         let mut refused: Vec<_> = self.aside.iter().map(|(o, why)| ((**o).clone(), why.clone())).collect();
         refused.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let (flows, groups) = self.plan.sizes();
@@ -192,9 +196,9 @@ impl Task {
                 return self.whole(client, others, Mode::Begin).await;
             }
             refusals += 1;
-            let at_fault = bundle.at_fault(&said).filter(|_| refusals <= FEW).cloned();
-            let bad = match at_fault.filter(|object| changes.iter().any(|(o, _)| o == object)) {
-                Some(object) => vec![(object, said.clone())],
+            let at_fault = bundle.at_fault(&said).filter(|_| refusals <= FEW);
+            let bad = match at_fault.filter(|(object, _)| changes.iter().any(|(o, _)| o == *object)) {
+                Some((object, why)) => vec![(Arc::clone(object), why)],
                 None => self.find_bad(client, others, &changes).await?,
             };
             if bad.is_empty() {
@@ -212,7 +216,10 @@ impl Task {
     }
 
     fn put_aside(&mut self, object: Arc<Object>, why: String) {
-        warn!(object = %name(&object), error = %why, "the switch refuses this; it is left out");
+        if self.told.get(&object) != Some(&why) {
+            warn!(object = %name(&object), error = %why, "the switch refuses this; it is left out");
+            self.told.insert(Arc::clone(&object), why.clone());
+        }
         self.aside.insert(object, why);
     }
 
@@ -232,7 +239,10 @@ impl Task {
             match (self.send(client, others, &bundle, Vec::new()).await, some) {
                 (Ok(_), _) => {}
                 (Err(Failure::Switch(error)), _) => return Err(error),
-                (Err(Failure::Refused(said)), [(object, _)]) => bad.push((Arc::clone(object), said)),
+                (Err(Failure::Refused(said)), [(object, _)]) => {
+                    let why = bundle.at_fault(&said).map_or(said.clone(), |(_, why)| why);
+                    bad.push((Arc::clone(object), why));
+                }
                 (Err(Failure::Refused(_)), _) => {
                     let (first, second) = some.split_at(some.len() / 2);
                     open.extend([second, first]);
@@ -282,8 +292,8 @@ impl Task {
             refusals += 1;
             // At first it may be that somebody deleted a group meanwhile.
             if refusals > 1 {
-                let few = refusals <= 1 + FEW;
-                self.leave_out(client, others, (bundle.at_fault(&said).filter(|_| few), said), &mut fallbacks).await?;
+                let at_fault = bundle.at_fault(&said).filter(|_| refusals <= 1 + FEW);
+                self.leave_out(client, others, (at_fault, &said), &mut fallbacks).await?;
             }
         }
         if let Some(version) = version {
@@ -297,11 +307,11 @@ impl Task {
         &mut self,
         client: &mut FlowServiceClient<Channel>,
         others: &Others,
-        (at_fault, said): (Option<&Arc<Object>>, String),
+        (at_fault, said): (Option<(&Arc<Object>, String)>, &str),
         fallbacks: &mut Vec<Change>,
     ) -> Result<(), SwitchError> {
         let bad = match at_fault {
-            Some(object) => vec![(Arc::clone(object), said)],
+            Some((object, why)) => vec![(Arc::clone(object), why)],
             None => {
                 let plan = std::mem::take(&mut self.plan);
                 let all: Vec<Change> = plan.objects().map(|o| (Arc::clone(o), plan.part(o).cloned())).collect();
@@ -309,7 +319,7 @@ impl Task {
                 self.plan = plan;
                 let bad = bad?;
                 if bad.is_empty() {
-                    return Err(SwitchError::Refused { code: Code::InvalidArgument, why: said });
+                    return Err(SwitchError::Refused { code: Code::InvalidArgument, why: said.to_owned() });
                 }
                 bad
             }

@@ -1,7 +1,11 @@
 //! The program in front of a real switch, served on a real socket, that comes and goes.
 
 mod faults;
+mod model;
+mod process;
+mod scale;
 mod steps;
+mod traffic;
 
 use super::{Config, Event, Events, Program, Status, Switch, Unsettled, start};
 use crate::flow::{COOKIE, Flow, Group, Object, Part};
