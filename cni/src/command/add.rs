@@ -12,7 +12,7 @@ use crate::ipam::Ipam;
 use crate::link::{self, Made};
 use crate::lock::{Lock, PATIENCE};
 use crate::spec::{AddResult, Attachment, Config, Interface};
-use crate::switch::{Ready, Switch, Waiter};
+use crate::switch::{Ready, Switch, SwitchError, Waiter};
 use plan::{Plan, mac_text};
 use serde_json::Value;
 use sluice_proto::v1;
@@ -35,13 +35,20 @@ pub(super) fn run(call: Call<'_>) -> Result<Value, Failure> {
     let netns = netns.to_owned();
     let mut waiter = call.waiter;
     let mut switch = Switch::connect(&mut waiter, &config.base.socket)?;
-    let ready = switch.ready(&mut waiter, plan::bare_network(&config))?;
+    let network = asked(&config, &mut switch, &mut waiter)?.ok_or_else(|| not_set_up(&config))?;
+    let ready = switch.ready(&mut waiter, network.clone())?;
     refuse_unready(&ready)?;
+    let declared = config.declared.then_some(network);
     let mut tools = Tools { waiter, switch };
     let mut undo = Undo::new();
     let made = match &config.prev_result {
         Some(prev) => behind_another(&config, prev, attachment, &netns, &mut tools, &mut undo),
-        None => first(&ipam, &config, attachment, &netns, &ready, &mut tools, &mut undo),
+        None => {
+            let addressing = reserve(&ipam, &mut tools, &mut undo);
+            addressing
+                .and_then(|addressing| Plan::new(&config, attachment, &netns, ready.mtu, addressing, declared))
+                .and_then(|plan| first(&plan, &mut tools, &mut undo))
+        }
     };
     let made = made.and_then(|result| if tools.waiter.is_interrupted() { Err(interrupted()) } else { Ok(result) });
     match made {
@@ -62,24 +69,42 @@ fn interrupted() -> Failure {
     Failure::new(Code::Interrupted, "the operation was ended by a signal")
 }
 
-/// Makes everything.
-fn first<'a>(
-    ipam: &'a Ipam,
+/// The network to ask the switch about: the one that somebody else has declared, or what the configuration says of it. None
+/// when somebody else is to declare it and has not.
+///
+/// # Errors
+/// The switch does not answer.
+pub(super) fn asked(
     config: &Config,
-    attachment: Attachment,
-    netns: &Path,
-    ready: &Ready,
-    tools: &mut Tools,
-    undo: &mut Undo<'a, Tools>,
-) -> Result<AddResult, Failure> {
+    switch: &mut Switch,
+    waiter: &mut Waiter,
+) -> Result<Option<v1::NetworkSpec>, SwitchError> {
+    if !config.declared {
+        return Ok(Some(plan::bare_network(config)));
+    }
+    Ok(switch.network(waiter, &config.base.name)?.and_then(|network| network.spec))
+}
+
+/// Nobody has declared the network.
+pub(super) fn not_set_up(config: &Config) -> Failure {
+    let name = &config.base.name;
+    let msg = format!("the node's controller has not set up the network yet; the switch has no network {name}");
+    Failure::new(Code::TryAgainLater, msg).details("see that the node's controller runs and reaches the switch")
+}
+
+/// Has addresses reserved.
+fn reserve<'a>(ipam: &'a Ipam, tools: &mut Tools, undo: &mut Undo<'a, Tools>) -> Result<AddResult, Failure> {
     let addressing = ipam.add()?;
     undo.push("the reservation of addresses", |_| Ok(ipam.del()?));
     if ipam.is_used() && addressing.ips.is_empty() {
         return Err(Failure::new(Code::Delegate, "address management gave no address"));
     }
     heed(tools)?;
+    Ok(addressing)
+}
 
-    let plan = Plan::new(config, attachment, netns, ready.mtu, addressing)?;
+/// Makes everything but addresses.
+fn first(plan: &Plan<'_>, tools: &mut Tools, undo: &mut Undo<'_, Tools>) -> Result<AddResult, Failure> {
     let link = plan.link();
     let made = link::create(&link).map_err(link_failure)?;
     let gone = link.clone();
@@ -89,11 +114,17 @@ fn first<'a>(
     });
     heed(tools)?;
 
-    let declared = if plan.covered() { None } else { tools.switch.network(&mut tools.waiter, &config.base.name)? };
-    let network = plan.network(declared.and_then(|n| n.spec).as_ref());
+    let network = match &plan.declared {
+        Some(_) => None,
+        None if plan.covered() => Some(plan.network(None)),
+        None => {
+            let there = tools.switch.network(&mut tools.waiter, &plan.config.base.name)?;
+            Some(plan.network(there.and_then(|n| n.spec).as_ref()))
+        }
+    };
     attach(tools, undo, &plan.attachment, network, plan.spec(plan.device()))?;
     link::settle(&link).map_err(link_failure)?;
-    Ok(result(&plan, &made))
+    Ok(result(plan, &made))
 }
 
 /// Has the switch put itself in front of what another plugin made. What that said is passed on.
@@ -107,7 +138,8 @@ fn behind_another(
 ) -> Result<AddResult, Failure> {
     let found = inline::find(config, prev, &attachment, netns)?;
     let spec = found.plan.spec(found.device());
-    attach(tools, undo, &attachment, plan::bare_network(config), spec)?;
+    let network = (!config.declared).then(|| plan::bare_network(config));
+    attach(tools, undo, &attachment, network, spec)?;
     Ok(AddResult { dns: plan::dns(config, &prev.dns), ..prev.clone() })
 }
 
@@ -115,10 +147,10 @@ fn attach(
     tools: &mut Tools,
     undo: &mut Undo<'_, Tools>,
     attachment: &Attachment,
-    network: v1::NetworkSpec,
+    network: Option<v1::NetworkSpec>,
     spec: v1::AttachmentSpec,
 ) -> Result<(), Failure> {
-    let request = v1::AttachRequest { network: Some(network), attachment: Some(spec) };
+    let request = v1::AttachRequest { network, attachment: Some(spec) };
     let attached = tools.switch.attach(&mut tools.waiter, request);
     // An attachment that the switch refused because there is one is not ours to take away.
     if attached.as_ref().err().is_none_or(|e| e.is_unsure()) {
@@ -155,7 +187,7 @@ fn on_host(link: &link::Interface) -> Interface {
 /// The interfaces of the host that are the bridge, and the gateway of its VLAN. That they are not there, or cannot be looked
 /// at, is no failure: only the result is shorter.
 fn bridges(plan: &Plan<'_>) -> Vec<Interface> {
-    let network = plan.network(None);
+    let network = plan.declared.clone().unwrap_or_else(|| plan.network(None));
     let mut names = vec![network.bridge.clone()];
     if network.vlan != 0 {
         names.push(format!("{}.{}", network.bridge, network.vlan));

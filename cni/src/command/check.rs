@@ -3,8 +3,8 @@
 //! What ADD left is in the previous result; that and the configuration make the same plan that ADD made, and the kernel, the
 //! switch and the address management are compared with it. Everything that differs is told, not only the first.
 
-use super::plan::{self, Plan};
-use super::{Call, inline, link_failure};
+use super::plan::Plan;
+use super::{Call, add, inline, link_failure};
 use crate::error::{Code, Failure};
 use crate::link;
 use crate::spec::config::Device;
@@ -81,10 +81,14 @@ fn of_result<'a>(
     };
     let mtu = match (made.mtu, config.mtu) {
         (0, Some(mtu)) => mtu,
-        (0, None) => switch.ready(waiter, plan::bare_network(config))?.mtu,
+        (0, None) => {
+            let network = add::asked(config, switch, waiter)?.ok_or_else(|| add::not_set_up(config))?;
+            switch.ready(waiter, network)?.mtu
+        }
         (mtu, _) => mtu,
     };
     let ips = prev.ips.iter().filter(|ip| ip.interface.is_none_or(|i| i == index)).cloned().collect();
     let addressing = AddResult { ips, routes: prev.routes.clone(), ..AddResult::default() };
-    Ok(Ok(Plan { config, attachment: attachment.clone(), netns: netns.to_owned(), mac, mtu, addressing }))
+    let (attachment, netns) = (attachment.clone(), netns.to_owned());
+    Ok(Ok(Plan { config, attachment, netns, mac, mtu, addressing, declared: None }))
 }

@@ -56,6 +56,7 @@ pub(super) fn find<'a>(
         mac: found.mac,
         mtu: found.mtu,
         addressing: AddResult { ips, ..AddResult::default() },
+        declared: None,
     };
     Ok(Inline { plan, interface: interface.name.clone() })
 }

@@ -23,6 +23,8 @@ pub(super) struct Plan<'a> {
     pub(super) mtu: u32,
     /// Addresses with their gateways, routes with theirs, and name resolution.
     pub(super) addressing: AddResult,
+    /// The network, if it is somebody else's.
+    pub(super) declared: Option<v1::NetworkSpec>,
 }
 
 impl<'a> Plan<'a> {
@@ -36,14 +38,17 @@ impl<'a> Plan<'a> {
         netns: &Path,
         switch_mtu: u32,
         mut addressing: AddResult,
+        declared: Option<v1::NetworkSpec>,
     ) -> Result<Self, Failure> {
         let mac = match config.mac {
             Some(mac) => mac,
             None => random_mac()?,
         };
         for ip in &mut addressing.ips {
-            if config.is_gateway && ip.gateway.is_none() {
-                ip.gateway = first_of(&ip.address);
+            match &declared {
+                Some(network) => ip.gateway = gateway_in(network, &ip.address),
+                None if config.is_gateway && ip.gateway.is_none() => ip.gateway = first_of(&ip.address),
+                None => {}
             }
         }
         add_default_routes(config, netns, &mut addressing)?;
@@ -54,7 +59,7 @@ impl<'a> Plan<'a> {
             addressing.dns = config.dns.clone();
         }
         let mtu = config.mtu.unwrap_or(if switch_mtu == 0 { ETHERNET_MTU } else { switch_mtu });
-        Ok(Self { config, attachment, netns: netns.to_owned(), mac, mtu, addressing })
+        Ok(Self { config, attachment, netns: netns.to_owned(), mac, mtu, addressing, declared })
     }
 
     /// The container's interface.
@@ -157,6 +162,12 @@ impl<'a> Plan<'a> {
     pub(super) fn covered(&self) -> bool {
         self.addressing.ips.iter().all(|ip| self.config.ranges.iter().any(|r| r.subnet == ip.address.trunc()))
     }
+}
+
+/// The gateway that a declared network has for an address: the one that shares its prefix.
+fn gateway_in(network: &v1::NetworkSpec, address: &IpNet) -> Option<IpAddr> {
+    let gateways = network.gateway.iter().filter_map(|text| text.parse::<IpNet>().ok());
+    gateways.filter(|gateway| gateway.trunc().contains(&address.addr())).map(|gateway| gateway.addr()).next()
 }
 
 /// The network without what its addresses say.

@@ -1,7 +1,7 @@
 //! STATUS: whether an ADD would work now. Runtimes ask every few seconds, so it takes milliseconds, and it is the truth: the
 //! switch itself is asked, and whoever manages the addresses.
 
-use super::{Call, plan};
+use super::{Call, add};
 use crate::error::{Code, Failure};
 use crate::link;
 use crate::spec::{Attachment, Config};
@@ -15,10 +15,16 @@ pub(super) fn run(call: Call<'_>) -> Result<(), Failure> {
     let config = Config::read(call.input, call.environment)?;
     let ipam = call.ipam();
     let mut waiter = call.waiter;
-    let asked = Switch::connect(&mut waiter, &config.base.socket)
-        .and_then(|mut switch| switch.ready(&mut waiter, plan::bare_network(&config)));
+    let asked = Switch::connect(&mut waiter, &config.base.socket).and_then(|mut switch| {
+        let network = add::asked(&config, &mut switch, &mut waiter)?;
+        network.map(|network| switch.ready(&mut waiter, network)).transpose()
+    });
     let ready = match asked {
-        Ok(ready) => ready,
+        Ok(Some(ready)) => ready,
+        Ok(None) => {
+            let failure = add::not_set_up(&config);
+            return Err(unavailable(false, failure.msg, failure.details));
+        }
         Err(error) => {
             let failure = Failure::from(error);
             // Their frames go through the switch.

@@ -111,6 +111,8 @@ pub enum Vlans {
 pub struct Config {
     /// What every operation needs.
     pub base: Base,
+    /// Whether the network is somebody else's, who declares it in the switch.
+    pub declared: bool,
     /// What the interface is.
     pub device: Device,
     /// Whether the bridge has the gateway's addresses on the host.
@@ -231,6 +233,7 @@ impl Config {
             return Err(keys.wrong("mtu", "0 for the transport's, or 68 to 65535"));
         }
         Ok(Self {
+            declared: keys.bool("declared")?.unwrap_or(false),
             device: device(&keys)?,
             is_gateway: default_route == Some(true) || keys.bool("isGateway")?.unwrap_or(true),
             default_route,

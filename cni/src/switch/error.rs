@@ -52,6 +52,8 @@ impl SwitchError {
         }
         let code = match status.code() {
             Grpc::DeadlineExceeded | Grpc::ResourceExhausted => Code::TryAgainLater,
+            // It undid what nobody confirmed.
+            Grpc::FailedPrecondition if why.contains("the node's controller has not") => Code::TryAgainLater,
             Grpc::AlreadyExists if why.contains("host port") => Code::HostPortTaken,
             Grpc::AlreadyExists => Code::NameTaken,
             Grpc::InvalidArgument => Code::InvalidConfig,

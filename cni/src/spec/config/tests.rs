@@ -39,7 +39,8 @@ fn the_smallest_configuration_gives_a_gateway_masquerade_and_the_whole_guard() {
     assert!(config.is_gateway && config.masquerade && config.tx_checksum);
     assert_eq!((config.default_route, config.guard, config.device), (None, Guard::Full, Device::Veth));
     assert_eq!((config.vlans.clone(), config.mtu, config.mac), (Vlans::All, None, None));
-    assert!(!config.isolated && !config.hairpin && !config.dad && !config.disabled);
+    assert!(!config.isolated && !config.hairpin && !config.dad && !config.disabled && !config.declared);
+    assert!(read(&json!({"declared": true})).declared);
     assert_eq!(config.ranges, [Range { subnet: "10.77.0.0/24".parse().expect("a network"), gateway: None }]);
 }
 
