@@ -119,7 +119,8 @@ fn load(file: &Path) -> Result<(Config, Vec<String>), Failure> {
 }
 
 fn start_log(directives: &str) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(directives).map_err(|error| {
+    // What goes wrong there is told by those who called.
+    let filter = EnvFilter::try_new(format!("kube_client=off,{directives}")).map_err(|error| {
         Failure(
             USAGE,
             format!("log = {directives:?}: {error}; a level (error, warn, info, debug, trace) or directives"),

@@ -27,6 +27,8 @@ use tracing::{debug, info, warn};
 const TUNNEL: &str = "tunnel0";
 /// How often the host is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often network and tunnel are said again though nothing has changed, so that what others undo comes back.
+const SAY_AGAIN_EVERY: Duration = Duration::from_secs(60);
 /// The first and the longest pause before a pass that failed is tried again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
@@ -74,6 +76,8 @@ pub(super) struct Reconciler {
     is_ready: bool,
     conflist: String,
     started: Instant,
+    /// When the network was said last.
+    said: Instant,
     fault: Option<String>,
 }
 
@@ -105,6 +109,7 @@ impl Reconciler {
             is_ready: false,
             conflist: String::new(),
             started: Instant::now(),
+            said: Instant::now(),
             fault: None,
         }
     }
@@ -112,6 +117,7 @@ impl Reconciler {
     /// Goes on without an end. The lists, or their copy, are in the store when this is called.
     pub(super) async fn run(mut self, mut events: Events) {
         let store = Arc::clone(&self.store);
+        self.look();
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_connected = false;
@@ -162,6 +168,9 @@ impl Reconciler {
         match Host::look(&self.config.bridge) {
             Ok(host) => self.host = host,
             Err(error) => warn!("cannot list the addresses of the host: {error}"),
+        }
+        if self.said.elapsed() >= SAY_AGAIN_EVERY {
+            self.todo.network = true;
         }
     }
 
@@ -225,6 +234,7 @@ impl Reconciler {
             self.made.network =
                 self.switch.put_network(spec.clone()).await.map_err(|e| Fault::Network(e.to_string()))?;
             self.made.spec = spec;
+            self.said = Instant::now();
         }
         Ok(())
     }

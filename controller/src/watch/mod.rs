@@ -13,3 +13,6 @@ pub mod trim;
 
 pub use store::{Objects, Store};
 pub use touched::{Kind, Touched};
+
+#[cfg(test)]
+mod tests;
