@@ -121,6 +121,8 @@ pub(crate) enum Command {
     Ct(cmd::ct::Ct),
     /// What was dropped, why, and by whose rule
     Drops(cmd::drops::Drops),
+    /// The Services of a cluster, as the switch has them: addresses, endpoints, counters
+    Svc(cmd::svc::Svc),
     /// How the switch is; exit 5 when a part is not well
     Status(cmd::status::StatusArgs),
     /// What changes in the switch, as it happens
@@ -137,6 +139,9 @@ pub(crate) enum Command {
     /// How fast the data path is
     #[command(subcommand)]
     Bench(cmd::bench::Verb),
+    /// Join standard input and output to the switch's socket
+    #[command(hide = true)]
+    Relay(cmd::relay::Relay),
     /// Print a completion script for a shell
     Completion(cmd::completion::Completion),
     /// Write the manual pages

@@ -1,11 +1,13 @@
-//! The way to a running switch: which socket, and calls over it from code that does not wait otherwise.
+//! The way to a running switch: which socket, or which node of a cluster, and calls from code that does not wait otherwise.
 //!
 //! A verb is one or two calls, so there is no more to it than a single-threaded runtime that runs each call to its end.
 
 use crate::failure::Failure;
+use crate::kube::{Cluster, ClusterArgs};
 use crate::lab;
 use crate::output::Exit;
 use clap::Args;
+use hyper_util::rt::TokioIo;
 use sluice_proto::MAX_MESSAGE_LEN;
 use sluice_proto::v1::attachment_service_client::AttachmentServiceClient;
 use sluice_proto::v1::bridge_service_client::BridgeServiceClient;
@@ -30,10 +32,13 @@ use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status, Streaming};
+use tower::service_fn;
 
 /// Where a switch is when nothing else is said.
 const DEFAULT_SOCKET: &str = "/run/sluice/switch.sock";
@@ -45,6 +50,9 @@ const PING_EVERY: Duration = Duration::from_secs(5);
 /// How long the answer may take.
 const PING_ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long what leads to another machine's switch may take to say why it ended.
+const LAST_WORDS_WITHIN: Duration = Duration::from_millis(300);
+
 /// Bytes of an answer that may be under way before they are read: a dump need not wait for each other message.
 const WINDOW: u32 = 1 << 20;
 
@@ -53,11 +61,22 @@ const WINDOW: u32 = 1 << 20;
 #[command(next_help_heading = "Which switch")]
 pub(crate) struct Target {
     /// Socket of the switch; else SLUICE_SOCKET, else the only running lab, else /run/sluice/switch.sock
-    #[arg(long, value_name = "PATH", conflicts_with = "lab")]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["lab", "node", "kubeconfig", "context"])]
     socket: Option<PathBuf>,
     /// The switch of this running lab
     #[arg(long, value_name = "NAME")]
     lab: Option<String>,
+    /// Or a switch of a cluster.
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+}
+
+/// How a switch is reached.
+pub(crate) enum Reach {
+    /// By a socket of this machine.
+    Socket(PathBuf),
+    /// Through the API server of a cluster, of which this machine is no node.
+    Cluster(Cluster),
 }
 
 /// Which bridge of that switch.
@@ -76,7 +95,14 @@ pub(crate) type End = Pin<Box<dyn Future<Output = ()>>>;
 pub(crate) struct Client {
     runtime: tokio::runtime::Runtime,
     channel: Channel,
-    socket: PathBuf,
+    /// The socket; or what we call the switch, if it is another machine's.
+    at: At,
+}
+
+enum At {
+    Socket(PathBuf),
+    /// Its name, and what the process that leads there says of its failure.
+    Elsewhere(String, Arc<Mutex<String>>),
 }
 
 macro_rules! services {
@@ -119,7 +145,10 @@ impl Client {
     /// # Errors
     /// [`Exit::NoDaemon`] when nothing listens there, [`Exit::NoPrivilege`] when it is not ours to use.
     pub(crate) fn connect(target: &Target) -> Result<Self, Failure> {
-        Self::connect_to(target.socket()?)
+        match target.reach()? {
+            Reach::Socket(socket) => Self::connect_to(socket),
+            Reach::Cluster(cluster) => cluster.client(target.cluster.node.as_deref()),
+        }
     }
 
     /// Connects to the switch that listens on `socket`.
@@ -135,25 +164,44 @@ impl Client {
             .map_err(|e| Failure::new(format!("cannot start: {e}")))?;
         let channel = runtime.block_on(async {
             let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?;
-            // A switch that is stopped or stuck is told from one that has much to do by whether it answers pings.
-            let endpoint = endpoint
-                .http2_keep_alive_interval(PING_EVERY)
-                .keep_alive_timeout(PING_ANSWER_WITHIN)
-                .keep_alive_while_idle(true)
-                .initial_stream_window_size(WINDOW)
-                .initial_connection_window_size(WINDOW);
-            endpoint.connect().await
+            patient(endpoint).connect().await
         });
         let channel = channel.map_err(|e| {
             Failure::new(format!("what listens on {} is no switch of this kind: {e}", socket.display()))
                 .exit(Exit::NoDaemon)
         })?;
-        Ok(Self { runtime, channel, socket })
+        Ok(Self { runtime, channel, at: At::Socket(socket) })
+    }
+
+    /// Speaks to the switch at the other end of `stream`, which we call `name`. What leads there writes into `said` why it
+    /// failed.
+    ///
+    /// # Errors
+    /// Nothing answers there.
+    pub(crate) fn over(
+        runtime: tokio::runtime::Runtime,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        said: Arc<Mutex<String>>,
+        name: String,
+    ) -> Result<Self, Failure> {
+        let mut stream = Some(TokioIo::new(stream));
+        let connect = service_fn(move |_| {
+            let stream = stream.take().ok_or_else(|| std::io::Error::from(ErrorKind::NotConnected));
+            async move { stream }
+        });
+        let channel = runtime.block_on(async {
+            let endpoint = Endpoint::from_static("http://switch.invalid");
+            patient(endpoint).connect_with_connector(connect).await
+        });
+        let channel = channel.map_err(|e| {
+            Failure::new(format!("the switch of {name} does not answer")).why(e.to_string()).exit(Exit::NoDaemon)
+        })?;
+        Ok(Self { runtime, channel, at: At::Elsewhere(name, said) })
     }
 
     /// Whether it is the switch that listens on this socket.
     pub(crate) fn is_of(&self, socket: &Path) -> bool {
-        self.socket == socket
+        matches!(&self.at, At::Socket(own) if own == socket)
     }
 
     /// Runs a call to its end.
@@ -228,10 +276,7 @@ impl Client {
 
     fn failure(&self, status: &Status) -> Failure {
         if let Some(why) = lost_connection(status) {
-            return Failure::new(format!("the switch on {} went away, or does not answer", self.socket.display()))
-                .why(why)
-                .next("sluice status; sluice lab ls shows labs that died")
-                .exit(Exit::NoDaemon);
+            return self.lost(why);
         }
         let failure = Failure::new(status.message());
         match status.code() {
@@ -244,9 +289,73 @@ impl Client {
             code => failure.why(code.description()),
         }
     }
+
+    /// The switch went away, because of `why`.
+    fn lost(&self, why: String) -> Failure {
+        let failure = match &self.at {
+            At::Socket(socket) => {
+                Failure::new(format!("the switch on {} went away, or does not answer", socket.display()))
+                    .why(why)
+                    .next("sluice status; sluice lab ls shows labs that died")
+            }
+            At::Elsewhere(name, said) => {
+                // What the other side says of it comes behind the end of the stream.
+                self.runtime.block_on(tokio::time::sleep(LAST_WORDS_WITHIN));
+                let said = said.lock().map(|said| said.trim().to_owned()).unwrap_or_default();
+                Failure::new(format!("the switch of {name} went away, or does not answer"))
+                    .why(if said.is_empty() { why } else { said.replace('\n', ";") })
+                    .next("sluice status --node all")
+            }
+        };
+        failure.exit(Exit::NoDaemon)
+    }
+}
+
+/// How long a connection may be silent: a switch that is stopped or stuck is told from one that has much to do by whether it
+/// answers pings.
+fn patient(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_ANSWER_WITHIN)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
 }
 
 impl Target {
+    /// How the switch is reached that is meant: by a socket of this machine wherever there is one, unless a cluster is asked
+    /// for.
+    ///
+    /// # Errors
+    /// The lab or the kubeconfig that is asked for cannot be found.
+    pub(crate) fn reach(&self) -> Result<Reach, Failure> {
+        if !self.cluster.is_given() {
+            let socket = self.socket()?;
+            let is_default = socket == Path::new(DEFAULT_SOCKET) && self.socket.is_none();
+            if !is_default || socket.exists() {
+                return Ok(Reach::Socket(socket));
+            }
+        }
+        Ok(match Cluster::find(&self.cluster)? {
+            Some(cluster) => Reach::Cluster(cluster),
+            None => Reach::Socket(DEFAULT_SOCKET.into()),
+        })
+    }
+
+    /// Whether the switch is the one that a machine has by itself, where nothing else is said.
+    pub(crate) fn is_default(&self, client: &Client) -> bool {
+        client.is_of(Path::new(DEFAULT_SOCKET))
+    }
+
+    /// A plain connection to the socket of this machine that is meant.
+    ///
+    /// # Errors
+    /// As [`Client::connect_to`].
+    pub(crate) fn connect_here(&self) -> Result<UnixStream, Failure> {
+        let socket = self.socket()?;
+        UnixStream::connect(&socket).map_err(|e| cannot_connect(&socket, &e))
+    }
+
     /// The socket that is meant.
     fn socket(&self) -> Result<PathBuf, Failure> {
         if let Some(socket) = &self.socket {
@@ -270,7 +379,7 @@ impl Target {
     /// # Errors
     /// There is none, or the switch that is meant is not a lab's.
     pub(crate) fn lab(&self) -> Result<lab::State, Failure> {
-        if self.socket.is_some() {
+        if self.socket.is_some() || self.cluster.is_given() {
             return Err(Failure::usage("names of hosts mean something in a lab only").next("leave out --socket"));
         }
         lab::running(self.lab.as_deref()).map(|(_, state)| state)
@@ -293,7 +402,7 @@ fn cannot_connect(socket: &Path, error: &std::io::Error) -> Failure {
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
             Failure::new(format!("no switch listens on {}", socket.display()))
-                .next("sluice lab up --topo single,2, or sudo sluiced, or say where with --socket")
+                .next("sluice lab up --topo single,2, or sudo sluiced, or say where with --socket or --kubeconfig")
                 .exit(Exit::NoDaemon)
         }
         ErrorKind::PermissionDenied => {

@@ -8,6 +8,7 @@ mod client;
 mod cmd;
 mod docker;
 mod failure;
+mod kube;
 mod lab;
 mod output;
 mod watch;
@@ -63,6 +64,7 @@ fn run(command: Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Mdb(args) => cmd::mdb::run(args, out),
         Command::Ct(args) => cmd::ct::run(args, out),
         Command::Drops(args) => cmd::drops::run(args, out),
+        Command::Svc(args) => cmd::svc::run(&args, out),
         Command::Status(args) => cmd::status::run(&args, out),
         Command::Events(args) => cmd::events::run(&args, out),
         Command::Capture(args) => cmd::capture::run(&args, out),
@@ -70,6 +72,7 @@ fn run(command: Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Docker(args) => cmd::docker::run(args, out),
         Command::Bench(verb) => cmd::bench::run(verb, out),
         Command::Cni(verb) => cmd::cni::run(verb, out),
+        Command::Relay(args) => cmd::relay::run(&args),
         Command::Completion(args) => cmd::completion::run(&args, out),
         Command::Man(args) => cmd::man::run(&args, out),
     }

@@ -44,6 +44,8 @@ pub(crate) enum Exit {
     Usage,
     /// A traced packet was dropped: 3.
     Dropped,
+    /// Some of those who were asked did not answer: 4.
+    Partial,
     /// A part of the switch is not well: 5.
     Unhealthy,
     /// No switch or lab is running: 69.
@@ -62,6 +64,7 @@ impl Exit {
             Self::No => 1,
             Self::Usage => 2,
             Self::Dropped => 3,
+            Self::Partial => 4,
             Self::Unhealthy => 5,
             Self::NoDaemon => 69,
             Self::NoPrivilege => 77,

@@ -10,6 +10,8 @@ mod capture;
 mod ct;
 #[path = "verbs/groups.rs"]
 mod groups;
+#[path = "verbs/relay.rs"]
+mod relay;
 
 use sluice_flows::PortNo;
 use sluice_switch::api::{self, Running};
@@ -39,6 +41,7 @@ fn sluice(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
     // No lab of this machine, and no setting of this user, may get in the way.
     command.args(args).current_dir(folder).env("SLUICE_RUNTIME_DIR", folder.join("run")).env_remove("SLUICE_SOCKET");
+    command.env("HOME", folder).env_remove("KUBECONFIG");
     command
 }
 

@@ -39,8 +39,8 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "sluice-cli",
         may_use: Some(&["sluice-flows", "sluice-proto", "sluice-switch", "sluice-cni"]),
-        not_direct: &[],
-        not_reachable: KUBE,
+        not_direct: &["kube-runtime"],
+        not_reachable: &[],
     },
     Layer { name: "sluice-benches", may_use: None, not_direct: &[], not_reachable: &[] },
     Layer { name: "sluice-tests", may_use: None, not_direct: &[], not_reachable: &[] },

@@ -2,6 +2,7 @@
 
 mod diff;
 mod dump;
+mod of;
 
 use super::bundle::{Changes, Common, Kind, apply, flows, texts};
 use crate::client::{BridgeArg, Client, Target};

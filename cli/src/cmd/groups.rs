@@ -163,7 +163,7 @@ struct Answer {
 
 /// A group in JSON.
 #[derive(Serialize)]
-struct Row {
+pub(crate) struct Row {
     group: u32,
     r#type: String,
     text: String,
@@ -270,7 +270,7 @@ fn dump(args: &Dump, out: &mut Output) -> Result<Exit, Failure> {
 }
 
 /// One row for each bucket; the first one's has what is said of the group.
-fn table(groups: &[Group], wide: bool) -> Table {
+pub(crate) fn table(groups: &[Group], wide: bool) -> Table {
     let mut header: Vec<Cell> = vec![Cell::right("GROUP"), "TYPE".into(), "OWNER".into(), Cell::right("FLOWS")];
     header.extend(["PKTS", "BUCKET", "WEIGHT", "PKTS"].map(Cell::right));
     if wide {

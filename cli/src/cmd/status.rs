@@ -1,24 +1,51 @@
-//! `sluice status`.
+//! `sluice status`: how a switch is, and on a node of a cluster what belongs to it ([`node`]); from elsewhere, how every node is
+//! ([`cluster`]).
 
-use crate::client::{Client, Target};
+mod cluster;
+mod node;
+
+use crate::client::{Client, Reach, Target};
 use crate::failure::Failure;
 use crate::output::{Cell, Exit, Format, Output, Table, Tone};
 use clap::Args;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sluice_proto::v1::{GetStatsRequest, GetStatusRequest};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// How long to wait between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Arguments of `sluice status`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   sluice status                   one line for each part; exit 5 when one is not well
-  sluice status -o json")]
+  sluice status --wait 60s        until all is well; exit 5 if it is not by then
+  sluice status --node all        a line for each node of a cluster, by a kubeconfig
+  sluice status -o json
+
+On a node of a cluster the parts are also those of its controller: the API server, the network,
+Pods, flows, tunnels. Where there is no switch but a kubeconfig, every node is asked. Exit 4 if some
+nodes do not answer, 5 if a part is not well.")]
 pub(crate) struct StatusArgs {
+    /// Wait until all is well, at most so long: 60s, 2m
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    wait: Option<Duration>,
+    /// Ask every node of the cluster: --node all
+    #[arg(long, conflicts_with_all = ["node", "socket", "lab"])]
+    all_nodes: bool,
+    /// Only the switch itself, not what belongs to a node of a cluster
+    #[arg(long)]
+    switch: bool,
+    /// Where a node's controller answers
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9477", hide = true)]
+    controller: SocketAddr,
     #[command(flatten)]
     target: Target,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Answer {
     version: String,
     pid: u32,
@@ -39,7 +66,7 @@ struct Answer {
     parts: Vec<Part>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Worker {
     worker: u32,
     packets: u64,
@@ -59,28 +86,128 @@ struct Worker {
     parks: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Part {
     name: String,
     ok: bool,
     detail: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+impl Part {
+    fn well(name: &str, detail: String) -> Self {
+        Self { name: name.to_owned(), ok: true, detail, next: None }
+    }
+
+    fn bad(name: &str, detail: String, next: &str) -> Self {
+        Self { name: name.to_owned(), ok: false, detail, next: Some(next.to_owned()) }
+    }
+
+    /// Name, what there is to say, and what to do.
+    fn told(&self) -> String {
+        let next = self.next.as_ref().map_or(String::new(), |next| format!(" (next: {next})"));
+        format!("{}: {}{next}", self.name, self.detail)
+    }
+}
+
+impl Answer {
+    fn is_well(&self) -> bool {
+        self.parts.iter().all(|part| part.ok)
+    }
 }
 
 /// Runs the verb.
 pub(crate) fn run(args: &StatusArgs, out: &mut Output) -> Result<Exit, Failure> {
-    let format = out.format(&[Format::Table, Format::Json])?;
-    let client = Client::connect(&args.target)?;
-    let answer = ask(&client)?;
-    let exit = if answer.parts.iter().all(|p| p.ok) { Exit::Yes } else { Exit::Unhealthy };
-    match format {
+    out.format(&[Format::Table, Format::Json])?;
+    if let Some(wait) = args.wait {
+        let until = Instant::now() + wait;
+        while Instant::now() < until && !is_well(args) {
+            std::thread::sleep(LOOK_EVERY.min(until.saturating_duration_since(Instant::now())));
+        }
+    }
+    look(args, out)
+}
+
+/// Whether all is well; a switch that does not answer is not.
+fn is_well(args: &StatusArgs) -> bool {
+    let look = || -> Result<bool, Failure> {
+        Ok(match place(args)? {
+            Place::Here(client) => ask(&client, args)?.is_well(),
+            Place::Node(answer) => answer.is_well(),
+            Place::All(cluster) => {
+                let members = cluster.chosen(args.target.cluster.node.as_deref())?;
+                let answers = crate::kube::each(&members, |member| cluster::ask(&cluster, member));
+                answers.into_iter().all(|answer| answer.is_ok_and(|answer| answer.is_well()))
+            }
+        })
+    };
+    look().unwrap_or(false)
+}
+
+/// Whom to ask.
+enum Place {
+    Here(Client),
+    /// A node of a cluster, which has answered.
+    Node(Box<Answer>),
+    All(crate::kube::Cluster),
+}
+
+fn place(args: &StatusArgs) -> Result<Place, Failure> {
+    let mut target = args.target.clone();
+    if args.all_nodes {
+        target.cluster.node = Some("all".to_owned());
+    }
+    match target.reach()? {
+        Reach::Socket(socket) => Client::connect_to(socket).map(Place::Here),
+        Reach::Cluster(cluster) => match target.cluster.node.as_deref() {
+            None | Some("all") => Ok(Place::All(cluster)),
+            Some(node) => {
+                let member = cluster.member(Some(node))?;
+                Ok(Place::Node(Box::new(cluster::ask(&cluster, &member)?)))
+            }
+        },
+    }
+}
+
+fn look(args: &StatusArgs, out: &mut Output) -> Result<Exit, Failure> {
+    let answer = match place(args)? {
+        Place::Here(client) => ask(&client, args)?,
+        Place::Node(answer) => *answer,
+        Place::All(cluster) => return cluster::run(args, &cluster, out),
+    };
+    match out.format(&[Format::Table, Format::Json])? {
         Format::Json => out.json(&answer)?,
         _ => out.table(&table(&answer))?,
     }
-    Ok(exit)
+    Ok(if answer.is_well() { Exit::Yes } else { Exit::Unhealthy })
 }
 
-fn ask(client: &Client) -> Result<Answer, Failure> {
+/// `60s`, `2m`, `1h`, or seconds.
+fn time(text: &str) -> Result<Duration, String> {
+    let (digits, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
+    let scale = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err("want a time such as 60s or 2m".to_owned()),
+    };
+    let seconds = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(scale)).filter(|s| *s <= 86_400);
+    seconds.map(Duration::from_secs).ok_or_else(|| "want a time such as 60s or 2m, a day at most".to_owned())
+}
+
+fn ask(client: &Client, args: &StatusArgs) -> Result<Answer, Failure> {
     let status = client.call(client.status().get_status(GetStatusRequest {}))?;
+    let mut parts: Vec<_> = status
+        .parts
+        .iter()
+        .map(|p| Part { name: p.name.clone(), ok: p.ok, detail: p.detail.clone(), next: None })
+        .collect();
+    if !args.switch && node::is_one(client, args.target.is_default(client))? {
+        parts.extend(node::parts(client, args.controller, &status)?);
+    }
+    parts.sort_by_key(|part| part.ok);
     let stats = client.call(client.stats().get_stats(GetStatsRequest {}))?;
     let caches = stats.workers.into_iter().map(|w| Worker {
         worker: w.worker,
@@ -117,7 +244,7 @@ fn ask(client: &Client) -> Result<Answer, Failure> {
         dropped_packets: stats.dropped_packets,
         drops: stats.drops.into_iter().map(|d| (d.reason, d.packets)).collect(),
         caches: caches.collect(),
-        parts: status.parts.into_iter().map(|p| Part { name: p.name, ok: p.ok, detail: p.detail }).collect(),
+        parts,
     })
 }
 
@@ -126,6 +253,9 @@ fn table(a: &Answer) -> Table {
     for p in &a.parts {
         let state = if p.ok { Cell::from("ok").tone(Tone::Good) } else { Cell::from("bad").tone(Tone::Bad) };
         table.row([Cell::from(p.name.as_str()), state, p.detail.as_str().into()]);
+        if let Some(next) = &p.next {
+            table.row(["".to_owned(), String::new(), format!("next: {next}")]);
+        }
     }
     let mut fact = |name: &str, detail: String| table.row([name.to_owned(), String::new(), detail]);
     fact("switch", format!("version {}, pid {}, up {}", a.version, a.pid, duration(a.uptime_ms)));

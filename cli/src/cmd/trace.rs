@@ -1,9 +1,10 @@
 //! `sluice trace`: what would happen to a packet, and which rule decides.
 //!
-//! Three ways to ask: of flows in a file, without any switch ([`offline`]); of the running switch; and between two hosts
-//! of a lab ([`between`]). All three come to the same reply, and print alike.
+//! Four ways to ask: of flows in a file, without any switch ([`offline`]); of the running switch; between two hosts of a lab
+//! ([`between`]); and between two places of a cluster ([`cluster`]). All come to the same reply.
 
 mod between;
+mod cluster;
 mod json;
 mod offline;
 
@@ -22,6 +23,8 @@ use sluice_proto::v1::{TracePacket, TraceReply, TraceRequest, trace_packet::Pack
 #[command(after_help = "Examples:
   sluice trace h1 h2                            between two hosts of the running lab: ICMP
   sluice trace h1 h2:80 tcp                     a TCP SYN to port 80
+  sluice trace shop/web-7f9 svc:shop/db:5432    from a Pod to a Service of a cluster
+  sluice trace shop/web-7f9 shop/db-0:5432 tcp  to another Pod; followed to its node
   sluice trace 'in_port=1,tcp,nw_dst=10.0.0.2,tp_dst=80'
   sluice trace --flows acl.flows --ports 1,2 'in_port=1,ip,nw_dst=10.0.0.2'
   sluice trace --flows nat.flows --ct-next trk,est 'in_port=1,tcp,nw_src=10.0.0.1'
@@ -30,10 +33,10 @@ use sluice_proto::v1::{TracePacket, TraceReply, TraceRequest, trace_packet::Pack
 Each time that connection tracking is asked, --ct-next says what it answers; without it the running
 switch looks for the connection, and is not told of the packet.
 Nothing is sent, counted or learned. Exit code 3 means that a packet was dropped; between two
-hosts, 1 means that it went elsewhere.")]
+hosts or Pods, 1 means that it went elsewhere.")]
 pub(crate) struct Trace {
-    /// Packets as flows in OVS's syntax, `-` for one a line on standard input; or two hosts of a lab and a protocol
-    /// (icmp, tcp, udp)
+    /// Packets as flows in OVS's syntax, `-` for one a line on standard input; or two hosts of a lab, or two of NS/POD,
+    /// svc:NS/SERVICE and addresses, and a protocol (icmp, tcp, udp, sctp)
     #[arg(required = true, value_name = "PACKET | SRC DST[:PORT] [PROTO]")]
     what: Vec<String>,
     /// Trace through the flows of this file, without a switch
@@ -76,6 +79,9 @@ pub(crate) fn run(args: &Trace, out: &mut Output) -> Result<Exit, Failure> {
         let files = Files { flows: file, groups: args.groups.as_deref(), meters: args.meters.as_deref() };
         let by_name = args.names || !args.no_names && args.ports.iter().any(offline::PortArg::is_named);
         return show(&offline::trace(&files, &args.ports, &packets, &args.options(by_name))?, out);
+    }
+    if cluster::is_meant(&args.what) {
+        return cluster::run(args, out);
     }
     if between::is_meant(&args.what) {
         return between::run(args, out);

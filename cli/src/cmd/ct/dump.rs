@@ -4,9 +4,11 @@ use super::ofctl;
 use super::show::{Row, table};
 use crate::client::{Client, Target};
 use crate::failure::Failure;
+use crate::kube::find_pod;
 use crate::output::{Exit, Format, Output};
 use crate::watch::Watch;
 use clap::Args;
+use ipnet::IpNet;
 use serde::Serialize;
 use sluice_proto::v1::{Connection, ListConnectionsRequest};
 
@@ -17,6 +19,7 @@ use sluice_proto::v1::{Connection, ListConnectionsRequest};
   sluice ct dump zone=5,tcp,nw_src=10.0.0.0/8,tp_dst=80
   sluice ct dump unreplied,!icmp            who gets no answer
   sluice ct dump owner=np:shop/* -w         again every second
+  sluice ct dump --pod shop/web-7f9         a Pod's, on its node
   sluice ct dump -o ofctl -m                as `ovs-appctl dpctl/dump-conntrack -m` prints them
 Under PKTS and BYTES are the packets that began the connection and their like, then the answers.")]
 pub(super) struct Dump {
@@ -29,6 +32,9 @@ pub(super) struct Dump {
     /// Counters and times, with -o ofctl
     #[arg(short, long)]
     statistics: bool,
+    /// Those of this Pod of the node: with one of its addresses at either end
+    #[arg(long, value_name = "NS/POD")]
+    pod: Option<String>,
     #[command(flatten)]
     watch: Watch,
     #[command(flatten)]
@@ -44,23 +50,27 @@ struct Answer {
 pub(super) fn run(args: &Dump, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Wide, Format::Json, Format::Ofctl])?;
     let client = Client::connect(&args.target)?;
+    let addresses = args.pod.as_deref().map(|pod| addresses(&client, pod)).transpose()?;
+    let filters = filters(&args.matches, addresses.as_deref());
     args.watch.run(out, |out| {
-        let request = ListConnectionsRequest { filter: args.matches.join(",") };
-        let mut parts = client.call(client.connections().list_connections(request))?;
         let mut all: Vec<Connection> = Vec::new();
         let mut is_any = false;
-        while let Some(part) = client.next(&mut parts)? {
-            is_any |= !part.connections.is_empty();
-            if format == Format::Ofctl {
-                for connection in &part.connections {
-                    out.line(ofctl::line(connection, args.more, args.statistics))?;
+        for filter in &filters {
+            let request = ListConnectionsRequest { filter: filter.clone() };
+            let mut parts = client.call(client.connections().list_connections(request))?;
+            while let Some(part) = client.next(&mut parts)? {
+                is_any |= !part.connections.is_empty();
+                if format == Format::Ofctl {
+                    for connection in &part.connections {
+                        out.line(ofctl::line(connection, args.more, args.statistics))?;
+                    }
+                } else {
+                    all.extend(part.connections);
                 }
-            } else {
-                all.extend(part.connections);
             }
         }
         if !is_any {
-            out.talk(if args.matches.is_empty() { "no connection is tracked" } else { "no connection is like that" })?;
+            out.talk(if filters == [""] { "no connection is tracked" } else { "no connection is like that" })?;
         }
         all.sort_by_key(order);
         match format {
@@ -70,6 +80,22 @@ pub(super) fn run(args: &Dump, out: &mut Output) -> Result<Exit, Failure> {
         }
         Ok(Exit::Yes)
     })
+}
+
+/// A Pod's addresses.
+fn addresses(client: &Client, pod: &str) -> Result<Vec<String>, Failure> {
+    let spec = find_pod(client, pod)?.spec.unwrap_or_default();
+    let addresses = spec.addresses.iter().filter_map(|a| a.parse::<IpNet>().ok());
+    Ok(addresses.map(|net| net.addr().to_string()).collect())
+}
+
+/// The filters to ask with: one, or one for each address, which are of different families.
+fn filters(matches: &[String], addresses: Option<&[String]>) -> Vec<String> {
+    let words = matches.join(",");
+    let Some(addresses) = addresses else { return vec![words] };
+    let with =
+        |address: &String| if words.is_empty() { format!("addr={address}") } else { format!("{words},addr={address}") };
+    addresses.iter().map(with).collect()
 }
 
 /// Zone, then the oldest first.

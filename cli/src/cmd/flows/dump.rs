@@ -1,5 +1,6 @@
 //! `sluice flows dump`.
 
+use super::of::{Whose, group_table};
 use crate::client::{BridgeArg, Client, Target};
 use crate::failure::Failure;
 use crate::output::{Cell, Exit, Format, Output, Table};
@@ -7,6 +8,7 @@ use crate::watch::Watch;
 use clap::Args;
 use serde::Serialize;
 use sluice_proto::v1::{DumpFlowsRequest, Flow, FlowFilter, FlowLineStyle};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Arguments of `sluice flows dump`.
@@ -18,7 +20,10 @@ use std::fmt::Write;
   sluice flows dump --nonzero                 only flows that were hit
   sluice flows dump --nonzero -w=2            again every two seconds
   sluice flows dump -o ofctl                  as `ovs-ofctl dump-flows` prints them
-  sluice flows dump -o ofctl --no-stats > backup.flows")]
+  sluice flows dump -o ofctl --no-stats > backup.flows
+  sluice flows dump --pod shop/web-7f9        what concerns a Pod, on its node
+  sluice flows dump --svc shop/web tcp        a Service's flows of TCP, and its groups
+By Kubernetes names, tables are shown with their names, and -o ofctl has no counters.")]
 pub(crate) struct Dump {
     /// Which flows, in OVS's syntax; all if not given
     #[arg(value_name = "MATCH", default_value = "", hide_default_value = true)]
@@ -33,6 +38,8 @@ pub(crate) struct Dump {
     #[arg(long)]
     no_stats: bool,
     #[command(flatten)]
+    whose: Whose,
+    #[command(flatten)]
     watch: Watch,
     #[command(flatten)]
     bridge: BridgeArg,
@@ -43,6 +50,8 @@ pub(crate) struct Dump {
 #[derive(Serialize)]
 struct Answer {
     flows: Vec<Row>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<super::super::groups::Row>,
 }
 
 /// A flow in JSON.
@@ -97,18 +106,32 @@ pub(super) fn run(args: &Dump, out: &mut Output) -> Result<Exit, Failure> {
 }
 
 fn show(args: &Dump, client: &Client, format: Format, out: &mut Output) -> Result<Exit, Failure> {
-    if format == Format::Ofctl {
+    let selected = args.whose.selected(client)?;
+    if format == Format::Ofctl && selected.is_none() {
         return print(args, client, out);
     }
-    let everything = args.matches.is_empty() && !args.nonzero;
-    let mut flows = flows(client, args.bridge.bridge.clone(), args.matches.clone(), args.names)?;
-    flows.retain(|f| !args.nonzero || f.packets > 0);
+    let everything = args.matches.is_empty() && !args.nonzero && selected.is_none();
+    let bridge = &args.bridge.bridge;
+    let mut flows = flows(client, bridge.clone(), args.matches.clone(), args.names)?;
+    flows.retain(|f| (!args.nonzero || f.packets > 0) && selected.as_ref().is_none_or(|selected| selected.has(f)));
     if flows.is_empty() {
         out.talk(none(everything))?;
     }
+    let groups = args.whose.groups(client, bridge)?;
     match format {
-        Format::Json => out.json(&Answer { flows: flows.into_iter().map(Row::from).collect() })?,
-        _ => out.table(&table(&flows, format == Format::Wide))?,
+        Format::Json => {
+            let groups = groups.into_iter().map(Into::into).collect();
+            out.json(&Answer { flows: flows.into_iter().map(Row::from).collect(), groups })?;
+        }
+        Format::Ofctl => flows.iter().try_for_each(|f| out.line(ofctl(f)))?,
+        _ => {
+            let names = if selected.is_some() { Whose::table_names(client, bridge)? } else { BTreeMap::new() };
+            out.table(&table(&flows, &names, format == Format::Wide))?;
+            if !groups.is_empty() {
+                out.line("")?;
+                out.table(&group_table(&groups, format == Format::Wide))?;
+            }
+        }
     }
     Ok(Exit::Yes)
 }
@@ -152,8 +175,14 @@ pub(super) fn flows(client: &Client, bridge: String, matches: String, names: boo
     Ok(parts.into_iter().flat_map(|p| p.flows).collect())
 }
 
-fn table(flows: &[Flow], wide: bool) -> Table {
-    let mut header: Vec<Cell> = vec![Cell::right("TABLE"), Cell::right("PRIO"), "MATCH".into(), "ACTIONS".into()];
+fn table(flows: &[Flow], names: &BTreeMap<u32, String>, wide: bool) -> Table {
+    let number = |table: u32| match names.get(&table) {
+        Some(name) => Cell::from(format!("{table:>2} {name}")),
+        None if names.is_empty() => Cell::right(table.to_string()),
+        None => Cell::from(format!("{table:>2}")),
+    };
+    let title = if names.is_empty() { Cell::right("TABLE") } else { Cell::from("TABLE") };
+    let mut header: Vec<Cell> = vec![title, Cell::right("PRIO"), "MATCH".into(), "ACTIONS".into()];
     header.extend(["OWNER".into(), Cell::right("PKTS"), Cell::right("BYTES"), Cell::right("LAST")]);
     if wide {
         header.extend([Cell::right("COOKIE"), Cell::right("GEN"), Cell::right("AGE"), "TIMEOUTS".into()]);
@@ -164,7 +193,7 @@ fn table(flows: &[Flow], wide: bool) -> Table {
         let matches = if f.r#match.is_empty() { "any" } else { &f.r#match };
         let actions =
             if f.drop_reason.is_empty() { f.actions.clone() } else { format!("{} ({})", f.actions, f.drop_reason) };
-        let mut row: Vec<Cell> = vec![Cell::right(f.table.to_string()), Cell::right(f.priority.to_string())];
+        let mut row: Vec<Cell> = vec![number(f.table), Cell::right(f.priority.to_string())];
         row.extend([matches.into(), actions.into(), f.owner.as_str().into()]);
         row.extend([f.packets.to_string(), f.bytes.to_string(), last].map(Cell::right));
         if wide {

@@ -27,9 +27,11 @@ pub(super) struct Traced {
 pub(super) struct Rule {
     pub(super) table: u32,
     pub(super) priority: u32,
-    r#match: String,
+    pub(super) r#match: String,
     cookie: u64,
     pub(super) owner: String,
+    #[serde(skip)]
+    pub(super) actions: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -40,7 +42,7 @@ pub(super) struct Out {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) bridge: Option<String>,
     /// What differs from the packet that came in; tags as `vlans`, the list of their VLAN IDs, the outer one first.
-    set: Map<String, Value>,
+    pub(super) set: Map<String, Value>,
     /// Every VLAN tag, the outer one first.
     tags: Vec<Tag>,
     /// What has to be true of the packet's length.
@@ -62,7 +64,7 @@ struct Tag {
 
 /// One pass through the tables.
 #[derive(Debug, Serialize)]
-struct Pass {
+pub(super) struct Pass {
     #[serde(skip_serializing_if = "String::is_empty")]
     cause: String,
     packet: String,
@@ -75,14 +77,14 @@ struct Pass {
 }
 
 #[derive(Debug, Serialize)]
-struct Step {
+pub(super) struct Step {
     depth: u32,
     kind: String,
     text: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    table: Option<u32>,
+    pub(super) table: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    rule: Option<Rule>,
+    pub(super) rule: Option<Rule>,
     /// What the lookup looked at beyond its rule.
     #[serde(skip_serializing_if = "String::is_empty")]
     read: String,
@@ -116,6 +118,33 @@ impl Traced {
     pub(super) fn is_dropped(&self) -> bool {
         self.verdict == "drop"
     }
+
+    /// Every pass through the tables, in order.
+    pub(super) fn passes(&self) -> &[Pass] {
+        &self.passes
+    }
+
+    /// What stands behind `kind` in the owner of the last rule that it matched with such an owner.
+    pub(super) fn rule_owner(&self, kind: &str) -> Option<&str> {
+        let steps = self.passes.iter().flat_map(|pass| &pass.steps).rev();
+        steps.filter_map(|step| step.rule.as_ref()).find_map(|rule| rule.owner.strip_prefix(kind))
+    }
+}
+
+impl Pass {
+    /// What happened, in order.
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// The packet as it begins.
+    pub(super) fn packet(&self) -> &str {
+        &self.packet
+    }
+
+    pub(super) fn is_dropped(&self) -> bool {
+        self.verdict == "drop"
+    }
 }
 
 fn reason(name: String) -> Option<String> {
@@ -124,8 +153,8 @@ fn reason(name: String) -> Option<String> {
 
 impl From<TraceRule> for Rule {
     fn from(rule: TraceRule) -> Self {
-        let TraceRule { table, priority, r#match, cookie, owner, .. } = rule;
-        Self { table, priority, r#match, cookie, owner }
+        let TraceRule { table, priority, r#match, cookie, owner, actions } = rule;
+        Self { table, priority, r#match, cookie, owner, actions }
     }
 }
 

@@ -1,0 +1,155 @@
+//! Which flows are an object's of the cluster: by owner, and by what names it in matches and actions.
+
+use super::super::groups;
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::kube::find_pod;
+use clap::Args;
+use ipnet::IpNet;
+use sluice_proto::v1::{Flow, Group, ListGroupsRequest, ListTablesRequest};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Whose flows are wanted.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "By Kubernetes names")]
+pub(super) struct Whose {
+    /// Flows of this Pod of the node, and those that name its addresses, MAC address or port
+    #[arg(long, value_name = "NS/POD", group = "whose")]
+    pod: Option<String>,
+    /// Flows of this Service, and its groups
+    #[arg(long, value_name = "NS/SERVICE", group = "whose")]
+    svc: Option<String>,
+    /// Flows that every node has, whatever there is in the cluster
+    #[arg(long, group = "whose")]
+    builtin: bool,
+}
+
+/// What selects them.
+pub(super) enum Selected {
+    /// All of an owner; one that ends in `*` is all that start so.
+    Owner(String),
+    /// Those of an owner, and those with one of these words.
+    Words(String, Words),
+}
+
+/// What names a Pod in matches and actions.
+pub(super) struct Words {
+    /// Addresses and MAC address, as values of fields.
+    values: BTreeSet<String>,
+    /// The port's number.
+    port: u32,
+}
+
+impl Whose {
+    /// What selects them; `None` for all flows.
+    pub(super) fn selected(&self, client: &Client) -> Result<Option<Selected>, Failure> {
+        if let Some(service) = &self.svc {
+            return Ok(Some(Selected::Owner(format!("svc:{}", service.strip_prefix("svc:").unwrap_or(service)))));
+        }
+        let Some(pod) = &self.pod else {
+            return Ok(self.builtin.then(|| Selected::Owner("builtin:*".to_owned())));
+        };
+        let attachment = find_pod(client, pod)?;
+        let spec = attachment.spec.unwrap_or_default();
+        let addresses = spec.addresses.iter().filter_map(|a| a.parse::<IpNet>().ok()).map(|net| net.addr().to_string());
+        let values = addresses.chain([spec.mac.to_lowercase()]).collect();
+        let owner = format!("pod:{}", pod.strip_prefix("pod:").unwrap_or(pod));
+        Ok(Some(Selected::Words(owner, Words { values, port: attachment.number })))
+    }
+
+    /// The Service's groups.
+    pub(super) fn groups(&self, client: &Client, bridge: &str) -> Result<Vec<Group>, Failure> {
+        let Some(Selected::Owner(owner)) = self.svc.as_ref().map(|_| self.selected(client)).transpose()?.flatten()
+        else {
+            return Ok(Vec::new());
+        };
+        let request = ListGroupsRequest { bridge: bridge.to_owned(), ..ListGroupsRequest::default() };
+        let parts = client.collect(client.groups().list_groups(request))?;
+        Ok(parts.into_iter().flat_map(|part| part.groups).filter(|group| group.owner == owner).collect())
+    }
+
+    /// The names of tables.
+    pub(super) fn table_names(client: &Client, bridge: &str) -> Result<BTreeMap<u32, String>, Failure> {
+        let request = ListTablesRequest { bridge: bridge.to_owned(), all: false };
+        let tables = client.call(client.tables().list_tables(request))?.tables;
+        Ok(tables.into_iter().filter(|t| !t.name.is_empty()).map(|t| (t.table, t.name)).collect())
+    }
+}
+
+impl Selected {
+    /// Whether a flow is one of them.
+    pub(super) fn has(&self, flow: &Flow) -> bool {
+        match self {
+            Self::Owner(owner) => match owner.strip_suffix('*') {
+                Some(start) => flow.owner.starts_with(start),
+                None => flow.owner == *owner,
+            },
+            Self::Words(owner, words) => flow.owner == *owner || words.are_in(flow),
+        }
+    }
+}
+
+impl Words {
+    fn are_in(&self, flow: &Flow) -> bool {
+        let value = |word: &str| word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_lowercase()));
+        let matched = flow.r#match.split(',').filter_map(value).any(|(name, value)| {
+            let is_port = ["in_port", "out_port"].contains(&name.as_str()) && value == self.port.to_string();
+            is_port || self.values.contains(&value)
+        });
+        matched || self.is_target(&flow.actions)
+    }
+
+    /// Whether actions translate to one of the addresses: `nat(dst=ADDRESS:PORT)`.
+    fn is_target(&self, actions: &str) -> bool {
+        actions.split("nat(dst=").skip(1).any(|rest| {
+            let end = rest.split([')', ',']).next().unwrap_or_default();
+            let address = end.rsplit_once(':').map_or(end, |(address, _)| address).trim_matches(['[', ']']);
+            self.values.contains(address) || self.values.contains(end)
+        })
+    }
+}
+
+/// The groups as `sluice groups` shows them.
+pub(super) fn group_table(groups: &[Group], wide: bool) -> crate::output::Table {
+    groups::table(groups, wide)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words() -> Selected {
+        let values = ["10.244.1.5", "fd00:244:1::5", "02:00:0a:f4:01:05"].map(str::to_owned).into();
+        Selected::Words("pod:shop/web".to_owned(), Words { values, port: 7 })
+    }
+
+    fn flow(owner: &str, r#match: &str, actions: &str) -> Flow {
+        let (owner, r#match, actions) = (owner.to_owned(), r#match.to_owned(), actions.to_owned());
+        Flow { owner, r#match, actions, ..Flow::default() }
+    }
+
+    #[test]
+    fn a_pods_flows_are_its_own_and_those_that_name_it() {
+        let selected = words();
+        for (owner, r#match, actions) in [
+            ("pod:shop/web", "ip", "drop"),
+            ("builtin:route", "ip,nw_dst=10.244.1.5", "goto_table:40"),
+            ("cni:sluice/1", "in_port=7,dl_src=02:00:0A:F4:01:05", "goto_table:1"),
+            ("svc:shop/web", "reg3=0x2", "ct(commit,nat(dst=10.244.1.5:80))"),
+            ("svc:shop/web", "reg3=0x2", "ct(commit,nat(dst=[fd00:244:1::5]:80))"),
+        ] {
+            assert!(selected.has(&flow(owner, r#match, actions)), "{match} {actions}");
+        }
+        for (r#match, actions) in
+            [("ip,nw_dst=10.244.1.50", "drop"), ("in_port=77", "drop"), ("ip", "ct(commit,nat(dst=10.244.1.50:80))")]
+        {
+            assert!(!selected.has(&flow("x", r#match, actions)), "{match} {actions}");
+        }
+    }
+
+    #[test]
+    fn an_owner_that_ends_in_a_star_is_all_that_start_so() {
+        let builtin = Selected::Owner("builtin:*".to_owned());
+        assert!(builtin.has(&flow("builtin:route", "", "")) && !builtin.has(&flow("svc:a/builtin", "", "")));
+    }
+}
