@@ -29,6 +29,8 @@ const HOP_LIMIT: u8 = 64;
 const DF: u16 = 0x4000;
 /// Precedence "internetwork control", of errors (RFC 1812, 4.3.2.5).
 pub const CONTROL: u8 = 0xc0;
+/// The bits of the TOS that an error takes over from the packet that it is about.
+pub const TOS: u8 = 0x1e;
 
 /// Type, code and second word of an ICMP or ICMPv6 error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

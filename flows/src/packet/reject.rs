@@ -18,7 +18,7 @@
 //!   what they were.
 //! - A packet that is no IP, or arrived under labels, is not answered.
 
-use super::answer::{About, CONTROL, Headers, IcmpError, LinkHeader};
+use super::answer::{About, CONTROL, Headers, IcmpError, LinkHeader, TOS};
 use super::layers::{be16, be32};
 use super::readdress::{Ends, Readdress};
 use super::rewrite::datagram_end;
@@ -33,8 +33,6 @@ mod tests;
 const QUOTED: usize = 1280;
 const TCP_LEN: usize = 20;
 const SCTP_LEN: usize = 12;
-/// The bits of the TOS that an error takes over from the packet that it is about.
-const TOS: u8 = 0x1e;
 /// TCP's flags.
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;

@@ -5,7 +5,11 @@
 //! longer than what every link must carry go out without "do not fragment" in the outer header, and the host fragments
 //! that.
 
-use sluice_flows::packet::{Frame, checksum};
+use sluice_flows::key::PacketKey;
+use sluice_flows::packet::answer::{About, CONTROL, Headers, IcmpError, LinkHeader};
+use sluice_flows::packet::rewrite::datagram_end;
+use sluice_flows::packet::{Frame, GsoKind, extract};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 const ETH_LEN: usize = 14;
@@ -13,16 +17,10 @@ const TAG_LEN: usize = 4;
 const MAX_TAGS: usize = 2;
 const IPV4_LEN: usize = 20;
 const IPV6_LEN: usize = 40;
-const ICMP_LEN: usize = 8;
 /// The MTU that every IPv6 link has at least (RFC 8200, 5).
 const IPV6_MIN_MTU: usize = 1280;
-/// Longest ICMP error: what every host takes (RFC 1812, 4.3.2.3).
-const IPV4_MAX_ERROR: usize = 576;
-const PROTO_ICMP: u8 = 1;
-const PROTO_ICMPV6: u8 = 58;
-/// The TTL of answers, and their TOS: that of network control (RFC 1812, 4.3.2.5).
-const TTL: u8 = 64;
-const TOS: u8 = 0xc0;
+/// More than is quoted of any packet.
+const QUOTED: usize = 1280;
 
 /// Where the IP header of a frame is.
 #[derive(Clone, Copy, Debug)]
@@ -57,76 +55,24 @@ pub(super) fn may_be_cut(frame: &Frame, longest: usize) -> bool {
 /// The answer to a frame of which `room` bytes fit the path; `None` when there is nobody to tell.
 pub(super) fn answer(frame: &Frame, room: usize) -> Option<Frame> {
     let bytes = frame.bytes();
-    let group = bytes.first()? & 1 != 0;
-    let out = match ip(bytes).filter(|_| !group)? {
-        Ip::V4(at) => ipv4(bytes, at, room.saturating_sub(at)),
-        Ip::V6(at) => ipv6(bytes, at, room.saturating_sub(at)),
+    let mut key = PacketKey::ZERO;
+    let layers = extract(bytes, 0, &mut key);
+    let about = About::read(&key, &layers).filter(|about| about.may_tell(false))?;
+    let start = usize::from(layers.l3_ofs);
+    let mtu = room.saturating_sub(start);
+    let error = match about.src {
+        IpAddr::V4(_) => {
+            let [high, low] = (mtu.min(u16::MAX.into()) as u16).to_be_bytes();
+            IcmpError { kind: 3, code: 4, word: [0, 0, high, low] }
+        }
+        IpAddr::V6(_) => IcmpError { kind: 2, code: 0, word: (mtu.max(IPV6_MIN_MTU) as u32).to_be_bytes() },
     };
-    out.map(|bytes| Frame::from_bytes(&bytes))
-}
-
-/// The link header of an answer: MAC addresses swapped, tags kept.
-fn link_header(bytes: &[u8], ip_at: usize) -> Vec<u8> {
-    [&bytes[6..12], &bytes[..6], &bytes[12..ip_at]].concat()
-}
-
-fn ipv4(bytes: &[u8], at: usize, mtu: usize) -> Option<Vec<u8>> {
-    let (header, rest) = bytes.get(at..)?.split_at_checked(IPV4_LEN)?;
-    let header_len = usize::from(header[0] & 15) * 4;
-    let (src, dst) = (&header[12..16], &header[16..20]);
-    let later = u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0;
-    // Of ICMP, only what asks or answers is told (RFC 1122, 3.2.2).
-    let error = header[9] == PROTO_ICMP
-        && !matches!(rest.get(header_len.saturating_sub(IPV4_LEN)), Some(0 | 8 | 13 | 14 | 15 | 16));
-    let nobody = |address: &[u8]| address[0] == 0 || address[0] >= 224;
-    if later || error || nobody(src) || nobody(dst) {
-        return None;
-    }
-    let quoted = bytes.get(at..)?;
-    let quoted = &quoted[..quoted.len().min(IPV4_MAX_ERROR - IPV4_LEN - ICMP_LEN)];
-    let mut out = link_header(bytes, at);
-    let len = (IPV4_LEN + ICMP_LEN + quoted.len()) as u16;
-    let [len_high, len_low] = len.to_be_bytes();
-    let mut header = [0x45, TOS, len_high, len_low, 0, 0, 0, 0, TTL, PROTO_ICMP, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    header[12..16].copy_from_slice(dst);
-    header[16..20].copy_from_slice(src);
-    let sum = checksum::checksum(&header);
-    header[10..12].copy_from_slice(&sum.to_be_bytes());
-    let [mtu_high, mtu_low] = (mtu.min(u16::MAX.into()) as u16).to_be_bytes();
-    let mut message = vec![3, 4, 0, 0, 0, 0, mtu_high, mtu_low];
-    message.extend(quoted);
-    let sum = checksum::checksum(&message);
-    message[2..4].copy_from_slice(&sum.to_be_bytes());
-    out.extend(header);
-    out.extend(message);
-    Some(out)
-}
-
-fn ipv6(bytes: &[u8], at: usize, mtu: usize) -> Option<Vec<u8>> {
-    let header = bytes.get(at..)?.first_chunk::<IPV6_LEN>()?;
-    let (src, dst): ([u8; 16], [u8; 16]) = (*header[8..].first_chunk()?, *header[24..].first_chunk()?);
-    // Of ICMPv6, errors have the types below 128 (RFC 4443, 2.4).
-    let error = header[6] == PROTO_ICMPV6 && bytes.get(at + IPV6_LEN).is_none_or(|kind| *kind < 128);
-    if error || src[0] == 0xff || dst[0] == 0xff || src == [0; 16] {
-        return None;
-    }
-    let quoted = bytes.get(at..)?;
-    let quoted = &quoted[..quoted.len().min(IPV6_MIN_MTU - IPV6_LEN - ICMP_LEN)];
-    let mut out = link_header(bytes, at);
-    let len = (ICMP_LEN + quoted.len()) as u16;
-    out.extend([0x6c, 0, 0, 0]);
-    out.extend(len.to_be_bytes());
-    out.extend([PROTO_ICMPV6, TTL]);
-    out.extend(dst);
-    out.extend(src);
-    let mut message = vec![2, 0, 0, 0];
-    message.extend((mtu.max(IPV6_MIN_MTU) as u32).to_be_bytes());
-    message.extend(quoted);
-    let pseudo = checksum::pseudo_v6(dst, src, PROTO_ICMPV6, len.into());
-    let sum = !checksum::add(checksum::sum(&message), pseudo);
-    message[2..4].copy_from_slice(&sum.to_be_bytes());
-    out.extend(message);
-    Some(out)
+    let whole = if frame.offload.gso == GsoKind::None { datagram_end(bytes, &layers) } else { bytes.len() };
+    let end = whole.min(bytes.len()).min(start + QUOTED);
+    let mut answer = Frame::from_bytes(bytes.get(start..end)?);
+    let link = LinkHeader::back(&key);
+    let headers = Headers { link, src: about.dst, dst: about.src, tos: CONTROL, identification: None };
+    headers.error(error, &mut answer).then_some(answer)
 }
 
 /// How many answers may be given (RFC 1812, 4.3.2.8): so many a second, and as many at once.
@@ -161,10 +107,12 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sluice_flows::packet::checksum;
 
     fn packet_v4(flags: u8, src: [u8; 4], payload: usize) -> Frame {
         let mut bytes = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x81, 0, 0, 7, 0x08, 0x00];
-        bytes.extend([0x45, 0, 0, 0, 0, 0, flags, 0, 64, 17, 0, 0]);
+        let [high, low] = (20 + payload as u16).to_be_bytes();
+        bytes.extend([0x45, 0, high, low, 0, 0, flags, 0, 64, 17, 0, 0]);
         bytes.extend(src);
         bytes.extend([10, 0, 0, 2]);
         bytes.resize(bytes.len() + payload, 0xaa);

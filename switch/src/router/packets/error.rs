@@ -1,29 +1,18 @@
-//! ICMP and ICMPv6 errors: about what, and how much of it they quote.
-//!
-//! A packet is told of an error only if that cannot go on for ever or reach many (RFC 1122, 3.2.2; RFC 1812, 4.3.2.7;
-//! RFC 4443, 2.4): not one that is an error itself, or may be; not a fragment but the first; not one that was sent to
-//! several, on the link or by its address; not one whose source is not a single node. Only "packet too big" is said of
-//! multicast, as RFC 4443 wants it for path MTU discovery.
-//!
-//! As much is quoted as fits in 576 bytes of IPv4 (RFC 1812, 4.3.2.3) or 1280 bytes of IPv6 (RFC 4443, 2.4).
+//! ICMP and ICMPv6 errors of a router. About which packets, and how much of them is quoted, is
+//! [`answer`](sluice_flows::packet::answer)'s to say; "packet too big" is said even of multicast, as RFC 4443 wants it for
+//! path MTU discovery.
 
+use super::Link;
 use super::read::Datagram;
-use super::{HOP_LIMIT, Icmp, Link, icmpv4, icmpv6, ipv4_header, is_group};
-use std::net::{IpAddr, Ipv4Addr};
+use sluice_flows::field::{ETH_TYPE_IPV4, ETH_TYPE_IPV6};
+use sluice_flows::packet::Frame;
+use sluice_flows::packet::answer::{About, CONTROL, Headers, IcmpError, LinkHeader, TOS};
+use std::net::IpAddr;
 
-/// Longest error in IPv4, with its IP header.
-const MAX_V4: usize = 576;
-/// Longest error in IPv6, with its IP header.
-const MAX_V6: usize = 1280;
-/// Lengths of the headers in front of the quote: of IP without options, and of the message.
-const HEADERS_V4: usize = 20 + 8;
-const HEADERS_V6: usize = 40 + 8;
+/// More than is quoted of any packet.
+const QUOTED: usize = 1280;
 /// Where the number of the next header stands in an IPv6 header.
 const NEXT_HEADER_AT: [u8; 4] = [0, 0, 0, 6];
-/// Precedence "internetwork control", of errors (RFC 1812, 4.3.2.5).
-const CONTROL: u8 = 0xc0;
-/// The bits of the TOS that an error takes over from the packet that it is about.
-const TOS: u8 = 0x1e;
 
 /// What is wrong with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,7 +38,7 @@ pub(in crate::router) enum Problem {
 
 impl Problem {
     /// The message in ICMP (RFC 792, RFC 1191, RFC 1812).
-    const fn v4(self) -> Icmp {
+    const fn v4(self) -> IcmpError {
         let (kind, code) = match self {
             Self::NoRoute => (3, 0),
             Self::HostUnreachable => (3, 1),
@@ -59,62 +48,33 @@ impl Problem {
             Self::TimeExceeded => (11, 0),
             Self::TooBig { mtu } => {
                 let mtu = if mtu > 0xffff { 0xffff } else { mtu };
-                return Icmp { kind: 3, code: 4, word: mtu.to_be_bytes() };
+                return IcmpError { kind: 3, code: 4, word: mtu.to_be_bytes() };
             }
         };
-        Icmp { kind, code, word: [0; 4] }
+        IcmpError { kind, code, word: [0; 4] }
     }
 
     /// The message in ICMPv6 (RFC 4443, 3). A protocol that nobody takes in is a parameter problem, "unrecognized next
     /// header", at the place of its number in the IP header.
-    const fn v6(self) -> Icmp {
+    const fn v6(self) -> IcmpError {
         let (kind, code) = match self {
             Self::NoRoute => (1, 0),
             Self::Prohibited => (1, 1),
             Self::HostUnreachable => (1, 3),
             Self::PortUnreachable => (1, 4),
             Self::TimeExceeded => (3, 0),
-            Self::ProtocolUnreachable => return Icmp { kind: 4, code: 1, word: NEXT_HEADER_AT },
-            Self::TooBig { mtu } => return Icmp { kind: 2, code: 0, word: mtu.to_be_bytes() },
+            Self::ProtocolUnreachable => return IcmpError { kind: 4, code: 1, word: NEXT_HEADER_AT },
+            Self::TooBig { mtu } => return IcmpError { kind: 2, code: 0, word: mtu.to_be_bytes() },
         };
-        Icmp { kind, code, word: [0; 4] }
+        IcmpError { kind, code, word: [0; 4] }
     }
 }
 
 /// Whether the sender of this packet may be told of the problem.
 pub(in crate::router) fn may_tell(about: &Datagram<'_>, problem: Problem) -> bool {
-    if about.is_later_fragment || is_group(about.eth_src) {
-        return false;
-    }
-    let is_for_many = is_group(about.eth_dst) || about.dst.is_multicast();
-    let is_error = match about.icmp_type() {
-        None => false,
-        // Too short to tell: it may be one.
-        Some(None) => true,
-        Some(Some(kind)) if about.src.is_ipv4() => !is_query_v4(kind),
-        // Redirects are of neighbour discovery, but say something unasked.
-        Some(Some(kind)) => kind < 128 || kind == 137,
-    };
-    let is_single_source = match (about.src, about.dst) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => is_host_v4(src) && !dst.is_broadcast() && !is_for_many,
-        (IpAddr::V6(src), _) => {
-            let is_told = !is_for_many || matches!(problem, Problem::TooBig { .. });
-            !src.is_unspecified() && !src.is_multicast() && !src.is_loopback() && is_told
-        }
-        _ => false,
-    };
-    is_single_source && !is_error
-}
-
-/// Whether an address is one that a single host can have, on another link than the loopback.
-const fn is_host_v4(address: Ipv4Addr) -> bool {
-    let [first, ..] = address.octets();
-    first != 0 && first != 127 && first < 224
-}
-
-/// Whether an ICMP message is not an error, as the list of those stands (RFC 792, 950, 1256, 8335).
-const fn is_query_v4(kind: u8) -> bool {
-    matches!(kind, 0 | 8 | 9 | 10 | 13..=18 | 42 | 43)
+    let Datagram { eth_src, eth_dst, src, dst, is_later_fragment, .. } = *about;
+    let about = About { eth_src, eth_dst, src, dst, icmp: about.icmp_type(), is_later_fragment };
+    about.may_tell(matches!(problem, Problem::TooBig { .. }))
 }
 
 /// The error, from `own`. `None` if the sender may not be told, or the addresses are not of one IP version.
@@ -130,21 +90,12 @@ pub(in crate::router) fn frame(
     if !may_tell(about, problem) {
         return None;
     }
-    let frame = match (own, about.src) {
-        (IpAddr::V4(own), IpAddr::V4(to)) => {
-            let quote = cut(about.bytes, MAX_V4 - HEADERS_V4);
-            let ip = ipv4_header((own, to), about.tos & TOS | CONTROL, identification);
-            icmpv4(link, ip, problem.v4(), quote)
-        }
-        (IpAddr::V6(own), IpAddr::V6(to)) => {
-            let quote = cut(about.bytes, MAX_V6 - HEADERS_V6);
-            icmpv6(link, (own, to), HOP_LIMIT, problem.v6(), quote)
-        }
-        _ => return None,
+    let (eth_type, tos, error) = match about.src {
+        IpAddr::V4(_) => (ETH_TYPE_IPV4, about.tos & TOS | CONTROL, problem.v4()),
+        IpAddr::V6(_) => (ETH_TYPE_IPV6, 0, problem.v6()),
     };
-    Some(frame).filter(|frame| !frame.is_empty())
-}
-
-fn cut(bytes: &[u8], len: usize) -> &[u8] {
-    bytes.get(..len).unwrap_or(bytes)
+    let link = LinkHeader::plain(link.src, link.dst, eth_type);
+    let headers = Headers { link, src: own, dst: about.src, tos, identification: Some(identification) };
+    let mut packet = Frame::from_bytes(about.bytes.get(..QUOTED).unwrap_or(about.bytes));
+    headers.error(error, &mut packet).then(|| packet.bytes().to_vec())
 }
