@@ -300,7 +300,7 @@ impl Client {
             }
             At::Elsewhere(name, said) => {
                 // What the other side says of it comes behind the end of the stream.
-                self.runtime.block_on(tokio::time::sleep(LAST_WORDS_WITHIN));
+                self.runtime.block_on(async { tokio::time::sleep(LAST_WORDS_WITHIN).await });
                 let said = said.lock().map(|said| said.trim().to_owned()).unwrap_or_default();
                 Failure::new(format!("the switch of {name} went away, or does not answer"))
                     .why(if said.is_empty() { why } else { said.replace('\n', ";") })
