@@ -157,7 +157,7 @@ impl Task {
         (wanted.version, changes)
     }
 
-    /// Notes that this version is in force.
+    /// Notes that this version is in force, and what is not.
     fn done(&mut self, version: u64) {
         let Self { told, aside, .. } = self;
         told.retain(|object, _| aside.contains_key(object));
@@ -167,7 +167,7 @@ impl Task {
         let mut status = self.shared.status();
         (status.pending, status.flows, status.groups, status.refused) = (0, flows, groups, refused);
         drop(status);
-        self.shared.progress.send_modify(|p| (p.done, p.in_step, p.behind) = (version, true, None));
+        self.shared.progress.send_modify(|p| (p.done, p.in_step, p.behind) = (p.done.max(version), true, None));
     }
 
     /// Brings changes into force, but those that the switch refuses.
@@ -205,9 +205,9 @@ impl Task {
                 return Err(SwitchError::Refused { code: Code::InvalidArgument, why: said });
             }
             for (object, why) in bad {
-                changes.retain(|(o, _)| *o != object);
                 self.put_aside(object, why);
             }
+            changes.retain(|(object, _)| !self.aside.contains_key(object));
         }
     }
 
@@ -260,11 +260,9 @@ impl Task {
         mode: Mode,
     ) -> Result<(), SwitchError> {
         let (version, mut fallbacks) = match mode {
-            Mode::Begin => {
-                let (version, fallbacks) = self.plan_all();
-                (Some(version), fallbacks)
-            }
-            Mode::Check => (None, Vec::new()),
+            Mode::Begin => self.plan_all(),
+            // No other version than before.
+            Mode::Check => (0, Vec::new()),
         };
         let mut refusals = 0;
         loop {
@@ -296,9 +294,7 @@ impl Task {
                 self.leave_out(client, others, (at_fault, &said), &mut fallbacks).await?;
             }
         }
-        if let Some(version) = version {
-            self.done(version);
-        }
+        self.done(version);
         Ok(())
     }
 

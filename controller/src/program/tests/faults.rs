@@ -111,3 +111,26 @@ async fn a_flow_that_two_objects_claim_stays_as_long_as_one_of_them_does() {
         assert_eq!(node.our_flows().await, [format!("18 ip -> {has} (svc:x/y)")], "{change:?}");
     }
 }
+
+/// What is refused may be an operator's doing, or a part's; changes go on meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_while_an_operator_changes_flows_holds_up_nothing() {
+    let node = Node::new();
+    let _daemon = Daemon::start(node.path());
+    node.program.set(service("shop/s9"), service_part(9, 1));
+    node.program.ready();
+    node.settled().await.unwrap();
+    for step in 1..=10 {
+        node.operator(&["delete table=18,tcp,nw_dst=10.96.0.9"]).await;
+        let good = service_part(2, 1 + step % 3);
+        node.program.change([(service("shop/s1"), Some(bad(1))), (service("shop/s2"), Some(good))]);
+        tokio::time::sleep(Duration::from_millis(2 + u64::from(step % 4))).await;
+        node.program.set(service("shop/s3"), service_part(3, 1 + step % 2));
+        assert_eq!(names(node.settled().await), [service("shop/s1")], "step {step}");
+        assert_eq!(node.groups().await.len(), 3, "step {step}");
+        node.program.remove(&service("shop/s1"));
+        node.settled().await.unwrap();
+    }
+    let status = node.until("compared", |s| s.comparisons > 1).await;
+    assert!(status.refused.is_empty(), "{status:?}");
+}
