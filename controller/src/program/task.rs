@@ -112,29 +112,39 @@ impl Task {
         self.whole(client, others, Mode::Begin).await?;
         *pause = FIRST_PAUSE;
         self.shared.status().in_step_since = Some(SystemTime::now());
-        let (mut next_check, mut may_check) = (Instant::now() + CHECK_EVERY, Instant::now());
+        let (mut at_latest, mut suspicion, mut may_check) = (Instant::now() + CHECK_EVERY, None, Instant::now());
         loop {
-            let check = tokio::select! {
+            let next = suspicion.unwrap_or(at_latest).min(at_latest);
+            let is_due = tokio::select! {
                 () = self.shared.changed.notified() => false,
                 () = others.changed.notified() => {
-                    next_check = next_check.min(may_check.max(Instant::now() + CHECK_AFTER));
+                    suspicion.get_or_insert(may_check.max(Instant::now() + CHECK_AFTER));
                     false
                 }
-                () = sleep_until(next_check) => true,
+                () = sleep_until(next) => true,
             };
-            if check {
+            if is_due {
                 let begin = Instant::now();
-                if others.take() || self.switch.status().await?.model_generation != self.verified.unwrap_or(0) {
+                // Most of what events tell are our own bundles.
+                if others.take() || (begin >= at_latest && self.has_moved().await?) {
                     self.whole(client, others, Mode::Check).await?;
                 }
                 may_check = Instant::now() + begin.elapsed() * CHECK_SHARE;
-                next_check = Instant::now() + CHECK_EVERY;
+                if begin >= at_latest {
+                    at_latest = Instant::now() + CHECK_EVERY;
+                }
+                suspicion = None;
             }
             if !self.shared.wanted().changed.is_empty() {
                 sleep(GATHER).await;
                 self.changes(client, others).await?;
             }
         }
+    }
+
+    /// Whether anything at all has changed in the switch since it was found right.
+    async fn has_moved(&self) -> Result<bool, SwitchError> {
+        Ok(self.verified != Some(self.switch.status().await?.model_generation))
     }
 
     /// Sends what has changed.
@@ -271,6 +281,7 @@ impl Task {
             let groups = Groups::of(&self.switch, &self.shared.config.bridge).await?;
             let (difference, leaving) = compare(groups, self.plan.all()).await?;
             let is_same = difference.groups.is_empty() && leaving.is_empty();
+            self.shared.status().comparisons += 1;
             let bundle = Bundle::new(&self.shared.config.bridge, self.round, difference).replacing();
             if mode == Mode::Check && is_same {
                 let would = self.send(client, others, &bundle.clone().dry_run(), Vec::new()).await;

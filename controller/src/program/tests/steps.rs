@@ -111,6 +111,26 @@ async fn a_switch_that_comes_again_has_everything_and_that_it_went_is_told() {
     assert_eq!((&node.our_flows().await[..1], &node.groups().await[..1]), (&*before.0, &*before.1));
 }
 
+/// The time is what it takes until something of others would be looked at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_own_changes_are_not_compared_with_themselves() {
+    let node = Node::new();
+    let _daemon = Daemon::start(node.path());
+    node.program.ready();
+    for n in 1..=20 {
+        node.program.set(service("shop/s1"), service_part(1, n % 4));
+        node.program.set(service("shop/s2"), service_part(2 + n % 2, 2));
+        node.settled().await.unwrap();
+    }
+    assert_eq!(node.program.status().comparisons, 1, "that of the start");
+    tokio::time::sleep(Duration::from_millis(1_300)).await;
+    assert_eq!(node.program.status().comparisons, 1);
+    node.operator(&["table=77 actions=drop"]).await;
+    node.operator(&["delete table=77"]).await;
+    let status = node.until("compared", |s| s.comparisons == 2).await;
+    assert_eq!(status.mended, 0, "nothing was ours");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_operator_deletes_comes_back_and_what_is_theirs_stays() {
     let node = Node::new();
