@@ -18,7 +18,7 @@ pub(super) const LOCAL: u32 = 0xfffe;
 /// Matches frames that the switch's guard let pass.
 pub(super) const GUARDED: &str = "reg10=0x80000000/0x80000000";
 /// Drops a packet and tells its sender.
-pub(super) const REJECT: &str = "drop";
+pub(super) const REJECT: &str = "reject";
 
 /// A family of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
