@@ -28,27 +28,28 @@ pub(super) fn enter(id: u32) -> String {
     )
 }
 
-/// The choice, and a flow for each endpoint.
-pub(super) fn add(flows: &mut Flows, port: &ServicePort, id: u32, ends: &BTreeMap<u32, Endpoint>) {
+/// The choice, and a flow for each endpoint: it makes the connection, and the learned flow for the client's next ones. That is not
+/// the buckets' to do: their actions are action sets, and `learn` has no place in those.
+pub(super) fn add(flows: &mut Flows, port: &ServicePort, id: u32, ends: &BTreeMap<u32, Endpoint>, seconds: u16) {
     let ip = family(port).ip();
-    flows.add(Stage::Select, 200, format!("{ip},reg7={id:#x}"), format!("group:{id}"));
-    for (number, endpoint) in ends {
-        flows.add(Stage::Endpoint, 200, format!("{ip},reg3={number:#x},reg7={id:#x}"), dnat(*endpoint));
-    }
-}
-
-pub(super) fn group_text(port: &ServicePort, id: u32, ends: &BTreeMap<u32, Endpoint>, seconds: u16) -> String {
     let (ether_type, source) = match family(port) {
         Family::V4 => ("0x800", "NXM_OF_IP_SRC[]"),
         Family::V6 => ("0x86dd", "NXM_NX_IPV6_SRC[]"),
     };
-    let bucket = |number: u32| {
-        format!(
-            "load:{number:#x}->NXM_NX_REG3[],learn(table={},idle_timeout={seconds},cookie={LEARNED:#x},priority=200,\
-             eth_type={ether_type},NXM_NX_REG7[],{source},load:NXM_NX_REG3[]->NXM_NX_REG3[]),resubmit(,{})",
-            Stage::Affinity.table(),
-            Stage::Endpoint.table()
-        )
-    };
-    select_text(id, source_field(port), ends.keys().map(|number| (*number, bucket(*number))))
+    let learn = format!(
+        "learn(table={},idle_timeout={seconds},cookie={LEARNED:#x},priority=200,eth_type={ether_type},NXM_NX_REG7[],\
+         {source},load:NXM_NX_REG3[]->NXM_NX_REG3[])",
+        Stage::Affinity.table()
+    );
+    flows.add(Stage::Select, 200, format!("{ip},reg7={id:#x}"), format!("group:{id}"));
+    for (number, endpoint) in ends {
+        let matching = format!("{ip},reg3={number:#x},reg7={id:#x}");
+        flows.add(Stage::Endpoint, 200, matching, format!("{learn},{}", dnat(*endpoint)));
+    }
+}
+
+pub(super) fn group_text(port: &ServicePort, id: u32, ends: &BTreeMap<u32, Endpoint>) -> String {
+    let to = Stage::Endpoint.table();
+    let bucket = |number: &u32| (*number, format!("load:{number:#x}->NXM_NX_REG3[],resubmit(,{to})"));
+    select_text(id, source_field(port), ends.keys().map(bucket))
 }

@@ -27,8 +27,8 @@ pub fn service(node: &Node, service: &Service, ids: &mut Ids) -> Part {
             let text = match service.affinity_s {
                 None => group_text(port, id, &ends),
                 Some(seconds) => {
-                    affinity::add(&mut flows, port, id, &ends);
-                    affinity::group_text(port, id, &ends, seconds)
+                    affinity::add(&mut flows, port, id, &ends, seconds);
+                    affinity::group_text(port, id, &ends)
                 }
             };
             groups.push(Group { id, text, owner: Arc::clone(&owner) });

@@ -267,7 +267,11 @@ fn learned_flows_of_a_service_are_named_by_its_groups() {
     assert_eq!(texts.len(), part.groups.len());
     for (text, group) in texts.iter().zip(&part.groups) {
         assert!(text.ends_with(&format!("reg7={:#x}", group.id)));
-        assert!(group.text.contains(&format!("cookie={LEARNED:#x}")), "{}", group.text);
+        let learns = |flow: &&Flow| {
+            flow.actions.contains(&format!("cookie={LEARNED:#x}"))
+                && flow.matching.ends_with(&format!("reg7={:#x}", group.id))
+        };
+        assert_eq!(part.flows.iter().filter(learns).count(), group.text.matches("bucket=").count(), "one an endpoint");
         parse_flow_mod(&format!("{text},actions=drop"), Names::NONE).unwrap();
     }
     assert_eq!(learned_of(&web(1, None), &part).count(), 0);
@@ -294,4 +298,36 @@ fn names_with_the_same_hash_get_different_numbers_and_keep_them() {
 #[test]
 fn the_router_is_of_no_station() {
     assert_eq!(ROUTER_MAC >> 40 & 3, 2, "locally administered, and of one");
+}
+
+#[test]
+fn ten_thousand_services_have_groups_with_numbers_of_their_own() {
+    const SERVICES: usize = 10_000;
+    let node = node(&[true]);
+    let mut ids = Ids::new();
+    let mut numbers = BTreeSet::new();
+    let mut flows = 0;
+    for n in 0..SERVICES {
+        let (high, low) = (n / 250, n % 250);
+        let frontend = Frontend {
+            address: ip(&format!("10.96.{high}.{low}")),
+            port: 80,
+            inside: Scope::Cluster,
+            outside: Some(Scope::Cluster),
+            sources: Vec::new(),
+        };
+        let port = ServicePort {
+            name: "http".into(),
+            protocol: Protocol::Tcp,
+            v6: false,
+            frontends: vec![frontend],
+            cluster: (1..=10).map(|end| endpoint(&format!("10.{end}.{high}.{low}"), 8080)).collect(),
+            local: Vec::new(),
+        };
+        let web = Service { name: format!("ns{high}/web{low}"), ports: vec![port], affinity_s: None };
+        let part = service(&node, &web, &mut ids);
+        flows += part.flows.len();
+        numbers.extend(part.groups.iter().map(|group| group.id));
+    }
+    assert_eq!((numbers.len(), flows), (SERVICES, SERVICES), "one flow and one group each");
 }
