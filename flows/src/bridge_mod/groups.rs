@@ -154,6 +154,10 @@ impl Bridge {
         let fate = if old.is_some() { Fate::Modified } else { Fate::Added };
         let of_buckets = matches!(change, GroupMod::InsertBuckets { .. } | GroupMod::RemoveBuckets { .. });
         let group = build(spec, old.as_deref(), of_buckets, now)?;
+        if old.is_some_and(|old| is_same(&old, &group)) {
+            // Nobody needs to hear of it, and no cache has to look again.
+            return Ok(Applied::default());
+        }
         self.refuse_loop(&group)?;
         let touched = Touched::Group(group.id, fate);
         self.groups.insert(group.id, Arc::new(group));
@@ -309,6 +313,16 @@ fn build(spec: GroupSpec, old: Option<&Group>, of_buckets: bool, now: Millis) ->
         created: old.map_or(now, |g| g.created),
         stats: old.map(|g| Arc::clone(&g.stats)).unwrap_or_default(),
     })
+}
+
+/// Whether a group is, but for counters and age, as another one.
+fn is_same(a: &Group, b: &Group) -> bool {
+    let parts = |b: &Bucket| (b.id, b.weight, b.watch_port, b.watch_group);
+    a.kind == b.kind
+        && a.selection == b.selection
+        && a.owner == b.owner
+        && a.buckets.len() == b.buckets.len()
+        && a.buckets.iter().zip(b.buckets.iter()).all(|(a, b)| parts(a) == parts(b) && a.actions == b.actions)
 }
 
 /// The number of every bucket, in order.

@@ -131,7 +131,10 @@ fn groups_are_added_once_and_modified_only_when_they_are_there() {
     let modify = |may_create| GroupMod::Modify { spec: spec.clone(), may_create };
     assert!(matches!(fails(&mut bridge, modify(false)), ModError::Group(GroupModError::Unknown { .. })));
     assert_eq!(does(&mut bridge, modify(true)).touched, [Touched::Group(GroupId(1), Fate::Added)]);
-    assert_eq!(does(&mut bridge, modify(false)).touched, [Touched::Group(GroupId(1), Fate::Modified)]);
+    assert!(!does(&mut bridge, modify(false)).changed(), "it is as it was");
+    let other = group(1, GroupKind::All, vec![bucket(None, output(2))]);
+    let modified = does(&mut bridge, GroupMod::Modify { spec: other, may_create: false });
+    assert_eq!(modified.touched, [Touched::Group(GroupId(1), Fate::Modified)]);
     assert!(matches!(fails(&mut bridge, GroupMod::Add(spec)), ModError::Group(GroupModError::Exists { .. })));
     let reserved = GroupMod::Add(group(0xffff_ff01, GroupKind::All, vec![]));
     assert!(matches!(fails(&mut bridge, reserved), ModError::Group(GroupModError::BadNumber { .. })));
