@@ -312,6 +312,7 @@ impl Datapath {
             self.let_go(changes, &keys.collect::<Vec<_>>())?;
         }
         self.tell_changed(&spec.name);
+        self.retry_later(changes);
         Ok(before)
     }
 

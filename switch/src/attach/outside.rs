@@ -92,6 +92,7 @@ fn gateways(networks: &[NetworkSpec]) -> Vec<NetworkGateway> {
         mtu: network.mtu,
         internal: network.internal,
         routes: network.routes.iter().filter(|route| route.via.is_none()).map(|route| route.to).collect(),
+        hops: network.routes.iter().filter_map(|route| Some((route.to, route.via?))).collect(),
         steered: network.confirm,
     };
     networks.iter().map(of).collect()

@@ -229,10 +229,11 @@ impl Datapath {
     }
 
     /// Tries again in the background, as long as something is not in force.
-    fn retry_later(&self, changes: &Changes) {
+    pub(super) fn retry_later(&self, changes: &Changes) {
         let attachments = self.attachments();
-        let is_whole =
-            changes.outside_fault.is_none() && attachments.known().attachments().all(|record| record.fault.is_none());
+        let is_whole = changes.outside_fault.is_none()
+            && !self.gateway_state().is_waiting()
+            && attachments.known().attachments().all(|record| record.fault.is_none());
         if is_whole || attachments.is_retrying.swap(true, Ordering::Relaxed) {
             return;
         }

@@ -4,10 +4,11 @@
 //! it is about the network namespace of the calling thread.
 
 use super::HostError;
-use super::desired::{HostSide, PROTOCOL, Sysctl};
+use super::desired::{HostSide, PROTOCOL, RouteSpec, Sysctl};
 use super::netlink::{LinkState, Netlink, NetlinkError};
-use super::plan::{Actual, Step, plan};
+use super::plan::{self, Actual, Step, plan};
 use super::{accept, nft, ports, sysctl};
+use std::collections::{BTreeMap, HashSet};
 
 /// Settings of the kernel that a host which forwards IPv6 needs so that it goes on listening to routers: by themselves,
 /// interfaces that forward ignore router advertisements, and a host that got its default route by one would lose it.
@@ -68,6 +69,37 @@ pub fn apply(desired: &HostSide) -> Result<Vec<String>, HostError> {
     let steps = missing(&mut netlink, desired)?;
     steps.iter().try_for_each(|step| take(&mut netlink, desired, step))?;
     Ok(steps.iter().map(Step::to_string).collect())
+}
+
+/// Makes only what differs between two states of a host's side, where that is no more than routes and ports of the host, and
+/// what was made before is taken to be there: a change of one costs the same however many there are. `None` where more differs.
+pub(super) fn change(before: &HostSide, after: &HostSide) -> Option<Result<Vec<String>, HostError>> {
+    let had_ports = !before.ports.ports.is_empty();
+    let rest = |side: &HostSide| {
+        let ports = ports::HostPorts { ports: BTreeMap::new(), ..side.ports.clone() };
+        HostSide { routes: Vec::new(), ports, ..side.clone() }
+    };
+    if had_ports == after.ports.ports.is_empty() || rest(before) != rest(after) {
+        return None;
+    }
+    let run = || {
+        let mut netlink = Netlink::open()?;
+        // One that was made anew has no alias of ours yet, and nothing else either.
+        let link = netlink.link(&after.link)?.filter(|link| link.up && link.alias == after.alias);
+        let Some(link) = link else { return Err(HostError::NoLink { link: after.link.clone() }) };
+        let (old, new): (HashSet<_>, HashSet<_>) = (before.routes.iter().collect(), after.routes.iter().collect());
+        let of = |spec: &RouteSpec| (link.name.clone(), plan::route(spec, link.index));
+        let gone = before.routes.iter().filter(|route| !new.contains(route)).map(of);
+        let mut steps: Vec<_> = gone.map(|(link, route)| Step::DeleteRoute { link, route }).collect();
+        let came = after.routes.iter().filter(|route| !old.contains(route)).map(of);
+        steps.extend(came.map(|(link, route)| Step::AddRoute { link, route }));
+        let found = if had_ports { ports::Found::Has(before.ports.ports.clone()) } else { ports::Found::Nothing };
+        let change = ports::change(&after.link, &after.ports, &found)?;
+        steps.extend(change.map(|change| Step::Ports { name: ports::table_name(&after.link), change }));
+        steps.iter().try_for_each(|step| take(&mut netlink, after, step))?;
+        Ok(steps.iter().map(Step::to_string).collect())
+    };
+    Some(run())
 }
 
 /// Takes away all that is ours of the host's side on `link`; what others put there stays. Settings of the kernel stay as

@@ -46,7 +46,7 @@ pub struct HostSide {
 }
 
 /// A route to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RouteSpec {
     /// Where it leads to.
     pub to: IpNet,

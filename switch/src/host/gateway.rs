@@ -5,7 +5,7 @@
 
 use super::desired::{HostSide, NeighbourSpec, RouteSpec, RuleSpec, Sysctl};
 use super::ports::{HostPort, HostPorts};
-use super::{HostError, apply as host, ports};
+use super::{HostError, apply as host, far, ports};
 use crate::{ControlError, Datapath};
 use ipnet::IpNet;
 use sluice_flows::PortNo;
@@ -63,6 +63,8 @@ pub struct Share {
     pub incoming: Vec<IpAddr>,
     /// Where it goes, as far as the gateway's own flows decide that.
     pub services: Vec<Service>,
+    /// Networks that the host reaches by other hosts, each with its next hop.
+    pub hops: Vec<(IpNet, IpAddr)>,
     /// The switch's addresses on the link, where somebody else's flows or routes of the host need them, masquerade or not.
     pub link: Vec<IpAddr>,
     /// Whether flows of somebody else's decide what becomes of what the host sends to it, and send to the host what they like.
@@ -311,7 +313,11 @@ pub fn start(datapath: &Datapath, bridge: &str, config: &GatewayConfig) -> Resul
 pub fn mend(datapath: &Datapath) -> Vec<Result<String, GatewayError>> {
     let mut done = Vec::new();
     for (bridge, config) in datapath.gateways() {
-        match host::apply(&host_side(&config)) {
+        let steps = host::apply(&host_side(&config)).and_then(|mut steps| {
+            steps.extend(far::apply(&[], &config.share.hops)?.steps);
+            Ok(steps)
+        });
+        match steps {
             Ok(steps) => done.extend(steps.into_iter().map(Ok)),
             Err(source) => done.push(Err(GatewayError::Host { bridge, source })),
         }
@@ -333,7 +339,9 @@ pub fn stop(datapath: &Datapath, bridge: &str) -> Result<Vec<String>, GatewayErr
 /// # Errors
 /// [`HostError`].
 pub fn drift(config: &GatewayConfig) -> Result<Vec<String>, HostError> {
-    host::drift(&host_side(config))
+    let mut missing = host::drift(&host_side(config))?;
+    missing.extend(far::drift(&config.share.hops)?);
+    Ok(missing)
 }
 
 #[cfg(test)]

@@ -15,7 +15,8 @@ mod connections;
 
 use super::flush;
 use super::gateway::{GatewayConfig, GatewayError, drift, host_side, of_flows};
-use super::{HostError, HostPort, apply as host};
+use super::netlink::NetlinkError;
+use super::{HostError, HostPort, apply as host, far};
 use crate::port::{PortKind, PortSpec};
 use crate::{ControlError, Datapath, PortRequest};
 use compose::LinkPorts;
@@ -55,6 +56,8 @@ pub struct NetworkGateway {
     pub internal: bool,
     /// Networks that the host reaches by the switch.
     pub routes: Vec<IpNet>,
+    /// Networks that it reaches by other hosts, each with its next hop.
+    pub hops: Vec<(IpNet, IpAddr)>,
     /// Whether flows of somebody else's decide what becomes of what the host sends here.
     pub steered: bool,
 }
@@ -118,6 +121,8 @@ pub(super) struct State {
     pairs: BTreeMap<Key, u16>,
     zones: BTreeMap<String, u16>,
     link_ports: LinkPorts,
+    /// Routes by other hosts that cannot be now, and why.
+    waiting: BTreeMap<Key, Vec<String>>,
     /// Whether what a switch before left on the host was looked for.
     tidied: bool,
 }
@@ -130,6 +135,11 @@ impl Gateways {
     /// What gateways there are, with their bridges, by bridge and VLAN; those that could not be made among them.
     pub(crate) fn all(&self) -> Vec<(String, GatewayConfig)> {
         self.lock().made.iter().map(|((bridge, _), config)| (bridge.clone(), config.clone())).collect()
+    }
+
+    /// Whether something cannot be now that may be later.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.lock().waiting.is_empty()
     }
 
     /// What the gateway of a network is; none if the network has none.
@@ -172,7 +182,12 @@ pub fn apply_networks(
 ) -> Result<Vec<String>, GatewayError> {
     let mut state = datapath.gateway_state().lock();
     (state.networks, state.ports) = (networks, ports);
+    let waited: Vec<Key> = state.waiting.keys().cloned().collect();
     let mut done = state.realise(datapath, None)?;
+    for key in waited {
+        let Some(hops) = state.made.get(&key).map(|config| config.share.hops.clone()) else { continue };
+        done.extend(state.far_routes(&key, &[], &hops, false)?);
+    }
     done.extend(state.tidy(datapath)?);
     Ok(done)
 }
@@ -229,17 +244,19 @@ impl State {
             return Ok(Vec::new());
         }
         let before = self.made.clone();
+        let sure: BTreeMap<_, _> = before.iter().filter(|(key, _)| !self.unsure.contains(*key)).collect();
         let bridges: BTreeSet<&String> = keys.iter().map(|(bridge, _)| bridge).collect();
         self.unsure.extend(keys.iter().cloned());
         let (mut done, mut failed) = (Vec::new(), None);
         for bridge in bridges {
             // One that cannot be made is not in the way of others.
-            if let Err(error) = self.realise_bridge(datapath, bridge, &keys, &wanted, &mut done) {
+            if let Err(error) = self.realise_bridge(datapath, bridge, &keys, &sure, &wanted, &mut done) {
                 failed = failed.or(Some(error));
             }
         }
         connections::forget(datapath, &keys, &before, &wanted);
-        if keys.iter().any(|key| wanted.get(key).is_some_and(|config| config.forward)) {
+        let forwards = |all: &BTreeMap<Key, GatewayConfig>, key| all.get(key).is_some_and(|config| config.forward);
+        if keys.iter().any(|key| forwards(&wanted, key) && !forwards(&before, key)) {
             tell_obstacles(&wanted);
         }
         failed.map_or(Ok(done), Err)
@@ -251,6 +268,7 @@ impl State {
         datapath: &Datapath,
         bridge: &str,
         keys: &BTreeSet<Key>,
+        sure: &BTreeMap<&Key, &GatewayConfig>,
         wanted: &BTreeMap<Key, GatewayConfig>,
         done: &mut Vec<String>,
     ) -> Result<(), GatewayError> {
@@ -262,28 +280,63 @@ impl State {
             }
         }
         let new = || keys.iter().filter(|key| key.0 == bridge).filter_map(|key| Some((key, wanted.get(key)?)));
+        let hops = |key: &Key| self.made.get(key).map(|config| config.share.hops.clone()).unwrap_or_default();
+        let had: Vec<_> = new().map(|(key, _)| hops(key)).collect();
         // One that cannot be made is shown with its fault.
         self.made.extend(new().map(|(key, config)| (key.clone(), config.clone())));
         new().try_for_each(|(key, config)| make_port(datapath, key, config))?;
         self.add_flows(datapath, bridge, wanted)?;
-        for (key, config) in new() {
-            match host::apply(&host_side(config)) {
-                Ok(steps) => {
-                    done.extend(steps);
+        for ((key, config), had) in new().zip(had) {
+            let side = host_side(config);
+            // Where what was made is not there any more, all is looked at.
+            let small = sure.get(key).and_then(|before| host::change(&host_side(before), &side)).and_then(Result::ok);
+            let is_small = small.is_some();
+            let steps = small.map_or_else(|| host::apply(&side), Ok);
+            let steps = steps.map_err(|source| GatewayError::Host { bridge: bridge.to_owned(), source });
+            match steps.and_then(|steps| Ok((steps, self.far_routes(key, &had, &config.share.hops, is_small)?))) {
+                Ok((steps, far)) => {
+                    done.extend(steps.into_iter().chain(far));
                     self.unsure.remove(key);
                 }
-                Err(source) => failed = failed.or(Some(GatewayError::Host { bridge: bridge.to_owned(), source })),
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
         self.take_flows(datapath, bridge, wanted)?;
         failed.map_or(Ok(()), Err)
     }
 
+    /// Has the host's routes by other hosts be what a gateway's networks ask for. What cannot be now is told, and waits.
+    /// `is_sure` says that what it had is there.
+    fn far_routes(
+        &mut self,
+        key: &Key,
+        had: &[far::Hop],
+        wanted: &[far::Hop],
+        is_sure: bool,
+    ) -> Result<Vec<String>, GatewayError> {
+        let (old, new): (BTreeSet<_>, BTreeSet<_>) = (had.iter().collect(), wanted.iter().collect());
+        let gone: Vec<_> = old.difference(&new).map(|hop| **hop).collect();
+        let is_sure = is_sure && !self.waiting.contains_key(key);
+        let wanted: Vec<_> = wanted.iter().filter(|hop| !is_sure || !old.contains(hop)).copied().collect();
+        let failed = |source: NetlinkError| GatewayError::Host { bridge: key.0.clone(), source: source.into() };
+        let done = far::apply(&gone, &wanted).map_err(failed)?;
+        let before = self.waiting.remove(key).unwrap_or_default();
+        if let Some(first) = done.waits.iter().find(|why| !before.contains(why)) {
+            tracing::warn!(routes = done.waits.len(), "routes of the host wait, and are tried again: {first}");
+        }
+        if !done.waits.is_empty() {
+            self.waiting.insert(key.clone(), done.waits);
+        }
+        Ok(done.steps)
+    }
+
     /// Takes a gateway away; what fails is left, and told.
     fn unmake(&mut self, datapath: &Datapath, key: &Key) -> Result<Vec<String>, GatewayError> {
         self.unsure.remove(key);
+        self.waiting.remove(key);
         let Some(config) = self.made.remove(key) else { return Ok(Vec::new()) };
-        let removed = host::remove(&config.link);
+        let far = far::apply(&config.share.hops, &[]).map(|done| done.steps).map_err(HostError::from);
+        let removed = far.and_then(|far| Ok([far, host::remove(&config.link)?].concat()));
         if key.1.is_some() {
             match datapath.remove_port(&key.0, &config.port) {
                 Ok(()) | Err(ControlError::NoPort { .. } | ControlError::NoBridge { .. }) => {}

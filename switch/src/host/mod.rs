@@ -16,6 +16,7 @@ mod accept;
 mod apply;
 mod desired;
 mod error;
+mod far;
 mod flush;
 pub mod gateway;
 mod gateways;

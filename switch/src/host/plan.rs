@@ -230,7 +230,7 @@ fn routes(desired: &HostSide, actual: &Actual, link: &LinkState, steps: &mut Vec
     Ok(())
 }
 
-fn route(spec: &RouteSpec, link: u32) -> HostRoute {
+pub(super) fn route(spec: &RouteSpec, link: u32) -> HostRoute {
     HostRoute {
         to: spec.to.trunc(),
         via: spec.via,

@@ -129,6 +129,41 @@ impl Netlink {
         Ok(routes)
     }
 
+    /// The interface by which the host reaches a station itself, or why it does not.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub(super) fn link_to(&mut self, station: IpAddr) -> Result<std::result::Result<u32, String>> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(station);
+        message.header.destination_prefix_length = IpNet::from(station).prefix_len();
+        message.attributes.push(RouteAttribute::Destination(route_address(station)));
+        let what = || format!("tell the way to {station}");
+        let answer = match self.ask(RouteNetlinkMessage::GetRoute(message), 0, what) {
+            Ok(Some(RouteNetlinkMessage::NewRoute(answer))) => answer,
+            Err(error) if error.source.raw_os_error() == Some(libc::EPERM) => return Err(error),
+            _ => return Ok(Err(format!("the host has no route to {station}"))),
+        };
+        if answer.header.kind != RouteType::Unicast {
+            return Ok(Err(format!("{station} is no other host")));
+        }
+        let next = answer.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Gateway(next) => ip(next),
+            _ => None,
+        });
+        let link = answer.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Oif(link) => Some(*link),
+            _ => None,
+        });
+        Ok(match (next, link) {
+            (Some(next), _) => {
+                Err(format!("the host reaches {station} by {next}, and a next hop has to be a neighbour"))
+            }
+            (None, Some(link)) => Ok(link),
+            (None, None) => Err(format!("the host has no interface towards {station}")),
+        })
+    }
+
     /// The rules that lead to a table.
     ///
     /// # Errors

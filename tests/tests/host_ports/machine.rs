@@ -168,6 +168,7 @@ pub(crate) fn network(name: &str, gateway: [&str; 2]) -> NetworkGateway {
         mtu: None,
         internal: false,
         routes: Vec::new(),
+        hops: Vec::new(),
         steered: false,
     }
 }

@@ -299,6 +299,9 @@ impl State {
     /// The host's routes to the switch, and what they need: next hop is the switch's address on the link, and the host sends
     /// with the gateway's.
     fn routes(&self, key: &Key, networks: &[&NetworkGateway], config: &mut GatewayConfig) {
+        let mut known = BTreeSet::new();
+        config.share.hops =
+            networks.iter().flat_map(|network| &network.hops).filter(|(to, _)| known.insert(*to)).copied().collect();
         config.share.steered = networks.iter().any(|network| network.steered);
         for v4 in [true, false] {
             let own = |network: &NetworkGateway| {

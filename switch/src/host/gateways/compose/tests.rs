@@ -14,6 +14,7 @@ fn network(name: &str, bridge: &str, vlan: Option<u16>, gateway: &str) -> Networ
         mtu: None,
         internal: false,
         routes: Vec::new(),
+        hops: Vec::new(),
         steered: false,
     }
 }
