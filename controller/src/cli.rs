@@ -80,6 +80,9 @@ enum Verb {
         /// Only say what would be done
         #[arg(long)]
         dry_run: bool,
+        /// When all is done, wait for TERM or INT, as a Pod of a DaemonSet has to
+        #[arg(long, conflicts_with = "dry_run")]
+        stay: bool,
     },
 }
 
@@ -99,7 +102,9 @@ pub(crate) fn main() -> ExitCode {
     let result = match args.verb {
         Verb::Node { config, kubeconfig, log } => run_node(&config, kubeconfig.as_deref(), log),
         Verb::InstallCni { from, to } => run_install(&from, &to),
-        Verb::Cleanup { config, dry_run } => run_cleanup(&config, dry_run),
+        Verb::Cleanup { config, dry_run, stay } => {
+            run_cleanup(&config, dry_run).and_then(|()| if stay { until_told() } else { Ok(()) })
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -156,6 +161,20 @@ fn run_node(file: &Path, kubeconfig: Option<&Path>, log: Option<String>) -> Resu
     }
     runtime.shutdown_background();
     result
+}
+
+/// Waits for TERM or INT.
+fn until_told() -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure(FAILED, format!("cannot listen to signals: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+        }
+    })
 }
 
 fn run_install(from: &Path, to: &Path) -> Result<(), Failure> {

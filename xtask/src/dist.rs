@@ -9,8 +9,12 @@ use std::fs;
 use std::path::PathBuf;
 
 /// What is built: package, binary, and how the optimizer is to weigh speed against size.
-pub(crate) const BINARIES: [(&str, &str, &str); 3] =
-    [("sluice-switch", "sluiced", "3"), ("sluice-cli", "sluice", "3"), ("sluice-cni", "sluice-cni", "s")];
+pub(crate) const BINARIES: [(&str, &str, &str); 4] = [
+    ("sluice-switch", "sluiced", "3"),
+    ("sluice-cli", "sluice", "3"),
+    ("sluice-controller", "sluice-controller", "3"),
+    ("sluice-cni", "sluice-cni", "s"),
+];
 
 /// Builds into `target/dist/`, says how large the files are, and returns where they are.
 pub(crate) fn dist() -> Result<Vec<PathBuf>> {

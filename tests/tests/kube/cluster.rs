@@ -1,0 +1,257 @@
+//! A cluster of `tests/cluster`, for one run of the suite: brought up, asked, and taken down whatever happens.
+
+use sluice_tests::netns::Netns;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// The root of the checkout.
+pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+/// The image of Pods.
+pub(crate) const TOOLBOX: &str = "localhost/toolbox:1";
+/// The namespace that Sluice is in.
+const SYSTEM: &str = "sluice-system";
+/// Seconds that a command may take, which are not to be reached.
+const PATIENCE: u64 = 120;
+
+/// A cluster that is up.
+pub(crate) struct Cluster {
+    name: String,
+    pub(crate) nodes: Vec<String>,
+}
+
+/// What a command printed, and whether it ended with 0.
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    pub(crate) good: bool,
+    pub(crate) text: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        Self { good: output.status.success(), text: text.trim_end().to_owned() }
+    }
+}
+
+impl Cluster {
+    /// Brings up a dual-stack cluster, without a network or with the plain one. The error is what went wrong; 77 is "cannot be done on this machine".
+    pub(crate) fn up(name: &str, nodes: usize, plain: bool) -> Result<Self, (Option<i32>, String)> {
+        let cluster = Self { name: name.to_owned(), nodes: (1..=nodes).map(|n| format!("node-{n}")).collect() };
+        // What a run before this one may have left when it was killed.
+        _ = cluster.script(&["down"]).output();
+        let count = nodes.to_string();
+        let network: &[&str] = if plain { &["--cni", "bridge", "--proxy"] } else { &[] };
+        let words = [&["up", "--family", "dual", "--nodes", &count][..], network].concat();
+        let output = cluster.script(&words).output().unwrap();
+        let code = output.status.code();
+        match output.status.success() {
+            true => Ok(cluster),
+            false => Err((code, Said::from(output).text)),
+        }
+    }
+
+    fn script(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("timeout");
+        command.arg("--kill-after=5").arg(if words[0] == "up" { "900".to_owned() } else { PATIENCE.to_string() });
+        command.arg(format!("{ROOT}/tests/cluster/cluster")).args(words).current_dir(ROOT);
+        command.env("SLUICE_CLUSTER", &self.name).stdin(Stdio::null());
+        command
+    }
+
+    /// What kubectl says, good or bad.
+    pub(crate) fn try_kubectl(&self, words: &[&str]) -> Said {
+        self.script(&[&["kubectl"][..], words].concat()).output().unwrap().into()
+    }
+
+    /// What kubectl says, which ends with 0.
+    pub(crate) fn kubectl(&self, words: &[&str]) -> String {
+        let said = self.try_kubectl(words);
+        assert!(said.good, "kubectl {}:\n{}", words.join(" "), said.text);
+        said.text
+    }
+
+    /// Applies objects.
+    pub(crate) fn apply(&self, objects: &str) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), objects).unwrap();
+        self.kubectl(&["apply", "--filename", &file.path().to_string_lossy()]);
+    }
+
+    /// What a command in a node says (or in `control`), good or bad.
+    pub(crate) fn try_node(&self, node: &str, words: &[&str]) -> Said {
+        self.script(&[&["node", node][..], words].concat()).output().unwrap().into()
+    }
+
+    /// What a command in a node says, which ends with 0.
+    pub(crate) fn node(&self, node: &str, words: &[&str]) -> String {
+        let said = self.try_node(node, words);
+        assert!(said.good, "on {node}: {}:\n{}", words.join(" "), said.text);
+        said.text
+    }
+
+    /// Loads an image into every node.
+    pub(crate) fn load(&self, image: &Path) {
+        let said: Said = self.script(&["load", &image.to_string_lossy()]).output().unwrap().into();
+        assert!(said.good, "load: {}", said.text);
+    }
+
+    /// What a command in a Pod says, good or bad.
+    pub(crate) fn try_exec(&self, pod: &str, words: &[&str]) -> Said {
+        self.try_kubectl(&[&["exec", pod, "--"][..], words].concat())
+    }
+
+    /// What a command in a Pod says, which ends with 0.
+    pub(crate) fn exec(&self, pod: &str, words: &[&str]) -> String {
+        let said = self.try_exec(pod, words);
+        assert!(said.good, "in Pod {pod}: {}:\n{}", words.join(" "), said.text);
+        said.text
+    }
+
+    /// Starts a command in a Pod, whose output is read at its end.
+    pub(crate) fn start(&self, pod: &str, words: &[&str]) -> Child {
+        let mut command = self.script(&[&["kubectl", "exec", pod, "--"][..], words].concat());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// A Pod's addresses: IPv4, then IPv6.
+    pub(crate) fn addresses(&self, pod: &str) -> Vec<String> {
+        self.jsonpath(&["pod", pod], "{.status.podIPs[*].ip}")
+    }
+
+    /// A Service's addresses: IPv4, then IPv6.
+    pub(crate) fn cluster_ips(&self, service: &str) -> Vec<String> {
+        self.jsonpath(&["service", service], "{.spec.clusterIPs[*]}")
+    }
+
+    /// The words of a field.
+    pub(crate) fn jsonpath(&self, object: &[&str], path: &str) -> Vec<String> {
+        let output = format!("jsonpath={path}");
+        let text = self.kubectl(&[&["get"][..], object, &["--output", &output]].concat());
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// The node's own addresses outside: IPv4 and IPv6.
+    pub(crate) fn outside_addresses(&self, node: &str) -> [String; 2] {
+        let number = self.nodes.iter().position(|n| n == node).unwrap() + 11;
+        [format!("172.30.0.{number}"), format!("fd00:30::{number}")]
+    }
+
+    /// The network of the machine beside the nodes, which is outside of the cluster.
+    pub(crate) fn outside(&self) -> Netns {
+        let first = fs::read_to_string(self.folder().join("control.first")).unwrap();
+        Netns::of_process(first.split_whitespace().next().unwrap().parse().unwrap()).unwrap()
+    }
+
+    /// Where the cluster keeps its files.
+    pub(crate) fn folder(&self) -> PathBuf {
+        std::env::temp_dir().join(format!("sluice-cluster-{}", self.name))
+    }
+
+    /// The Pod of Sluice on a node.
+    pub(crate) fn agent(&self, node: &str) -> String {
+        let on = format!("spec.nodeName={node}");
+        let pods = self.kubectl(&["-n", SYSTEM, "get", "pods", "--field-selector", &on, "--output", "name"]);
+        pods.lines().next().unwrap_or_default().to_owned()
+    }
+
+    /// What `sluice` says on a node, through the API server.
+    pub(crate) fn sluice(&self, node: &str, words: &[&str]) -> Said {
+        let agent = self.agent(node);
+        self.try_kubectl(&[&["-n", SYSTEM, "exec", &agent, "-c", "sluiced", "--", "sluice"][..], words].concat())
+    }
+
+    /// Kills a program on a node without a warning.
+    pub(crate) fn kill(&self, node: &str, program: &str) {
+        // The kernel keeps fifteen characters of a name.
+        let name: String = program.chars().take(15).collect();
+        self.node(node, &["pkill", "-KILL", "-x", &name]);
+    }
+
+    /// How often a container of Sluice's Pod on a node was started again.
+    pub(crate) fn restarts(&self, node: &str, container: &str) -> u32 {
+        let agent = self.agent(node);
+        let path = format!("{{.status.containerStatuses[?(@.name==\"{container}\")].restartCount}}");
+        self.jsonpath(&["-n", SYSTEM, &agent], &path)[0].parse().unwrap()
+    }
+
+    /// Waits until Sluice is Ready on every node.
+    pub(crate) fn await_agents(&self) {
+        self.kubectl(&["-n", SYSTEM, "rollout", "status", "daemonset/sluice", "--timeout=60s"]);
+        self.kubectl(&["wait", "--for=condition=Ready", "node", "--all", "--timeout=60s"]);
+    }
+
+    /// What one needs when something is wrong.
+    pub(crate) fn diagnose(&self) -> String {
+        let mut text = String::new();
+        let mut add = |title: &str, said: Said| text += &format!("---- {title}\n{}\n", said.text);
+        for words in [
+            &["get", "nodes,pods,services,endpointslices", "--all-namespaces", "--output", "wide"][..],
+            &["get", "events", "--all-namespaces", "--sort-by=.lastTimestamp", "--field-selector=type!=Normal"],
+            &["describe", "pods", "-n", SYSTEM],
+        ] {
+            add(&format!("kubectl {}", words.join(" ")), self.try_kubectl(words));
+        }
+        for node in &self.nodes {
+            let agent = self.agent(node);
+            for container in ["install-cni", "sluiced", "node"] {
+                let words = ["-n", SYSTEM, "logs", "--tail=60", &agent, "-c", container];
+                add(&format!("{node}: log of {container}"), self.try_kubectl(&words));
+                if container != "install-cni" {
+                    let said = self.try_kubectl(&[&words[..], &["--previous"]].concat());
+                    if said.good {
+                        add(&format!("{node}: log of {container} before its restart"), said);
+                    }
+                }
+            }
+            for words in [
+                &["status"][..],
+                &["ports"],
+                &["gateway"],
+                &["cni", "list"],
+                &["drops"],
+                &["flows", "dump"],
+                &["groups"],
+            ] {
+                add(&format!("{node}: sluice {}", words.join(" ")), self.sluice(node, words));
+            }
+            for words in [&["ip", "address"][..], &["ip", "route"], &["ip", "-6", "route"], &["nft", "list", "ruleset"]]
+            {
+                add(&format!("{node}: {}", words.join(" ")), self.try_node(node, words));
+            }
+        }
+        text
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::env::var_os("SLUICE_KUBE_KEEP").is_some() {
+            eprintln!("kept: SLUICE_CLUSTER={} {ROOT}/tests/cluster/cluster down", self.name);
+            return;
+        }
+        let down = self.script(&["down"]).output();
+        if !down.is_ok_and(|output| output.status.success()) {
+            eprintln!("the cluster {} could not be taken down", self.name);
+        }
+    }
+}
+
+/// Asks again until the answer is yes; panics with what is waited for when it is not within `seconds`.
+pub(crate) fn within(seconds: u64, what: &str, mut done: impl FnMut() -> Result<(), String>) {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        match done() {
+            Ok(()) => return,
+            Err(last) => assert!(Instant::now() < end, "waited {seconds} s in vain for {what}; at last: {last}"),
+        }
+        sleep(Duration::from_millis(200));
+    }
+}
+
+/// A URL's host part.
+pub(crate) fn host(address: &str) -> String {
+    if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
+}

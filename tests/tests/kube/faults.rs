@@ -1,0 +1,123 @@
+//! What is killed, and what is changed meanwhile.
+
+use crate::cluster::{Cluster, Said, within};
+use crate::pods::ask;
+use std::collections::BTreeSet;
+use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
+
+/// The program of the node role.
+const ROLE: &str = "sluice-controller";
+/// Seconds that a stream of pings lasts, five in a tenth of a second.
+const STREAM: u32 = 12;
+
+/// Kills a program on both nodes under a stream of pings between them, waits until its containers run again, and returns how many
+/// packets of how many were lost.
+fn lost_while_killed(cluster: &Cluster, program: &str, container: &str) -> (u32, u32) {
+    let address = &cluster.addresses("b1")[0];
+    let count = (STREAM * 50).to_string();
+    let stream = cluster.start("a2", &["/usr/bin/ping", "-q", "-i", "0.02", "-c", &count, "-W", "1", address]);
+    sleep(Duration::from_secs(2));
+    let before: Vec<u32> = cluster.nodes.iter().map(|node| cluster.restarts(node, container)).collect();
+    cluster.nodes.iter().for_each(|node| cluster.kill(node, program));
+    for (node, before) in cluster.nodes.iter().zip(before) {
+        within(60, "the container to run again", || match cluster.restarts(node, container) {
+            now if now > before => Ok(()),
+            now => Err(format!("{now} restarts on {node}")),
+        });
+    }
+    let said: Said = stream.wait_with_output().unwrap().into();
+    cluster.await_agents();
+    let words: Vec<&str> = said.text.split_whitespace().collect();
+    let before_word = |word: &str| words.windows(3).find(|w| w[1] == "packets" && w[2].starts_with(word)).map(|w| w[0]);
+    let sent = before_word("transmitted").and_then(|n| n.parse().ok());
+    let received = words.windows(2).find(|w| w[1].starts_with("received")).and_then(|w| w[0].parse::<u32>().ok());
+    match (sent, received) {
+        (Some(sent), Some(received)) => (u32::saturating_sub(sent, received), sent),
+        _ => panic!("ping says: {}", said.text),
+    }
+}
+
+pub(crate) fn node_role_restart(cluster: &Cluster) {
+    let (lost, sent) = lost_while_killed(cluster, ROLE, "node");
+    assert_eq!(lost, 0, "of {sent} packets");
+}
+
+/// The flows of a node's switch without what counts and ages, sorted.
+fn flows(cluster: &Cluster, node: &str) -> BTreeSet<String> {
+    let said = cluster.sluice(node, &["flows", "dump", "-o", "ofctl"]);
+    assert!(said.good, "{}", said.text);
+    let volatile = ["duration=", "n_packets=", "n_bytes=", "idle_age=", "hard_age=", "cookie="];
+    let steady = |line: &str| {
+        let words = line.split([' ', ',']).filter(|word| !volatile.iter().any(|v| word.starts_with(v)));
+        words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+    };
+    said.text.lines().filter(|line| line.contains("actions=")).map(steady).collect()
+}
+
+pub(crate) fn same_flows(cluster: &Cluster) {
+    let node = &cluster.nodes[0];
+    let before = flows(cluster, node);
+    let restarts = cluster.restarts(node, "node");
+    cluster.kill(node, ROLE);
+    within(60, "the node role to run again", || {
+        let now = cluster.restarts(node, "node");
+        if now > restarts { Ok(()) } else { Err(format!("{now} restarts")) }
+    });
+    cluster.await_agents();
+    let after = flows(cluster, node);
+    let differ: Vec<_> = before.symmetric_difference(&after).collect();
+    assert!(differ.is_empty(), "{} flows before, {} after; these differ: {differ:#?}", before.len(), after.len());
+}
+
+pub(crate) fn deleted_meanwhile(cluster: &Cluster) {
+    let node = &cluster.nodes[0];
+    cluster.apply(
+        "{apiVersion: v1, kind: Service, metadata: {name: brief}, spec: {selector: {app: web}, ports: [{port: 80}]}}",
+    );
+    let address = &cluster.cluster_ips("brief")[0];
+    within(20, "the Service to answer", || ask(cluster, "a2", address, 80).map(drop));
+    // The kubelet waits before it starts again what has just died twice.
+    let restarts = cluster.restarts(node, "node");
+    cluster.kill(node, ROLE);
+    within(60, "the node role to run again", || {
+        let now = cluster.restarts(node, "node");
+        if now > restarts { Ok(()) } else { Err(format!("{now} restarts")) }
+    });
+    _ = cluster.try_node(node, &["pkill", "-KILL", "-x", &ROLE[..15]]);
+    cluster.kubectl(&["delete", "service", "brief"]);
+    within(60, "the flows of the Service to go", || {
+        let left: Vec<_> =
+            flows(cluster, node).into_iter().filter(|flow| flow.contains(&format!("nw_dst={address}"))).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:#?}")) }
+    });
+    assert!(ask(cluster, "a2", address, 80).is_err(), "{address} is no Service's any more");
+    cluster.await_agents();
+}
+
+pub(crate) fn switch_killed(cluster: &Cluster) {
+    let (lost, sent) = lost_while_killed(cluster, "sluiced", "sluiced");
+    println!(
+        "sluiced killed on both nodes: {lost} of {sent} packets were lost, a gap of {:.1} s",
+        f64::from(lost) * 0.02
+    );
+    for address in cluster.addresses("b1") {
+        within(30, "Pods to reach each other again", || ask(cluster, "a2", &address, 80).map(drop));
+    }
+    for address in cluster.cluster_ips("web") {
+        within(30, "Services to be reached again", || ask(cluster, "a2", &address, 8080).map(drop));
+    }
+}
+
+pub(crate) fn no_denied_call(cluster: &Cluster) {
+    let log = fs::read_to_string(cluster.folder().join("control/audit.log")).unwrap();
+    let calls: Vec<serde_json::Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    assert!(calls.len() > 5, "the audit log has {} calls of the controllers", calls.len());
+    let denied: BTreeSet<String> = calls
+        .iter()
+        .filter(|call| call["responseStatus"]["code"] == 403)
+        .map(|call| format!("{} {} by {}", call["verb"], call["requestURI"], call["user"]["username"]))
+        .collect();
+    assert!(denied.is_empty(), "{denied:#?}");
+}

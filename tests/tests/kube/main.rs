@@ -1,0 +1,152 @@
+//! Sluice on a real Kubernetes: one dual-stack cluster of two nodes, on which it is installed as a user does it.
+//!
+//! The suite runs its tests one after the other, on the same cluster, in the order of [`TESTS`]: they build on each other's Pods, and
+//! the last one takes Sluice off again. It has a `main` of its own, so that the cluster is taken down after failures too. Words
+//! on the command line choose tests by parts of their names; those that install, make Pods and uninstall always run.
+//!
+//! `SLUICE_KUBE_IMAGE=FILE.tar` takes an image that is there; without it one of the dev profile is made.
+//! `SLUICE_KUBE_NET=bridge` leaves Sluice out for the plain network and kube-proxy, which shows that cluster and suite are sound.
+//! `SLUICE_KUBE_KEEP=1` leaves the cluster up. `SLUICE_KUBE_PODS` is how many Pods are made at once.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is a failed test")]
+
+mod cluster;
+mod faults;
+mod install;
+mod pods;
+mod services;
+
+use cluster::Cluster;
+use sluice_tests::netns::skipped;
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// What the suite needs that a machine may lack, and Debian's packages of it.
+const PROGRAMS: [(&str, &str); 5] = [
+    ("/usr/bin/containerd", "containerd"),
+    ("/usr/sbin/runc", "runc"),
+    ("/usr/lib/cni/host-local", "containernetworking-plugins"),
+    ("/bin/busybox", "busybox-static"),
+    ("/usr/sbin/nft", "nftables"),
+];
+
+/// When a test runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// Always, and nothing after it makes sense when it fails.
+    First,
+    /// When it is chosen, on every network.
+    Any,
+    /// When it is chosen, on Sluice's.
+    Sluice,
+}
+
+type Test = (&'static str, When, fn(&Cluster));
+
+/// Every test, in order.
+const TESTS: [Test; 20] = [
+    ("nodes_turn_ready_when_sluice_is_installed", When::First, install::install),
+    ("pods_become_ready_by_the_probes_of_the_kubelet", When::First, pods::make),
+    ("pods_reach_each_other_on_a_node_and_across", When::Any, pods::reach_each_other),
+    ("exec_and_logs_work", When::Any, pods::exec_and_logs),
+    ("hosts_reach_pods_and_pods_hosts", When::Any, pods::hosts),
+    ("pods_reach_the_outside_behind_their_nodes_address", When::Sluice, pods::outside),
+    ("a_service_spreads_connections_over_its_endpoints", When::Any, services::cluster_ip),
+    ("a_service_is_reached_from_hosts", When::Any, services::from_hosts),
+    ("a_pod_reaches_itself_by_its_service", When::Any, services::hairpin),
+    ("a_node_port_is_reached_from_outside_on_every_node", When::Any, services::node_port),
+    ("a_service_without_endpoints_refuses_at_once", When::Any, services::without_endpoints),
+    ("the_api_server_is_reached_by_its_service", When::Any, services::api_server),
+    ("names_resolve", When::Any, services::names),
+    ("many_pods_at_once_become_ready_and_answer", When::Any, pods::many),
+    ("a_restart_of_the_node_role_loses_no_packet", When::Sluice, faults::node_role_restart),
+    ("the_flows_after_a_restart_are_those_before", When::Sluice, faults::same_flows),
+    ("a_service_deleted_while_the_node_role_was_down_is_gone", When::Sluice, faults::deleted_meanwhile),
+    ("a_killed_switch_comes_back_with_its_pods", When::Sluice, faults::switch_killed),
+    ("no_call_of_the_controllers_is_denied", When::Sluice, faults::no_denied_call),
+    ("uninstalling_leaves_the_nodes_clean", When::Sluice, install::uninstall),
+];
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    if std::env::args().any(|word| word == "--list") {
+        TESTS.iter().for_each(|(name, ..)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    let bare = plain();
+    let chosen: Vec<Test> = TESTS
+        .into_iter()
+        .filter(|(name, when, _)| {
+            let named = words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+            *when == When::First || named && (*when == When::Any || !bare)
+        })
+        .collect();
+    if !words.is_empty() && chosen.iter().all(|(_, when, _)| *when == When::First) {
+        println!("test result: ok. No test of that name.");
+        return ExitCode::SUCCESS;
+    }
+    if cannot() {
+        return ExitCode::SUCCESS;
+    }
+    run(&chosen)
+}
+
+/// Whether the plain network takes Sluice's place.
+pub(crate) fn plain() -> bool {
+    std::env::var("SLUICE_KUBE_NET").is_ok_and(|net| net == "bridge")
+}
+
+/// Whether this machine cannot run the suite; the reason is said.
+fn cannot() -> bool {
+    if skipped("kube") {
+        return true;
+    }
+    let Some((_, package)) = PROGRAMS.iter().find(|(program, _)| !Path::new(program).exists()) else { return false };
+    _ = writeln!(io::stderr(), "skipped: kube: needs Debian's {package}");
+    true
+}
+
+fn run(tests: &[Test]) -> ExitCode {
+    let begin = Instant::now();
+    let cluster = match Cluster::up(&format!("t{}", std::process::id()), 2, plain()) {
+        Ok(cluster) => cluster,
+        Err((Some(77), reason)) => {
+            _ = writeln!(io::stderr(), "skipped: kube: {reason}");
+            return ExitCode::SUCCESS;
+        }
+        Err((_, reason)) => {
+            println!("the cluster did not come up:\n{reason}");
+            return ExitCode::FAILURE;
+        }
+    };
+    println!("cluster up in {:.1} s; running {} tests", begin.elapsed().as_secs_f64(), tests.len());
+    let mut failed = Vec::new();
+    for (name, when, test) in tests {
+        let begin = Instant::now();
+        let good = catch_unwind(AssertUnwindSafe(|| test(&cluster))).is_ok();
+        let word = if good { "ok" } else { "FAILED" };
+        println!("test {name} ... {word} ({:.1} s)", begin.elapsed().as_secs_f64());
+        if !good {
+            if failed.is_empty() {
+                println!("{}", cluster.diagnose());
+            }
+            failed.push(*name);
+            if *when == When::First {
+                break;
+            }
+        }
+    }
+    drop(cluster);
+    let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
+    let seconds = begin.elapsed().as_secs_f64();
+    println!(
+        "test result: {verdict}. {} failed of {}; {seconds:.0} s\n  {}",
+        failed.len(),
+        tests.len(),
+        failed.join("\n  ")
+    );
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,131 @@
+//! Pods: that they come up, and whom they reach.
+
+use crate::cluster::{Cluster, host, within};
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpListener};
+use std::thread;
+use std::time::Duration;
+
+/// The Pods of the suite: `a1` and `a2` on the first node, `b1` on the second, `h2` in the network of the second node itself.
+const PODS: &str = include_str!("pods.yaml");
+/// The port of the outside's server.
+const OUTSIDE_PORT: u16 = 8099;
+
+/// The suite's Pods. They are Ready only when the kubelet's HTTP probe of `a1` and TCP probe of `b1` get through.
+pub(crate) fn make(cluster: &Cluster) {
+    cluster.apply(PODS);
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/a1", "pod/a2", "pod/b1", "pod/h2", "--timeout=60s"]);
+    for pod in ["a1", "a2", "b1"] {
+        let addresses = cluster.addresses(pod);
+        assert!(
+            matches!(addresses.as_slice(), [v4, v6] if !v4.contains(':') && v6.contains(':')),
+            "{pod}: {addresses:?}"
+        );
+    }
+}
+
+/// What the server at an address says, asked from a Pod: the name of the Pod that answers, and who it says has asked.
+pub(crate) fn ask(cluster: &Cluster, pod: &str, address: &str, port: u16) -> Result<(String, String), String> {
+    let url = format!("http://{}:{port}/cgi-bin/who", host(address));
+    let said = cluster.try_exec(pod, &["curl", "-sS", "-g", "-m", "5", &url]);
+    if !said.good {
+        return Err(format!("{pod} asks {url}: {}", said.text));
+    }
+    answer(&said.text).ok_or_else(|| format!("{pod} asks {url}: {:?}", said.text))
+}
+
+/// The two words of an answer; an IPv4 address that the server sees as a mapped one is given as it is.
+pub(crate) fn answer(text: &str) -> Option<(String, String)> {
+    let (name, from) = text.trim().split_once(' ')?;
+    let from = from.trim_matches(['[', ']']).trim_start_matches("::ffff:");
+    Some((name.to_owned(), from.to_owned()))
+}
+
+pub(crate) fn reach_each_other(cluster: &Cluster) {
+    for (from, to) in [("a2", "a1"), ("a1", "b1"), ("b1", "a1")] {
+        let own = cluster.addresses(from);
+        for address in cluster.addresses(to) {
+            let said = cluster.try_exec(from, &["/usr/bin/ping", "-q", "-c", "5", "-i", "0.2", "-W", "2", &address]);
+            assert!(
+                said.good && said.text.contains(" 0% packet loss"),
+                "{from} pings {to} at {address}:\n{}",
+                said.text
+            );
+            let (name, seen) = ask(cluster, from, &address, 80).unwrap();
+            assert_eq!(name, to);
+            assert!(own.contains(&seen), "{to} at {address} sees {from} as {seen}, which is none of its own {own:?}");
+        }
+    }
+}
+
+pub(crate) fn exec_and_logs(cluster: &Cluster) {
+    assert_eq!(cluster.exec("b1", &["hostname"]), "b1");
+    assert_eq!(cluster.kubectl(&["logs", "a1"]), "a1 is up");
+}
+
+pub(crate) fn hosts(cluster: &Cluster) {
+    let (first, second) = (&cluster.nodes[0], &cluster.nodes[1]);
+    for pod in ["a1", "b1"] {
+        for address in cluster.addresses(pod) {
+            for node in [first, second] {
+                let url = format!("http://{}/cgi-bin/who", host(&address));
+                let said = cluster.try_node(node, &["curl", "-sS", "-g", "-m", "5", &url]);
+                let name = answer(&said.text).map(|(name, _)| name);
+                assert_eq!(name.as_deref(), Some(pod), "{node} asks {url}: {}", said.text);
+            }
+        }
+    }
+    // A Pod in the host's network is reached at the node's addresses, from the same node's Pods too.
+    for address in cluster.outside_addresses(second) {
+        for pod in ["a1", "b1"] {
+            assert_eq!(ask(cluster, pod, &address, 8098).unwrap().0, *second);
+        }
+    }
+}
+
+pub(crate) fn outside(cluster: &Cluster) {
+    let outside = cluster.outside();
+    for (address, node_address) in
+        ["172.30.0.1", "fd00:30::1"].into_iter().zip(cluster.outside_addresses(&cluster.nodes[0]))
+    {
+        let listener = outside.run(|| TcpListener::bind((address.parse::<IpAddr>().unwrap(), OUTSIDE_PORT))).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let server = thread::spawn(move || accept_once(&listener));
+        let url = format!("http://{}:{OUTSIDE_PORT}/", host(address));
+        let said = cluster.try_exec("a1", &["curl", "-sS", "-g", "-m", "5", &url]);
+        let seen = server.join().unwrap();
+        assert!(said.good, "a1 asks {url}: {}", said.text);
+        assert_eq!(seen, Some(node_address.parse().unwrap()), "whom the outside sees at {address}");
+    }
+}
+
+/// Who connects within 8 seconds; it gets an answer.
+fn accept_once(listener: &TcpListener) -> Option<IpAddr> {
+    for _ in 0..80 {
+        if let Ok((mut stream, from)) = listener.accept() {
+            stream.set_nonblocking(false).ok()?;
+            _ = stream.read(&mut [0; 1024]);
+            _ = stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n");
+            return Some(from.ip());
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    None
+}
+
+pub(crate) fn many(cluster: &Cluster) {
+    let count = std::env::var("SLUICE_KUBE_PODS").ok().and_then(|text| text.parse().ok()).unwrap_or(20_usize);
+    cluster.apply(&include_str!("many.yaml").replace("COUNT", &count.to_string()));
+    let patience = format!("--timeout={}s", 60 + count);
+    cluster.kubectl(&["rollout", "status", "deployment/many", &patience]);
+    let addresses = cluster.jsonpath(&["pods", "--selector=app=many"], "{.items[*].status.podIPs[*].ip}");
+    assert_eq!(addresses.len(), 2 * count, "an address of each family for each Pod");
+    let each = "for a; do /usr/bin/ping -q -c 2 -i 0.2 -W 2 $a >/dev/null || echo $a; done";
+    let words: Vec<&str> = ["sh", "-c", each, "sh"].into_iter().chain(addresses.iter().map(String::as_str)).collect();
+    assert_eq!(cluster.exec("a1", &words), "", "Pods that do not answer");
+    cluster.kubectl(&["delete", "deployment/many", "--wait=false"]);
+    within(60, "the Pods to be gone", || {
+        let left = cluster.kubectl(&["get", "pods", "--selector=app=many", "--output=name"]);
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    });
+}

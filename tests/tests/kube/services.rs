@@ -1,0 +1,111 @@
+//! Services: the ways to them, and names.
+
+use crate::cluster::{Cluster, TOOLBOX, host, within};
+use crate::pods::{answer, ask};
+use std::collections::BTreeSet;
+
+/// A Service whose only endpoint is `a1`.
+const SELF: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: self}
+spec:
+  ipFamilyPolicy: RequireDualStack
+  ports: [{port: 80}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: self-4, labels: {kubernetes.io/service-name: self}}
+addressType: IPv4
+ports: [{name: '', port: 80, protocol: TCP}]
+endpoints: [{addresses: [V4], nodeName: node-1, conditions: {ready: true}}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: self-6, labels: {kubernetes.io/service-name: self}}
+addressType: IPv6
+ports: [{name: '', port: 80, protocol: TCP}]
+endpoints: [{addresses: [V6], nodeName: node-1, conditions: {ready: true}}]
+";
+
+/// Asks until both endpoints have answered; changes take a moment.
+fn both_answer(mut ask: impl FnMut() -> Result<String, String>, what: &str) {
+    let mut seen = BTreeSet::new();
+    within(20, what, || {
+        seen.insert(ask()?);
+        let missing: Vec<_> = ["a1", "b1"].into_iter().filter(|name| !seen.contains(*name)).collect();
+        if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?} did not answer")) }
+    });
+}
+
+pub(crate) fn cluster_ip(cluster: &Cluster) {
+    for address in cluster.cluster_ips("web") {
+        both_answer(|| ask(cluster, "a2", &address, 8080).map(|(name, _)| name), &format!("a2 to {address}"));
+        // Whoever answers sees the Pod's own address.
+        let (_, seen) = ask(cluster, "a2", &address, 8080).unwrap();
+        assert!(cluster.addresses("a2").contains(&seen), "seen as {seen} by {address}");
+    }
+}
+
+fn curl(cluster: &Cluster, node: &str, address: &str, port: u16) -> Result<String, String> {
+    let url = format!("http://{}:{port}/cgi-bin/who", host(address));
+    let said = cluster.try_node(node, &["curl", "-sS", "-g", "-m", "5", &url]);
+    answer(&said.text).map(|(name, _)| name).ok_or_else(|| format!("{node} asks {url}: {}", said.text))
+}
+
+pub(crate) fn from_hosts(cluster: &Cluster) {
+    for address in cluster.cluster_ips("web") {
+        for node in &cluster.nodes {
+            both_answer(|| curl(cluster, node, &address, 8080), &format!("{node} to {address}"));
+        }
+    }
+}
+
+pub(crate) fn node_port(cluster: &Cluster) {
+    for node in &cluster.nodes {
+        for address in cluster.outside_addresses(node) {
+            both_answer(|| curl(cluster, "control", &address, 30080), &format!("outside to {node} at {address}"));
+        }
+    }
+}
+
+pub(crate) fn hairpin(cluster: &Cluster) {
+    let addresses = cluster.addresses("a1");
+    cluster.apply(&SELF.replace("V4", &addresses[0]).replace("V6", &addresses[1]));
+    for address in cluster.cluster_ips("self") {
+        within(20, &format!("a1 to itself by {address}"), || ask(cluster, "a1", &address, 80).map(drop));
+    }
+}
+
+pub(crate) fn without_endpoints(cluster: &Cluster) {
+    cluster.apply(
+        "{apiVersion: v1, kind: Service, metadata: {name: empty}, spec: {selector: {app: none}, ports: [{port: 80}]}}",
+    );
+    let address = &cluster.cluster_ips("empty")[0];
+    within(20, "a refusal", || {
+        let said = cluster.try_exec("a2", &["curl", "-sS", "-m", "5", &format!("http://{address}/")]);
+        // 7: could not connect, which is not the 28 of a timeout.
+        if said.text.contains("(7)") { Ok(()) } else { Err(said.text) }
+    });
+}
+
+pub(crate) fn api_server(cluster: &Cluster) {
+    let address = &cluster.cluster_ips("kubernetes")[0];
+    for pod in ["a2", "b1"] {
+        let said = cluster.try_exec(pod, &["curl", "-sSk", "-m", "5", &format!("https://{address}/version")]);
+        assert!(said.text.contains("gitVersion") || said.text.contains("Unauthorized"), "{pod}: {}", said.text);
+    }
+}
+
+pub(crate) fn names(cluster: &Cluster) {
+    cluster.apply(&include_str!("coredns.yaml").replace("TOOLBOX", TOOLBOX));
+    cluster.kubectl(&["-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=60s"]);
+    for (pod, name) in [("a2", "web"), ("b1", "web.default.svc.cluster.local")] {
+        within(20, "names to resolve", || {
+            let said = cluster.try_exec(pod, &["curl", "-sS", "-m", "5", &format!("http://{name}:8080/cgi-bin/who")]);
+            answer(&said.text).map(drop).ok_or(said.text)
+        });
+    }
+    let said = cluster.try_exec("a2", &["nslookup", "no-such.default.svc.cluster.local"]);
+    assert!(said.text.contains("NXDOMAIN"), "{}", said.text);
+}
