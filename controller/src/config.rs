@@ -137,8 +137,6 @@ pub struct Config {
     pub transport_interface: Option<String>,
     /// `transport_cidrs`: networks that the nodes' transport addresses are in; any if empty.
     pub transport_cidrs: Vec<IpNet>,
-    /// `node_port_addresses`: networks whose addresses of the host have node ports; all if empty.
-    pub node_port_addresses: Vec<IpNet>,
     /// `service_cidrs`: networks of Services' addresses; else those that the cluster's ServiceCIDR objects say.
     pub service_cidrs: Vec<IpNet>,
     /// `cni_conf_dir`: where the container runtime looks for networks.
@@ -167,7 +165,6 @@ impl Default for Config {
             mtu: None,
             transport_interface: None,
             transport_cidrs: Vec::new(),
-            node_port_addresses: Vec::new(),
             service_cidrs: Vec::new(),
             cni_conf_dir: PathBuf::from("/etc/cni/net.d"),
             cni_bin_dir: PathBuf::from("/opt/cni/bin"),
@@ -197,7 +194,6 @@ impl Config {
         let mut config = Self::default();
         config.take_places(&mut keys)?;
         config.take_transport(&mut keys)?;
-        config.node_port_addresses = keys.networks("node_port_addresses")?.unwrap_or_default();
         config.service_cidrs = keys.networks("service_cidrs")?.unwrap_or_default();
         if let Some(address) = keys.parsed("metrics_address", "an address and a port, such as \"127.0.0.1:9477\"")? {
             config.metrics_address = address;

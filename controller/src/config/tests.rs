@@ -24,7 +24,6 @@ fn all_keys_are_taken() {
         mtu = 1400
         transport_interface = "eth1"
         transport_cidrs = ["172.30.0.0/24"]
-        node_port_addresses = ["fd00::/48"]
         service_cidrs = ["10.96.0.0/16"]
         cni_conf_dir = "/c"
         cni_bin_dir = "/b"
@@ -48,7 +47,6 @@ fn all_keys_are_taken() {
         mtu: Some(1400),
         transport_interface: Some("eth1".to_owned()),
         transport_cidrs: network("172.30.0.0/24"),
-        node_port_addresses: network("fd00::/48"),
         service_cidrs: network("10.96.0.0/16"),
         cni_conf_dir: PathBuf::from("/c"),
         cni_bin_dir: PathBuf::from("/b"),

@@ -10,6 +10,7 @@
 //! API server, the second nothing.
 
 mod conflist;
+mod connections;
 mod host;
 mod network;
 mod pods;

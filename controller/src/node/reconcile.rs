@@ -7,7 +7,7 @@
 use super::conflist::{self, NETWORK};
 use super::services::Services;
 use super::view::{Host, View};
-use super::{Fault, network, pods};
+use super::{Fault, connections, network, pods};
 use crate::config::Config;
 use crate::facts;
 use crate::flow::{Object, Part};
@@ -74,6 +74,8 @@ pub(super) struct Reconciler {
     attachments: Vec<Attachment>,
     todo: Todo,
     is_ready: bool,
+    /// Whether the connections of an earlier start have been looked at.
+    is_swept: bool,
     conflist: String,
     started: Instant,
     /// When the network was said last.
@@ -107,6 +109,7 @@ impl Reconciler {
             attachments: Vec::new(),
             todo: Todo { all: true, network: true, attachments: true, settle: true, ..Todo::default() },
             is_ready: false,
+            is_swept: false,
             conflist: String::new(),
             started: Instant::now(),
             said: Instant::now(),
@@ -391,6 +394,11 @@ impl Reconciler {
 
     /// Ends connections to what is gone, and learned flows.
     async fn forget(&mut self) -> Result<(), Fault> {
+        // Only lists tell what is gone: a copy may be older than what an earlier start knew.
+        if !self.is_swept && self.store.is_complete() {
+            self.services.kept(connections::kept(&self.switch).await?);
+            self.is_swept = true;
+        }
         while let Some(stale) = self.services.stale.first() {
             self.switch.flush_connections(&stale.filter()).await?;
             self.services.stale.pop_first();

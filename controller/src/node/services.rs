@@ -5,7 +5,7 @@ use crate::flow::{Object, Part};
 use crate::pipeline::{self, Ids};
 use crate::services::claims::Claims;
 use crate::services::health::{Check, health};
-use crate::services::stale::{Stale, stale};
+use crate::services::stale::{Connection, Stale, left_over, stale};
 use crate::services::{self, Here, Published};
 use crate::watch::Store;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -121,6 +121,12 @@ impl Services {
             changes.push((Object::Service(name.clone()), Some(part)));
         }
         changes
+    }
+
+    /// Looks at the connections that the switch kept from an earlier start: those to what is gone have to end.
+    pub(super) fn kept(&mut self, connections: Vec<Connection>) {
+        let known = self.known.values().map(|known| (&known.facts, &known.serving));
+        self.stale.extend(left_over(connections, known));
     }
 
     /// Says what a Service claims; the others that this concerns.
