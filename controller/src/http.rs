@@ -1,0 +1,153 @@
+//! What the node controller tells by HTTP: `/metrics`, `/livez` and `/readyz`.
+//!
+//! Probes answer 200 or 503 in plain text, and name each part that is not well with what is wrong with it, so that whoever reads the
+//! Pod's events knows where to look. With `?verbose` the parts that are well are named too.
+//!
+//! # Rules
+//! - `/livez` fails only if the program itself has come to a stop, since all that its failing brings about is a new start: a switch
+//!   or an API server that is away would not come back by it.
+//! - `/readyz` fails while any part is not well.
+
+use crate::metrics::{self, Metrics};
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+
+/// How long the program may go without a [`Health::beat`] once there was one.
+pub const ALIVE_FOR: Duration = Duration::from_secs(120);
+
+/// How a part is: well, or what is wrong and what to do about it.
+pub type PartState = Result<(), String>;
+
+/// Looks at a part when it is asked for.
+type Look = Arc<dyn Fn() -> PartState + Send + Sync>;
+
+#[derive(Clone)]
+enum Part {
+    Said(PartState),
+    Looked(Look),
+}
+
+#[derive(Default)]
+struct Parts {
+    parts: BTreeMap<&'static str, Part>,
+    beat: Option<Instant>,
+}
+
+/// How the parts of the program are.
+#[derive(Clone, Default)]
+pub struct Health(Arc<Mutex<Parts>>);
+
+impl std::fmt::Debug for Health {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_map().entries(self.parts()).finish()
+    }
+}
+
+impl Health {
+    fn lock(&self) -> MutexGuard<'_, Parts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says how a part is.
+    pub fn set(&self, part: &'static str, state: PartState) {
+        self.lock().parts.insert(part, Part::Said(state));
+    }
+
+    /// Has a part looked at whenever it is asked for. What looks must not block.
+    pub fn look(&self, part: &'static str, look: impl Fn() -> PartState + Send + Sync + 'static) {
+        self.lock().parts.insert(part, Part::Looked(Arc::new(look)));
+    }
+
+    /// Says that the program goes on. Whoever has said so once has to go on saying so, at least every minute.
+    pub fn beat(&self) {
+        self.lock().beat = Some(Instant::now());
+    }
+
+    /// All parts by name, as they are now.
+    #[must_use]
+    pub fn parts(&self) -> Vec<(&'static str, PartState)> {
+        let parts: Vec<_> = self.lock().parts.iter().map(|(name, part)| (*name, part.clone())).collect();
+        let state = |part| match part {
+            Part::Said(state) => state,
+            Part::Looked(look) => look(),
+        };
+        parts.into_iter().map(|(name, part)| (name, state(part))).collect()
+    }
+
+    /// Whether the program goes on.
+    fn alive(&self, now: Instant) -> PartState {
+        match self.lock().beat.map(|at| now.saturating_duration_since(at)) {
+            Some(since) if since >= ALIVE_FOR => Err(format!("nothing was done for {} s", since.as_secs())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Listens, so that a port that somebody else has is an error at the start.
+///
+/// # Errors
+/// The address cannot be listened on.
+pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Answers for ever.
+///
+/// # Errors
+/// Nothing can be accepted any more.
+pub async fn serve(listener: TcpListener, health: Health, metrics: Arc<Metrics>) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .with_state(health)
+        .route("/metrics", get(move || page(Arc::clone(&metrics))));
+    axum::serve(listener, router).await
+}
+
+async fn page(metrics: Arc<Metrics>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics.page().await)
+}
+
+async fn livez(State(health): State<Health>, RawQuery(query): RawQuery) -> impl IntoResponse {
+    answer("livez", &[("program", health.alive(Instant::now()))], query.as_deref())
+}
+
+async fn readyz(State(health): State<Health>, RawQuery(query): RawQuery) -> impl IntoResponse {
+    let mut parts = health.parts();
+    parts.push(("program", health.alive(Instant::now())));
+    answer("readyz", &parts, query.as_deref())
+}
+
+/// The answer of a probe.
+fn answer(probe: &str, parts: &[(&'static str, PartState)], query: Option<&str>) -> (StatusCode, String) {
+    let verbose =
+        query.is_some_and(|query| query.split('&').any(|word| word == "verbose" || word.starts_with("verbose=")));
+    let well = parts.iter().all(|(_, state)| state.is_ok());
+    let mut text = String::new();
+    for (name, state) in parts {
+        let written = match state {
+            Ok(()) if verbose => writeln!(text, "[+]{name} ok"),
+            Ok(()) => Ok(()),
+            Err(why) => writeln!(text, "[-]{name} failed: {why}"),
+        };
+        debug_assert!(written.is_ok(), "a string takes everything");
+    }
+    match (well, verbose) {
+        (true, false) => text.push_str("ok"),
+        (true, true) => text.push_str(&format!("{probe} check passed\n")),
+        (false, _) => text.push_str(&format!("{probe} check failed\n")),
+    }
+    (if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text)
+}
+
+#[cfg(test)]
+mod tests;
