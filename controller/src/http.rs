@@ -24,6 +24,9 @@ use tokio::net::TcpListener;
 /// How long the program may go without a [`Health::beat`] once there was one.
 pub const ALIVE_FOR: Duration = Duration::from_secs(120);
 
+/// How often an address that could not be had is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
 /// How a part is: well, or what is wrong and what to do about it.
 pub type PartState = Result<(), String>;
 
@@ -92,19 +95,29 @@ impl Health {
     }
 }
 
-/// Listens, so that a port that somebody else has is an error at the start.
-///
-/// # Errors
-/// The address cannot be listened on.
-pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await
+/// Answers at an address for ever. An address that somebody else has is said once, and tried again every [`RETRY`].
+pub async fn answer_at(address: SocketAddr, health: Health, metrics: Arc<Metrics>) {
+    let mut said = false;
+    loop {
+        let error = match TcpListener::bind(address).await {
+            Err(error) => error,
+            Ok(listener) => {
+                said = false;
+                match serve(listener, health.clone(), Arc::clone(&metrics)).await {
+                    Ok(()) => return,
+                    Err(error) => error,
+                }
+            }
+        };
+        if !std::mem::replace(&mut said, true) {
+            tracing::warn!("probes and metrics cannot be answered at {address}: {error}; trying again every {RETRY:?}");
+        }
+        tokio::time::sleep(RETRY).await;
+    }
 }
 
-/// Answers for ever.
-///
-/// # Errors
-/// Nothing can be accepted any more.
-pub async fn serve(listener: TcpListener, health: Health, metrics: Arc<Metrics>) -> std::io::Result<()> {
+/// Answers whoever comes to a listener.
+async fn serve(listener: TcpListener, health: Health, metrics: Arc<Metrics>) -> std::io::Result<()> {
     let router = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))

@@ -5,10 +5,10 @@ use tokio::net::TcpStream;
 
 /// Serves on loopback, with a switch that is away.
 async fn served(health: Health) -> SocketAddr {
-    let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let options = Options { socket: "/nowhere/switch.sock".into(), bridge: "sluice0".into(), pods: false };
-    let metrics = Metrics::new(options, health.clone());
+    let metrics = Metrics::new(options, health.clone(), |_| {});
     tokio::spawn(serve(listener, health, metrics));
     address
 }

@@ -54,6 +54,8 @@ pub struct Options {
 /// What the controller knows of the cluster and of its own work.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
+    /// Whether an API server answers.
+    pub api_server: bool,
     /// Services that are programmed.
     pub services: usize,
     /// Of these, ports without any endpoint.
@@ -78,8 +80,8 @@ pub struct Known {
     pub mended: u64,
 }
 
-/// Looks at what the controller knows when it is asked for.
-type Look = Box<dyn Fn() -> Known + Send + Sync>;
+/// Adds to what the controller knows what is looked at when it is asked for.
+type Look = Box<dyn Fn(&mut Known) + Send + Sync>;
 
 /// The metrics.
 pub struct Metrics {
@@ -87,7 +89,8 @@ pub struct Metrics {
     numbers: Arc<SwitchNumbers>,
     source: tokio::sync::Mutex<(Source, Option<Instant>)>,
     delay: Histogram,
-    look: Mutex<Look>,
+    known: Mutex<Known>,
+    look: Look,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -97,9 +100,10 @@ impl std::fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Nothing is asked for before the first scrape. To be called in a runtime of tokio.
+    /// Nothing is asked for before the first scrape. `look` adds at each scrape to what [`Metrics::know`] was told, and must not block.
+    /// To be called in a runtime of tokio.
     #[must_use]
-    pub fn new(options: Options, health: Health) -> Arc<Self> {
+    pub fn new(options: Options, health: Health, look: impl Fn(&mut Known) + Send + Sync + 'static) -> Arc<Self> {
         let mut registry = Registry::default();
         let delay = Histogram::new(exponential_buckets(SHORTEST_S, 2.0, STEPS));
         registry.register(
@@ -111,12 +115,12 @@ impl Metrics {
         registry.register_collector(Box::new(Arc::clone(&numbers)));
         registry.register_collector(Box::new(process::Process));
         let source = tokio::sync::Mutex::new((Source::new(&options), None));
-        Arc::new(Self { registry, numbers, source, delay, look: Mutex::new(Box::new(Known::default)) })
+        Arc::new(Self { registry, numbers, source, delay, known: Mutex::default(), look: Box::new(look) })
     }
 
-    /// Has what the controller knows looked at by this at each scrape. What looks must not block.
-    pub fn look(&self, look: impl Fn() -> Known + Send + Sync + 'static) {
-        *self.look.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(look);
+    /// Says what the controller knows from now on.
+    pub fn know(&self, tell: impl FnOnce(&mut Known)) {
+        tell(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Notes how long a change took from the time that this node learned of it until it was in force in the switch.
@@ -133,7 +137,8 @@ impl Metrics {
                 source.1 = Some(Instant::now());
             }
         }
-        let known = (self.look.lock().unwrap_or_else(PoisonError::into_inner))();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (self.look)(&mut known);
         self.numbers.set_known(known);
         let mut page = String::new();
         if text::encode(&mut page, &self.registry).is_err() {

@@ -102,7 +102,7 @@ pub(crate) fn page(answers: Option<Answers>, pods: bool) -> BTreeMap<String, f64
     let health = Health::default();
     health.set("switch", Ok(()));
     health.set("lists", Err("none".into()));
-    let metrics = Metrics::new(options, health);
+    let metrics = Metrics::new(options, health, |_| {});
     metrics.synced(Duration::from_millis(3));
     metrics.numbers.set_known(known());
     metrics.numbers.set_switch(answers.ok_or_else(|| tonic::Status::unavailable("away")));

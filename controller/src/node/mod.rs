@@ -23,6 +23,8 @@ pub use conflist::{NAME as CONFLIST, NETWORK, PLUGIN, is_ours};
 
 use crate::config::{Config, NODE_NAME};
 use crate::copy::{self, Copy};
+use crate::http::{self, Health};
+use crate::metrics::{self, Metrics};
 use crate::program::{self, SwitchError};
 use crate::services::health::{HealthChecks, PROXY_PORT, ProxyHealth};
 use crate::watch::link::{Candidate, Link};
@@ -103,11 +105,34 @@ pub async fn run(config: Config, candidates: Vec<Candidate>) -> Result<(), Start
     let _reflectors = reflect::start(&link, &store);
     let health = ProxyHealth::default();
     let checks = HealthChecks::start(health.clone(), PROXY_PORT);
+    let (parts, metrics) = told(&config, &program, &link);
+    let answering = http::answer_at(config.metrics_address, parts.clone(), Arc::clone(&metrics));
+    let _answering = Aborting(tokio::spawn(answering));
     let copy = Copy::new(&config.state);
     lists(&store, &copy).await;
     let _copying = Aborting(tokio::spawn(copy::keep(copy, Arc::clone(&store))));
-    Reconciler::new(config, name, store, (program, switch), (checks, health)).run(events).await;
+    Reconciler::new(config, name, store, (program, switch), (checks, health), (parts, metrics)).run(events).await;
     Ok(())
+}
+
+/// What probes and metrics tell.
+fn told(config: &Config, program: &program::Program, link: &Link) -> (Health, Arc<Metrics>) {
+    let parts = Health::default();
+    parts.set("node", Err("the cluster has not been looked at yet".to_owned()));
+    let (program, looked, link) = (program.clone(), program.clone(), link.clone());
+    parts.look("switch", move || {
+        let status = program.status();
+        let why = || status.last_error.map_or_else(|| "nobody has answered yet".to_owned(), |(_, why)| why);
+        if status.connected { Ok(()) } else { Err(why()) }
+    });
+    let options = metrics::Options { socket: config.socket.clone(), bridge: config.bridge.clone(), pods: false };
+    let metrics = Metrics::new(options, parts.clone(), move |known| {
+        let status = looked.status();
+        known.api_server = link.is_up();
+        (known.pending, known.refused) = (status.pending, status.refused.len());
+        (known.bundles, known.changes, known.mended) = (status.bundles, status.changes, status.mended);
+    });
+    (parts, metrics)
 }
 
 /// A task that ends when this is dropped.

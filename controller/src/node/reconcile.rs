@@ -9,8 +9,10 @@ use super::services::Services;
 use super::view::{Host, View};
 use super::{Fault, connections, network, pods};
 use crate::config::Config;
-use crate::facts;
+use crate::facts::{self, Way};
 use crate::flow::{Object, Part};
+use crate::http::Health;
+use crate::metrics::Metrics;
 use crate::pipeline;
 use crate::program::{Event, Events, Program, Switch, SwitchError, Unsettled};
 use crate::services::Here;
@@ -64,6 +66,10 @@ pub(super) struct Reconciler {
     switch: Switch,
     checks: HealthChecks,
     health: ProxyHealth,
+    parts: Health,
+    metrics: Arc<Metrics>,
+    /// Since when something is not in force that this node has learned of.
+    since: Option<Instant>,
     host: Host,
     view: Option<View>,
     node: facts::Node,
@@ -90,6 +96,7 @@ impl Reconciler {
         store: Arc<Store>,
         (program, switch): (Program, Switch),
         (checks, health): (HealthChecks, ProxyHealth),
+        (parts, metrics): (Health, Arc<Metrics>),
     ) -> Self {
         Self {
             config,
@@ -99,6 +106,9 @@ impl Reconciler {
             switch,
             checks,
             health,
+            parts,
+            metrics,
+            since: None,
             host: Host::default(),
             view: None,
             node: facts::Node::default(),
@@ -144,6 +154,7 @@ impl Reconciler {
                     }
                 }
             }
+            self.parts.beat();
             self.gather();
             if !is_connected {
                 continue;
@@ -151,12 +162,14 @@ impl Reconciler {
             match self.pass().await {
                 Ok(()) => {
                     pause = PAUSE.0;
+                    self.parts.set("node", Ok(()));
                     if self.fault.take().is_some() {
                         info!("everything is in force");
                     }
                 }
                 Err(fault) => {
                     let text = fault.to_string();
+                    self.parts.set("node", Err(text.clone()));
                     if self.fault.as_ref() != Some(&text) {
                         warn!("{text}");
                     }
@@ -180,6 +193,7 @@ impl Reconciler {
     /// Takes what was touched. Nodes are all looked at in each pass.
     fn gather(&mut self) {
         for (kind, name) in self.store.touched.take() {
+            self.since.get_or_insert_with(Instant::now);
             if kind == Kind::Service {
                 self.todo.services.insert(name);
             }
@@ -352,6 +366,7 @@ impl Reconciler {
         self.confirm(&refused).await?;
         self.forget().await?;
         self.health.in_step();
+        self.tell(view);
         self.announce(view);
         if self.todo.settle {
             debug!(
@@ -366,6 +381,27 @@ impl Reconciler {
             None => Ok(()),
             Some((object, why)) => Err(Fault::Refused(format!("{object:?}"), why.clone())),
         }
+    }
+
+    /// Tells what is in force, for metrics.
+    fn tell(&mut self, view: &View) {
+        if let Some(since) = self.since.take() {
+            self.metrics.synced(since.elapsed());
+        }
+        let ways = |peer: &facts::Peer| {
+            let name = peer.name.clone();
+            let ends = peer.pod_cidrs.clone().into_iter().filter_map(|(_, way)| match way {
+                Way::Tunnel(end) => Some(end),
+                Way::Host => None,
+            });
+            ends.map(move |end| (end, name.clone())).collect::<Vec<_>>()
+        };
+        let names = view.peers.values().flat_map(ways).collect();
+        let counts = self.services.counts();
+        self.metrics.know(|known| {
+            (known.names, known.peers, known.services) = (names, view.peers.len(), self.services.len());
+            (known.endpoints, known.local_endpoints, known.ports_without_endpoints) = counts;
+        });
     }
 
     /// Confirms the attachments whose parts are in force.

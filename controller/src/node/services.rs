@@ -58,6 +58,14 @@ impl Services {
         self.known.len()
     }
 
+    /// Their endpoints, those of them on this node where that matters, and how many ports have none.
+    pub(super) fn counts(&self) -> (usize, usize, usize) {
+        let ports = self.known.values().flat_map(|known| &known.facts.ports);
+        ports.fold((0, 0, 0), |(all, local, none), port| {
+            (all + port.cluster.len(), local + port.local.len(), none + usize::from(port.cluster.is_empty()))
+        })
+    }
+
     /// The names of all Services that are known.
     pub(super) fn names(&self) -> impl Iterator<Item = &String> {
         self.published.keys().chain(self.known.keys())
