@@ -6,7 +6,7 @@ use crate::http::Health;
 use crate::pipeline::{SNAT_ZONE, Stage, ZONE};
 use ipnet::IpNet;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -44,7 +44,7 @@ type Sample = (Vec<Label>, f64);
 struct Out<'a>(DescriptorEncoder<'a>);
 
 impl Out<'_> {
-    /// A metric; `name` of a counter is without `_total`. One without samples is left out.
+    /// A metric; `name` of a counter is without `_total`. One without samples is left out, and one without labels has one sample.
     fn put(
         &mut self,
         kind: MetricType,
@@ -59,12 +59,14 @@ impl Out<'_> {
         let is_counter = matches!(kind, MetricType::Counter);
         let mut metric = self.0.encode_descriptor(name, help, None, kind)?;
         for (labels, value) in samples {
-            let encoder = metric.encode_family(&labels)?;
-            if is_counter {
-                ConstCounter::new(value).encode(encoder)?
-            } else {
-                ConstGauge::new(value).encode(encoder)?
+            let write = |encoder: MetricEncoder<'_>| match is_counter {
+                true => ConstCounter::new(value).encode(encoder),
+                false => ConstGauge::new(value).encode(encoder),
+            };
+            if labels.is_empty() {
+                return write(metric);
             }
+            write(metric.encode_family(&labels)?)?;
         }
         Ok(())
     }

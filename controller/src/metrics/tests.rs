@@ -183,3 +183,23 @@ fn a_switch_that_is_away_is_said_and_has_no_numbers() {
     assert!(!page.keys().any(|name| name.starts_with("sluice_drops")), "{page:#?}");
     assert_eq!(page.get("sluice_services"), Some(&3.0));
 }
+
+/// The names of metrics that a text speaks of.
+fn spoken_of(text: &str) -> std::collections::BTreeSet<&str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|word| word.starts_with("sluice_") || word.starts_with("process_")).collect()
+}
+
+#[test]
+fn every_metric_that_an_alert_or_a_dashboard_asks_for_is_exported() {
+    let page = page(Some(answers(1)), true);
+    let exported: std::collections::BTreeSet<&str> = page.keys().filter_map(|name| name.split('{').next()).collect();
+    for file in ["alerts.yaml", "sluice.json"] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/monitoring").join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let asked = spoken_of(&text);
+        assert!(asked.len() > 5, "{file} asks for next to nothing: {asked:?}");
+        let missing: Vec<_> = asked.difference(&exported).collect();
+        assert!(missing.is_empty(), "{file} asks for {missing:?}; there are {exported:?}");
+    }
+}
