@@ -25,11 +25,13 @@ if [ -n "$missing" ]; then
     # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi
-# The reference CNI client, where there is a Go toolchain to build it: the tests that use it say so where there is none.
-tool="${CARGO_TARGET_DIR:-target}/tools/cnitool"
+# The reference CNI client, and Helm for the chart, where there is a Go toolchain to build them: the tests that use them say so
+# where there is none.
+tools=$(realpath -m "${CARGO_TARGET_DIR:-target}/tools")
 go=$(command -v go || ls /usr/local/go/bin/go 2>/dev/null || true)
-if [ -n "$go" ] && [ ! -x "$tool" ]; then
-    GOBIN=$(realpath -m "$(dirname "$tool")") "$go" install github.com/containernetworking/cni/cnitool@v1.3.0
+if [ -n "$go" ]; then
+    [ -x "$tools/cnitool" ] || GOBIN=$tools "$go" install github.com/containernetworking/cni/cnitool@v1.3.0
+    [ -x "$tools/helm" ] || GOBIN=$tools "$go" install helm.sh/helm/v3/cmd/helm@v3.19.5
 fi
 # What clusters of tests run, which takes Go too. The tests that use it say so where it could not be built.
 folder=$(dirname "$0")/../tests/cluster
