@@ -1,5 +1,7 @@
 //! The Helm chart makes what the kustomize base says.
 
+#![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+
 use serde_json::{Map, Value};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -57,7 +59,8 @@ fn objects(text: &str) -> Map<String, Value> {
             pod["metadata"]["annotations"].as_object_mut().unwrap().remove("sluice/config");
             for list in ["initContainers", "containers"] {
                 for container in pod["spec"][list].as_array_mut().unwrap() {
-                    container["image"] = container["image"].as_str().unwrap().replace("localhost/sluice:dev", "sluice").into();
+                    container["image"] =
+                        container["image"].as_str().unwrap().replace("localhost/sluice:dev", "sluice").into();
                 }
             }
             for volume in pod["spec"]["volumes"].as_array_mut().unwrap() {
@@ -103,7 +106,12 @@ fn values_of_the_chart_arrive() {
     assert_eq!(bin["hostPath"]["path"], "/var/lib/cni/bin");
 
     let mut wrong = Command::new(&helm);
-    wrong.args(["template", "sluice"]).arg(deploy("chart")).args(["--kube-version", KUBERNETES, "--set", "node.mode=fast"]);
+    wrong.args(["template", "sluice"]).arg(deploy("chart")).args([
+        "--kube-version",
+        KUBERNETES,
+        "--set",
+        "node.mode=fast",
+    ]);
     let output = wrong.output().unwrap();
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("mode"), "{output:?}");

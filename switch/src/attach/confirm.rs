@@ -71,7 +71,7 @@ impl Attachments {
     ///
     /// # Errors
     /// [`AttachError::Withdrawn`].
-    fn await_word(&self, waits: &Record) -> Result<Option<Arc<Record>>, AttachError> {
+    fn wait_for_word(&self, waits: &Record) -> Result<Option<Arc<Record>>, AttachError> {
         let key = &waits.spec.key;
         let deadline = Instant::now() + PATIENCE;
         let mut known = self.known();
@@ -142,7 +142,7 @@ impl Datapath {
     /// # Errors
     /// [`AttachError::Unconfirmed`] and [`AttachError::Withdrawn`]; the attachment is gone then.
     pub(super) fn wait_to_be_confirmed(&self, record: &Record) -> Result<Arc<Record>, AttachError> {
-        if let Some(confirmed) = self.attachments().await_word(record)? {
+        if let Some(confirmed) = self.attachments().wait_for_word(record)? {
             return Ok(confirmed);
         }
         let key = &record.spec.key;

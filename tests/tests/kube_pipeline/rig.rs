@@ -378,6 +378,7 @@ impl NodeRig {
                 addresses: pod.addresses.clone(),
                 guard: Guard::Full,
                 hairpin: false,
+                held: false,
                 owner: Owner::new(&pod.owner),
             };
             station.flows()
