@@ -156,6 +156,7 @@ impl Collector for SwitchNumbers {
 /// What the controller knows.
 fn known(out: &mut Out<'_>, known: &Known) -> fmt::Result {
     let gauges = [
+        ("sluice_api_server_up", "Whether an API server answers", usize::from(known.api_server)),
         (
             "sluice_rule_sync_pending",
             "Objects of the cluster whose change is not in force in the switch yet",

@@ -41,14 +41,10 @@ pub(crate) fn install(cluster: &Cluster) {
 
 pub(crate) fn uninstall(cluster: &Cluster) {
     let overlay = format!("{ROOT}/deploy/overlays/uninstall");
-    cluster.kubectl(&[
-        "delete",
-        "pods",
-        "--all",
-        "--all-namespaces",
-        "--field-selector=spec.hostNetwork=false",
-        "--wait=false",
-    ]);
+    // As the page says: first what is on the network, then the network.
+    cluster.kubectl(&["delete", "deployments", "--all", "--all-namespaces"]);
+    let pods = ["delete", "pods", "--all-namespaces", "--field-selector=spec.hostNetwork=false"];
+    cluster.kubectl(&[&pods[..], &["--grace-period=1", "--timeout=60s"]].concat());
     cluster.kubectl(&["apply", "-k", &overlay]);
     cluster.kubectl(&["-n", "sluice-system", "rollout", "status", "daemonset/sluice", "--timeout=60s"]);
     for node in &cluster.nodes {

@@ -78,6 +78,7 @@ pub(super) const TAKEN_BY_OVS_ONLY: &[(&str, &str, &str)] = &[
 
 /// What we take and OVS refuses, with the reason.
 pub(super) const TAKEN_BY_US_ONLY: &[(&str, &str, &str)] = &[
+    ("", "reject", "an action of ours"),
     ("", "mod_nw_src:1.2.3.4,push_vlan:0x8100", "only later versions check the match for OpenFlow 1.0's actions"),
     (
         "",

@@ -6,7 +6,6 @@ pub(super) const SMALL: &[&str] = &[
     "note:01.02.03.04.05.06",
     "note(0102)",
     "exit",
-    "reject",
     "conjunction(1,1/2)",
     "conjunction(0x10,64/64)",
     "conjunction(4294967295,2/3),conjunction(5,1/2)",
