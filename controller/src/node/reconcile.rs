@@ -20,6 +20,7 @@ use crate::services::health::{HealthChecks, ProxyHealth};
 use crate::watch::{Kind, Store};
 use sluice_proto::v1::{Attachment, Network, NetworkSpec, PortMapping};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -267,14 +268,7 @@ impl Reconciler {
             self.made.tunnel = None;
             return Ok(None);
         }
-        let options: BTreeMap<String, String> = [
-            ("remote_ip", "flow".to_owned()),
-            ("key", "flow".to_owned()),
-            ("local_ip", view.transport.address.to_string()),
-            ("dst_port", config.tunnel_port.to_string()),
-        ]
-        .map(|(key, value)| (key.to_owned(), value))
-        .into();
+        let options = tunnel_options(config, view.transport.address);
         if let Some((made, number)) = &self.made.tunnel
             && !self.todo.network
             && *made == options
@@ -474,6 +468,15 @@ impl Reconciler {
         }
         self.conflist = text;
     }
+}
+
+/// What the tunnel's port is asked for, in the switch's own words, which leave out what a kind has anyway: a port in other words would
+/// be taken for another one by the next start, and replaced.
+fn tunnel_options(config: &Config, own: IpAddr) -> BTreeMap<String, String> {
+    let port =
+        (config.tunnel_port != config.tunnel.default_port()).then(|| ("dst_port", config.tunnel_port.to_string()));
+    let always = [("remote_ip", "flow".to_owned()), ("key", "flow".to_owned()), ("local_ip", own.to_string())];
+    always.into_iter().chain(port).map(|(option, value)| (option.to_owned(), value)).collect()
 }
 
 /// The host ports of attachments.
