@@ -9,7 +9,12 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 use thiserror::Error;
+
+/// How long a socket has to answer to be another switch's.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Why there is no socket.
 #[derive(Debug, Error)]
@@ -113,7 +118,14 @@ fn check_free(path: &Path) -> Result<(), SocketError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(SocketError::Refused { path: path.to_owned(), source }),
     }
-    match UnixStream::connect(path) {
+    // A switch that was killed while it started a program is heard for another moment, until that program has closed the socket.
+    let until = Instant::now() + LINGER;
+    let mut answer = UnixStream::connect(path);
+    while answer.is_ok() && Instant::now() < until {
+        thread::sleep(LINGER / 20);
+        answer = UnixStream::connect(path);
+    }
+    match answer {
         Ok(_) => Err(SocketError::Busy { path: path.to_owned() }),
         Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => Ok(()),
         Err(source) => Err(SocketError::Refused { path: path.to_owned(), source }),
