@@ -3,28 +3,15 @@
 use crate::facts::Protocol;
 use crate::program::{Switch, SwitchError};
 use crate::services::stale::{Connection, translated};
-use sluice_proto::v1::connection_service_client::ConnectionServiceClient;
-use sluice_proto::v1::{self, ConnectionTuple, ListConnectionsRequest};
+use sluice_proto::v1::{self, ConnectionTuple};
 use std::net::{IpAddr, SocketAddr};
-use tonic::Code;
 
 /// Those that an endpoint was chosen for.
 ///
 /// # Errors
 /// [`SwitchError`].
 pub(super) async fn kept(switch: &Switch) -> Result<Vec<Connection>, SwitchError> {
-    let failed = |status: tonic::Status| match status.code() {
-        Code::Unavailable => SwitchError::Away { socket: switch.socket().to_owned(), why: status.message().to_owned() },
-        code => SwitchError::Refused { code, why: status.message().to_owned() },
-    };
-    let mut client = ConnectionServiceClient::new(switch.channel()?);
-    let request = ListConnectionsRequest { filter: translated() };
-    let mut stream = client.list_connections(request).await.map_err(failed)?.into_inner();
-    let mut all = Vec::new();
-    while let Some(part) = stream.message().await.map_err(failed)? {
-        all.extend(part.connections.iter().filter_map(connection));
-    }
-    Ok(all)
+    Ok(switch.connections(&translated()).await?.iter().filter_map(connection).collect())
 }
 
 fn connection(listed: &v1::Connection) -> Option<Connection> {

@@ -13,25 +13,6 @@ use std::net::IpAddr;
 /// Who declares it, for lists.
 const KIND: &str = "kubernetes";
 
-/// A protocol as the API has it.
-fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
-    }
-}
-
-/// A protocol by its name in the API.
-pub(super) fn protocol(name: &str) -> Option<Protocol> {
-    match name {
-        "tcp" => Some(Protocol::Tcp),
-        "udp" => Some(Protocol::Udp),
-        "sctp" => Some(Protocol::Sctp),
-        _ => None,
-    }
-}
-
 /// The network of a node with these Pods' networks. Routes lead to peers, to Services, and to what Services have published.
 pub(super) fn spec(
     config: &Config,
@@ -48,7 +29,7 @@ pub(super) fn spec(
         via: route.via.map(|via| via.to_string()).unwrap_or_default(),
     };
     let port = |port: &PublishedPort| ServicePort {
-        protocol: protocol_name(port.protocol).to_owned(),
+        protocol: port.protocol.name().to_owned(),
         address: port.address.map(|address| address.to_string()).unwrap_or_default(),
         port: u32::from(port.port),
         v6: port.v6,
@@ -83,7 +64,7 @@ pub(super) fn incoming_ports(network: &Network) -> HashMap<PublishedPort, u16> {
             let port = incoming.port.as_ref()?;
             let address: IpAddr = port.address.parse().ok()?;
             let published = PublishedPort {
-                protocol: protocol(&port.protocol)?,
+                protocol: Protocol::named(&port.protocol)?,
                 address: Some(address),
                 v6: address.is_ipv6(),
                 port: u16::try_from(port.port).ok()?,

@@ -1,7 +1,7 @@
 //! The Pods of this node, from the attachments that the switch lists.
 
-use super::network::{mac, protocol};
-use crate::facts::{HostPort, Pod};
+use super::network::mac;
+use crate::facts::{HostPort, Pod, Protocol};
 use ipnet::IpNet;
 use sluice_proto::v1::{Attachment, AttachmentKey, IncomingPort, Network};
 use std::net::IpAddr;
@@ -35,7 +35,7 @@ fn host_ports(port: &IncomingPort, network: &Network, addresses: &[IpAddr]) -> O
     let incoming = super::network::addresses(&network.incoming).into_iter().find(|address| address.is_ipv6() == v6)?;
     let to = addresses.iter().copied().find(|address| address.is_ipv6() == v6)?;
     Some(HostPort {
-        protocol: protocol(&of.protocol)?,
+        protocol: Protocol::named(&of.protocol)?,
         incoming: (incoming, u16::try_from(port.incoming_port).ok()?),
         to: (to, u16::try_from(port.container_port).ok()?),
     })
@@ -44,7 +44,6 @@ fn host_ports(port: &IncomingPort, network: &Network, addresses: &[IpAddr]) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::Protocol;
     use sluice_proto::v1::{AttachmentSpec, ServicePort};
 
     fn attachment(number: u32) -> Attachment {

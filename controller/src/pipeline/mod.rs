@@ -55,6 +55,7 @@ pub use ids::Ids;
 pub use peers::peer;
 pub use pods::pod;
 pub use services::service;
+pub(crate) use text::{Family, SERVICE_MARK};
 
 /// The tables of the pipeline, in the order of a packet's way. Gaps are for stages to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

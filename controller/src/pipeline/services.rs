@@ -62,11 +62,7 @@ fn scopes(port: &ServicePort) -> impl Iterator<Item = Scope> + '_ {
 
 /// What a group is called among those of its Service.
 fn group_name(port: &ServicePort, scope: Scope) -> String {
-    let protocol = match port.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
-    };
+    let protocol = port.protocol.name();
     let family = if port.v6 { 6 } else { 4 };
     let scope = match scope {
         Scope::Cluster => "cluster",

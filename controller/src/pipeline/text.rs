@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// The bit of `reg0` of what comes from outside the cluster.
 pub(super) const FROM_OUTSIDE: u32 = 0x100;
 /// The bit of the mark of connections to Services.
-pub(super) const SERVICE_MARK: u32 = 0x10;
+pub(crate) const SERVICE_MARK: u32 = 0x10;
 /// `LOCAL`, the port with the host behind it, as a number.
 pub(super) const LOCAL: u32 = 0xfffe;
 /// Matches frames that the switch's guard let pass.
@@ -22,13 +22,13 @@ pub(super) const REJECT: &str = "reject";
 
 /// A family of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Family {
+pub(crate) enum Family {
     V4,
     V6,
 }
 
 impl Family {
-    pub(super) const fn of(address: IpAddr) -> Self {
+    pub(crate) const fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 
@@ -68,7 +68,7 @@ impl Family {
     }
 
     /// The field of its sources.
-    pub(super) const fn src(self) -> &'static str {
+    pub(crate) const fn src(self) -> &'static str {
         match self {
             Self::V4 => "nw_src",
             Self::V6 => "ipv6_src",
@@ -76,7 +76,7 @@ impl Family {
     }
 
     /// The field of its destinations.
-    pub(super) const fn dst(self) -> &'static str {
+    pub(crate) const fn dst(self) -> &'static str {
         match self {
             Self::V4 => "nw_dst",
             Self::V6 => "ipv6_dst",
@@ -84,7 +84,7 @@ impl Family {
     }
 
     /// The word for its packets of a protocol.
-    pub(super) const fn protocol(self, protocol: Protocol) -> &'static str {
+    pub(crate) const fn protocol(self, protocol: Protocol) -> &'static str {
         match (self, protocol) {
             (Self::V4, Protocol::Tcp) => "tcp",
             (Self::V4, Protocol::Udp) => "udp",

@@ -2,8 +2,9 @@
 //!
 //! It is one more at each start of the controller, so that a dump of flows tells which start has last asked for each of them.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use crate::copy::write_renamed;
+use std::fs;
+use std::io;
 use std::path::Path;
 
 /// Takes the next number: one more than the file says, 1 if there is no such file, or nothing of use in it. The file says it from then
@@ -21,12 +22,7 @@ pub(super) fn next(path: &Path) -> io::Result<u64> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let mut file = File::create(&new)?;
-    writeln!(file, "{round}")?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
+    write_renamed(path, format!("{round}\n").as_bytes())?;
     Ok(round)
 }
 

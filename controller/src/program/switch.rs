@@ -14,10 +14,10 @@ use sluice_proto::v1::stats_service_client::StatsServiceClient;
 use sluice_proto::v1::status_service_client::StatusServiceClient;
 use sluice_proto::v1::{
     AddPortRequest, ApplyBundleRequest, Attachment, AttachmentKey, BridgeMod, BundleHeader, ConfirmAttachmentsRequest,
-    DeleteFlowsRequest, DeletePortRequest, Drop, FlowFilter, FlushConnectionsRequest, GetConnectionStatsReply,
-    GetConnectionStatsRequest, GetStatsReply, GetStatsRequest, GetStatusReply, GetStatusRequest,
-    ListAttachmentsRequest, ListDropsRequest, ListPortsRequest, Network, NetworkSpec, Port, PortSpec,
-    PutNetworkRequest, TableMod,
+    Connection, DeleteFlowsRequest, DeletePortRequest, Drop, FlowFilter, FlushConnectionsRequest,
+    GetConnectionStatsReply, GetConnectionStatsRequest, GetStatsReply, GetStatsRequest, GetStatusReply,
+    GetStatusRequest, ListAttachmentsRequest, ListConnectionsRequest, ListDropsRequest, ListPortsRequest, Network,
+    NetworkSpec, Port, PortSpec, PutNetworkRequest, TableMod,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tonic::transport::Channel;
-use tonic::{Code, Response, Status};
+use tonic::{Code, Response, Status, Streaming};
 
 /// How long a question may take.
 pub(super) const ASK: Duration = Duration::from_secs(10);
@@ -113,15 +113,7 @@ impl Switch {
     pub async fn attachments(&self, network: &str) -> Result<Vec<Attachment>, SwitchError> {
         let mut client = self.attachment_service()?;
         let request = ListAttachmentsRequest { network: network.to_owned() };
-        let all = async {
-            let mut stream = client.list_attachments(request).await?.into_inner();
-            let mut all = Vec::new();
-            while let Some(part) = stream.message().await? {
-                all.extend(part.attachments);
-            }
-            Ok(all)
-        };
-        within(&self.socket, ASK, all).await
+        within(&self.socket, ASK, gather(client.list_attachments(request), |part| part.attachments)).await
     }
 
     /// Says that what these attachments wait for is done; how many waited.
@@ -141,15 +133,7 @@ impl Switch {
     pub async fn ports(&self, bridge: &str) -> Result<Vec<Port>, SwitchError> {
         let mut client = self.port_service()?;
         let request = ListPortsRequest { bridge: bridge.to_owned() };
-        let all = async {
-            let mut stream = client.list_ports(request).await?.into_inner();
-            let mut all = Vec::new();
-            while let Some(part) = stream.message().await? {
-                all.extend(part.ports);
-            }
-            Ok(all)
-        };
-        within(&self.socket, ASK, all).await
+        within(&self.socket, ASK, gather(client.list_ports(request), |part| part.ports)).await
     }
 
     /// Has a bridge have a tunnel port of this name, kind and options; its number. One that is as asked for is kept; one that is not
@@ -210,6 +194,17 @@ impl Switch {
             Ok(_) | Err(SwitchError::Refused { code: Code::NotFound, .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// The connections that a filter selects; of all if it is empty. Takes as long as there are many.
+    ///
+    /// # Errors
+    /// [`SwitchError`].
+    pub async fn connections(&self, filter: &str) -> Result<Vec<Connection>, SwitchError> {
+        let mut client = self.connection_service()?;
+        let request = ListConnectionsRequest { filter: filter.to_owned() };
+        let all = gather(client.list_connections(request), |part| part.connections).await;
+        all.map_err(|status| SwitchError::of(&self.socket, &status))
     }
 
     /// Forgets the connections that a filter selects, in the words of the switch's connection lists; how many.
@@ -280,15 +275,7 @@ impl Switch {
     pub async fn drops(&self, bridge: &str) -> Result<Vec<Drop>, SwitchError> {
         let mut client = self.stats_service()?;
         let request = ListDropsRequest { bridge: bridge.to_owned() };
-        let all = async {
-            let mut stream = client.list_drops(request).await?.into_inner();
-            let mut all = Vec::new();
-            while let Some(part) = stream.message().await? {
-                all.extend(part.drops);
-            }
-            Ok(all)
-        };
-        within(&self.socket, ASK, all).await
+        within(&self.socket, ASK, gather(client.list_drops(request), |part| part.drops)).await
     }
 
     /// How many connections there are, of those that a filter selects; of all if it is empty.
@@ -304,6 +291,19 @@ impl Switch {
 
 fn spec_of(port: PortSpec) -> TunnelSpec {
     (port.r#type, port.options.into_iter().collect())
+}
+
+/// What all parts of an answer hold.
+async fn gather<P, T>(
+    call: impl Future<Output = Result<Response<Streaming<P>>, Status>>,
+    of: impl Fn(P) -> Vec<T>,
+) -> Result<Vec<T>, Status> {
+    let mut parts = call.await?.into_inner();
+    let mut all = Vec::new();
+    while let Some(part) = parts.message().await? {
+        all.extend(of(part));
+    }
+    Ok(all)
 }
 
 /// Makes a call that may take so long.

@@ -13,12 +13,9 @@
 //! - After a restart, [`left_over`] finds the connections whose frontend or endpoint went meanwhile.
 
 use crate::facts::{Endpoint, Protocol, Service, ServicePort};
-use crate::pipeline::ZONE;
+use crate::pipeline::{Family, SERVICE_MARK, ZONE};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-
-/// The bit of a connection's mark that says that it is a Service's.
-const SERVICE_MARK: u32 = 0x10;
 
 /// Some connections that have to end.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,23 +43,15 @@ impl Stale {
     /// The connections, as a filter of the switch's connections.
     #[must_use]
     pub fn filter(&self) -> String {
-        let v6 = self.frontend.0.is_ipv6();
-        let protocol = match (self.protocol, v6) {
-            (Protocol::Tcp, false) => "tcp",
-            (Protocol::Tcp, true) => "tcp6",
-            (Protocol::Udp, false) => "udp",
-            (Protocol::Udp, true) => "udp6",
-            (Protocol::Sctp, false) => "sctp",
-            (Protocol::Sctp, true) => "sctp6",
-        };
-        let family = if v6 { "ipv6" } else { "nw" };
+        let family = Family::of(self.frontend.0);
+        let (protocol, dst, src) = (family.protocol(self.protocol), family.dst(), family.src());
         let (address, port) = self.frontend;
         let which = match self.which {
             Which::All => String::new(),
-            Which::To(to) => format!(",reply_{family}_src={},reply_tp_src={}", to.address, to.port),
+            Which::To(to) => format!(",reply_{src}={},reply_tp_src={}", to.address, to.port),
             Which::Untranslated => format!(",ct_mark=0/{SERVICE_MARK:#x}"),
         };
-        format!("zone={ZONE},{protocol},{family}_dst={address},tp_dst={port}{which}")
+        format!("zone={ZONE},{protocol},{dst}={address},tp_dst={port}{which}")
     }
 }
 
