@@ -1,6 +1,9 @@
 //! What flows are made from: the cluster as one node sees it, in plain data, without Kubernetes' types.
 
+pub mod policy;
+
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 /// The node that the switch is on.
@@ -75,7 +78,7 @@ pub struct HostPort {
 }
 
 /// A transport protocol that has ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Protocol {
     /// RFC 9293.
     Tcp,
