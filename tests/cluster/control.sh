@@ -8,10 +8,13 @@ home=$folder/control
 . "$here/supervise.sh"
 hostname control
 ip link set lo up
-ip link add lab0 type bridge
-ip address add 172.30.0.1/24 dev lab0
-ip address add fd00:30::1/64 dev lab0 nodad
-ip link set lab0 up
+# The nodes' networks, the near one and the far one.
+for subnet in 0 1; do
+  ip link add "lab$subnet" type bridge
+  ip address add "172.30.$subnet.1/24" dev "lab$subnet"
+  ip address add "fd00:30:0:$subnet::1/64" dev "lab$subnet" nodad
+  ip link set "lab$subnet" up
+done
 sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
 kube=$folder/programs/kube
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The first process of a node, in namespaces of its own: containerd, kubelet, and with PROXY kube-proxy.
-# node.sh FOLDER NAME GROUP ADDRESSES KNOWN DNS: it has an address of each family, and Kubernetes knows it by some.
+# node.sh FOLDER NAME GROUP DNS: it has an address of each family (FOLDER/NAME.addresses), and Kubernetes knows it by some
+# (FOLDER/NAME.known, which may change).
 set -euo pipefail
-folder=$1 name=$2 group=$3 addresses=$4 known=$5 dns=$6
-home=$folder/$name
+folder=$1 name=$2 group=$3 dns=$4
+home=$folder/$name addresses=$(cat "$folder/$name.addresses")
 . "$(dirname "${BASH_SOURCE[0]}")/supervise.sh"
 hostname "$name"
 
@@ -26,8 +27,9 @@ ip link set lo up
 ip link set eth0 up
 ip address add "${addresses%,*}/24" dev eth0
 ip address add "${addresses#*,}/64" dev eth0 nodad
-ip route add default via 172.30.0.1
-ip route add default via fd00:30::1
+near=${addresses%,*} far=${addresses#*,}
+ip route add default via "${near%.*}.1"
+ip route add default via "${far%::*}::1"
 sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
 
 # Without CAP_SYS_RESOURCE a container's score for the out-of-memory killer cannot be lowered.
@@ -62,8 +64,11 @@ resolvConf: ""
 evictionHard: {memory.available: 10Mi, nodefs.available: 1%, imagefs.available: 1%}
 imageGCHighThresholdPercent: 100
 C
-keep kubelet "$folder/programs/kube" kubelet --config "$home/kubelet.yaml" --kubeconfig "$folder/$name.kubeconfig" \
-  --hostname-override "$name" --node-ip "$known"
+run_kubelet() {
+  exec "$folder/programs/kube" kubelet --config "$home/kubelet.yaml" --kubeconfig "$folder/$name.kubeconfig" \
+    --hostname-override "$name" --node-ip "$(cat "$folder/$name.known")"
+}
+keep kubelet run_kubelet
 if [ -n "${PROXY:-}" ]; then
   keep kube-proxy "$folder/programs/kube" kube-proxy --kubeconfig "$folder/kube-proxy.kubeconfig" --proxy-mode nftables \
     --hostname-override "$name" --cluster-cidr "$PROXY" --conntrack-max-per-core 0 --conntrack-min 0

@@ -3,11 +3,11 @@
 
 # keep NAME COMMAND...
 keep() {
-  local name=$1
+  local program=$1
   shift
   while :; do
-    "$@" >>"$home/$name.log" 2>&1 &
-    echo $! >"$home/$name.pid"
+    "$@" >>"$home/$program.log" 2>&1 &
+    echo $! >"$home/$program.pid"
     wait $! || true
     sleep 0.3
   done &

@@ -16,9 +16,22 @@ const SYSTEM: &str = "sluice-system";
 /// Seconds that a command may take, which are not to be reached.
 const PATIENCE: u64 = 120;
 
+/// What a cluster is to be like.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    /// How many nodes, 1 to 9.
+    pub(crate) nodes: usize,
+    /// How many of them, the last ones, are in a network of their own, to which the first one is routed.
+    pub(crate) far: usize,
+    /// `4`, `6` or `dual`.
+    pub(crate) family: &'static str,
+}
+
 /// A cluster that is up.
 pub(crate) struct Cluster {
     name: String,
+    shape: Shape,
+    /// The names of its nodes.
     pub(crate) nodes: Vec<String>,
 }
 
@@ -37,19 +50,29 @@ impl From<Output> for Said {
 }
 
 impl Cluster {
-    /// Brings up a dual-stack cluster, without a network or with the plain one. The error is what went wrong; 77 is "cannot be done on this machine".
-    pub(crate) fn up(name: &str, nodes: usize, plain: bool) -> Result<Self, (Option<i32>, String)> {
-        let cluster = Self { name: name.to_owned(), nodes: (1..=nodes).map(|n| format!("node-{n}")).collect() };
+    /// Brings up a cluster, without a network or with the plain one. The error is what went wrong; 77 is "cannot be done on this machine".
+    pub(crate) fn up(name: &str, shape: Shape, plain: bool) -> Result<Self, (Option<i32>, String)> {
+        let nodes = (1..=shape.nodes).map(|n| format!("node-{n}")).collect();
+        let cluster = Self { name: name.to_owned(), shape, nodes };
         // What a run before this one may have left when it was killed.
         _ = cluster.script(&["down"]).output();
-        let count = nodes.to_string();
+        let (count, far) = (shape.nodes.to_string(), shape.far.to_string());
         let network: &[&str] = if plain { &["--cni", "bridge", "--proxy"] } else { &[] };
-        let words = [&["up", "--family", "dual", "--nodes", &count][..], network].concat();
+        let words = [&["up", "--family", shape.family, "--nodes", &count, "--far", &far][..], network].concat();
         let output = cluster.script(&words).output().unwrap();
         let code = output.status.code();
         match output.status.success() {
             true => Ok(cluster),
             false => Err((code, Said::from(output).text)),
+        }
+    }
+
+    /// Of what is given for IPv4 and for IPv6, that of the families that the cluster has.
+    pub(crate) fn of_families<T>(&self, v4: T, v6: T) -> Vec<T> {
+        match self.shape.family {
+            "4" => vec![v4],
+            "6" => vec![v6],
+            _ => vec![v4, v6],
         }
     }
 
@@ -116,12 +139,12 @@ impl Cluster {
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    /// A Pod's addresses: IPv4, then IPv6.
+    /// A Pod's addresses, one of each family: IPv4, then IPv6.
     pub(crate) fn addresses(&self, pod: &str) -> Vec<String> {
         self.jsonpath(&["pod", pod], "{.status.podIPs[*].ip}")
     }
 
-    /// A Service's addresses: IPv4, then IPv6.
+    /// A Service's addresses, one of each family: IPv4, then IPv6.
     pub(crate) fn cluster_ips(&self, service: &str) -> Vec<String> {
         self.jsonpath(&["service", service], "{.spec.clusterIPs[*]}")
     }
@@ -133,10 +156,11 @@ impl Cluster {
         text.split_whitespace().map(str::to_owned).collect()
     }
 
-    /// The node's own addresses outside: IPv4 and IPv6.
-    pub(crate) fn outside_addresses(&self, node: &str) -> [String; 2] {
-        let number = self.nodes.iter().position(|n| n == node).unwrap() + 11;
-        [format!("172.30.0.{number}"), format!("fd00:30::{number}")]
+    /// The node's own addresses outside, one of each family.
+    pub(crate) fn outside_addresses(&self, node: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.folder().join(format!("{node}.addresses"))).unwrap();
+        let (v4, v6) = text.trim().split_once(',').unwrap();
+        self.of_families(v4.to_owned(), v6.to_owned())
     }
 
     /// The network of the machine beside the nodes, which is outside of the cluster.

@@ -1,12 +1,20 @@
-//! Sluice on a real Kubernetes: one dual-stack cluster of two nodes, on which it is installed as a user does it.
+//! Sluice on a real Kubernetes, installed as a user does it, on clusters of several shapes.
 //!
-//! The suite runs its tests one after the other, on the same cluster, in the order of [`TESTS`]: they build on each other's Pods, and
-//! the last one takes Sluice off again. It has a `main` of its own, so that the cluster is taken down after failures too. Words
-//! on the command line choose tests by parts of their names; those that install, make Pods and uninstall always run.
+//! A [`Scenario`] is a cluster and the tests that run on it, one after the other: they build on each other's Pods, and the last one
+//! takes Sluice off again. The suite has a `main` of its own, so that clusters are taken down after failures too. Words on the
+//! command line choose tests by parts of `SCENARIO::NAME`; in each scenario that is chosen, those that install and make Pods
+//! always run. `--list` prints all names.
+//!
+//! # Adding a test
+//! A function of `&Cluster` that panics when it fails, and a line in [`DUAL`] before those that kill things. It finds the Pods of
+//! `pods.yaml` and the Service `web`, takes away what it makes, and leaves everything as it was. `cluster.addresses(..)` and their
+//! like give one address for each family that the cluster has, so that most tests are for any family: such a one may be in
+//! [`IPV6`] too. A cluster costs 20 s; a shape that can be had by changing one that is up (a mode, a node more) is a test of
+//! it, not a scenario.
 //!
 //! `SLUICE_KUBE_IMAGE=FILE.tar` takes an image that is there; without it one of the dev profile is made.
 //! `SLUICE_KUBE_NET=bridge` leaves Sluice out for the plain network and kube-proxy, which shows that cluster and suite are sound.
-//! `SLUICE_KUBE_KEEP=1` leaves the cluster up. `SLUICE_KUBE_PODS` is how many Pods are made at once.
+//! `SLUICE_KUBE_KEEP=1` leaves clusters up. `SLUICE_KUBE_PODS` is how many Pods are made at once.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is a failed test")]
 
@@ -16,7 +24,7 @@ mod install;
 mod pods;
 mod services;
 
-use cluster::Cluster;
+use cluster::{Cluster, Shape};
 use sluice_tests::netns::skipped;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,8 +54,20 @@ enum When {
 
 type Test = (&'static str, When, fn(&Cluster));
 
-/// Every test, in order.
-const TESTS: [Test; 20] = [
+/// A cluster, and what is tested on it.
+struct Scenario {
+    name: &'static str,
+    shape: Shape,
+    tests: &'static [Test],
+}
+
+const SCENARIOS: [Scenario; 2] = [
+    Scenario { name: "dual", shape: Shape { nodes: 3, far: 1, family: "dual" }, tests: DUAL },
+    Scenario { name: "ipv6", shape: Shape { nodes: 2, far: 0, family: "6" }, tests: IPV6 },
+];
+
+/// What is tested with both families, in order.
+const DUAL: &[Test] = &[
     ("nodes_turn_ready_when_sluice_is_installed", When::First, install::install),
     ("pods_become_ready_by_the_probes_of_the_kubelet", When::First, pods::make),
     ("pods_reach_each_other_on_a_node_and_across", When::Any, pods::reach_each_other),
@@ -70,28 +90,64 @@ const TESTS: [Test; 20] = [
     ("uninstalling_leaves_the_nodes_clean", When::Sluice, install::uninstall),
 ];
 
+/// What is tested on a cluster that has only IPv6, in order.
+const IPV6: &[Test] = &[
+    ("nodes_turn_ready_when_sluice_is_installed", When::First, install::install),
+    ("pods_become_ready_by_the_probes_of_the_kubelet", When::First, pods::make),
+    ("pods_reach_each_other_on_a_node_and_across", When::Any, pods::reach_each_other),
+    ("exec_and_logs_work", When::Any, pods::exec_and_logs),
+    ("hosts_reach_pods_and_pods_hosts", When::Any, pods::hosts),
+    ("pods_reach_the_outside_behind_their_nodes_address", When::Sluice, pods::outside),
+    ("a_service_spreads_connections_over_its_endpoints", When::Any, services::cluster_ip),
+    ("a_service_is_reached_from_hosts", When::Any, services::from_hosts),
+    ("a_pod_reaches_itself_by_its_service", When::Any, services::hairpin),
+    ("a_node_port_is_reached_from_outside_on_every_node", When::Any, services::node_port),
+    ("the_api_server_is_reached_by_its_service", When::Any, services::api_server),
+    ("names_resolve", When::Any, services::names),
+    ("a_restart_of_the_node_role_loses_no_packet", When::Sluice, faults::node_role_restart),
+    ("no_call_of_the_controllers_is_denied", When::Sluice, faults::no_denied_call),
+    ("uninstalling_leaves_the_nodes_clean", When::Sluice, install::uninstall),
+];
+
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     if std::env::args().any(|word| word == "--list") {
-        TESTS.iter().for_each(|(name, ..)| println!("{name}: test"));
+        for scenario in &SCENARIOS {
+            scenario.tests.iter().for_each(|(name, ..)| println!("{}::{name}: test", scenario.name));
+        }
         return ExitCode::SUCCESS;
     }
-    let bare = plain();
-    let chosen: Vec<Test> = TESTS
-        .into_iter()
-        .filter(|(name, when, _)| {
-            let named = words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
-            *when == When::First || named && (*when == When::Any || !bare)
-        })
-        .collect();
-    if !words.is_empty() && chosen.iter().all(|(_, when, _)| *when == When::First) {
+    let chosen: Vec<(&Scenario, Vec<Test>)> =
+        SCENARIOS.iter().filter_map(|scenario| Some((scenario, scenario.chosen(&words, plain())?))).collect();
+    if chosen.is_empty() {
         println!("test result: ok. No test of that name.");
         return ExitCode::SUCCESS;
     }
     if cannot() {
         return ExitCode::SUCCESS;
     }
-    run(&chosen)
+    // Each runs even if one before it has failed.
+    let all = chosen.into_iter().map(|(scenario, tests)| run(scenario, &tests));
+    if all.fold(true, |good, this| good && this) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+impl Scenario {
+    /// The tests that some words choose, with those that they need; none if no test is chosen.
+    fn chosen(&self, words: &[String], bare: bool) -> Option<Vec<Test>> {
+        let is_named = |name: &str| {
+            let name = format!("{}::{name}", self.name);
+            words.is_empty() || words.iter().any(|word| name.contains(word.as_str()))
+        };
+        if !self.tests.iter().any(|(name, ..)| is_named(name)) {
+            return None;
+        }
+        let all = self
+            .tests
+            .iter()
+            .copied()
+            .filter(|(name, when, _)| *when == When::First || is_named(name) && (*when == When::Any || !bare));
+        Some(all.collect())
+    }
 }
 
 /// Whether the plain network takes Sluice's place.
@@ -109,31 +165,33 @@ fn cannot() -> bool {
     true
 }
 
-fn run(tests: &[Test]) -> ExitCode {
+/// Whether all went well.
+fn run(scenario: &Scenario, tests: &[Test]) -> bool {
     let begin = Instant::now();
-    let cluster = match Cluster::up(&format!("t{}", std::process::id()), 2, plain()) {
+    let name = scenario.name;
+    let cluster = match Cluster::up(&format!("{name}{}", std::process::id()), scenario.shape, plain()) {
         Ok(cluster) => cluster,
         Err((Some(77), reason)) => {
             _ = writeln!(io::stderr(), "skipped: kube: {reason}");
-            return ExitCode::SUCCESS;
+            return true;
         }
         Err((_, reason)) => {
-            println!("the cluster did not come up:\n{reason}");
-            return ExitCode::FAILURE;
+            println!("the cluster {name} did not come up:\n{reason}");
+            return false;
         }
     };
-    println!("cluster up in {:.1} s; running {} tests", begin.elapsed().as_secs_f64(), tests.len());
+    println!("cluster {name} up in {:.1} s; running {} tests", begin.elapsed().as_secs_f64(), tests.len());
     let mut failed = Vec::new();
-    for (name, when, test) in tests {
+    for (test, when, function) in tests {
         let begin = Instant::now();
-        let good = catch_unwind(AssertUnwindSafe(|| test(&cluster))).is_ok();
+        let good = catch_unwind(AssertUnwindSafe(|| function(&cluster))).is_ok();
         let word = if good { "ok" } else { "FAILED" };
-        println!("test {name} ... {word} ({:.1} s)", begin.elapsed().as_secs_f64());
+        println!("test {name}::{test} ... {word} ({:.1} s)", begin.elapsed().as_secs_f64());
         if !good {
             if failed.is_empty() {
                 println!("{}", cluster.diagnose());
             }
-            failed.push(*name);
+            failed.push(*test);
             if *when == When::First {
                 break;
             }
@@ -143,10 +201,10 @@ fn run(tests: &[Test]) -> ExitCode {
     let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
     let seconds = begin.elapsed().as_secs_f64();
     println!(
-        "test result: {verdict}. {} failed of {}; {seconds:.0} s\n  {}",
+        "test result: {verdict}. {name}: {} failed of {}; {seconds:.0} s\n  {}",
         failed.len(),
         tests.len(),
         failed.join("\n  ")
     );
-    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    failed.is_empty()
 }

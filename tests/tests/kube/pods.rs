@@ -6,8 +6,11 @@ use std::net::{IpAddr, TcpListener};
 use std::thread;
 use std::time::Duration;
 
-/// The Pods of the suite: `a1` and `a2` on the first node, `b1` on the second, `h2` in the network of the second node itself.
+/// The Pods of the suite: `a1` and `a2` on the first node, `b1` on the second, `h2` in the network of the second node itself; `web`
+/// leads to `a1` and `b1`. A third node has `c1`.
 const PODS: &str = include_str!("pods.yaml");
+/// One more Pod with a server.
+const SERVER: &str = include_str!("server.yaml");
 /// The port of the outside's server.
 const OUTSIDE_PORT: u16 = 8099;
 
@@ -15,13 +18,25 @@ const OUTSIDE_PORT: u16 = 8099;
 pub(crate) fn make(cluster: &Cluster) {
     cluster.apply(PODS);
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/a1", "pod/a2", "pod/b1", "pod/h2", "--timeout=60s"]);
-    for pod in ["a1", "a2", "b1"] {
-        let addresses = cluster.addresses(pod);
-        assert!(
-            matches!(addresses.as_slice(), [v4, v6] if !v4.contains(':') && v6.contains(':')),
-            "{pod}: {addresses:?}"
-        );
+    if let Some(third) = cluster.nodes.get(2) {
+        make_server(cluster, "c1", third);
     }
+    for pod in ["a2"].into_iter().chain(servers(cluster)) {
+        let addresses = cluster.addresses(pod);
+        let families: Vec<_> = addresses.iter().map(|address| if address.contains(':') { '6' } else { '4' }).collect();
+        assert_eq!(families, cluster.of_families('4', '6'), "{pod}: {addresses:?}");
+    }
+}
+
+/// Makes one more Pod with a server on a node, and waits for it.
+pub(crate) fn make_server(cluster: &Cluster, name: &str, node: &str) {
+    cluster.apply(&SERVER.replace("NAME", name).replace("NODE", node));
+    cluster.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=60s"]);
+}
+
+/// A Pod with a server on each node.
+pub(crate) fn servers(cluster: &Cluster) -> impl Iterator<Item = &'static str> {
+    ["a1", "b1", "c1"].into_iter().take(cluster.nodes.len())
 }
 
 /// What the server at an address says, asked from a Pod: the name of the Pod that answers, and who it says has asked.
@@ -42,7 +57,8 @@ pub(crate) fn answer(text: &str) -> Option<(String, String)> {
 }
 
 pub(crate) fn reach_each_other(cluster: &Cluster) {
-    for (from, to) in [("a2", "a1"), ("a1", "b1"), ("b1", "a1")] {
+    let ways = [("a2", "a1"), ("a1", "b1"), ("b1", "a1"), ("a1", "c1"), ("c1", "b1")];
+    for (from, to) in ways.into_iter().take(1 + 2 * (cluster.nodes.len() - 1)) {
         let own = cluster.addresses(from);
         for address in cluster.addresses(to) {
             let said = cluster.try_exec(from, &["/usr/bin/ping", "-q", "-c", "5", "-i", "0.2", "-W", "2", &address]);
@@ -64,10 +80,9 @@ pub(crate) fn exec_and_logs(cluster: &Cluster) {
 }
 
 pub(crate) fn hosts(cluster: &Cluster) {
-    let (first, second) = (&cluster.nodes[0], &cluster.nodes[1]);
-    for pod in ["a1", "b1"] {
+    for pod in servers(cluster) {
         for address in cluster.addresses(pod) {
-            for node in [first, second] {
+            for node in &cluster.nodes {
                 let url = format!("http://{}/cgi-bin/who", host(&address));
                 let said = cluster.try_node(node, &["curl", "-sS", "-g", "-m", "5", &url]);
                 let name = answer(&said.text).map(|(name, _)| name);
@@ -76,8 +91,9 @@ pub(crate) fn hosts(cluster: &Cluster) {
         }
     }
     // A Pod in the host's network is reached at the node's addresses, from the same node's Pods too.
+    let second = &cluster.nodes[1];
     for address in cluster.outside_addresses(second) {
-        for pod in ["a1", "b1"] {
+        for pod in servers(cluster) {
             assert_eq!(ask(cluster, pod, &address, 8098).unwrap().0, *second);
         }
     }
@@ -86,7 +102,7 @@ pub(crate) fn hosts(cluster: &Cluster) {
 pub(crate) fn outside(cluster: &Cluster) {
     let outside = cluster.outside();
     for (address, node_address) in
-        ["172.30.0.1", "fd00:30::1"].into_iter().zip(cluster.outside_addresses(&cluster.nodes[0]))
+        cluster.of_families("172.30.0.1", "fd00:30::1").into_iter().zip(cluster.outside_addresses(&cluster.nodes[0]))
     {
         let listener = outside.run(|| TcpListener::bind((address.parse::<IpAddr>().unwrap(), OUTSIDE_PORT))).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -119,7 +135,7 @@ pub(crate) fn many(cluster: &Cluster) {
     let patience = format!("--timeout={}s", 60 + count);
     cluster.kubectl(&["rollout", "status", "deployment/many", &patience]);
     let addresses = cluster.jsonpath(&["pods", "--selector=app=many"], "{.items[*].status.podIPs[*].ip}");
-    assert_eq!(addresses.len(), 2 * count, "an address of each family for each Pod");
+    assert_eq!(addresses.len(), cluster.of_families(1, 1).len() * count, "an address of each family for each Pod");
     let each = "for a; do /usr/bin/ping -q -c 2 -i 0.2 -W 2 $a >/dev/null || echo $a; done";
     let words: Vec<&str> = ["sh", "-c", each, "sh"].into_iter().chain(addresses.iter().map(String::as_str)).collect();
     assert_eq!(cluster.exec("a1", &words), "", "Pods that do not answer");

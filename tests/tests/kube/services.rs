@@ -10,22 +10,18 @@ apiVersion: v1
 kind: Service
 metadata: {name: self}
 spec:
-  ipFamilyPolicy: RequireDualStack
+  ipFamilyPolicy: PreferDualStack
   ports: [{port: 80}]
+";
+/// Its endpoint of one family.
+const SELF_SLICE: &str = "
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
-metadata: {name: self-4, labels: {kubernetes.io/service-name: self}}
-addressType: IPv4
+metadata: {name: self-FAMILY, labels: {kubernetes.io/service-name: self}}
+addressType: IPvFAMILY
 ports: [{name: '', port: 80, protocol: TCP}]
-endpoints: [{addresses: [V4], nodeName: node-1, conditions: {ready: true}}]
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {name: self-6, labels: {kubernetes.io/service-name: self}}
-addressType: IPv6
-ports: [{name: '', port: 80, protocol: TCP}]
-endpoints: [{addresses: [V6], nodeName: node-1, conditions: {ready: true}}]
+endpoints: [{addresses: ['ADDRESS'], nodeName: node-1, conditions: {ready: true}}]
 ";
 
 /// Asks until both endpoints have answered; changes take a moment.
@@ -70,8 +66,12 @@ pub(crate) fn node_port(cluster: &Cluster) {
 }
 
 pub(crate) fn hairpin(cluster: &Cluster) {
-    let addresses = cluster.addresses("a1");
-    cluster.apply(&SELF.replace("V4", &addresses[0]).replace("V6", &addresses[1]));
+    let slice = |address: &String| {
+        let family = if address.contains(':') { "6" } else { "4" };
+        SELF_SLICE.replace("FAMILY", family).replace("ADDRESS", address)
+    };
+    let slices: String = cluster.addresses("a1").iter().map(slice).collect();
+    cluster.apply(&format!("{SELF}{slices}"));
     for address in cluster.cluster_ips("self") {
         within(20, &format!("a1 to itself by {address}"), || ask(cluster, "a1", &address, 80).map(drop));
     }
@@ -83,7 +83,7 @@ pub(crate) fn without_endpoints(cluster: &Cluster) {
     );
     let address = &cluster.cluster_ips("empty")[0];
     within(20, "a refusal", || {
-        let said = cluster.try_exec("a2", &["curl", "-sS", "-m", "5", &format!("http://{address}/")]);
+        let said = cluster.try_exec("a2", &["curl", "-sSg", "-m", "5", &format!("http://{}/", host(address))]);
         // 7: could not connect, which is not the 28 of a timeout.
         if said.text.contains("(7)") { Ok(()) } else { Err(said.text) }
     });
@@ -92,13 +92,14 @@ pub(crate) fn without_endpoints(cluster: &Cluster) {
 pub(crate) fn api_server(cluster: &Cluster) {
     let address = &cluster.cluster_ips("kubernetes")[0];
     for pod in ["a2", "b1"] {
-        let said = cluster.try_exec(pod, &["curl", "-sSk", "-m", "5", &format!("https://{address}/version")]);
+        let said = cluster.try_exec(pod, &["curl", "-sSkg", "-m", "5", &format!("https://{}/version", host(address))]);
         assert!(said.text.contains("gitVersion") || said.text.contains("Unauthorized"), "{pod}: {}", said.text);
     }
 }
 
 pub(crate) fn names(cluster: &Cluster) {
-    cluster.apply(&include_str!("coredns.yaml").replace("TOOLBOX", TOOLBOX));
+    let address = cluster.of_families("10.96.0.10", "fd00:96::a")[0];
+    cluster.apply(&include_str!("coredns.yaml").replace("TOOLBOX", TOOLBOX).replace("ADDRESS", address));
     cluster.kubectl(&["-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=60s"]);
     for (pod, name) in [("a2", "web"), ("b1", "web.default.svc.cluster.local")] {
         within(20, "names to resolve", || {
