@@ -6,7 +6,7 @@ mod image;
 mod layering;
 
 use anyhow::{Context, Result};
-use clap::{ArgGroup, Parser, Subcommand};
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use command::{cargo, cargo_with, script, sluice};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -65,12 +65,26 @@ enum Chore {
     },
     /// Install the Debian packages that tests and benches use (needs root).
     Setup,
-    /// Measure Sluice beside other switches: packets in network namespaces, then changes of flows (needs root).
+    /// Measure Sluice beside others, each in one run, and print tables (needs root).
     Bench {
-        /// Seconds of each measurement.
+        /// What to measure.
+        #[arg(value_enum, default_value_t = Measured::Switches)]
+        what: Measured,
+        /// Seconds of each measurement of traffic.
         #[arg(long, default_value_t = 4)]
         seconds: u32,
     },
+}
+
+/// Measurements beside others.
+#[derive(Clone, Copy, ValueEnum)]
+enum Measured {
+    /// Packets between network namespaces, then changes of flows, beside a kernel bridge and Open vSwitch.
+    Switches,
+    /// Pods of a real cluster, beside a kernel bridge with kube-proxy and the kernel's VXLAN: ten minutes.
+    Cluster,
+    /// How soon changes of Services are in force, at 10 to 10,000 Services, beside kube-proxy: half an hour.
+    Services,
 }
 
 fn main() -> ExitCode {
@@ -104,7 +118,7 @@ fn run(chore: Chore) -> Result<()> {
             toolbox::write(&file, &name, &programs).context("cannot write the image")
         }
         Chore::Setup => setup(),
-        Chore::Bench { seconds } => bench(seconds),
+        Chore::Bench { what, seconds } => bench(what, &seconds.to_string()),
     }
 }
 
@@ -157,9 +171,18 @@ fn setup() -> Result<()> {
     script("xtask/setup.sh", &[])
 }
 
-fn bench(seconds: u32) -> Result<()> {
+fn bench(what: Measured, seconds: &str) -> Result<()> {
     setup()?;
-    build_release()?;
-    script("benches/ports.sh", &[&seconds.to_string()])?;
-    script("benches/flows.sh", &[])
+    match what {
+        Measured::Switches => {
+            build_release()?;
+            script("benches/ports.sh", &[seconds])?;
+            script("benches/flows.sh", &[])
+        }
+        Measured::Cluster => script("benches/cluster.sh", &[seconds]),
+        Measured::Services => {
+            cargo(&["build", "--release", "--locked", "--package", "sluice-benches", "--bin", "service-probe"])?;
+            script("benches/services.sh", &[])
+        }
+    }
 }
