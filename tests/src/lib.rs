@@ -12,6 +12,7 @@ pub mod interpreter;
 pub mod lan;
 pub mod netns;
 pub mod ovs;
+pub mod policy;
 pub mod programs;
 pub mod switch;
 pub mod traffic;
