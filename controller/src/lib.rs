@@ -19,6 +19,7 @@ pub mod install;
 pub mod metrics;
 pub mod node;
 pub mod pipeline;
+pub mod policy;
 pub mod program;
 pub mod services;
 pub mod watch;
