@@ -14,7 +14,7 @@ mod output;
 mod watch;
 
 use args::{Cli, Command};
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use failure::Failure;
 use output::{Exit, Output};
 use std::process::ExitCode;
@@ -24,7 +24,14 @@ fn main() -> ExitCode {
     if let Some(result) = lab::run_own(&args) {
         return end(result);
     }
-    let cli = Cli::parse();
+    let command = match plugin_name() {
+        Some(name) => Cli::command().bin_name(name),
+        None => Cli::command(),
+    };
+    let cli = match Cli::from_arg_matches(&command.get_matches()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     let mut out = Output::new(cli.global.output, cli.global.color);
     let result = run(cli.command, &mut out).and_then(|exit| out.flush().map(|()| exit).map_err(Failure::from));
     if result.is_err() {
@@ -32,6 +39,13 @@ fn main() -> ExitCode {
         let _ = out.flush();
     }
     end(result)
+}
+
+/// What we are called as a plugin of kubectl, which calls `kubectl-sluice` for `kubectl sluice`.
+fn plugin_name() -> Option<&'static str> {
+    let path = std::env::args_os().next()?;
+    let name = std::path::Path::new(&path).file_stem()?;
+    (name == "kubectl-sluice").then_some("kubectl sluice")
 }
 
 fn end(result: Result<Exit, Failure>) -> ExitCode {

@@ -12,6 +12,8 @@ mod ct;
 mod groups;
 #[path = "verbs/relay.rs"]
 mod relay;
+#[path = "verbs/services.rs"]
+mod services;
 
 use sluice_flows::PortNo;
 use sluice_switch::api::{self, Running};

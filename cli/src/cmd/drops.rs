@@ -2,6 +2,7 @@
 
 use crate::client::{Client, Target};
 use crate::failure::Failure;
+use crate::kube;
 use crate::output::{Cell, Exit, Format, Output, Table, Tone};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
   sluice drops                    what was dropped, why, on which port and by whose rule
   sluice drops --by reason        one line for each reason
   sluice drops --by owner         who drops most
+  sluice drops --node all         on every node of a cluster
   sluice trace \"$(sluice drops -o json | jq -r '.drops[0].last_packet')\"")]
 pub(crate) struct Drops {
     /// Add up by one thing
@@ -52,6 +54,9 @@ struct Sum {
 
 #[derive(Serialize)]
 struct Row {
+    /// Its node, where every node of a cluster was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
     reason: String,
     explanation: String,
     bridge: String,
@@ -67,6 +72,7 @@ struct Row {
 impl From<Drop> for Row {
     fn from(d: Drop) -> Self {
         Self {
+            node: None,
             reason: d.reason,
             explanation: d.explanation,
             bridge: d.bridge,
@@ -84,17 +90,25 @@ impl From<Drop> for Row {
 /// Runs the verb.
 pub(crate) fn run(args: Drops, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Wide, Format::Json])?;
-    let client = Client::connect(&args.target)?;
-    let parts = client.collect(client.stats().list_drops(ListDropsRequest { bridge: args.bridge }))?;
-    let drops: Vec<_> = parts.into_iter().flat_map(|p| p.drops).map(Row::from).collect();
+    let mut answers = kube::ask(&args.target, |client: &Client| {
+        let parts = client.collect(client.stats().list_drops(ListDropsRequest { bridge: args.bridge.clone() }))?;
+        Ok(parts.into_iter().flat_map(|p| p.drops).map(Row::from).collect::<Vec<_>>())
+    })?;
+    let named = |(node, rows): &mut (Option<String>, Vec<Row>)| {
+        let rows = std::mem::take(rows).into_iter();
+        rows.map(|row| Row { node: node.clone(), ..row }).collect::<Vec<_>>()
+    };
+    let mut drops: Vec<_> = answers.all.iter_mut().flat_map(named).collect();
+    drops.sort_by_key(|row| std::cmp::Reverse(row.packets));
     if drops.is_empty() {
         eprintln!("nothing was dropped");
     }
-    match args.by {
+    let exit = match args.by {
         Some(by) => sums(by, drops, format, out),
         None if format == Format::Json => Ok(out.json(&Answer { drops }).map(|()| Exit::Yes)?),
-        None => table(drops, format == Format::Wide, out),
-    }
+        None => table(drops, answers.is_of_all(), format == Format::Wide, out),
+    };
+    answers.end(exit?, out)
 }
 
 fn sums(by: By, drops: Vec<Row>, format: Format, out: &mut Output) -> Result<Exit, Failure> {
@@ -126,8 +140,9 @@ fn sums(by: By, drops: Vec<Row>, format: Format, out: &mut Output) -> Result<Exi
     Ok(Exit::Yes)
 }
 
-fn table(drops: Vec<Row>, wide: bool, out: &mut Output) -> Result<Exit, Failure> {
-    let mut header: Vec<Cell> = vec!["REASON".into(), "BRIDGE".into(), "PORT".into(), "BY".into(), Cell::right("PKTS")];
+fn table(drops: Vec<Row>, by_node: bool, wide: bool, out: &mut Output) -> Result<Exit, Failure> {
+    let mut header: Vec<Cell> = if by_node { vec!["NODE".into()] } else { Vec::new() };
+    header.extend(["REASON".into(), "BRIDGE".into(), "PORT".into(), "BY".into(), Cell::right("PKTS")]);
     header.extend([Cell::right("LAST"), "LAST PACKET".into()]);
     if wide {
         header.push("RULE".into());
@@ -136,7 +151,8 @@ fn table(drops: Vec<Row>, wide: bool, out: &mut Output) -> Result<Exit, Failure>
     let mut hints = BTreeMap::new();
     for d in drops {
         let last = d.last_ms.map_or("-".to_owned(), |ms| format!("{} s", ms / 1000));
-        let mut row: Vec<Cell> = vec![Cell::from(d.reason.clone()).tone(Tone::Bad)];
+        let mut row: Vec<Cell> = d.node.filter(|_| by_node).map(Cell::from).into_iter().collect();
+        row.push(Cell::from(d.reason.clone()).tone(Tone::Bad));
         row.extend([d.bridge, dash(d.port), dash(d.owner)].map(Cell::from));
         row.extend([Cell::right(d.packets.to_string()), Cell::right(last), dash(d.last_packet).into()]);
         if wide {

@@ -43,3 +43,13 @@ fn a_kubeconfig_that_is_not_there_is_told_with_what_to_do() {
     assert_eq!(said.code, Some(2), "{said:?}");
     assert!(said.err.contains("no kubeconfig") && said.err.contains("--kubeconfig or KUBECONFIG"), "{said:?}");
 }
+
+#[test]
+fn as_a_plugin_of_kubectl_it_is_called_so_in_its_help() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("kubectl-sluice");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_sluice"), &link).unwrap();
+    let output = std::process::Command::new(&link).args(["svc", "--help"]).output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert!(help.contains("Usage: kubectl sluice svc"), "{help}");
+}
