@@ -17,7 +17,7 @@
 use super::HostError;
 use super::nft::{PRIORITY, is_missing};
 use nftables::helper::{self, DEFAULT_NFT, NftablesError};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sluice_flows::field::{IP_PROTO_SCTP, IP_PROTO_TCP, IP_PROTO_UDP};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -186,6 +186,7 @@ fn judge(link: &str, desired: &HostPorts, objects: &[Value]) -> Found {
         let mut body = body.clone();
         if let Some(body) = body.as_object_mut() {
             body.remove("handle");
+            name_protocols(body);
             let name = body.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
             let elem = body.remove("elem");
             elements.extend(elem.iter().filter_map(Value::as_array).flatten().filter_map(|e| read_element(&name, e)));
@@ -201,6 +202,18 @@ fn judge(link: &str, desired: &HostPorts, objects: &[Value]) -> Found {
         objects
     };
     if sort(skeleton) == sort(table(link, desired)) { Found::Has(elements) } else { Found::Differs }
+}
+
+/// Names the protocols of a rule that `nft` lists by their numbers, as it does where there is no `/etc/protocols`.
+fn name_protocols(rule: &mut Map<String, Value>) {
+    let expressions = rule.get_mut("expr").and_then(Value::as_array_mut).into_iter().flatten();
+    let sets = expressions.filter_map(|expression| expression.pointer_mut("/match/right/set")?.as_array_mut());
+    for member in sets.flatten() {
+        let number = member.as_u64();
+        if let Some((_, name)) = PROTOCOLS.iter().find(|(known, _)| number == Some(u64::from(*known))) {
+            *member = json!(name);
+        }
+    }
 }
 
 /// Puts the change into force in one transaction.

@@ -43,6 +43,15 @@ fn a_table_as_it_is_to_be_needs_nothing() {
 }
 
 #[test]
+fn a_host_without_names_of_protocols_lists_them_by_numbers() {
+    let text = Value::from(listed(&desired())).to_string();
+    let by_number = text.replace("\"tcp\"", "6").replace("\"udp\"", "17").replace("\"sctp\"", "132");
+    assert_ne!(by_number, text);
+    let objects: Vec<Value> = serde_json::from_str(&by_number).unwrap();
+    assert_eq!(judge("br0", &desired(), &objects), Found::Has(desired().ports));
+}
+
+#[test]
 fn one_port_more_is_one_element_more() {
     let mut more = desired();
     more.ports.insert(port(Some("2001:db8::1"), IP_PROTO_TCP, 443), 443);
