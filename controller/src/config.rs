@@ -145,6 +145,8 @@ pub struct Config {
     pub cni_bin_dir: PathBuf,
     /// `metrics_address`: where metrics and probes are answered.
     pub metrics_address: SocketAddr,
+    /// `metrics_pods`: whether each Pod's port has series of its own in the metrics.
+    pub metrics_pods: bool,
     /// `log`: a level, or directives such as `info,kube=debug`.
     pub log: String,
 }
@@ -169,6 +171,7 @@ impl Default for Config {
             cni_conf_dir: PathBuf::from("/etc/cni/net.d"),
             cni_bin_dir: PathBuf::from("/opt/cni/bin"),
             metrics_address: SocketAddr::from(([0u16; 8], 9477)),
+            metrics_pods: false,
             log: "info".to_owned(),
         }
     }
@@ -198,6 +201,7 @@ impl Config {
         if let Some(address) = keys.parsed("metrics_address", "an address and a port, such as \"127.0.0.1:9477\"")? {
             config.metrics_address = address;
         }
+        config.metrics_pods = keys.boolean("metrics_pods")?.unwrap_or_default();
         if let Some(log) = keys.string("log")? {
             config.log = log;
         }

@@ -6,7 +6,7 @@
 //! # Rules
 //! - `/livez` fails only if the program itself has come to a stop, since all that its failing brings about is a new start: a switch
 //!   or an API server that is away would not come back by it.
-//! - `/readyz` fails while any part is not well.
+//! - `/readyz` fails while any part is not well, but for those that are only told ([`Health::tell`]).
 
 use crate::metrics::{self, Metrics};
 use axum::Router;
@@ -37,6 +37,8 @@ type Look = Arc<dyn Fn() -> PartState + Send + Sync>;
 enum Part {
     Said(PartState),
     Looked(Look),
+    /// Looked at, and decides nothing.
+    Told(Look),
 }
 
 #[derive(Default)]
@@ -70,18 +72,29 @@ impl Health {
         self.lock().parts.insert(part, Part::Looked(Arc::new(look)));
     }
 
+    /// Has a part looked at as by [`Self::look`], which `/readyz?verbose` tells, and which decides nothing.
+    pub fn tell(&self, part: &'static str, look: impl Fn() -> PartState + Send + Sync + 'static) {
+        self.lock().parts.insert(part, Part::Told(Arc::new(look)));
+    }
+
     /// Says that the program goes on. Whoever has said so once has to go on saying so, at least every minute.
     pub fn beat(&self) {
         self.lock().beat = Some(Instant::now());
     }
 
-    /// All parts by name, as they are now.
+    /// The parts that decide, by name, as they are now.
     #[must_use]
     pub fn parts(&self) -> Vec<(&'static str, PartState)> {
-        let parts: Vec<_> = self.lock().parts.iter().map(|(name, part)| (*name, part.clone())).collect();
+        self.states(true)
+    }
+
+    fn states(&self, deciding: bool) -> Vec<(&'static str, PartState)> {
+        let is_meant = |part: &Part| deciding != matches!(part, Part::Told(_));
+        let parts: Vec<_> =
+            self.lock().parts.iter().filter(|(_, part)| is_meant(part)).map(|(n, p)| (*n, p.clone())).collect();
         let state = |part| match part {
             Part::Said(state) => state,
-            Part::Looked(look) => look(),
+            Part::Looked(look) | Part::Told(look) => look(),
         };
         parts.into_iter().map(|(name, part)| (name, state(part))).collect()
     }
@@ -131,22 +144,25 @@ async fn page(metrics: Arc<Metrics>) -> impl IntoResponse {
 }
 
 async fn livez(State(health): State<Health>, RawQuery(query): RawQuery) -> impl IntoResponse {
-    answer("livez", &[("program", health.alive(Instant::now()))], query.as_deref())
+    answer("livez", &[("program", health.alive(Instant::now()))], &[], query.as_deref())
 }
 
 async fn readyz(State(health): State<Health>, RawQuery(query): RawQuery) -> impl IntoResponse {
     let mut parts = health.parts();
     parts.push(("program", health.alive(Instant::now())));
-    answer("readyz", &parts, query.as_deref())
+    answer("readyz", &parts, &health.states(false), query.as_deref())
 }
 
-/// The answer of a probe.
-fn answer(probe: &str, parts: &[(&'static str, PartState)], query: Option<&str>) -> (StatusCode, String) {
+/// Parts of a program by name, and how they are.
+type States = [(&'static str, PartState)];
+
+/// The answer of a probe. `told` decides nothing.
+fn answer(probe: &str, parts: &States, told: &States, query: Option<&str>) -> (StatusCode, String) {
     let verbose =
         query.is_some_and(|query| query.split('&').any(|word| word == "verbose" || word.starts_with("verbose=")));
     let well = parts.iter().all(|(_, state)| state.is_ok());
     let mut text = String::new();
-    for (name, state) in parts {
+    for (name, state) in parts.iter().chain(told.iter().filter(|_| verbose)) {
         let written = match state {
             Ok(()) if verbose => writeln!(text, "[+]{name} ok"),
             Ok(()) => Ok(()),

@@ -28,6 +28,7 @@ fn all_keys_are_taken() {
         cni_conf_dir = "/c"
         cni_bin_dir = "/b"
         metrics_address = "127.0.0.1:1"
+        metrics_pods = true
         log = "debug"
     "#;
     let (config, warnings) = parse(text).unwrap();
@@ -51,6 +52,7 @@ fn all_keys_are_taken() {
         cni_conf_dir: PathBuf::from("/c"),
         cni_bin_dir: PathBuf::from("/b"),
         metrics_address: "127.0.0.1:1".parse().unwrap(),
+        metrics_pods: true,
         log: "debug".to_owned(),
     };
     assert_eq!(config, wanted);

@@ -1,5 +1,6 @@
 use super::*;
 use crate::metrics::Options;
+use crate::program::Switch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -7,8 +8,8 @@ use tokio::net::TcpStream;
 async fn served(health: Health) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let options = Options { socket: "/nowhere/switch.sock".into(), bridge: "sluice0".into(), pods: false };
-    let metrics = Metrics::new(options, health.clone(), |_| {});
+    let options = Options { bridge: "sluice0".into(), pods: false };
+    let metrics = Metrics::new(Switch::away(), &options, health.clone(), |_| {});
     tokio::spawn(serve(listener, health, metrics));
     address
 }
@@ -71,4 +72,17 @@ async fn metrics_are_served_while_the_switch_is_away() {
     assert!(text.contains("sluice_switch_up 0"), "{text}");
     assert!(text.contains("# TYPE process_cpu_seconds counter"), "{text}");
     assert_eq!(ask(address, "/other").await.0, 404);
+}
+
+#[tokio::test]
+async fn what_is_only_told_is_in_the_verbose_answer_and_stops_no_readiness() {
+    let health = Health::default();
+    health.set("node", Ok(()));
+    health.tell("api-server", || Err("no API server answers".to_owned()));
+    let address = served(health.clone()).await;
+    assert_eq!(ask(address, "/readyz").await, (200, "ok".to_owned()));
+    let (status, text) = ask(address, "/readyz?verbose").await;
+    assert_eq!(status, 200);
+    assert!(text.contains("[-]api-server failed: no API server answers\n"), "{text}");
+    assert!(health.parts().iter().all(|(name, _)| *name != "api-server"));
 }

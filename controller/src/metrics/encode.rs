@@ -3,7 +3,8 @@
 use super::switch::{Answers, port as port_of};
 use super::{Known, MAX_POD_PORTS};
 use crate::http::Health;
-use crate::pipeline::{SNAT_ZONE, Stage, ZONE};
+use crate::pipeline::{SNAT_ZONE, ZONE};
+use crate::program::SwitchError;
 use ipnet::IpNet;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
@@ -105,7 +106,7 @@ impl SwitchNumbers {
     }
 
     /// Takes what the switch has answered.
-    pub(super) fn set_switch(&self, answers: Result<Answers, tonic::Status>) {
+    pub(super) fn set_switch(&self, answers: Result<Answers, SwitchError>) {
         let mut last = self.last();
         match answers {
             Ok(answers) => {
@@ -116,8 +117,8 @@ impl SwitchNumbers {
                 }
                 last.answers = Some(answers);
             }
-            Err(status) => {
-                tracing::debug!("the switch does not say its numbers: {status}");
+            Err(error) => {
+                tracing::debug!("the switch does not say its numbers: {error}");
                 last.answers = None;
             }
         }
@@ -187,6 +188,8 @@ fn known(out: &mut Out<'_>, known: &Known) -> fmt::Result {
         "Changes of flows and groups that the switch has taken",
         one(known.changes as f64),
     )?;
+    let help = "Time that these bundles took: to be put together, sent and done";
+    out.counter("sluice_flow_bundle_seconds", help, one(known.bundle_time.as_secs_f64()))?;
     let help = "Times that flows which others had changed were put right";
     out.counter("sluice_flow_mends", help, one(known.mended as f64))
 }
@@ -203,30 +206,9 @@ fn switch(out: &mut Out<'_>, answers: &Answers) -> fmt::Result {
     out.gauge("sluice_flows", "Flows by table", tables)
 }
 
-/// A table's name, its stage, or its number.
+/// A table's name, or its number.
 fn table_name(table: &v1::Table) -> String {
-    if !table.name.is_empty() {
-        return table.name.clone();
-    }
-    const STAGES: [Stage; 15] = [
-        Stage::Classify,
-        Stage::Arp,
-        Stage::Neighbor,
-        Stage::Advertise,
-        Stage::Unsnat,
-        Stage::Conntrack,
-        Stage::State,
-        Stage::Service,
-        Stage::Affinity,
-        Stage::Select,
-        Stage::Endpoint,
-        Stage::Route,
-        Stage::Commit,
-        Stage::Snat,
-        Stage::Output,
-    ];
-    let stage = STAGES.iter().find(|stage| u32::from(**stage as u8) == table.table);
-    stage.map_or_else(|| table.table.to_string(), |stage| format!("{stage:?}"))
+    if table.name.is_empty() { table.table.to_string() } else { table.name.clone() }
 }
 
 /// Packets, bytes and drops.

@@ -1,6 +1,6 @@
 //! The metrics of a node, for Prometheus.
 //!
-//! Numbers of the switch are asked for when somebody scrapes, by the same calls that `sluice` uses; numbers of the controller itself
+//! Numbers of the switch are asked for when somebody scrapes, over the connection that the program has ([`Switch`]); numbers of the controller itself
 //! are kept as they come. Names begin with `sluice_`, units are base units, and what only grows ends in `_total`.
 //!
 //! # Limits
@@ -16,13 +16,13 @@ mod switch;
 mod tests;
 
 use crate::http::Health;
+use crate::program::Switch;
 use encode::SwitchNumbers;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use switch::Source;
@@ -40,11 +40,9 @@ const SHORTEST_S: f64 = 0.001;
 /// Number of these steps: up to 65 s.
 const STEPS: u16 = 17;
 
-/// What is measured, and of which switch.
+/// What is measured.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The switch's socket.
-    pub socket: PathBuf,
     /// The bridge of the Pods.
     pub bridge: String,
     /// Whether each Pod's port has series of its own, with its namespace and name.
@@ -76,6 +74,8 @@ pub struct Known {
     pub bundles: u64,
     /// Changes of flows and groups in them.
     pub changes: u64,
+    /// How long these bundles took, summed up.
+    pub bundle_time: Duration,
     /// Times that flows which others had changed were put right.
     pub mended: u64,
 }
@@ -101,9 +101,13 @@ impl std::fmt::Debug for Metrics {
 
 impl Metrics {
     /// Nothing is asked for before the first scrape. `look` adds at each scrape to what [`Metrics::know`] was told, and must not block.
-    /// To be called in a runtime of tokio.
     #[must_use]
-    pub fn new(options: Options, health: Health, look: impl Fn(&mut Known) + Send + Sync + 'static) -> Arc<Self> {
+    pub fn new(
+        switch: Switch,
+        options: &Options,
+        health: Health,
+        look: impl Fn(&mut Known) + Send + Sync + 'static,
+    ) -> Arc<Self> {
         let mut registry = Registry::default();
         let delay = Histogram::new(exponential_buckets(SHORTEST_S, 2.0, STEPS));
         registry.register(
@@ -114,7 +118,7 @@ impl Metrics {
         let numbers = Arc::new(SwitchNumbers::new(options.pods, health));
         registry.register_collector(Box::new(Arc::clone(&numbers)));
         registry.register_collector(Box::new(process::Process));
-        let source = tokio::sync::Mutex::new((Source::new(&options), None));
+        let source = tokio::sync::Mutex::new((Source::new(switch, options), None));
         Arc::new(Self { registry, numbers, source, delay, known: Mutex::default(), look: Box::new(look) })
     }
 

@@ -66,7 +66,7 @@ pub(crate) fn answers(pods: usize) -> Answers {
             counters: Some(counters),
         },
         tables: vec![
-            v1::Table { table: 18, flows: 4, ..Default::default() },
+            v1::Table { table: 18, name: "service".to_owned(), flows: 4, ..Default::default() },
             v1::Table { table: 99, flows: 1, ..Default::default() },
         ],
         tunnels: vec![v1::Tunnel {
@@ -96,16 +96,16 @@ fn known() -> Known {
 
 /// All that is exported, by name with labels.
 pub(crate) fn page(answers: Option<Answers>, pods: bool) -> BTreeMap<String, f64> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let _inside = runtime.enter();
-    let options = Options { socket: "/nowhere".into(), bridge: "sluice0".into(), pods };
+    let options = Options { bridge: "sluice0".into(), pods };
     let health = Health::default();
     health.set("switch", Ok(()));
     health.set("lists", Err("none".into()));
-    let metrics = Metrics::new(options, health, |_| {});
+    let metrics = Metrics::new(Switch::away(), &options, health, |_| {});
     metrics.synced(Duration::from_millis(3));
     metrics.numbers.set_known(known());
-    metrics.numbers.set_switch(answers.ok_or_else(|| tonic::Status::unavailable("away")));
+    metrics.numbers.set_switch(
+        answers.ok_or_else(|| crate::program::SwitchError::Away { socket: "/nowhere".into(), why: "gone".to_owned() }),
+    );
     let mut page = String::new();
     text::encode(&mut page, &metrics.registry).unwrap();
     let lines = page.lines().filter(|line| !line.starts_with('#'));
@@ -130,7 +130,7 @@ fn the_switchs_numbers_come_out_by_name() {
         (r#"sluice_bytes_total{direction="receive"}"#, 6_200.0),
         (r#"sluice_drops_total{reason="ct_full"}"#, 2.0),
         (r#"sluice_drops_total{reason="no_rule"}"#, 0.0),
-        (r#"sluice_flows{table="Service"}"#, 4.0),
+        (r#"sluice_flows{table="service"}"#, 4.0),
         (r#"sluice_flows{table="99"}"#, 1.0),
         (r#"sluice_cache_lookups_total{cache="exact",result="hit"}"#, 40.0),
         (r#"sluice_worker_busy_seconds_total{worker="0"}"#, 1.5),
@@ -202,4 +202,21 @@ fn every_metric_that_an_alert_or_a_dashboard_asks_for_is_exported() {
         let missing: Vec<_> = asked.difference(&exported).collect();
         assert!(missing.is_empty(), "{file} asks for {missing:?}; there are {exported:?}");
     }
+}
+
+#[test]
+fn the_page_of_metrics_names_every_metric_and_no_other() {
+    let page = page(Some(answers(1)), true);
+    let base = |name: &str| {
+        let parts = ["_bucket", "_sum", "_count"];
+        parts.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name).to_owned()
+    };
+    let names = page.keys().filter_map(|name| name.split('{').next());
+    let exported: std::collections::BTreeSet<String> = names.map(base).collect();
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kubernetes-metrics.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let told: std::collections::BTreeSet<String> = rows.map(str::to_owned).collect();
+    let differ: Vec<_> = exported.symmetric_difference(&told).collect();
+    assert!(differ.is_empty(), "these are only there, or only told: {differ:?}");
 }

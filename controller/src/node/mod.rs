@@ -105,7 +105,7 @@ pub async fn run(config: Config, candidates: Vec<Candidate>) -> Result<(), Start
     let _reflectors = reflect::start(&link, &store);
     let health = ProxyHealth::default();
     let checks = HealthChecks::start(health.clone(), PROXY_PORT);
-    let (parts, metrics) = told(&config, &program, &link);
+    let (parts, metrics) = told(&config, (&program, &switch), &link);
     let answering = http::answer_at(config.metrics_address, parts.clone(), Arc::clone(&metrics));
     let _answering = Aborting(tokio::spawn(answering));
     let copy = Copy::new(&config.state);
@@ -116,7 +116,11 @@ pub async fn run(config: Config, candidates: Vec<Candidate>) -> Result<(), Start
 }
 
 /// What probes and metrics tell.
-fn told(config: &Config, program: &program::Program, link: &Link) -> (Health, Arc<Metrics>) {
+fn told(
+    config: &Config,
+    (program, switch): (&program::Program, &program::Switch),
+    link: &Link,
+) -> (Health, Arc<Metrics>) {
     let parts = Health::default();
     parts.set("node", Err("the cluster has not been looked at yet".to_owned()));
     let (program, looked, link) = (program.clone(), program.clone(), link.clone());
@@ -125,12 +129,16 @@ fn told(config: &Config, program: &program::Program, link: &Link) -> (Health, Ar
         let why = || status.last_error.map_or_else(|| "nobody has answered yet".to_owned(), |(_, why)| why);
         if status.connected { Ok(()) } else { Err(why()) }
     });
-    let options = metrics::Options { socket: config.socket.clone(), bridge: config.bridge.clone(), pods: false };
-    let metrics = Metrics::new(options, parts.clone(), move |known| {
+    let looking = link.clone();
+    let away = "no API server answers: what is in force stays, and changes of the cluster wait";
+    parts.tell("api-server", move || if looking.is_up() { Ok(()) } else { Err(away.to_owned()) });
+    let options = metrics::Options { bridge: config.bridge.clone(), pods: config.metrics_pods };
+    let metrics = Metrics::new(switch.clone(), &options, parts.clone(), move |known| {
         let status = looked.status();
         known.api_server = link.is_up();
         (known.pending, known.refused) = (status.pending, status.refused.len());
         (known.bundles, known.changes, known.mended) = (status.bundles, status.changes, status.mended);
+        known.bundle_time = status.bundle_time;
     });
     (parts, metrics)
 }

@@ -44,6 +44,8 @@ struct Todo {
     all: bool,
     /// Network and tunnel have to be said again.
     network: bool,
+    /// Tables have to be named.
+    tables: bool,
     /// Attachments have to be listed.
     attachments: bool,
     /// Something was changed since all was last in force.
@@ -147,6 +149,7 @@ impl Reconciler {
                         Event::Connected { .. } => {
                             (is_connected, pause) = (true, PAUSE.0);
                             self.todo.network = true;
+                            self.todo.tables = true;
                             self.todo.attachments = true;
                             self.todo.settle = true;
                         }
@@ -207,6 +210,7 @@ impl Reconciler {
         let mut changes = Vec::new();
         self.publish(&view, before.as_ref());
         self.network(&view).await?;
+        self.name_tables().await?;
         let tunnel = self.tunnel(&view).await?;
         self.refresh(&view, tunnel);
         self.peers(&view, before.as_ref(), &mut changes);
@@ -253,6 +257,20 @@ impl Reconciler {
                 self.switch.put_network(spec.clone()).await.map_err(|e| Fault::Network(e.to_string()))?;
             self.made.spec = spec;
             self.said = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Has the tables of the pipeline have the names of their stages, once for each start of the switch. Names are for people:
+    /// without them everything works.
+    async fn name_tables(&mut self) -> Result<(), Fault> {
+        if self.todo.tables {
+            let names: Vec<_> = pipeline::table_names().collect();
+            match self.switch.name_tables(&self.config.bridge, &names).await {
+                Err(SwitchError::Refused { why, .. }) => warn!("tables stay without names: {why}"),
+                other => other?,
+            }
+            self.todo.tables = false;
         }
         Ok(())
     }

@@ -7,6 +7,9 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use std::net::IpAddr;
 
+/// The annotation of a node whose traffic to other nodes takes addresses that the Node object does not have: with commas between, at
+/// most one of each family counts.
+pub(super) const TRANSPORT_ADDRESSES: &str = "sluice.network/transport-addresses";
 /// Bytes that a tunnel puts in front of a packet over IPv4: IP 20, UDP 8, Geneve or VXLAN 8, Ethernet 14.
 const OVERHEAD_V4: u16 = 50;
 /// The same over IPv6, whose header is 40 bytes.
@@ -49,18 +52,38 @@ pub(super) fn gateway(network: &IpNet) -> Option<IpNet> {
     IpNet::new(address, network.prefix_len()).ok()
 }
 
-/// The addresses of a node that other nodes may use, the best first: internal ones, then external ones; only those in
-/// `transport_cidrs` if there are any.
+/// The addresses that the annotation of a node names; what is no address there is passed over.
+fn annotated(node: &Node) -> Vec<IpAddr> {
+    let text = node.metadata.annotations.as_ref().and_then(|all| all.get(TRANSPORT_ADDRESSES));
+    text.into_iter().flat_map(|text| text.split(',')).filter_map(|address| address.trim().parse().ok()).collect()
+}
+
+/// The addresses of a node that other nodes may use, the best first: those of the annotation [`TRANSPORT_ADDRESSES`] if it has any,
+/// else internal ones, then external ones, and of these only those in `transport_cidrs` if there are any.
 #[must_use]
 pub(super) fn node_addresses(node: &Node, config: &Config) -> Vec<IpAddr> {
+    let annotated = annotated(node);
+    if !annotated.is_empty() {
+        return annotated;
+    }
+    let cidrs = &config.transport_cidrs;
+    let is_allowed = |address: &IpAddr| cidrs.is_empty() || cidrs.iter().any(|cidr| cidr.contains(address));
+    reported(node).into_iter().filter(is_allowed).collect()
+}
+
+/// What the Node object says: internal addresses, then external ones.
+fn reported(node: &Node) -> Vec<IpAddr> {
     let all = node.status.as_ref().and_then(|status| status.addresses.as_ref());
     let of = |kind: &'static str| {
         let all = all.into_iter().flatten().filter(move |address| address.type_ == kind);
         all.filter_map(|address| address.address.parse::<IpAddr>().ok())
     };
-    let cidrs = &config.transport_cidrs;
-    let is_allowed = |address: &IpAddr| cidrs.is_empty() || cidrs.iter().any(|cidr| cidr.contains(address));
-    of("InternalIP").chain(of("ExternalIP")).filter(is_allowed).collect()
+    of("InternalIP").chain(of("ExternalIP")).collect()
+}
+
+/// Every address of a node.
+pub(super) fn all_addresses(node: &Node) -> impl Iterator<Item = IpAddr> {
+    annotated(node).into_iter().chain(reported(node))
 }
 
 impl Transport {
@@ -257,6 +280,23 @@ mod tests {
         assert!(found(cidrs("10.0.0.0/8")).unwrap_err().contains("no InternalIP"));
         let none = Config { transport_interface: Some("eth7".to_owned()), ..Config::default() };
         assert!(found(none).unwrap_err().contains("transport_interface eth7"));
+    }
+
+    #[test]
+    fn an_annotation_takes_the_place_of_the_nodes_addresses_for_the_node_and_its_peers() {
+        let config = config(Mode::Encap);
+        let mut own = node("n1", &[], &["172.30.0.11"]);
+        let annotation = [(TRANSPORT_ADDRESSES.to_owned(), "nonsense, 192.0.2.1,fd00:30::11".to_owned())];
+        own.metadata.annotations = Some(annotation.into());
+        let transport = Transport::find(&own, &host(), &config).unwrap();
+        assert_eq!(transport.address.to_string(), "192.0.2.1");
+        assert_eq!(transport.interface.as_ref().unwrap().0, "eth1");
+        let mut there = node("n2", &["10.244.1.0/24"], &["172.30.0.12"]);
+        there.metadata.annotations = Some([(TRANSPORT_ADDRESSES.to_owned(), "192.0.2.2".to_owned())].into());
+        let (peer, _) = transport.peer("n2", &there, &config);
+        assert_eq!(peer.pod_cidrs[0].1, Way::Tunnel("192.0.2.2".parse().unwrap()));
+        there.metadata.annotations = Some([(TRANSPORT_ADDRESSES.to_owned(), "none".to_owned())].into());
+        assert_eq!(node_addresses(&there, &config), ["172.30.0.12".parse::<IpAddr>().unwrap()]);
     }
 
     #[test]

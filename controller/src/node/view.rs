@@ -1,7 +1,7 @@
 //! The node as the cluster and the host have it: all that is known before the switch is asked.
 
 use super::host::HostAddress;
-use super::transport::{Route, Transport, node_addresses, pod_cidrs};
+use super::transport::{Route, Transport, all_addresses, pod_cidrs};
 use crate::config::{Config, Mode};
 use crate::facts::Peer;
 use crate::services::{Here, ZONE_LABEL};
@@ -98,7 +98,7 @@ impl View {
         for other in store.node_names() {
             let Some(node) = store.node(&other).filter(|_| other != name) else { continue };
             let (peer, routes) = view.transport.peer(&other, &node, config);
-            view.other_nodes.extend(node_addresses(&node, &Config::default()));
+            view.other_nodes.extend(all_addresses(&node));
             view.routes.extend(routes);
             view.peers.insert(other, peer);
         }

@@ -12,12 +12,14 @@ use sluice_proto::v1::flow_service_client::FlowServiceClient;
 use sluice_proto::v1::port_service_client::PortServiceClient;
 use sluice_proto::v1::stats_service_client::StatsServiceClient;
 use sluice_proto::v1::status_service_client::StatusServiceClient;
+use sluice_proto::v1::table_service_client::TableServiceClient;
+use sluice_proto::v1::tunnel_service_client::TunnelServiceClient;
 use sluice_proto::v1::{
     AddPortRequest, ApplyBundleRequest, Attachment, AttachmentKey, BridgeMod, BundleHeader, ConfirmAttachmentsRequest,
-    Connection, DeleteFlowsRequest, DeletePortRequest, Drop, FlowFilter, FlushConnectionsRequest,
-    GetConnectionStatsReply, GetConnectionStatsRequest, GetStatsReply, GetStatsRequest, GetStatusReply,
-    GetStatusRequest, ListAttachmentsRequest, ListConnectionsRequest, ListDropsRequest, ListPortsRequest, Network,
-    NetworkSpec, Port, PortSpec, PutNetworkRequest, TableMod,
+    Connection, DeleteFlowsRequest, DeletePortRequest, FlowFilter, FlushConnectionsRequest, GetConnectionStatsReply,
+    GetConnectionStatsRequest, GetStatsReply, GetStatsRequest, GetStatusReply, GetStatusRequest,
+    ListAttachmentsRequest, ListConnectionsRequest, ListNetworksRequest, ListPortsRequest, ListTablesRequest,
+    ListTunnelsRequest, Network, NetworkSpec, Port, PortSpec, PutNetworkRequest, Table, TableMod, Tunnel,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -67,6 +69,8 @@ clients! {
     port_service: PortServiceClient;
     stats_service: StatsServiceClient;
     status_service: StatusServiceClient;
+    table_service: TableServiceClient;
+    tunnel_service: TunnelServiceClient;
 }
 
 impl Switch {
@@ -126,7 +130,37 @@ impl Switch {
         Ok(self.call(CHANGE, client.confirm_attachments(request)).await?.confirmed)
     }
 
-    /// The ports of a bridge.
+    /// The networks that were declared or have attachments.
+    ///
+    /// # Errors
+    /// [`SwitchError`].
+    pub async fn networks(&self) -> Result<Vec<Network>, SwitchError> {
+        let mut client = self.attachment_service()?;
+        Ok(self.call(ASK, client.list_networks(ListNetworksRequest {})).await?.networks)
+    }
+
+    /// The tables of a bridge that have a name or flows.
+    ///
+    /// # Errors
+    /// [`SwitchError`].
+    pub async fn tables(&self, bridge: &str) -> Result<Vec<Table>, SwitchError> {
+        let mut client = self.table_service()?;
+        let request = ListTablesRequest { bridge: bridge.to_owned(), all: false };
+        Ok(self.call(ASK, client.list_tables(request)).await?.tables)
+    }
+
+    /// The tunnels of a bridge with their other ends, each of which is asked for an answer within `probe_ms` milliseconds, unless
+    /// that is 0.
+    ///
+    /// # Errors
+    /// [`SwitchError`].
+    pub async fn tunnels(&self, bridge: &str, probe_ms: u32) -> Result<Vec<Tunnel>, SwitchError> {
+        let mut client = self.tunnel_service()?;
+        let request = ListTunnelsRequest { bridge: bridge.to_owned(), probe_timeout_ms: probe_ms };
+        Ok(self.call(ASK, client.list_tunnels(request)).await?.tunnels)
+    }
+
+    /// The ports of a bridge; of all if its name is empty.
     ///
     /// # Errors
     /// [`SwitchError`].
@@ -268,16 +302,6 @@ impl Switch {
         self.call(ASK, client.get_stats(GetStatsRequest {})).await
     }
 
-    /// What was dropped, by reason, port and owner, most first.
-    ///
-    /// # Errors
-    /// [`SwitchError`].
-    pub async fn drops(&self, bridge: &str) -> Result<Vec<Drop>, SwitchError> {
-        let mut client = self.stats_service()?;
-        let request = ListDropsRequest { bridge: bridge.to_owned() };
-        within(&self.socket, ASK, gather(client.list_drops(request), |part| part.drops)).await
-    }
-
     /// How many connections there are, of those that a filter selects; of all if it is empty.
     ///
     /// # Errors
@@ -286,6 +310,14 @@ impl Switch {
         let mut client = self.connection_service()?;
         let request = GetConnectionStatsRequest { filter: filter.to_owned() };
         self.call(ASK, client.get_connection_stats(request)).await
+    }
+}
+
+#[cfg(test)]
+impl Switch {
+    /// One that is away and stays so.
+    pub(crate) fn away() -> Self {
+        Self::new(watch::channel(None).1, Path::new("/nowhere/switch.sock"))
     }
 }
 
