@@ -3,7 +3,7 @@
 //! A verb is one or two calls, so there is no more to it than a single-threaded runtime that runs each call to its end.
 
 use crate::failure::Failure;
-use crate::kube::{Cluster, ClusterArgs};
+use crate::kube::{self, Cluster, ClusterArgs};
 use crate::lab;
 use crate::output::Exit;
 use clap::Args;
@@ -64,7 +64,7 @@ pub(crate) struct Target {
     #[arg(long, value_name = "PATH", conflicts_with_all = ["lab", "node", "kubeconfig", "context"])]
     socket: Option<PathBuf>,
     /// The switch of this running lab
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["node", "kubeconfig", "context"])]
     lab: Option<String>,
     /// Or a switch of a cluster.
     #[command(flatten)]
@@ -145,9 +145,31 @@ impl Client {
     /// # Errors
     /// [`Exit::NoDaemon`] when nothing listens there, [`Exit::NoPrivilege`] when it is not ours to use.
     pub(crate) fn connect(target: &Target) -> Result<Self, Failure> {
+        Self::connect_for(target, None)
+    }
+
+    /// Connects to the switch that `target` means; in a cluster, where it names no node, to that of the Pod `NAMESPACE/NAME`.
+    ///
+    /// # Errors
+    /// As [`Self::connect`]; there is no such Pod.
+    pub(crate) fn connect_for(target: &Target, pod: Option<&str>) -> Result<Self, Failure> {
+        match (target.reach()?, pod) {
+            (Reach::Cluster(cluster), Some(pod)) if target.cluster.node.is_none() => {
+                cluster.client(Some(&cluster.node_of(pod)?))
+            }
+            (Reach::Cluster(cluster), _) => cluster.client(target.cluster.node.as_deref()),
+            (Reach::Socket(socket), _) => Self::connect_to(socket),
+        }
+    }
+
+    /// Connects to the switch that `target` means; in a cluster, where it names no node, to any.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub(crate) fn connect_any(target: &Target) -> Result<Self, Failure> {
         match target.reach()? {
-            Reach::Socket(socket) => Self::connect_to(socket),
-            Reach::Cluster(cluster) => cluster.client(target.cluster.node.as_deref()),
+            Reach::Cluster(cluster) if target.cluster.node.is_none() => kube::any(&cluster),
+            _ => Self::connect(target),
         }
     }
 

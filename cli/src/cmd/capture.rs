@@ -7,6 +7,7 @@ mod inner;
 
 use crate::client::{Client, Target};
 use crate::failure::Failure;
+use crate::kube;
 use crate::output::{Exit, Format, Output};
 use clap::Args;
 use file::Writer;
@@ -28,11 +29,15 @@ use std::time::Duration;
   sluice capture tap1,tap2 -w both.pcapng       into a file, as tcpdump and Wireshark read it
   sluice capture tap1 'tcp,tcp_dst=80' -c 20    20 packets that this matches
   sluice capture tap1 -w - | wireshark -k -i -  live
+  sluice capture --pod shop/web-7f9 'tcp'       a Pod's port, on its node of a cluster
 A super-frame is written whole, as it crossed, with a comment that says so.")]
 pub(crate) struct Capture {
-    /// The ports, with commas between
-    #[arg(value_name = "PORT,..")]
+    /// The ports, with commas between; with --pod the MATCH
+    #[arg(value_name = "PORT,..", required_unless_present = "pod", default_value = "", hide_default_value = true)]
     ports: String,
+    /// The port of this Pod instead, on its node
+    #[arg(long, value_name = "NS/POD")]
+    pod: Option<String>,
     #[command(flatten)]
     how: How,
     #[command(flatten)]
@@ -40,7 +45,7 @@ pub(crate) struct Capture {
 }
 
 /// What to record, and where.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct How {
     /// Only packets that this matches, in the syntax of flows
     #[arg(value_name = "MATCH", default_value = "", hide_default_value = true)]
@@ -81,6 +86,9 @@ pub(crate) struct Label {
 
 /// Runs the verb.
 pub(crate) fn run(args: &Capture, out: &mut Output) -> Result<Exit, Failure> {
+    if let Some(pod) = &args.pod {
+        return of_pod(args, pod, out);
+    }
     let labels = args.ports.split(',').map(|port| Label {
         port: port.to_owned(),
         name: port.to_owned(),
@@ -88,6 +96,20 @@ pub(crate) fn run(args: &Capture, out: &mut Output) -> Result<Exit, Failure> {
         ways: ["in", "out"].map(str::to_owned),
     });
     record(&Client::connect(&args.target)?, &labels.collect::<Vec<_>>(), &args.how, out)
+}
+
+/// Records what crosses a Pod's port. The only word that may stand there is the match.
+fn of_pod(args: &Capture, pod: &str, out: &mut Output) -> Result<Exit, Failure> {
+    if !args.how.matches.is_empty() {
+        return Err(Failure::usage("ports, or --pod: not both").next(format!("sluice capture --pod {pod} [MATCH]")));
+    }
+    let client = Client::connect_for(&args.target, Some(pod))?;
+    let port = kube::find_pod(&client, pod)?.spec.unwrap_or_default().port;
+    let name = pod.strip_prefix("pod:").unwrap_or(pod).to_owned();
+    let about = format!("port {port} of the switch, of the Pod {name}");
+    let label = Label { port, name, about, ways: ["from", "to"].map(str::to_owned) };
+    let how = How { matches: args.ports.clone(), ..args.how.clone() };
+    record(&client, &[label], &how, out)
 }
 
 /// A packet of a recording: a frame, or what was in it.

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
   sluice drops                    what was dropped, why, on which port and by whose rule
   sluice drops --by reason        one line for each reason
   sluice drops --by owner         who drops most
-  sluice drops --node all         on every node of a cluster
+  sluice drops --node node-1      on one node of a cluster; by a kubeconfig it is every node's
   sluice trace \"$(sluice drops -o json | jq -r '.drops[0].last_packet')\"")]
 pub(crate) struct Drops {
     /// Add up by one thing
@@ -90,7 +90,7 @@ impl From<Drop> for Row {
 /// Runs the verb.
 pub(crate) fn run(args: Drops, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Wide, Format::Json])?;
-    let mut answers = kube::ask(&args.target, |client: &Client| {
+    let mut answers = kube::ask(&args.target, kube::Unless::All, |client: &Client| {
         let parts = client.collect(client.stats().list_drops(ListDropsRequest { bridge: args.bridge.clone() }))?;
         Ok(parts.into_iter().flat_map(|p| p.drops).map(Row::from).collect::<Vec<_>>())
     })?;

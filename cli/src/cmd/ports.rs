@@ -2,12 +2,14 @@
 
 use crate::client::{BridgeArg, Client, Target};
 use crate::failure::Failure;
+use crate::kube;
 use crate::output::{Cell, Exit, Format, Output, Table, Tone};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
 use sluice_proto::v1::{
-    AddPortRequest, DeletePortRequest, ListPortsRequest, Port, PortSpec, PortVlan, SetPortRequest, port_vlan,
+    AddPortRequest, Attachment, DeletePortRequest, ListPortsRequest, Port, PortSpec, PortVlan, SetPortRequest,
+    port_vlan,
 };
 use std::collections::BTreeMap;
 
@@ -21,9 +23,13 @@ use std::collections::BTreeMap;
   sluice ports add eth1 --type af-packet            an interface that is there
   sluice ports add p1 --type patch --option peer=p2
   sluice ports set tap1 --access 10                 carry VLAN 10, untagged
-  sluice ports del tap1"
+  sluice ports del tap1
+  sluice ports --pod shop/web-7f9                   the port of a Pod of a cluster, on its node"
 )]
 pub(crate) struct Ports {
+    /// Only the port of this Pod, on its node
+    #[arg(long, value_name = "NS/POD")]
+    pod: Option<String>,
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
@@ -179,7 +185,7 @@ pub(crate) fn yes_no(text: &str) -> Result<bool, String> {
 /// Runs the verb.
 pub(crate) fn run(args: Ports, out: &mut Output) -> Result<Exit, Failure> {
     match args.verb {
-        None => list(&args.target, args.bridge.bridge, out),
+        None => list(&args.target, args.pod.as_deref(), args.bridge.bridge, out),
         Some(Verb::Add(args)) => add(args, out),
         Some(Verb::Set(args)) => set(&args, out),
         Some(Verb::Del { name, bridge, target }) => {
@@ -206,7 +212,7 @@ fn add(args: Add, out: &mut Output) -> Result<Exit, Failure> {
     };
     let client = Client::connect(&args.target)?;
     let reply = client.call(client.ports().add_port(AddPortRequest { spec: Some(spec) }))?;
-    show(reply.port.into_iter().collect(), out)
+    show(reply.port.into_iter().collect(), &Pods::new(), out)
 }
 
 fn set(args: &Set, out: &mut Output) -> Result<Exit, Failure> {
@@ -232,11 +238,19 @@ fn set(args: &Set, out: &mut Output) -> Result<Exit, Failure> {
     out.done(&json!({"changed": args.name}))
 }
 
-fn list(target: &Target, bridge: String, out: &mut Output) -> Result<Exit, Failure> {
+fn list(target: &Target, pod: Option<&str>, bridge: String, out: &mut Output) -> Result<Exit, Failure> {
     out.format(&[Format::Table, Format::Wide, Format::Json])?;
-    let client = Client::connect(target)?;
+    let client = Client::connect_for(target, pod)?;
     let parts = client.collect(client.ports().list_ports(ListPortsRequest { bridge }))?;
-    show(parts.into_iter().flat_map(|p| p.ports).collect(), out)
+    let mut ports: Vec<_> = parts.into_iter().flat_map(|p| p.ports).collect();
+    if let Some(pod) = pod {
+        let attachment = kube::find_pod(&client, pod)?;
+        let name = attachment.spec.unwrap_or_default().port;
+        ports.retain(|port| port.spec.as_ref().is_some_and(|s| s.name == name && s.bridge == attachment.bridge));
+    }
+    let pods = kube::attachments(&client)?;
+    let name = |a: &Attachment| Some(((a.bridge.clone(), a.spec.as_ref()?.port.clone()), kube::pod_of(a)?));
+    show(ports, &pods.iter().filter_map(name).collect(), out)
 }
 
 #[derive(Serialize)]
@@ -244,11 +258,17 @@ struct Answer {
     ports: Vec<PortRow>,
 }
 
+/// The Pods behind ports, by bridge and port.
+type Pods = BTreeMap<(String, String), String>;
+
 #[derive(Serialize)]
 struct PortRow {
     bridge: String,
     number: u32,
     name: String,
+    /// The Pod behind it, where there is one: `NAMESPACE/NAME`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<String>,
     r#type: String,
     options: BTreeMap<String, String>,
     vlan: String,
@@ -279,6 +299,7 @@ impl From<Port> for PortRow {
             bridge: spec.bridge,
             number: spec.number,
             name: spec.name,
+            pod: None,
             r#type: spec.r#type,
             options: spec.options.into_iter().collect(),
             mac: port.mac,
@@ -322,9 +343,12 @@ fn limits_text(options: &BTreeMap<String, String>) -> String {
     limits.collect::<Vec<_>>().join(", ")
 }
 
-fn show(ports: Vec<Port>, out: &mut Output) -> Result<Exit, Failure> {
+fn show(ports: Vec<Port>, pods: &Pods, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Wide, Format::Json])?;
-    let rows: Vec<PortRow> = ports.into_iter().map(PortRow::from).collect();
+    let mut rows: Vec<PortRow> = ports.into_iter().map(PortRow::from).collect();
+    for row in &mut rows {
+        row.pod = pods.get(&(row.bridge.clone(), row.name.clone())).cloned();
+    }
     if format == Format::Json {
         out.json(&Answer { ports: rows })?;
         return Ok(Exit::Yes);
@@ -340,6 +364,8 @@ fn show(ports: Vec<Port>, out: &mut Output) -> Result<Exit, Failure> {
         header.push("PROTECTED".into());
     }
     header.extend(limited.then(|| "LIMITS".into()));
+    let with_pods = rows.iter().any(|row| row.pod.is_some());
+    header.extend(with_pods.then(|| "POD".into()));
     let mut table = Table::new(header);
     for p in rows {
         let number = if p.number == 65534 { "LOCAL".to_owned() } else { p.number.to_string() };
@@ -361,6 +387,7 @@ fn show(ports: Vec<Port>, out: &mut Output) -> Result<Exit, Failure> {
             row.push(if p.protected { "yes" } else { "no" }.into());
         }
         row.extend(limited.then(|| dash(limits).into()));
+        row.extend(with_pods.then(|| dash(p.pod.unwrap_or_default()).into()));
         table.row(row);
     }
     out.table(&table)?;

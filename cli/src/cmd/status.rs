@@ -106,6 +106,7 @@ impl Part {
     }
 
     /// Name, what there is to say, and what to do.
+    #[cfg(test)]
     fn told(&self) -> String {
         let next = self.next.as_ref().map_or(String::new(), |next| format!(" (next: {next})"));
         format!("{}: {}{next}", self.name, self.detail)
@@ -136,11 +137,7 @@ fn is_well(args: &StatusArgs) -> bool {
         Ok(match place(args)? {
             Place::Here(client) => ask(&client, args)?.is_well(),
             Place::Node(answer) => answer.is_well(),
-            Place::All(cluster) => {
-                let members = cluster.chosen(args.target.cluster.node.as_deref())?;
-                let answers = crate::kube::each(&members, |member| cluster::ask(&cluster, member));
-                answers.into_iter().all(|answer| answer.is_ok_and(|answer| answer.is_well()))
-            }
+            Place::All(cluster) => cluster::Look::at(args, &cluster)?.is_well(),
         })
     };
     look().unwrap_or(false)
@@ -175,7 +172,7 @@ fn look(args: &StatusArgs, out: &mut Output) -> Result<Exit, Failure> {
     let answer = match place(args)? {
         Place::Here(client) => ask(&client, args)?,
         Place::Node(answer) => *answer,
-        Place::All(cluster) => return cluster::run(args, &cluster, out),
+        Place::All(cluster) => return cluster::Look::at(args, &cluster)?.tell(out),
     };
     match out.format(&[Format::Table, Format::Json])? {
         Format::Json => out.json(&answer)?,

@@ -57,7 +57,7 @@ pub(crate) fn run(args: &Svc, out: &mut Output) -> Result<Exit, Failure> {
         return Err(Failure::usage("a Service is named by its namespace and its name").next("sluice svc default/web"));
     }
     let bridge = &args.bridge.bridge;
-    let answers = kube::ask(&args.target, |client: &Client| Services::read(client, bridge, name))?;
+    let answers = kube::ask(&args.target, kube::Unless::Any, |client: &Client| Services::read(client, bridge, name))?;
     let empty = answers.all.iter().all(|(_, services)| services.frontends.is_empty());
     if format == Format::Json {
         out.json(&Answer { services: answers.all.iter().flat_map(|(node, all)| rows(node, all)).collect() })?;

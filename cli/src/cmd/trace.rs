@@ -25,6 +25,7 @@ use sluice_proto::v1::{TracePacket, TraceReply, TraceRequest, trace_packet::Pack
   sluice trace h1 h2:80 tcp                     a TCP SYN to port 80
   sluice trace shop/web-7f9 svc:shop/db:5432    from a Pod to a Service of a cluster
   sluice trace shop/web-7f9 shop/db-0:5432 tcp  to another Pod; followed to its node
+  sluice trace 192.0.2.9 198.51.100.11:30080    from outside to a port of a node
   sluice trace 'in_port=1,tcp,nw_dst=10.0.0.2,tp_dst=80'
   sluice trace --flows acl.flows --ports 1,2 'in_port=1,ip,nw_dst=10.0.0.2'
   sluice trace --flows nat.flows --ct-next trk,est 'in_port=1,tcp,nw_src=10.0.0.1'

@@ -3,6 +3,7 @@
 use super::ports::vlan_text;
 use crate::client::{BridgeArg, Client, Target};
 use crate::failure::Failure;
+use crate::kube;
 use crate::lab::State;
 use crate::output::{Cell, Exit, Format, Output, Table, Tone};
 use crate::watch::Watch;
@@ -28,6 +29,7 @@ row for both ends; `-o wide` has a row for each.
 
 Examples:
   sluice tunnels                                        every tunnel
+  sluice tunnels --node node-1                          of one node of a cluster, not of all
   sluice tunnels --no-probe -o json                     for a program, at once
   sluice ports add vx0 --type vxlan --option remote_ip=192.0.2.2 --option key=100
   sluice ports add vx1 --type vxlan --option remote_ip=flow --option key=flow
@@ -75,6 +77,9 @@ struct Answer {
 
 #[derive(Serialize)]
 struct Row {
+    /// Its node, where every node of a cluster was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
     name: String,
     bridge: String,
     number: u32,
@@ -122,6 +127,7 @@ impl From<Tunnel> for Row {
         let (spec, counters) = (spec.unwrap_or_default(), counters.unwrap_or_default());
         let option = |name: &str| spec.options.get(name).cloned();
         Self {
+            node: None,
             key: option("key").or_else(|| option("out_key")),
             vlan: carried(spec.vlan.as_ref()),
             name: spec.name,
@@ -185,24 +191,31 @@ pub(crate) fn run(args: &Tunnels, out: &mut Output) -> Result<Exit, Failure> {
         return tlv_map(map.clone(), target, out);
     }
     let format = out.format(&[Format::Table, Format::Wide, Format::Json])?;
-    let client = Client::connect(&args.target)?;
     let probe_timeout_ms = if args.no_probe { 0 } else { PROBE_MS };
     // Without one, or where another switch is meant, the ports are shown as they are.
-    let lab = args.target.lab().ok().filter(|lab| client.is_of(&lab.socket));
+    let lab = args.target.lab().ok().filter(|_| format == Format::Table);
     args.watch.run(out, |out| {
-        let request = ListTunnelsRequest { bridge: args.bridge.bridge.clone(), probe_timeout_ms };
-        let reply = client.call(client.tunnels().list_tunnels(request))?;
-        let mut tunnels: Vec<Row> = reply.tunnels.into_iter().map(Row::from).collect();
-        if let Some(lab) = lab.as_ref().filter(|_| format == Format::Table) {
-            tunnels = joined(tunnels, lab);
-        }
+        let mut answers = kube::ask(&args.target, kube::Unless::All, |client: &Client| {
+            let request = ListTunnelsRequest { bridge: args.bridge.bridge.clone(), probe_timeout_ms };
+            let reply = client.call(client.tunnels().list_tunnels(request))?;
+            let tunnels: Vec<Row> = reply.tunnels.into_iter().map(Row::from).collect();
+            Ok(match lab.as_ref().filter(|lab| client.is_of(&lab.socket)) {
+                Some(lab) => joined(tunnels, lab),
+                None => tunnels,
+            })
+        })?;
+        let named = |(node, rows): &mut (Option<String>, Vec<Row>)| {
+            let rows = std::mem::take(rows).into_iter();
+            rows.map(|row| Row { node: node.clone(), ..row }).collect::<Vec<_>>()
+        };
+        let tunnels: Vec<Row> = answers.all.iter_mut().flat_map(named).collect();
         let up = tunnels.iter().all(Row::is_up);
         if format == Format::Json {
             out.json(&Answer { tunnels })?;
         } else {
             out.table(&table(&tunnels, format == Format::Wide))?;
         }
-        Ok(if up { Exit::Yes } else { Exit::Unhealthy })
+        answers.end(if up { Exit::Yes } else { Exit::Unhealthy }, out)
     })
 }
 
@@ -222,7 +235,9 @@ fn tlv_map(map: Option<String>, target: &Target, out: &mut Output) -> Result<Exi
 }
 
 fn table(tunnels: &[Row], wide: bool) -> Table {
-    let mut header: Vec<Cell> = ["NAME", "TYPE", "LOCAL", "REMOTE"].map(Cell::from).into();
+    let by_node = tunnels.iter().any(|tunnel| tunnel.node.is_some());
+    let mut header: Vec<Cell> = if by_node { vec!["NODE".into()] } else { Vec::new() };
+    header.extend(["NAME", "TYPE", "LOCAL", "REMOTE"].map(Cell::from));
     header.push(Cell::right("VNI"));
     header.push("VLANS".into());
     header.extend(["MTU", "RTT", "TX", "RX", "DROPS"].map(Cell::right));
@@ -236,7 +251,11 @@ fn table(tunnels: &[Row], wide: bool) -> Table {
         // A port that leads to nobody yet has a row too.
         let peers = tunnel.peers.iter().map(Some).chain(tunnel.peers.is_empty().then_some(None));
         for (index, peer) in peers.enumerate() {
-            table.row(row(tunnel, peer, index == 0, wide));
+            let mut cells = row(tunnel, peer, index == 0, wide);
+            if by_node {
+                cells.insert(0, tunnel.node.as_deref().unwrap_or("-").into());
+            }
+            table.row(cells);
         }
     }
     table

@@ -1,6 +1,6 @@
 //! The same question to every node at once.
 
-use super::Member;
+use super::{Cluster, Member};
 use crate::client::{Client, Reach, Target};
 use crate::failure::Failure;
 use crate::output::{Exit, Output};
@@ -43,23 +43,47 @@ impl<T> Answers<T> {
     }
 }
 
-/// Asks the switch that is meant, or with `--node all` every node's.
+/// Whom to ask in a cluster where no node is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unless {
+    /// Every node.
+    All,
+    /// One of them: all know the same. Which one it was is told.
+    Any,
+}
+
+/// Asks the switch that is meant; of a cluster the one node that is named, or with `--node all` every node's.
 ///
 /// # Errors
 /// A single switch's failure, or that of finding the nodes.
 pub(crate) fn ask<T: Send>(
     target: &Target,
+    unless: Unless,
     question: impl Fn(&Client) -> Result<T, Failure> + Sync,
 ) -> Result<Answers<T>, Failure> {
-    if target.cluster.node.as_deref() != Some("all") {
-        return Ok(Answers { all: vec![(None, question(&Client::connect(target)?)?)], silent: Vec::new() });
-    }
-    let Reach::Cluster(cluster) = target.reach()? else {
-        return Err(Failure::usage("--node all needs a kubeconfig"));
+    let one = |client: Client| Ok(Answers { all: vec![(None, question(&client)?)], silent: Vec::new() });
+    let node = target.cluster.node.as_deref();
+    let cluster = match target.reach()? {
+        Reach::Socket(_) if node == Some("all") => return Err(Failure::usage("--node all needs a kubeconfig")),
+        Reach::Socket(socket) => return one(Client::connect_to(socket)?),
+        Reach::Cluster(cluster) => cluster,
     };
-    let members = cluster.members()?;
-    let answers = each(&members, |member| question(&cluster.connect(member.ready()?)?));
-    Ok(sorted(&members, answers))
+    match (node, unless) {
+        (Some("all"), _) | (None, Unless::All) => {
+            let members = cluster.members()?;
+            let answers = each(&members, |member| question(&cluster.connect(member.ready()?)?));
+            Ok(sorted(&members, answers))
+        }
+        (None, Unless::Any) => one(any(&cluster)?),
+        (node, _) => one(cluster.client(node)?),
+    }
+}
+
+/// Connects to some node, and says which.
+pub(crate) fn any(cluster: &Cluster) -> Result<Client, Failure> {
+    let member = cluster.any()?;
+    eprintln!("as {} has it; --node NAME asks another", member.node);
+    cluster.connect(&member)
 }
 
 /// Answers beside the nodes that they are of.

@@ -15,8 +15,8 @@ mod places;
 mod pods;
 mod stream;
 
-pub(crate) use fan::{Answers, ask, each, sorted};
-pub(crate) use places::{Member, PodPlace};
+pub(crate) use fan::{Answers, Unless, any, ask, each, sorted};
+pub(crate) use places::{Member, NodeState, PodPlace};
 pub(crate) use pods::{attachments, find_pod, pod_of};
 
 use crate::client::Client;
@@ -38,6 +38,8 @@ const NAME_LABEL: &str = "app.kubernetes.io/name";
 /// The container of such a Pod in which the switch runs.
 const CONTAINER: &str = "sluiced";
 
+/// Most nodes that are named where one has to be chosen.
+const SHOWN: usize = 5;
 /// How long the API server may take to accept a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
@@ -46,13 +48,13 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 #[command(next_help_heading = "Which switch")]
 pub(crate) struct ClusterArgs {
     /// The switch of this node of a cluster; `all` for verbs that ask every node
-    #[arg(long, value_name = "NODE", conflicts_with = "lab")]
+    #[arg(long, value_name = "NODE")]
     pub(crate) node: Option<String>,
     /// Reach the cluster by this file; else KUBECONFIG, else ~/.kube/config, where there is no switch on this machine
-    #[arg(long, value_name = "FILE", conflicts_with = "lab")]
+    #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// Use this context of the kubeconfig
-    #[arg(long, value_name = "NAME", conflicts_with = "lab")]
+    #[arg(long, value_name = "NAME")]
     context: Option<String>,
 }
 
@@ -107,13 +109,42 @@ impl Cluster {
         let members = self.members()?;
         let names: Vec<_> = members.iter().map(|m| m.node.clone()).collect();
         match (node, members.len()) {
-            (Some("all"), _) => {
-                Err(Failure::usage("this verb asks one switch").next(format!("--node {}", names.join(" or --node "))))
-            }
+            (Some("all"), _) => Err(Failure::usage("this verb asks one switch").next(choice(&names))),
             (Some(node), _) => members.into_iter().find(|m| m.node == node).ok_or_else(|| unknown(node, &names)),
             (None, 1) => members.into_iter().next().ok_or_else(nobody),
-            (None, _) => Err(Failure::usage("there are several nodes: which one?")
-                .next(format!("--node {}", names.join(" or --node ")))),
+            (None, _) => Err(Failure::usage("there are several nodes: which one?").next(choice(&names))),
+        }
+    }
+
+    /// The first node whose switch can be asked: for what is the same on every node.
+    ///
+    /// # Errors
+    /// None can.
+    pub(crate) fn any(&self) -> Result<Member, Failure> {
+        let members = self.members()?;
+        let first = members.iter().find(|member| member.ready().is_ok()).or(members.first());
+        first.ok_or_else(nobody)?.ready().cloned()
+    }
+
+    /// The node of a Pod, `NAMESPACE/NAME`.
+    ///
+    /// # Errors
+    /// There is no such Pod, or it is on no node, or in the network of its node.
+    pub(crate) fn node_of(&self, pod: &str) -> Result<String, Failure> {
+        let name = pod.strip_prefix("pod:").unwrap_or(pod);
+        let Some((namespace, last)) = name.split_once('/') else {
+            return Err(
+                Failure::usage(format!("`{name}` names no Pod")).next(format!("default/{name}: NAMESPACE/NAME"))
+            );
+        };
+        match self.pod(namespace, last)? {
+            Some(place) if place.host_network => Err(Failure::new(format!(
+                "the Pod {name} has no port: it is in the network of its node {}",
+                place.node
+            ))
+            .next(format!("sluice ports --node {}: what is the host's comes by LOCAL", place.node))),
+            Some(place) => Ok(place.node),
+            None => Err(no_pod(name, namespace)),
         }
     }
 
@@ -154,9 +185,23 @@ fn unknown(node: &str, names: &[String]) -> Failure {
     let near = names.iter().min_by_key(|name| strsim::damerau_levenshtein(name, node));
     let failure = Failure::usage(format!("no Pod of Sluice runs on a node named {node}"));
     match near {
-        Some(_) => failure.next(format!("--node {}", names.join(" or --node "))),
+        Some(near) if names.len() > SHOWN => failure.next(format!("did you mean --node {near}? kubectl get nodes")),
+        Some(_) => failure.next(choice(names)),
         None => failure,
     }
+}
+
+/// Nodes to choose from, the first few of them.
+fn choice(names: &[String]) -> String {
+    let more = if names.len() > SHOWN { format!(" ... ({} nodes)", names.len()) } else { String::new() };
+    let shown: Vec<_> = names.iter().take(SHOWN).map(|name| format!("--node {name}")).collect();
+    format!("{}{more}", shown.join(" or "))
+}
+
+/// There is no Pod of this name.
+pub(crate) fn no_pod(name: &str, namespace: &str) -> Failure {
+    Failure::new(format!("there is no Pod {name}, or it has no address yet"))
+        .next(format!("kubectl -n {namespace} get pods -o wide"))
 }
 
 /// No Pod of Sluice was found.

@@ -4,7 +4,7 @@ use super::error::failed;
 use super::{Cluster, DAEMON_SET, NAME_LABEL, NAMESPACE, nobody, runtime};
 use crate::failure::Failure;
 use crate::output::Exit;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod};
 use kube::Api;
 use kube::api::ListParams;
 use std::net::IpAddr;
@@ -20,6 +20,19 @@ pub(crate) struct Member {
     pub(crate) addresses: Vec<IpAddr>,
     /// Why nothing can be run in it; empty if something can.
     pub(crate) fault: String,
+    /// Containers beside the switch's that do not run, and why.
+    pub(crate) beside: Vec<(String, String)>,
+    /// The image that the switch's container runs, by its digest.
+    pub(crate) image: String,
+}
+
+/// A node, whether Sluice is on it or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodeState {
+    /// Its name.
+    pub(crate) name: String,
+    /// Why it is not Ready; empty if it is.
+    pub(crate) unready: String,
 }
 
 /// Where a Pod is.
@@ -50,28 +63,70 @@ impl Member {
     fn of(pod: Pod) -> Option<Self> {
         let status = pod.status.unwrap_or_default();
         let node = pod.spec.and_then(|spec| spec.node_name)?;
-        let container = status.container_statuses.iter().flatten().find(|c| c.name == super::CONTAINER);
-        let state = container.and_then(|c| c.state.clone()).unwrap_or_default();
-        let fault = match (state.running, state.waiting, state.terminated) {
-            (Some(_), ..) => String::new(),
-            (_, Some(waiting), _) => waiting.reason.unwrap_or_else(|| "it waits".to_owned()),
-            (_, _, Some(ended)) => format!("it ended with {}", ended.exit_code),
-            _ => status.phase.unwrap_or_else(|| "it has not started".to_owned()),
-        };
+        let containers = || status.container_statuses.iter().flatten();
+        let container = containers().find(|c| c.name == super::CONTAINER);
+        let phase = status.phase.clone().unwrap_or_else(|| "it has not started".to_owned());
+        let fault = container.map_or(Some(phase.clone()), |c| halted(c, &phase)).unwrap_or_default();
+        let others = containers().filter(|c| c.name != super::CONTAINER);
+        let beside = others.filter_map(|c| Some((c.name.clone(), halted(c, &phase)?))).collect();
+        let image = container.map(|c| c.image_id.clone()).unwrap_or_default();
         let addresses = status.host_ips.iter().flatten().map(|ip| ip.ip.clone()).chain(status.host_ip);
         let mut addresses: Vec<IpAddr> = addresses.filter_map(|ip| ip.parse().ok()).collect();
         addresses.sort();
         addresses.dedup();
-        Some(Self { node, pod: pod.metadata.name.unwrap_or_default(), addresses, fault })
+        Some(Self { node, pod: pod.metadata.name.unwrap_or_default(), addresses, fault, beside, image })
     }
 
     #[cfg(test)]
-    pub(super) fn named(node: &str) -> Self {
-        Self { node: node.to_owned(), pod: String::new(), addresses: Vec::new(), fault: String::new() }
+    pub(crate) fn named(node: &str) -> Self {
+        let (pod, fault, image) = Default::default();
+        Self { node: node.to_owned(), pod, addresses: Vec::new(), fault, beside: Vec::new(), image }
+    }
+}
+
+/// Why a container does not run; none if it does.
+fn halted(container: &ContainerStatus, phase: &str) -> Option<String> {
+    let state = container.state.clone().unwrap_or_default();
+    match (state.running, state.waiting, state.terminated) {
+        (Some(_), ..) => None,
+        (_, Some(waiting), _) => Some(waiting.reason.unwrap_or_else(|| "it waits".to_owned())),
+        (_, _, Some(ended)) => Some(format!("it ended with {}", ended.exit_code)),
+        _ => Some(phase.to_owned()),
+    }
+}
+
+impl NodeState {
+    fn of(node: Node) -> Self {
+        let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+        let ready = conditions.into_iter().find(|condition| condition.type_ == "Ready");
+        let unready = match ready {
+            Some(ready) if ready.status == "True" => String::new(),
+            Some(ready) => ready.message.or(ready.reason).unwrap_or_else(|| "it does not say why".to_owned()),
+            None => "its kubelet has said nothing yet".to_owned(),
+        };
+        Self { name: node.metadata.name.unwrap_or_default(), unready }
     }
 }
 
 impl Cluster {
+    /// All nodes, sorted by name; none for who may not list them.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub(crate) fn nodes(&self) -> Result<Option<Vec<NodeState>>, Failure> {
+        runtime()?.block_on(async {
+            match Api::<Node>::all(self.kube()?).list(&ListParams::default()).await {
+                Ok(list) => {
+                    let mut nodes: Vec<_> = list.items.into_iter().map(NodeState::of).collect();
+                    nodes.sort_by(|a, b| a.name.cmp(&b.name));
+                    Ok(Some(nodes))
+                }
+                Err(kube::Error::Api(status)) if status.code == 403 => Ok(None),
+                Err(e) => Err(failed(&self.server(), "list the nodes", "list nodes", e)),
+            }
+        })
+    }
+
     /// The nodes with a Pod of Sluice, sorted by name. Of two Pods on a node, as while one is replaced, the one that runs.
     ///
     /// # Errors
@@ -89,6 +144,23 @@ impl Cluster {
         members.sort_by(|a, b| (&a.node, !a.fault.is_empty(), &a.pod).cmp(&(&b.node, !b.fault.is_empty(), &b.pod)));
         members.dedup_by(|b, a| a.node == b.node);
         if members.is_empty() { Err(nobody()) } else { Ok(members) }
+    }
+
+    /// The node of the Pod with an address of the Pods' network; `None` if there is none.
+    ///
+    /// # Errors
+    /// The API server does not answer. Who may not list Pods is told of none.
+    pub(crate) fn node_with_pod(&self, address: IpAddr) -> Result<Option<String>, Failure> {
+        let list = runtime()?.block_on(async {
+            let selector = ListParams::default().fields(&format!("status.podIP={address}"));
+            match Api::<Pod>::all(self.kube()?).list(&selector).await {
+                Ok(list) => Ok(list.items),
+                Err(kube::Error::Api(status)) if status.code == 403 => Ok(Vec::new()),
+                Err(e) => Err(failed(&self.server(), "find the Pod by its address", "list pods", e)),
+            }
+        })?;
+        let place = list.into_iter().filter_map(place).find(|place| !place.host_network);
+        Ok(place.map(|place| place.node))
     }
 
     /// Where the Pod is; `None` if there is none of this name, or it has no address yet.
@@ -142,9 +214,36 @@ mod tests {
         })))
         .unwrap();
         assert_eq!(member.addresses.len(), 2);
+        assert!(member.beside.is_empty());
         let failure = member.ready().unwrap_err();
         assert_eq!(failure.exit_code(), Exit::NoDaemon);
         assert!(failure.to_string().contains("CrashLoopBackOff"), "{failure}");
+    }
+
+    #[test]
+    fn a_container_beside_the_switch_that_does_not_run_is_told() {
+        let state = |name: &str, state: serde_json::Value| serde_json::json!({"name": name, "image": "", "imageID": "sha256:1", "ready": false, "restartCount": 1, "state": state});
+        let member = Member::of(pod(serde_json::json!({
+            "spec": {"nodeName": "node-1", "containers": [{"name": "sluiced"}, {"name": "node"}]},
+            "status": {"containerStatuses": [state("sluiced", serde_json::json!({"running": {}})),
+                state("node", serde_json::json!({"terminated": {"exitCode": 2}}))]},
+        })))
+        .unwrap();
+        assert!(member.ready().is_ok());
+        assert_eq!(member.beside, [("node".to_owned(), "it ended with 2".to_owned())]);
+        assert_eq!(member.image, "sha256:1");
+    }
+
+    #[test]
+    fn a_node_whose_kubelet_is_silent_is_not_ready() {
+        let node = |status: &str| {
+            let condition =
+                serde_json::json!({"type": "Ready", "status": status, "message": "Kubelet stopped posting"});
+            let json = serde_json::json!({"metadata": {"name": "n"}, "status": {"conditions": [condition]}});
+            NodeState::of(serde_json::from_value(json).unwrap())
+        };
+        assert_eq!(node("True").unready, "");
+        assert_eq!(node("Unknown").unready, "Kubelet stopped posting");
     }
 
     #[test]

@@ -18,6 +18,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is a failed test")]
 
+mod cli;
 mod cluster;
 mod faults;
 mod install;
@@ -81,6 +82,11 @@ const DUAL: &[Test] = &[
     ("a_service_without_endpoints_refuses_at_once", When::Any, services::without_endpoints),
     ("the_api_server_is_reached_by_its_service", When::Any, services::api_server),
     ("names_resolve", When::Any, services::names),
+    ("every_verb_works_by_a_kubeconfig", When::Sluice, cli::every_verb),
+    ("traces_follow_packets_through_the_cluster", When::Sluice, cli::traces),
+    ("a_pods_packets_are_captured_by_its_name", When::Sluice, cli::capture),
+    ("kubectl_knows_sluice_as_a_plugin", When::Sluice, cli::plugin),
+    ("status_names_what_is_wrong_and_what_to_do", When::Sluice, cli::faults),
     ("many_pods_at_once_become_ready_and_answer", When::Any, pods::many),
     ("a_restart_of_the_node_role_loses_no_packet", When::Sluice, faults::node_role_restart),
     ("the_flows_after_a_restart_are_those_before", When::Sluice, faults::same_flows),

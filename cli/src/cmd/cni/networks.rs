@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 /// The type of our plugin in a configuration.
 const PLUGIN: &str = "sluice-cni";
+/// Where container runtimes look for networks unless told otherwise.
+const FOLDER: &str = "/etc/cni/net.d";
 /// What libcni takes for a configuration.
 const EXTENSIONS: [&str; 3] = ["conf", "conflist", "json"];
 
@@ -19,7 +21,7 @@ pub(crate) struct NetworksArg {
     /// Only this network
     network: Option<String>,
     /// Configuration file of a container runtime, or the folder of them
-    #[arg(long, value_name = "PATH", default_value = "/etc/cni/net.d")]
+    #[arg(long, value_name = "PATH", default_value = FOLDER)]
     conf: PathBuf,
     /// Folders of plugins, for addresses that another plugin manages
     #[arg(long, value_name = "PATH", default_value = "/opt/cni/bin:/usr/lib/cni", hide = true)]
@@ -35,6 +37,8 @@ pub(crate) struct Network {
     pub(crate) base: Base,
     /// What a runtime would send to the plugin.
     pub(crate) input: Vec<u8>,
+    /// Whether a controller declares it, so that the plugin does not.
+    pub(crate) declared: bool,
 }
 
 impl NetworksArg {
@@ -61,6 +65,18 @@ impl NetworksArg {
                 .next("write a conflist there (docs/cni.md begins with one), or say where with --conf"));
         }
         Ok(found)
+    }
+
+    /// Whether networks of this host are meant: a place is said, or there is one of ours where they usually are.
+    pub(crate) fn is_of_host(&self) -> bool {
+        let usual = self.conf == Path::new(FOLDER);
+        !usual
+            || files(&self.conf).is_ok_and(|files| files.iter().any(|file| networks(file).is_ok_and(|n| !n.is_empty())))
+    }
+
+    /// The network that is meant, if one is named.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.network.as_deref()
     }
 
     /// Where plugins are.
@@ -108,9 +124,10 @@ fn networks(file: &Path) -> Result<Vec<Network>, Failure> {
                 }
             }
         }
+        let declared = entry.get("declared").and_then(Value::as_bool).unwrap_or_default();
         let input = entry.to_string().into_bytes();
         let base = Config::read_enough(&input).map_err(|failure| wrong(failure.to_string()))?;
-        Ok(Network { file: file.to_owned(), base, input })
+        Ok(Network { file: file.to_owned(), base, input, declared })
     })
     .collect()
 }

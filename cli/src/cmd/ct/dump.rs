@@ -32,7 +32,7 @@ pub(super) struct Dump {
     /// Counters and times, with -o ofctl
     #[arg(short, long)]
     statistics: bool,
-    /// Those of this Pod of the node: with one of its addresses at either end
+    /// Those of this Pod, on its node: with one of its addresses at either end
     #[arg(long, value_name = "NS/POD")]
     pod: Option<String>,
     #[command(flatten)]
@@ -49,7 +49,7 @@ struct Answer {
 /// Runs the verb.
 pub(super) fn run(args: &Dump, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Wide, Format::Json, Format::Ofctl])?;
-    let client = Client::connect(&args.target)?;
+    let client = Client::connect_for(&args.target, args.pod.as_deref())?;
     let addresses = args.pod.as_deref().map(|pod| addresses(&client, pod)).transpose()?;
     let filters = filters(&args.matches, addresses.as_deref());
     args.watch.run(out, |out| {

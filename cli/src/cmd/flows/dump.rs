@@ -23,7 +23,7 @@ use std::fmt::Write;
   sluice flows dump -o ofctl --no-stats > backup.flows
   sluice flows dump --pod shop/web-7f9        what concerns a Pod, on its node
   sluice flows dump --svc shop/web tcp        a Service's flows of TCP, and its groups
-By Kubernetes names, tables are shown with their names, and -o ofctl has no counters.")]
+In a cluster a Pod leads to its node. By Kubernetes names, -o ofctl has no counters.")]
 pub(crate) struct Dump {
     /// Which flows, in OVS's syntax; all if not given
     #[arg(value_name = "MATCH", default_value = "", hide_default_value = true)]
@@ -101,7 +101,7 @@ impl From<Flow> for Row {
 /// Runs the verb.
 pub(super) fn run(args: &Dump, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Wide, Format::Json, Format::Ofctl])?;
-    let client = Client::connect(&args.target)?;
+    let client = args.whose.connect(&args.target)?;
     args.watch.run(out, |out| show(args, &client, format, out))
 }
 
@@ -125,7 +125,7 @@ fn show(args: &Dump, client: &Client, format: Format, out: &mut Output) -> Resul
         }
         Format::Ofctl => flows.iter().try_for_each(|f| out.line(ofctl(f)))?,
         _ => {
-            let names = if selected.is_some() { Whose::table_names(client, bridge)? } else { BTreeMap::new() };
+            let names = Whose::table_names(client, bridge)?;
             out.table(&table(&flows, &names, format == Format::Wide))?;
             if !groups.is_empty() {
                 out.line("")?;

@@ -1,7 +1,7 @@
 //! Which flows are an object's of the cluster: by owner, and by what names it in matches and actions.
 
 use super::super::groups;
-use crate::client::Client;
+use crate::client::{Client, Target};
 use crate::failure::Failure;
 use crate::kube::find_pod;
 use clap::Args;
@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "By Kubernetes names")]
 pub(super) struct Whose {
-    /// Flows of this Pod of the node, and those that name its addresses, MAC address or port
+    /// Flows of this Pod, on its node, and those that name its addresses, MAC address or port
     #[arg(long, value_name = "NS/POD", group = "whose")]
     pod: Option<String>,
     /// Flows of this Service, and its groups
@@ -41,6 +41,15 @@ pub(super) struct Words {
 }
 
 impl Whose {
+    /// Connects to the switch that is meant: in a cluster that of the Pod, or for a Service or what every node has, any.
+    pub(super) fn connect(&self, target: &Target) -> Result<Client, Failure> {
+        match &self.pod {
+            Some(pod) => Client::connect_for(target, Some(pod)),
+            None if self.svc.is_some() || self.builtin => Client::connect_any(target),
+            None => Client::connect(target),
+        }
+    }
+
     /// What selects them; `None` for all flows.
     pub(super) fn selected(&self, client: &Client) -> Result<Option<Selected>, Failure> {
         if let Some(service) = &self.svc {

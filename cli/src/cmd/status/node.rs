@@ -11,7 +11,7 @@ use sluice_proto::v1::{
     GetStatsReply, GetStatsRequest, GetStatusReply, ListNetworksRequest, ListTablesRequest, ListTunnelsRequest, Network,
 };
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -34,6 +34,8 @@ const CONFIRMED_WITHIN_S: i64 = 5;
 const TABLES: std::ops::RangeInclusive<u32> = 10..=50;
 /// How full the table of connections may be.
 const FULL_PERCENT: u64 = 85;
+/// What stands for the name of the node's Pod in what to do next: it is known where a cluster is asked.
+pub(super) const POD: &str = "POD";
 /// Drops that no rule wants.
 const ALARMING: &[&str] = &["ct_full", "overload", "queue_full"];
 
@@ -75,9 +77,17 @@ fn asked(address: SocketAddr) -> Vec<Part> {
         Ok(text) => answered(&text),
         Err(error) => vec![Part::bad(
             "controller",
-            format!("the node's controller does not answer on {address}: {error}"),
-            "packets go on, changes wait: kubectl -n sluice-system get pods -o wide; kubectl logs ... -c node",
+            format!("the node's controller does not answer on {address}: {}", said_of(&error)),
+            "packets go on, changes wait: kubectl -n sluice-system logs POD -c node, with --previous too",
         )],
+    }
+}
+
+/// What the system says; where it only says that there is nothing to read, how long that was waited for.
+fn said_of(error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("silent for {} s", CONTROLLER_WITHIN.as_secs()),
+        _ => error.to_string(),
     }
 }
 
@@ -100,7 +110,11 @@ fn answered(text: &str) -> Vec<Part> {
             if let Some(rest) = line.strip_prefix("[-]") {
                 let (part, why) = rest.split_once(" failed").unwrap_or((rest, ""));
                 let why = why.trim_start_matches(':').trim();
-                return Some(Part::bad(&name(part), why.to_owned(), "kubectl -n sluice-system logs ... -c node"));
+                let next = match part {
+                    "api-server" => "is it up, and are the URLs right? api_servers in the ConfigMap of sluice-system",
+                    _ => "kubectl -n sluice-system logs POD -c node",
+                };
+                return Some(Part::bad(&name(part), why.to_owned(), next));
             }
             let part = line.strip_prefix("[+]")?.split(' ').next()?;
             Some(Part::well(&name(part), String::new()))
@@ -149,7 +163,7 @@ fn pods(client: &Client) -> Result<Part, Failure> {
         Part::bad("pods", what, "sluice cni list; sluice cni check")
     } else if let Some(first) = stuck.first() {
         let what = format!("{detail}: {} sends nothing until the controller has made its flows", name(first));
-        Part::bad("pods", what, "see the controller's lines; kubectl -n sluice-system logs ... -c node")
+        Part::bad("pods", what, "see the controller's lines; kubectl -n sluice-system logs POD -c node")
     } else {
         Part::well("pods", detail)
     })
@@ -162,7 +176,7 @@ fn flows(client: &Client, bridge: &str) -> Result<Part, Failure> {
     let (count, flows) = ours.fold((0, 0), |(count, flows), t| (count + usize::from(t.flows > 0), flows + t.flows));
     Ok(if flows == 0 {
         let what = "the controller has made none: nothing is forwarded".to_owned();
-        Part::bad("flows", what, "see the controller's lines; kubectl -n sluice-system logs ... -c node")
+        Part::bad("flows", what, "see the controller's lines; kubectl -n sluice-system logs POD -c node")
     } else {
         Part::well("flows", format!("{flows} in {count} tables"))
     })
@@ -171,16 +185,25 @@ fn flows(client: &Client, bridge: &str) -> Result<Part, Failure> {
 fn tunnels(client: &Client, bridge: &str) -> Result<Part, Failure> {
     let request = ListTunnelsRequest { bridge: bridge.to_owned(), probe_timeout_ms: PROBE_MS };
     let tunnels = client.call(client.tunnels().list_tunnels(request))?.tunnels;
-    if tunnels.is_empty() {
+    let Some(first) = tunnels.first() else {
         return Ok(Part::well("tunnels", "none: nothing is encapsulated".to_owned()));
+    };
+    let port = first.port.clone().unwrap_or_default();
+    let spec = port.spec.unwrap_or_default();
+    if spec.admin_down || !port.link_up || port.gone {
+        let what = format!("{} is down: nothing comes from or goes to the Pods of other nodes", spec.name);
+        return Ok(Part::bad("tunnels", what, &format!("sluice ports set {} --up", spec.name)));
     }
     let peers: Vec<_> = tunnels.into_iter().flat_map(|tunnel| tunnel.peers).filter(|p| !p.remote.is_empty()).collect();
+    if peers.is_empty() {
+        return Ok(Part::well("tunnels", format!("{} is up; no other node was heard of lately", spec.r#type)));
+    }
     let answered = peers.iter().filter(|p| p.up && p.rtt_us.is_some()).count();
-    let detail = format!("{answered}/{} nodes of late answer", peers.len());
+    let detail = format!("{}: {answered}/{} nodes heard of lately answer", spec.r#type, peers.len());
     Ok(match peers.iter().find(|p| !p.up || p.rtt_us.is_none()) {
         Some(peer) => {
             let why = if peer.up { "no answer to an ICMP echo" } else { "no route" };
-            Part::bad("tunnels", format!("{detail}; {}: {why}", peer.remote), "sluice tunnels --probe; is the node up?")
+            Part::bad("tunnels", format!("{detail}; {}: {why}", peer.remote), "sluice tunnels; is the node up?")
         }
         None => Part::well("tunnels", detail),
     })

@@ -41,9 +41,14 @@ pub(super) struct Frontend {
 }
 
 impl Frontend {
-    /// Address and port.
+    /// Address and port; of a port of all addresses of the node, the unspecified address.
     pub(super) fn shown(&self) -> String {
-        SocketAddr::new(self.address, self.port).to_string()
+        let address = match (self.kind, self.address) {
+            ("NodePort", IpAddr::V4(_)) => IpAddr::from([0u8; 4]),
+            ("NodePort", IpAddr::V6(_)) => IpAddr::from([0u16; 8]),
+            (_, address) => address,
+        };
+        SocketAddr::new(address, self.port).to_string()
     }
 }
 
@@ -117,16 +122,15 @@ impl Services {
     /// # Errors
     /// It has no such port, or is not there.
     pub(crate) fn addresses(&self, name: &str, protocol: &str, port: Option<u16>) -> Result<Vec<IpAddr>, Failure> {
-        let ports: BTreeSet<_> = self.frontends.iter().map(|f| (f.protocol, f.port)).collect();
+        let ports = self.frontends.iter().filter(|f| f.kind != "NodePort");
+        let ports: BTreeSet<_> = ports.map(|f| (f.protocol, f.port)).collect();
         let known = ports.iter().map(|(protocol, port)| format!("{port} {protocol}")).collect::<Vec<_>>().join(", ");
-        let wrong = |what: &str| {
-            let failure = Failure::usage(format!("{what} svc:{name}"));
-            if known.is_empty() {
-                failure.why("the switch has no flows of it").next("sluice svc; headless Services have no address")
-            } else {
-                failure.next(format!("it has: {known}"))
-            }
-        };
+        if known.is_empty() {
+            return Err(Failure::new(format!("there is no Service {name} in the switch"))
+                .why("headless Services have no address, and no flows")
+                .next("sluice svc; kubectl get services -A"));
+        }
+        let wrong = |what: &str| Failure::usage(format!("{what} svc:{name}")).next(format!("it has: {known}"));
         let Some(port) = port else { return Err(wrong("say a port of")) };
         let mut found: Vec<_> = self
             .frontends

@@ -2,8 +2,10 @@
 //! another node, the trace goes on in the switch there.
 //!
 //! On a node, only that node's switch can be asked; elsewhere, a kubeconfig leads to all of them. A packet that comes to a node by
-//! the host, not by the tunnel, comes in by `LOCAL`.
+//! the host, not by the tunnel, comes in by `LOCAL`; where it is for a port of the host that leads to Pods, as the host sends it on
+//! ([`host`]).
 
+mod host;
 mod place;
 mod story;
 
@@ -12,7 +14,7 @@ use super::{Trace, ask};
 use crate::client::{Client, Reach};
 use crate::cmd::svc::Services;
 use crate::failure::Failure;
-use crate::kube::{self, Cluster};
+use crate::kube::{self, Cluster, Member};
 use crate::output::{Exit, Output};
 use ipnet::IpNet;
 pub(super) use place::is_meant;
@@ -47,6 +49,12 @@ struct Node {
     bridge: String,
     /// The hardware address of the host's interface there.
     gateway_mac: String,
+    /// The host's ports that lead to Pods.
+    ports: host::Ports,
+    /// The switch's own addresses on the link to the host, which the host hides behind its own.
+    links: Vec<IpAddr>,
+    /// The host's addresses on it.
+    gateways: Vec<IpAddr>,
     /// Ports that are tunnels.
     tunnels: Vec<u32>,
     tables: BTreeMap<u32, String>,
@@ -65,6 +73,8 @@ struct Hop {
     node: String,
     /// How it came there.
     by: &'static str,
+    /// What the host did with it before, if anything.
+    host: Option<String>,
     traced: Traced,
     tables: BTreeMap<u32, String>,
     /// Ports of Pods, by number.
@@ -79,21 +89,31 @@ pub(super) fn run(args: &Trace, out: &mut Output) -> Result<Exit, Failure> {
     let first = nodes.first()?;
     let (from, to) = (nodes.source(&first, &question.from)?, nodes.destination(&first, &question)?);
     let packet = packet(&question, &from, &to, &first)?;
+    let redirected = from.port.is_none().then(|| nodes.redirected(&first, &packet)).flatten();
+    let (packet, host) = redirected.map_or((packet, None), |(packet, host)| (packet, Some(host)));
     let options = args.options(!args.no_names);
     let mut hops: Vec<Hop> = Vec::new();
-    let mut due = Some((first, "", packet));
+    let mut due = Some(Arriving { node: first, by: "", packet, host });
     let mut lost = None;
-    while let Some((node, by, packet)) = due.take() {
+    while let Some(Arriving { node, by, packet, host }) = due.take() {
         let Some(traced) = ask(&node.client, &node.bridge, &[packet], &options)?.pop() else { break };
         let next = if hops.len() + 1 < MAX_HOPS { nodes.next(&node, &traced, &to) } else { None };
-        hops.push(node.into_hop(by, traced));
+        hops.push(node.into_hop(by, host, traced));
         match next {
             Some(Ok(next)) => due = Some(next),
             Some(Err(why)) => lost = Some(why),
             None => {}
         }
     }
-    Story { question: &question, hops: &hops, lost }.tell(args.verbose, out)
+    Story { question: &question, hops: &hops, lost, places: nodes.named() }.tell(args.verbose, out)
+}
+
+/// A packet on its way to a node.
+struct Arriving {
+    node: Node,
+    by: &'static str,
+    packet: String,
+    host: Option<String>,
 }
 
 impl Question {
@@ -120,6 +140,8 @@ struct Nodes<'a> {
     args: &'a Trace,
     /// None on a node.
     cluster: Option<Cluster>,
+    /// The nodes of the cluster, as far as they have a Pod of Sluice.
+    members: Vec<Member>,
     /// The node of the source; none where there is but one switch.
     first: Option<String>,
     /// Where Pods that the API server knows are.
@@ -129,35 +151,77 @@ struct Nodes<'a> {
 impl<'a> Nodes<'a> {
     fn reach(args: &'a Trace, question: &Question) -> Result<Self, Failure> {
         let cluster = match args.target.reach()? {
-            Reach::Socket(_) => return Ok(Self { args, cluster: None, first: None, places: BTreeMap::new() }),
+            Reach::Socket(_) => {
+                return Ok(Self { args, cluster: None, members: Vec::new(), first: None, places: BTreeMap::new() });
+            }
             Reach::Cluster(cluster) => cluster,
         };
         let mut places = BTreeMap::new();
         for named in [&question.from, &question.to] {
             let Named::Pod(name) = named else { continue };
             let (namespace, last) = name.split_once('/').unwrap_or(("default", name));
-            let place = cluster.pod(namespace, last)?.ok_or_else(|| {
-                Failure::new(format!("there is no Pod {name}, or it has no address yet"))
-                    .next(format!("kubectl -n {namespace} get pods -o wide"))
-            })?;
+            let place = cluster.pod(namespace, last)?.ok_or_else(|| kube::no_pod(name, namespace))?;
             places.insert(name.clone(), place);
         }
-        let first = match &question.from {
-            Named::Pod(name) => places.get(name).map(|place: &kube::PodPlace| place.node.clone()),
-            _ => args.target.cluster.node.clone(),
+        let members = cluster.members()?;
+        let mut nodes = Self { args, cluster: Some(cluster), members, first: None, places };
+        nodes.first = nodes.begin(question)?;
+        Ok(nodes)
+    }
+
+    /// The node that the packet comes to first: that of its source; for a source outside, that whose address it is sent to.
+    fn begin(&self, question: &Question) -> Result<Option<String>, Failure> {
+        if let Named::Pod(name) = &question.from {
+            return Ok(self.places.get(name).map(|place| place.node.clone()));
+        }
+        if self.args.target.cluster.node.is_some() {
+            return Ok(self.args.target.cluster.node.clone());
+        }
+        let of = |named: &Named| match named {
+            Named::Address(address) => self.with_address(*address),
+            _ => None,
         };
-        Ok(Self { args, cluster: Some(cluster), first, places })
+        if let Some(member) = of(&question.from) {
+            return Ok(Some(member.node.clone()));
+        }
+        if let (Named::Address(address), Some(cluster)) = (&question.from, &self.cluster)
+            && let Some(node) = cluster.node_with_pod(*address)?
+        {
+            return Ok(Some(node));
+        }
+        Ok(of(&question.to).map(|member| member.node.clone()))
+    }
+
+    fn with_address(&self, address: IpAddr) -> Option<&Member> {
+        self.members.iter().find(|member| member.addresses.contains(&address))
+    }
+
+    /// What addresses are that are no Pods': nodes, and Pods in the network of their node.
+    fn named(&self) -> BTreeMap<IpAddr, String> {
+        let of_nodes = self.members.iter().flat_map(|m| m.addresses.iter().map(|a| (*a, m.node.clone())));
+        let mut named: BTreeMap<_, _> = of_nodes.collect();
+        for (name, place) in self.places.iter().filter(|(_, place)| place.host_network) {
+            named.extend(place.addresses.iter().map(|a| (*a, format!("{}, in whose network {name} is", place.node))));
+        }
+        named
     }
 
     fn first(&self) -> Result<Node, Failure> {
-        let (name, client) = match &self.cluster {
-            None => (String::new(), Client::connect(&self.args.target)?),
-            Some(cluster) => {
-                let member = cluster.member(self.first.as_deref())?;
-                (member.node.clone(), cluster.connect(member.ready()?)?)
-            }
-        };
-        Node::of(name, client, &self.args.bridge.bridge)
+        match &self.cluster {
+            None => Node::of(String::new(), Client::connect(&self.args.target)?, &self.args.bridge.bridge),
+            Some(cluster) => self.connect(&cluster.member(self.first.as_deref())?),
+        }
+    }
+
+    fn connect(&self, member: &Member) -> Result<Node, Failure> {
+        let cluster = self.cluster.as_ref().ok_or_else(|| Failure::new("there is no cluster to ask"))?;
+        Node::of(member.node.clone(), cluster.connect(member.ready()?)?, &self.args.bridge.bridge)
+    }
+
+    /// The packet as the host of a node sends it on, if it is for one of its ports that lead to Pods; and what the host did.
+    fn redirected(&self, node: &Node, packet: &str) -> Option<(String, String)> {
+        let addresses = self.members.iter().find(|m| m.node == node.name).map(|m| m.addresses.as_slice());
+        node.ports.redirected(packet, |address| addresses.map_or_else(|| host::has(address), |a| a.contains(&address)))
     }
 
     fn source(&self, node: &Node, named: &Named) -> Result<End, Failure> {
@@ -194,46 +258,51 @@ impl<'a> Nodes<'a> {
     }
 
     /// Where the packet goes on after a node: the node there, how it comes, and as what. `None` where it ends.
-    fn next(&self, node: &Node, traced: &Traced, to: &End) -> Option<Result<(Node, &'static str, String), String>> {
+    fn next(&self, node: &Node, traced: &Traced, to: &End) -> Option<Result<Arriving, String>> {
         let out = traced.outputs.first()?;
-        let (address, by) = if node.tunnels.contains(&out.port) {
-            let end = ["tun_dst", "tun_ipv6_dst"].iter().find_map(|name| out.set.get(*name)?.as_str()?.parse().ok());
-            (end, "by the tunnel")
-        } else if out.port == LOCAL
-            && self.place_of(to).is_some_and(|place| place.node != node.name && !place.host_network)
-        {
-            (None, "by the host")
+        let tunnel = node.tunnels.contains(&out.port);
+        let place = self.place_of(to).filter(|place| place.node != node.name && !place.host_network);
+        let end = ["tun_dst", "tun_ipv6_dst"].iter().find_map(|name| out.set.get(*name)?.as_str()?.parse().ok());
+        let (member, by) = if tunnel {
+            (end.and_then(|end| self.with_address(end)), "by the tunnel")
+        } else if out.port == LOCAL {
+            let target = host::destination(&out.packet).and_then(|address| self.with_address(address));
+            (self.members.iter().find(|m| place.is_some_and(|place| place.node == m.node)).or(target), "by the host")
         } else {
             return None;
         };
-        let Some(cluster) = &self.cluster else {
+        if self.cluster.is_none() && (tunnel || place.is_some()) {
             let whom = traced.rule_owner("node:").map_or(String::new(), |name| format!(" to {name}"));
             return Some(Err(format!("it goes on{whom} {by}: ask from where there is a kubeconfig to follow it")));
-        };
-        let follow = || -> Result<_, Failure> {
-            let members = cluster.members()?;
-            let place = self.place_of(to);
-            let found = members.into_iter().find(|m| match address {
-                Some(address) => m.addresses.contains(&address),
-                None => place.is_some_and(|place| place.node == m.node),
-            });
-            let member = found.ok_or_else(|| {
-                let end = address.map_or_else(|| "-".to_owned(), |address: IpAddr| address.to_string());
+        }
+        if member.is_none() && !tunnel {
+            return None;
+        }
+        let follow = || -> Result<Option<Arriving>, Failure> {
+            let member = member.ok_or_else(|| {
+                let end = end.map_or_else(|| "-".to_owned(), |address: IpAddr| address.to_string());
                 Failure::new(format!("no node with a Pod of Sluice has the address {end}"))
             })?;
-            let next = Node::of(member.node.clone(), cluster.connect(member.ready()?)?, &self.args.bridge.bridge)?;
-            let sender = cluster.members()?.into_iter().find(|m| m.node == node.name);
-            let packet = match address {
-                Some(end) => {
-                    let same = |a: &IpAddr| a.is_ipv4() == end.is_ipv4();
-                    let sender = sender.and_then(|m| m.addresses.iter().copied().find(same));
-                    arriving(out, &next, sender, end)?
-                }
-                None => format!("in_port={LOCAL},{}", inner(out)),
+            let next = self.connect(member)?;
+            let sender = self.members.iter().find(|m| m.node == node.name);
+            if let (true, Some(end)) = (tunnel, end) {
+                let same = |a: &IpAddr| a.is_ipv4() == end.is_ipv4();
+                let sender = sender.and_then(|m| m.addresses.iter().copied().find(same));
+                let packet = arriving(out, &next, sender, end)?;
+                return Ok(Some(Arriving { node: next, by, packet, host: None }));
+            }
+            let packet = format!("in_port={LOCAL},{}", inner(out));
+            let masked = match sender {
+                Some(sender) if sender.node != member.node => host::behind(&packet, &node.links, &sender.addresses),
+                // What comes back to the switch gets the gateway's address, unless the switch has translated it.
+                _ => host::from_gateway(&packet, &node.links, &node.gateways),
             };
-            Ok((next, by, packet))
+            Ok(match self.redirected(&next, &masked) {
+                Some((packet, host)) => Some(Arriving { node: next, by, packet, host: Some(host) }),
+                None => place.is_some().then(|| Arriving { node: next, by, packet, host: None }),
+            })
         };
-        Some(follow().map_err(|failure| failure.to_string().replace("error: ", "").replace('\n', ";")))
+        follow().map_err(|failure| failure.to_string().replace("error: ", "").replace('\n', ";")).transpose()
     }
 
     fn place_of(&self, to: &End) -> Option<&kube::PodPlace> {
@@ -247,6 +316,10 @@ impl Node {
         let networks = client.call(client.attachments().list_networks(ListNetworksRequest {}))?.networks;
         let network = networks.into_iter().find(|n| n.spec.as_ref().is_some_and(|s| s.kind == "kubernetes"));
         let gateway_mac = network.as_ref().map(|n| n.gateway_mac.clone()).unwrap_or_default();
+        let ports = network.as_ref().map(host::Ports::of).unwrap_or_default();
+        let links = network.as_ref().map(|n| host::addresses(&n.link)).unwrap_or_default();
+        let gateways = network.as_ref().and_then(|n| n.spec.as_ref()).map(|spec| host::addresses(&spec.gateway));
+        let gateways = gateways.unwrap_or_default();
         let of_network = network.and_then(|n| n.spec).map(|spec| spec.bridge).unwrap_or_default();
         let bridge = if bridge.is_empty() { of_network } else { bridge.to_owned() };
         let request = ListTunnelsRequest { bridge: bridge.clone(), probe_timeout_ms: 0 };
@@ -255,12 +328,12 @@ impl Node {
         let tables =
             client.call(client.tables().list_tables(ListTablesRequest { bridge: bridge.clone(), all: false }))?;
         let tables = tables.tables.into_iter().filter(|t| !t.name.is_empty()).map(|t| (t.table, t.name)).collect();
-        Ok(Self { name, client, attachments, bridge, gateway_mac, tunnels, tables })
+        Ok(Self { name, client, attachments, bridge, gateway_mac, ports, links, gateways, tunnels, tables })
     }
 
-    fn into_hop(self, by: &'static str, traced: Traced) -> Hop {
+    fn into_hop(self, by: &'static str, host: Option<String>, traced: Traced) -> Hop {
         let pods = self.attachments.iter().filter_map(|a| Some((a.number, kube::pod_of(a)?))).collect();
-        Hop { node: self.name, by, traced, tables: self.tables, pods, tunnels: self.tunnels }
+        Hop { node: self.name, by, host, traced, tables: self.tables, pods, tunnels: self.tunnels }
     }
 }
 

@@ -5,6 +5,8 @@ use crate::cmd::trace::json::{Rule, Traced};
 use crate::failure::Failure;
 use crate::output::{Cell, Exit, Format, Output, Table, Tone};
 use serde::Serialize;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// All of it.
 pub(super) struct Story<'a> {
@@ -12,6 +14,8 @@ pub(super) struct Story<'a> {
     pub(super) hops: &'a [Hop],
     /// Why it was not followed further.
     pub(super) lost: Option<String>,
+    /// Whose addresses are known that are no Pods'.
+    pub(super) places: BTreeMap<IpAddr, String>,
 }
 
 #[derive(Serialize)]
@@ -117,7 +121,15 @@ impl Story<'_> {
             way.push("by the tunnel".to_owned());
             Verdict::Unknown
         } else if output.port == LOCAL {
-            way.push(format!("the host{}", address.map_or(String::new(), |a| format!(" [{a}]"))));
+            way.push("the host".to_owned());
+            let whose = crate::cmd::trace::cluster::host::destination(&output.packet).and_then(|a| self.places.get(&a));
+            match (whose, address) {
+                // It ends here: the host is whom it is for.
+                (Some(name), Some(address)) if *name == hop.node => way.push(address),
+                (Some(name), Some(address)) => way.push(format!("{address}, node {name}")),
+                (None, Some(address)) => way.push(address),
+                (_, None) => {}
+            }
             Verdict::Left
         } else {
             way.push(format!("port {}", output.name.clone().unwrap_or_else(|| output.port.to_string())));
@@ -155,16 +167,30 @@ fn on(node: &str) -> String {
 /// The stages of a node. Those that only send on to the next are left out, unless `all` are wanted.
 fn stages(hop: &Hop, all: bool) -> Vec<Stage> {
     let passes = hop.traced.passes();
-    let mut out = Vec::new();
+    let host = hop.host.iter().map(|done| Stage {
+        stage: "(host)".to_owned(),
+        what: done.clone(),
+        owner: String::new(),
+        result: "dnat",
+    });
+    let mut out: Vec<Stage> = host.collect();
     for (index, pass) in passes.iter().enumerate() {
         for step in pass.steps() {
             let (Some(table), Some(rule)) = (step.table, &step.rule) else { continue };
             if !all && is_plain(rule) {
                 continue;
             }
-            let name = hop.tables.get(&table).cloned().unwrap_or_else(|| format!("table {table}"));
+            let name = hop.tables.get(&table).cloned().unwrap_or_else(|| match table {
+                0 => "entry".to_owned(),
+                other => format!("table {other}"),
+            });
             let after = passes.get(index + 1).map(|next| next.packet());
-            out.push(Stage { what: what(rule, after), stage: name, owner: rule.owner.clone(), result: result(rule) });
+            out.push(Stage {
+                what: what(rule, after, hop),
+                stage: name,
+                owner: rule.owner.clone(),
+                result: result(rule),
+            });
         }
         if pass.is_dropped()
             && let Some(last) = out.last_mut()
@@ -181,13 +207,24 @@ fn is_plain(rule: &Rule) -> bool {
     rule.r#match.is_empty() && goes_on(&rule.actions)
 }
 
-/// What the stage saw and did, in short.
-fn what(rule: &Rule, after: Option<&str>) -> String {
-    let seen = if rule.r#match.is_empty() { "any" } else { &rule.r#match };
+/// What the stage saw and did, in short: the match with Pods for their ports, and where it sends the packet.
+fn what(rule: &Rule, after: Option<&str>, hop: &Hop) -> String {
+    let port = |word: &str| {
+        let number = word.strip_prefix("in_port=").and_then(|number| number.parse().ok());
+        number.and_then(|number: u32| hop.pods.get(&number)).map(|pod| format!("in_port={pod}"))
+    };
+    let words = rule.r#match.split(',').map(|word| port(word).unwrap_or_else(|| word.to_owned()));
+    let seen = if rule.r#match.is_empty() { "any".to_owned() } else { words.collect::<Vec<_>>().join(",") };
     let translated = after.filter(|_| rule.actions.contains("group:") || rule.actions.contains("nat("));
-    match translated.and_then(destination) {
-        Some(to) if rule.owner.starts_with("svc:") => format!("{seen} -> {to}"),
-        _ => seen.to_owned(),
+    if let Some(to) = translated.and_then(destination).filter(|_| rule.owner.starts_with("svc:")) {
+        return format!("{seen} -> {to}");
+    }
+    let is_destination =
+        rule.r#match.split(',').any(|word| word.starts_with("nw_dst=") || word.starts_with("ipv6_dst="));
+    let routes = is_destination && rule.actions.contains("NXM_NX_REG1");
+    match rule.owner.split_once(':') {
+        Some(("node" | "pod", name)) if routes => format!("{seen} -> {name}"),
+        _ => seen,
     }
 }
 
