@@ -5,7 +5,7 @@ use super::objects::{
     AdminPort, AdminRule, ClusterPeer, ClusterProtocol, ClusterRule, NamedSelector, ProtocolMatch, Subject,
 };
 use super::ports::{Target, protocol_or_tcp};
-use super::selector::selects;
+use super::selector::{labels_of, selects};
 use super::verdict::{Direction, PolicyKind, PolicyName, Protocol, RuleName};
 use super::world::{Place, World, name_of, node_addresses};
 use k8s_openapi::api::core::v1::Pod;
@@ -189,10 +189,9 @@ fn is_peer(world: &World, peer: &ClusterPeer, place: Place<'_>) -> bool {
     let by_namespace = |selector: &LabelSelector| place.pod().is_some_and(|pod| is_in_namespaces(world, selector, pod));
     let by_labels = |selector: &NamedSelector| place.pod().is_some_and(|pod| is_selected(world, selector, pod));
     let by_node = |selector: &LabelSelector| {
-        world.nodes().any(|node| {
-            selects(selector, &node.metadata.labels.clone().unwrap_or_default())
-                && node_addresses(node).contains(&address)
-        })
+        world
+            .nodes()
+            .any(|node| selects(selector, labels_of(&node.metadata)) && node_addresses(node).contains(&address))
     };
     peer.namespaces.as_ref().is_some_and(by_namespace)
         || peer.pods.as_ref().is_some_and(by_labels)
@@ -206,7 +205,7 @@ fn is_in_namespaces(world: &World, selector: &LabelSelector, pod: &Pod) -> bool 
 
 fn is_selected(world: &World, selector: &NamedSelector, pod: &Pod) -> bool {
     is_in_namespaces(world, &selector.namespace_selector, pod)
-        && selects(&selector.pod_selector, &pod.metadata.labels.clone().unwrap_or_default())
+        && selects(&selector.pod_selector, labels_of(&pod.metadata))
 }
 
 fn is_protocol(of: &ClusterProtocol, target: Target<'_>) -> bool {

@@ -1,7 +1,7 @@
 //! NetworkPolicy: what selects a Pod, and which rules match.
 
 use super::ports::{self, Target};
-use super::selector::selects;
+use super::selector::{labels_of, selects};
 use super::verdict::{Direction, PolicyKind, PolicyName, RuleName};
 use super::world::{Place, World, name_of};
 use ipnet::IpNet;
@@ -14,14 +14,13 @@ use std::net::IpAddr;
 /// Whether a policy is about what a Pod gets, or sends. A Pod that is of no concern to any has no limits.
 pub(super) fn isolates(policy: &NetworkPolicy, pod: &Pod, direction: Direction) -> bool {
     let Some(spec) = &policy.spec else { return false };
-    let labels = pod.metadata.labels.clone().unwrap_or_default();
     policy.metadata.namespace == pod.metadata.namespace
-        && spec.pod_selector.as_ref().is_none_or(|selector| selects(selector, &labels))
+        && spec.pod_selector.as_ref().is_none_or(|selector| selects(selector, labels_of(&pod.metadata)))
         && is_about(spec, direction)
 }
 
 fn is_about(spec: &NetworkPolicySpec, direction: Direction) -> bool {
-    let types = spec.policy_types.clone().unwrap_or_default();
+    let types = listed(&spec.policy_types);
     match direction {
         _ if !types.is_empty() => types.contains(&format!("{direction:?}")),
         Direction::Ingress => true,
@@ -58,19 +57,23 @@ pub(super) fn matching_rules(
     found
 }
 
-/// The rules of one direction: peers and ports.
-fn rules(policy: &NetworkPolicy, direction: Direction) -> Vec<(Vec<NetworkPolicyPeer>, Vec<NetworkPolicyPort>)> {
-    let Some(spec) = policy.spec.clone() else { return Vec::new() };
+/// The rules of one direction: peers and ports. A list that is not there is an empty one.
+fn rules(policy: &NetworkPolicy, direction: Direction) -> Vec<(&[NetworkPolicyPeer], &[NetworkPolicyPort])> {
+    let Some(spec) = &policy.spec else { return Vec::new() };
     match direction {
         Direction::Ingress => {
-            let rules = spec.ingress.unwrap_or_default().into_iter();
-            rules.map(|rule| (rule.from.unwrap_or_default(), rule.ports.unwrap_or_default())).collect()
+            let rules = spec.ingress.iter().flatten();
+            rules.map(|rule| (listed(&rule.from), listed(&rule.ports))).collect()
         }
         Direction::Egress => {
-            let rules = spec.egress.unwrap_or_default().into_iter();
-            rules.map(|rule| (rule.to.unwrap_or_default(), rule.ports.unwrap_or_default())).collect()
+            let rules = spec.egress.iter().flatten();
+            rules.map(|rule| (listed(&rule.to), listed(&rule.ports))).collect()
         }
     }
+}
+
+fn listed<T>(list: &Option<Vec<T>>) -> &[T] {
+    list.as_deref().unwrap_or_default()
 }
 
 fn is_peer(world: &World, peer: &NetworkPolicyPeer, policy_namespace: &str, place: Place<'_>) -> bool {
@@ -80,12 +83,11 @@ fn is_peer(world: &World, peer: &NetworkPolicyPeer, policy_namespace: &str, plac
         (None, namespaces, pods) => {
             let Some(pod) = place.pod() else { return false };
             let namespace = name_of(&pod.metadata.namespace);
-            let labels = pod.metadata.labels.clone().unwrap_or_default();
             let by_namespace = match namespaces {
                 Some(selector) => world.namespace_labels(namespace).is_some_and(|labels| selects(selector, &labels)),
                 None => namespace == policy_namespace,
             };
-            by_namespace && pods.as_ref().is_none_or(|selector| selects(selector, &labels))
+            by_namespace && pods.as_ref().is_none_or(|selector| selects(selector, labels_of(&pod.metadata)))
         }
     }
 }

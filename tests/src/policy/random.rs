@@ -157,7 +157,8 @@ fn pod(rng: &mut StdRng, namespace: &str, index: usize, families: Families) -> V
 
 /// One or two containers; a name is that of one port of the Pod.
 fn containers(rng: &mut StdRng) -> Value {
-    let mut names = rules::NAMES.to_vec();
+    // The last is a sidecar's.
+    let mut names = rules::NAMES[..rules::NAMES.len() - 1].to_vec();
     let mut containers = Vec::new();
     for index in 0..rng.random_range(1..=2) {
         let mut ports = Vec::new();

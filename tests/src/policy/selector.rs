@@ -1,10 +1,17 @@
 //! Label selectors, as `metav1.LabelSelector` has them.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta};
 use std::collections::BTreeMap;
 
 /// Labels of an object.
 pub(super) type Labels = BTreeMap<String, String>;
+
+static NONE: Labels = Labels::new();
+
+/// The labels of an object, as many as there are.
+pub(super) fn labels_of(metadata: &ObjectMeta) -> &Labels {
+    metadata.labels.as_ref().unwrap_or(&NONE)
+}
 
 /// Whether labels are what a selector asks for: all of it. An empty selector asks for nothing and so matches all. (What
 /// a selector that is not there matches is said by the field that it is not in.)

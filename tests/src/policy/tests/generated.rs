@@ -1,6 +1,7 @@
 //! Random clusters, and making them small.
 
-use crate::policy::{Because, End, Object, PolicyKind, Probe, Protocol, World};
+use crate::policy::{Because, End, Object, PolicyKind, Probe, Protocol, Verdict, World};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 const WORLDS: u64 = 60;
@@ -166,4 +167,119 @@ fn what_a_question_is_about_is_not_taken_away() {
     let End::Pod { name, .. } = &ends[0] else { panic!("an end of a Pod") };
     assert_eq!(small.pods().count(), 1);
     assert!(small.pods().any(|pod| pod.metadata.name.as_ref() == Some(name)));
+}
+
+/// Questions about random clusters, and the same clusters changed: the answers before and after.
+fn compare(change: impl Fn(&World) -> World, check: impl Fn(&Probe, Verdict, Verdict)) {
+    for seed in 0..WORLDS {
+        let world = World::random(seed, 8);
+        let changed = change(&world);
+        for probe in world.probes(seed, 40) {
+            check(&probe, probe.verdict(&world), probe.verdict(&changed));
+        }
+    }
+}
+
+#[test]
+fn the_order_of_objects_says_nothing() {
+    let turned = |world: &World| {
+        let mut objects = world.objects.clone();
+        objects.reverse();
+        World { objects }
+    };
+    compare(turned, |probe, before, after| assert_eq!(before, after, "{probe}"));
+}
+
+#[test]
+fn without_policies_nothing_is_denied() {
+    let without = |world: &World| {
+        let mut objects = world.objects.clone();
+        objects.retain(|of| !of.is_policy());
+        World { objects }
+    };
+    compare(without, |probe, _, after| assert!(after.allowed(), "{probe}: {after}"));
+}
+
+#[test]
+fn one_network_policy_more_that_allows_all_can_only_open() {
+    let opened = |world: &World| {
+        let mut world = world.clone();
+        let names: Vec<Option<String>> = world.namespaces().map(|of| of.metadata.name.clone()).collect();
+        for name in names {
+            let policy = json!({
+                "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+                "metadata": { "name": "all", "namespace": name },
+                "spec": { "policyTypes": ["Ingress", "Egress"], "ingress": [{}], "egress": [{}] },
+            });
+            world.apply(Object::read(policy).expect("it is a policy"));
+        }
+        world
+    };
+    compare(opened, |probe, before, after| {
+        for (before, after) in [(before.egress, after.egress), (before.ingress, after.ingress)] {
+            assert!(!matches!(after.because, Because::DefaultDeny(_)), "{probe}: {after}");
+            assert!(after.allowed || !before.allowed, "{probe}: {before}, then {after}");
+        }
+    });
+}
+
+/// A rule of v1alpha1 as one of v1alpha2.
+fn renewed(mut rule: Value) -> Value {
+    if rule["action"] == "Allow" {
+        rule["action"] = "Accept".into();
+    }
+    let Some(fields) = rule.as_object_mut() else { panic!("a rule") };
+    if let Some(Value::Array(ports)) = fields.remove("ports") {
+        let protocol = |port: &Value| port["protocol"].as_str().expect("it is generated").to_lowercase();
+        let renewed = ports.into_iter().map(|port| {
+            if port["namedPort"].is_string() {
+                json!({ "destinationNamedPort": port["namedPort"] })
+            } else if port["portNumber"].is_object() {
+                let of = &port["portNumber"];
+                json!({ protocol(of): { "destinationPort": { "number": of["port"] } } })
+            } else {
+                let of = &port["portRange"];
+                let range = json!({ "start": of["start"], "end": of["end"] });
+                json!({ protocol(of): { "destinationPort": { "range": range } } })
+            }
+        });
+        fields.insert("protocols".to_owned(), renewed.collect());
+    }
+    rule
+}
+
+#[test]
+fn the_first_generation_says_what_the_second_says_in_other_words() {
+    let in_new_words = |world: &World| {
+        let mut renewed_world = World::default();
+        for object in &world.objects {
+            let (tier, priority) = match object {
+                Object::AdminNetworkPolicy(of) => ("Admin", of.spec.priority),
+                // It has none and comes last, which no number of v1alpha2 says; here there is no bound.
+                Object::BaselineAdminNetworkPolicy(_) => ("Baseline", Some(1001)),
+                _ => {
+                    renewed_world.apply(object.clone());
+                    continue;
+                }
+            };
+            let mut value = object.write();
+            value["apiVersion"] = "policy.networking.k8s.io/v1alpha2".into();
+            value["kind"] = "ClusterNetworkPolicy".into();
+            value["spec"]["tier"] = tier.into();
+            value["spec"]["priority"] = priority.into();
+            for section in ["ingress", "egress"] {
+                if let Some(rules) = value["spec"].get(section).cloned() {
+                    let rules = rules.as_array().expect("a list").iter().cloned().map(renewed);
+                    value["spec"][section] = rules.collect();
+                }
+            }
+            renewed_world.apply(Object::read(value).expect("it is a policy of v1alpha2"));
+        }
+        renewed_world
+    };
+    compare(in_new_words, |probe, before, after| {
+        for (before, after) in [(before.egress, after.egress), (before.ingress, after.ingress)] {
+            assert_eq!((before.allowed, before.ambiguous), (after.allowed, after.ambiguous), "{probe}");
+        }
+    });
 }
