@@ -148,7 +148,7 @@ pub struct Frontend {
     pub inside: Scope,
     /// Which endpoints others get; none where others have no business.
     pub outside: Option<Scope>,
-    /// Networks that clients from outside may come from (`loadBalancerSourceRanges`); everywhere if empty.
+    /// Networks that clients may come from, inside the cluster too (`loadBalancerSourceRanges`); everywhere if empty.
     pub sources: Vec<IpNet>,
 }
 

@@ -15,6 +15,8 @@ pub(super) mod priority {
     pub(in crate::pipeline) const INSIDE: u16 = 210;
     /// [`Service`](super::Stage::Service): an address and port that clients use.
     pub(in crate::pipeline) const FRONTEND: u16 = 200;
+    /// [`Service`](super::Stage::Service): the same, from the host, which is not let in.
+    pub(in crate::pipeline) const NOT_LET_IN: u16 = 205;
     /// [`Service`](super::Stage::Service): the same, from where nobody is let in.
     pub(in crate::pipeline) const REFUSED: u16 = 190;
     /// [`Route`](super::Stage::Route): an address.

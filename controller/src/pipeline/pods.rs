@@ -1,6 +1,7 @@
 //! Pods of this node: where their packets go, and the ports of the host that lead to them.
 
 use super::base::priority;
+use super::services::arrivals;
 use super::text::{Family, Flows, dnat, route, snat};
 use super::{Kind, Stage, arp};
 use crate::facts::{Endpoint, Node, Pod};
@@ -27,10 +28,11 @@ pub fn pod(node: &Node, pod: &Pod) -> Part {
         if family != Family::of(to) || !family.is_of(node) {
             continue;
         }
-        let protocol = family.protocol(port.protocol);
-        let frontend = format!("{protocol},{}={address},tp_dst={incoming}", family.dst());
         let endpoint = Endpoint { address: to, port: to_port };
-        flows.add(Stage::Service, priority::FRONTEND, frontend, dnat(endpoint));
+        for at in arrivals(family, port.protocol, incoming) {
+            let frontend = format!("{at},{}={address}", family.dst());
+            flows.add(Stage::Service, priority::FRONTEND, frontend, dnat(endpoint));
+        }
     }
     Part { flows: flows.all, groups: Vec::new() }
 }

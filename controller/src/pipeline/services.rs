@@ -7,7 +7,7 @@ use super::Stage;
 use super::affinity;
 use super::base::priority;
 use super::ids::{Ids, next, preferred};
-use super::text::{FROM_OUTSIDE, Family, Flows, dnat, net};
+use super::text::{FROM_OUTSIDE, Family, Flows, dnat, host_addresses, net};
 use crate::facts::{Endpoint, Frontend, Node, Protocol, Scope, Service, ServicePort};
 use crate::flow::{Group, Part};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,8 +33,9 @@ pub fn service(node: &Node, service: &Service, ids: &mut Ids) -> Part {
             };
             groups.push(Group { id, text, owner: Arc::clone(&owner) });
         }
+        let choices = Choices { port, has_affinity: service.affinity_s.is_some(), numbers: &numbers };
         for frontend in &port.frontends {
-            add_frontend(&mut flows, service, port, frontend, &numbers);
+            add_frontend(&mut flows, node, &choices, frontend);
         }
     }
     Part { flows: flows.all, groups }
@@ -111,44 +112,81 @@ pub(super) const fn source_field(port: &ServicePort) -> &'static str {
     if port.v6 { "ipv6_src" } else { "ip_src" }
 }
 
-fn add_frontend(
-    flows: &mut Flows,
-    service: &Service,
-    port: &ServicePort,
-    frontend: &Frontend,
-    numbers: &BTreeMap<String, u32>,
-) {
-    let family = family(port);
+/// A port of a Service and its groups.
+struct Choices<'a> {
+    port: &'a ServicePort,
+    has_affinity: bool,
+    numbers: &'a BTreeMap<String, u32>,
+}
+
+impl Choices<'_> {
+    /// Chooses an endpoint of a scope.
+    fn add(&self, flows: &mut Flows, matching: String, scope: Scope) {
+        match self.numbers.get(&group_name(self.port, scope)) {
+            Some(id) if self.has_affinity => {
+                flows.add(Stage::Service, priority::FRONTEND, matching, affinity::enter(*id));
+            }
+            Some(id) => flows.add(Stage::Service, priority::FRONTEND, matching, format!("group:{id}")),
+            // Those of other nodes get what comes to them; whoever balances load has to learn that this node has none.
+            None if scope == Scope::Local && !self.port.cluster.is_empty() => {
+                flows.drop(Stage::Service, priority::FRONTEND, matching, "service_no_endpoint");
+            }
+            None => flows.reject(Stage::Service, priority::FRONTEND, matching, "service_no_endpoint"),
+        }
+    }
+}
+
+fn add_frontend(flows: &mut Flows, node: &Node, choices: &Choices<'_>, frontend: &Frontend) {
+    let family = family(choices.port);
     if Family::of(frontend.address) != family {
         return;
     }
-    let protocol = family.protocol(port.protocol);
-    let to = format!("{protocol},{}={},tp_dst={}", family.dst(), frontend.address, frontend.port);
-    let has_affinity = service.affinity_s.is_some();
-    let mut choose = |matching: String, scope: Scope| match numbers.get(&group_name(port, scope)) {
-        Some(id) if has_affinity => flows.add(Stage::Service, priority::FRONTEND, matching, affinity::enter(*id)),
-        Some(id) => flows.add(Stage::Service, priority::FRONTEND, matching, format!("group:{id}")),
-        // Those of other nodes get what comes to them; whoever balances load has to learn that this node has none.
-        None if scope == Scope::Local && !port.cluster.is_empty() => {
-            flows.drop(Stage::Service, priority::FRONTEND, matching, "service_no_endpoint");
+    for at in arrivals(family, choices.port.protocol, frontend.port) {
+        let to = format!("{at},{}={}", family.dst(), frontend.address);
+        if frontend.outside == Some(frontend.inside) && frontend.sources.is_empty() {
+            choices.add(flows, to, frontend.inside);
+            continue;
         }
-        None => flows.reject(Stage::Service, priority::FRONTEND, matching, "service_no_endpoint"),
-    };
-    if frontend.outside == Some(frontend.inside) && frontend.sources.is_empty() {
-        choose(to, frontend.inside);
-        return;
-    }
-    let outside = format!("{to},reg0={FROM_OUTSIDE:#x}/{FROM_OUTSIDE:#x}");
-    choose(format!("{to},reg0=0x0/{FROM_OUTSIDE:#x}"), frontend.inside);
-    match frontend.outside {
-        Some(scope) if frontend.sources.is_empty() => choose(outside, scope),
-        Some(scope) => {
-            let sources: BTreeSet<String> = family.nets(&frontend.sources).map(|source| net(&source)).collect();
-            for source in sources {
-                choose(format!("{outside},{}={source}", family.src()), scope);
+        for (side, scope) in [(0, Some(frontend.inside)), (FROM_OUTSIDE, frontend.outside)] {
+            let side = format!("{to},reg0={side:#x}/{FROM_OUTSIDE:#x}");
+            match scope {
+                None => flows.reject(Stage::Service, priority::REFUSED, side, "service_no_endpoint"),
+                Some(scope) if frontend.sources.is_empty() => choices.add(flows, side, scope),
+                Some(scope) => {
+                    for source in sources(node, frontend, family) {
+                        choices.add(flows, format!("{side},{}={source}", family.src()), scope);
+                    }
+                    flows.drop(Stage::Service, priority::REFUSED, side, "rule_drop");
+                }
             }
-            flows.drop(Stage::Service, priority::REFUSED, outside, "rule_drop");
         }
-        None => flows.reject(Stage::Service, priority::REFUSED, outside, "service_no_endpoint"),
+        if !frontend.sources.is_empty() && !is_host_let_in(node, frontend, family) {
+            for gateway in family.among(&node.gateways) {
+                let host = format!("{to},{}={gateway}", family.src());
+                flows.drop(Stage::Service, priority::NOT_LET_IN, host, "rule_drop");
+            }
+        }
     }
+}
+
+/// What the first packets to a port look like behind the tracker. Tables see neither the ports of fragments nor, in IPv6, the
+/// protocol of any but the first; the tracker has seen those of the whole datagram.
+pub(super) fn arrivals(family: Family, protocol: Protocol, port: u16) -> Vec<String> {
+    let mut all = vec![format!("{},tp_dst={port}", family.protocol(protocol))];
+    if protocol == Protocol::Udp {
+        all.push(format!("{},ip_frag=yes,ct_state=+new+trk,ct_nw_proto=17,ct_tp_dst={port}", family.ip()));
+    }
+    all
+}
+
+/// Whom a frontend lets in: what is listed, and the host by the address that it sends to the switch with, if one of its others is.
+fn sources(node: &Node, frontend: &Frontend, family: Family) -> BTreeSet<String> {
+    let listed = family.nets(&frontend.sources).map(|source| net(&source));
+    let host = family.among(&node.gateways).filter(|_| is_host_let_in(node, frontend, family));
+    listed.chain(host.map(|gateway| gateway.to_string())).collect()
+}
+
+/// Whether one of the host's addresses by which others know it is let in.
+fn is_host_let_in(node: &Node, frontend: &Frontend, family: Family) -> bool {
+    host_addresses(node, family).any(|address| frontend.sources.iter().any(|source| source.contains(&address)))
 }

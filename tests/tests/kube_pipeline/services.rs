@@ -211,8 +211,11 @@ fn sources_that_a_balanced_service_does_not_name_are_dropped() {
         assert_eq!(net.talk(Proto::Tcp, HOST, client, server).at, (0, 11));
         let other = at(crate::rig::pick(v6, "192.0.2.77", "2001:db8:99::1"), 40_000);
         net.dropped(HOST, &Packet::new(Proto::Tcp, 0, other, server), DropReason::RuleDrop);
+        // They hold for all: Pods, and the host.
         let pod = at(net.pod(POD), 40_000);
-        assert_eq!(net.talk(Proto::Tcp, POD, pod, server).at, (0, 11), "sources are about the outside");
+        net.dropped(POD, &Packet::new(Proto::Tcp, 0, pod, server), DropReason::RuleDrop);
+        let host = at(net.gateway(0), 40_000);
+        net.dropped(HOST, &Packet::new(Proto::Tcp, 0, host, server), DropReason::RuleDrop);
     }
 }
 
