@@ -1,5 +1,10 @@
 //! Services: the ways to them, and names.
 
+pub(crate) mod changes;
+pub(crate) mod entrances;
+mod field;
+mod place;
+
 use crate::cluster::{Cluster, TOOLBOX, host, within};
 use crate::pods::{answer, ask};
 use std::collections::BTreeSet;

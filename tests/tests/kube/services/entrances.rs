@@ -1,0 +1,408 @@
+//! The ways in: addresses of load balancers, external ones, ports of nodes and of hosts, and who is let in where.
+
+use super::field::{DUAL, ENDPOINTS, Field, PORTS, pod, serve, with_port};
+use super::place::{BOTH, Heard, Place, Proto, SETTLED, Server};
+use crate::cluster::{Cluster, host, within};
+use crate::plain;
+use std::net::{IpAddr, SocketAddr};
+
+/// Addresses of load balancers, of each test its own.
+const BALANCED: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
+const RANGED: [&str; 2] = ["192.0.2.11", "2001:db8::11"];
+const LOCAL: [&str; 2] = ["192.0.2.12", "2001:db8::12"];
+/// External addresses.
+const EXTERNAL: [&str; 2] = ["192.0.2.20", "2001:db8::20"];
+/// Where a load balancer's port is that no Service has.
+const NOBODYS: u16 = 81;
+
+pub(crate) fn load_balancer(cluster: &Cluster) {
+    let field = Field::of(cluster);
+    field.service("lb", &format!("  type: LoadBalancer\n  selector: {{field: 'yes'}}\n  ports: {PORTS}"));
+    field.balance("lb", &BALANCED);
+    field.route(&BALANCED, "node-1");
+    for at in with_port(&BALANCED, 80) {
+        for proto in BOTH {
+            for place in [&field.outside, &field.c1, &field.c2, &field.node1, &field.node2] {
+                place.reaches(proto, at, &ENDPOINTS);
+            }
+        }
+        if !plain() {
+            // The plain network sends what is nobody's on by its routes.
+            for place in [&field.outside, &field.c1, &field.node1] {
+                place.is_refused(Proto::Tcp, SocketAddr::new(at.ip(), NOBODYS));
+                place.is_refused(Proto::Udp, SocketAddr::new(at.ip(), NOBODYS));
+            }
+        }
+    }
+    // A load balancer that is a proxy keeps its address to itself.
+    let proxied = r#"[{"ip":"192.0.2.10","ipMode":"Proxy"},{"ip":"2001:db8::10","ipMode":"Proxy"}]"#;
+    let patch = format!("{{\"status\":{{\"loadBalancer\":{{\"ingress\":{proxied}}}}}}}");
+    cluster.kubectl(&["patch", "service", "lb", "--subresource=status", "--type=merge", "-p", &patch]);
+    for at in with_port(&BALANCED, 80) {
+        within(SETTLED, &format!("{at} to be nobody's"), || match field.c1.ask(Proto::Tcp, at) {
+            Heard::By(who, _) => Err(who),
+            _ => Ok(()),
+        });
+    }
+    field.delete(&["service/lb"]);
+}
+
+pub(crate) fn source_ranges(cluster: &Cluster) {
+    let field = Field::of(cluster);
+    let spec = |ranges: &str| {
+        format!(
+            "  type: LoadBalancer\n  selector: {{field: 'yes'}}\n  ports: {PORTS}\n  loadBalancerSourceRanges: {ranges}"
+        )
+    };
+    field.service("ranges", &spec("[172.30.0.1/32, 'fd00:30::1/128']"));
+    field.balance("ranges", &RANGED);
+    field.route(&RANGED, "node-1");
+    let node_port = field.node_port("ranges", "web");
+    for at in with_port(&RANGED, 80) {
+        for proto in BOTH {
+            field.outside.reaches(proto, at, &ENDPOINTS);
+            // They hold for everybody, not only for those outside.
+            for place in [&field.c1, &field.c2, &field.node1, &field.node2] {
+                place.hears_nothing(proto, at);
+            }
+        }
+    }
+    field.service("ranges", &spec("[10.244.0.0/24, 172.30.0.12/32, 'fd00:30::12/128', 'fd00:244::/64']"));
+    for at in with_port(&RANGED, 80) {
+        for proto in BOTH {
+            field.outside.hears_nothing(proto, at);
+            field.node2.reaches(proto, at, &ENDPOINTS);
+        }
+    }
+    // They are the load balancer's alone.
+    for at in field.at_node("node-1", node_port) {
+        field.outside.reaches(Proto::Tcp, at, &ENDPOINTS);
+    }
+    for at in field.at("ranges", 80) {
+        field.c2.reaches(Proto::Tcp, at, &ENDPOINTS);
+    }
+    field.delete(&["service/ranges"]);
+}
+
+pub(crate) fn external_ips(cluster: &Cluster) {
+    let field = Field::of(cluster);
+    let own = cluster.outside_addresses("node-2");
+    field.service(
+        "ext",
+        &format!(
+            "  selector: {{field: 'yes'}}\n  ports: [{{name: web, port: 8055, targetPort: web}}, \
+             {{name: dns, port: 8055, protocol: UDP, targetPort: dns}}]\n  externalIPs: ['{}', '{}', '{}', '{}']",
+            EXTERNAL[0], EXTERNAL[1], own[0], own[1]
+        ),
+    );
+    field.route(&EXTERNAL, "node-2");
+    for at in with_port(&EXTERNAL, 8055).into_iter().chain(with_port(&own, 8055)) {
+        for proto in BOTH {
+            for place in [&field.outside, &field.c1, &field.c2, &field.node1, &field.node2] {
+                place.reaches(proto, at, &ENDPOINTS);
+            }
+        }
+    }
+    // All else at the node's own address is as it was.
+    for address in &own {
+        let server = Server::start(&field.node2, "node-2", &with_port(&[address], 8056), &with_port(&[address], 8056));
+        for proto in BOTH {
+            for place in [&field.outside, &field.c1, &field.node1] {
+                place.reaches(proto, with_port(&[address], 8056)[0], &["node-2"]);
+            }
+        }
+        drop(server);
+    }
+    field.delete(&["service/ext"]);
+}
+
+/// What the health check of a load balancer's Service says at a node.
+fn health(field: &Field<'_>, node: &str, port: u16) -> Vec<(String, serde_json::Value)> {
+    let addresses = field.cluster.outside_addresses(node);
+    let ask = |address: &String| {
+        let url = format!("http://{}:{port}/healthz", host(address));
+        let said = field.cluster.try_node("control", &["curl", "-sS", "-g", "-m", "5", "-w", "\n%{http_code}", &url]);
+        let (body, code) = said.text.rsplit_once('\n').unwrap_or_else(|| panic!("{url}: {}", said.text));
+        (code.to_owned(), serde_json::from_str(body).unwrap_or_else(|e| panic!("{url}: {e}: {body}")))
+    };
+    addresses.iter().map(ask).collect()
+}
+
+pub(crate) fn external_local(cluster: &Cluster) {
+    let field = Field::of(cluster);
+    field.service(
+        "extlocal",
+        &format!("  type: LoadBalancer\n  selector: {{me: e1}}\n  ports: {PORTS}\n  externalTrafficPolicy: Local"),
+    );
+    field.balance("extlocal", &LOCAL);
+    field.route(&LOCAL, "node-1");
+    let ports = [(Proto::Tcp, field.node_port("extlocal", "web")), (Proto::Udp, field.node_port("extlocal", "dns"))];
+    let control: [IpAddr; 2] = ["172.30.0.1".parse().unwrap(), "fd00:30::1".parse().unwrap()];
+    for (proto, port) in ports {
+        for family in 0..2 {
+            let (near, far) = (field.at_node("node-1", port)[family], field.at_node("node-2", port)[family]);
+            let balanced = with_port(&LOCAL, 80)[family];
+            // Who asks is seen as they are.
+            for at in [near, balanced] {
+                for heard in field.outside.reaches(proto, at, &["e1"]) {
+                    assert_eq!(heard.seen(), control[family], "whom e1 sees by {proto:?} at {at}");
+                }
+            }
+            field.outside.hears_nothing(proto, far);
+            // Who is of the cluster gets every endpoint, wherever they are.
+            for place in [&field.c1, &field.c2, &field.node1, &field.node2] {
+                place.reaches(proto, balanced, &["e1"]);
+            }
+            for place in [&field.c1, &field.node1] {
+                place.reaches(proto, near, &["e1"]);
+            }
+            for place in [&field.c2, &field.node2] {
+                place.reaches(proto, far, &["e1"]);
+            }
+        }
+    }
+    let check = cluster.jsonpath(&["service", "extlocal"], "{.spec.healthCheckNodePort}")[0].parse().unwrap();
+    for (node, code, local) in [("node-1", "200", 1), ("node-2", "503", 0)] {
+        within(SETTLED, &format!("the health check of {node}"), || {
+            for (said, body) in health(&field, node, check) {
+                let right = said == code
+                    && body["service"]["namespace"] == "default"
+                    && body["service"]["name"] == "extlocal"
+                    && body["localEndpoints"] == local
+                    && body["serviceProxyHealthy"] == true;
+                if !right {
+                    return Err(format!("{said} {body}"));
+                }
+            }
+            Ok(())
+        });
+    }
+    field.delete(&["service/extlocal"]);
+}
+
+/// A manual endpoint of a Service without a selector.
+fn slice(service: &str, at: SocketAddr, node: &str) -> String {
+    let family = if at.is_ipv4() { 4 } else { 6 };
+    let port = at.port();
+    let node = if node.is_empty() { String::new() } else { format!("nodeName: {node}, ") };
+    format!(
+        "
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {service}-{family}, labels: {{kubernetes.io/service-name: {service}}}}}
+addressType: IPv{family}
+ports: [{{name: web, port: {port}, protocol: TCP}}, {{name: dns, port: {port}, protocol: UDP}}]
+endpoints: [{{addresses: ['{}'], {node}conditions: {{ready: true}}}}]
+",
+        at.ip()
+    )
+}
+
+pub(crate) fn manual_endpoints(cluster: &Cluster) {
+    let field = Field::of(cluster);
+    let ports = "  type: NodePort\n  ports: [{name: web, port: 80}, {name: dns, port: 80, protocol: UDP}]";
+    let outside = with_port(&["172.30.0.1", "fd00:30::1"], 8057);
+    let hosted = field.at_node("node-2", 8057);
+    let _outside = Server::start(&field.outside, "outside", &outside, &outside);
+    let _hosted = Server::start(&field.node2, "node-2", &hosted, &hosted);
+    for (service, ends, node) in [("far", &outside, ""), ("hosted", &hosted, "node-2")] {
+        field.service(service, ports);
+        cluster.apply(&ends.iter().map(|at| slice(service, *at, node)).collect::<String>());
+        let who = if node.is_empty() { "outside" } else { node };
+        for at in field.at(service, 80) {
+            for proto in BOTH {
+                for place in [&field.c1, &field.c2, &field.node1, &field.node2] {
+                    place.reaches(proto, at, &[who]);
+                }
+            }
+        }
+        for (proto, name) in [(Proto::Tcp, "web"), (Proto::Udp, "dns")] {
+            let port = field.node_port(service, name);
+            for at in field.at_node("node-1", port).into_iter().chain(field.at_node("node-2", port)) {
+                for place in [&field.outside, &field.c1, &field.c2, &field.node1] {
+                    place.reaches(proto, at, &[who]);
+                }
+            }
+        }
+    }
+    field.delete(&["service/far", "service/hosted", "endpointslice/far-4", "endpointslice/far-6"]);
+    field.delete(&["endpointslice/hosted-4", "endpointslice/hosted-6"]);
+}
+
+pub(crate) fn hosted_and_local(cluster: &Cluster) {
+    let field = Field::of(cluster);
+    let hosted = field.at_node("node-2", 8058);
+    let _server = Server::start(&field.node2, "node-2", &hosted, &hosted);
+    let ports = "  type: NodePort\n  externalTrafficPolicy: Local\n  \
+                 ports: [{name: web, port: 80}, {name: dns, port: 80, protocol: UDP}]";
+    field.service("hostlocal", ports);
+    cluster.apply(&hosted.iter().map(|at| slice("hostlocal", *at, "node-2")).collect::<String>());
+    for (proto, name) in [(Proto::Tcp, "web"), (Proto::Udp, "dns")] {
+        let port = field.node_port("hostlocal", name);
+        for (at, asker) in field.at_node("node-2", port).into_iter().zip(["172.30.0.1", "fd00:30::1"]) {
+            for heard in field.outside.reaches(proto, at, &["node-2"]) {
+                // Behind Sluice it sees the switch.
+                assert_eq!(heard.seen().to_string() == asker, plain(), "whom node-2 sees by {proto:?} at {at}");
+            }
+        }
+    }
+    field.delete(&["service/hostlocal", "endpointslice/hostlocal-4", "endpointslice/hostlocal-6"]);
+}
+
+pub(crate) fn internal_local(cluster: &Cluster) {
+    let field = Field::of(cluster);
+    field.service("intlocal", &format!("  selector: {{me: e1}}\n  ports: {PORTS}\n  internalTrafficPolicy: Local"));
+    for at in field.at("intlocal", 80) {
+        for proto in BOTH {
+            for place in [&field.c1, &field.node1] {
+                place.reaches(proto, at, &["e1"]);
+            }
+            for place in [&field.c2, &field.node2] {
+                place.hears_nothing(proto, at);
+            }
+        }
+    }
+    field.service(
+        "intlocal",
+        &format!("  selector: {{field: 'yes'}}\n  ports: {PORTS}\n  internalTrafficPolicy: Local"),
+    );
+    for at in field.at("intlocal", 80) {
+        field.c1.reaches(Proto::Tcp, at, &["e1", "e3"]);
+        field.c2.reaches(Proto::Tcp, at, &["e2", "e4"]);
+    }
+    field.delete(&["service/intlocal"]);
+}
+
+pub(crate) fn node_ports(cluster: &Cluster) {
+    let field = Field::of(cluster);
+    field.service("np", &format!("  type: NodePort\n  selector: {{field: 'yes'}}\n  ports: {PORTS}"));
+    for (proto, name) in [(Proto::Tcp, "web"), (Proto::Udp, "dns")] {
+        let port = field.node_port("np", name);
+        for at in field.at_node("node-1", port).into_iter().chain(field.at_node("node-2", port)) {
+            for place in [&field.outside, &field.c1, &field.c2, &field.node1, &field.node2] {
+                place.reaches(proto, at, &ENDPOINTS);
+            }
+        }
+        // kube-proxy's nftables mode leaves loopback out.
+        let loopback: SocketAddr = ([127, 0, 0, 1], port).into();
+        if plain() {
+            field.node1.is_refused(proto, loopback);
+        } else {
+            field.node1.reaches(proto, loopback, &ENDPOINTS);
+        }
+    }
+    // An endpoint reaches itself by its node's port too.
+    field.service("np", &format!("  type: NodePort\n  selector: {{me: e1}}\n  ports: {PORTS}"));
+    let e1 = Place::pod(cluster, "e1");
+    for at in field.at_node("node-1", field.node_port("np", "web")) {
+        e1.reaches(Proto::Tcp, at, &["e1"]);
+    }
+    for at in field.at_node("node-2", field.node_port("np", "dns")) {
+        e1.reaches(Proto::Udp, at, &["e1"]);
+    }
+    field.delete(&["service/np"]);
+}
+
+/// A Pod that has ports of its host.
+fn with_host_ports(name: &str, ports: &[(u16, &str, u16, &str)]) -> String {
+    let ports: Vec<String> = ports
+        .iter()
+        .map(|(container, proto, host, ip)| {
+            let ip = if ip.is_empty() { String::new() } else { format!(", hostIP: '{ip}'") };
+            format!("{{containerPort: {container}, protocol: {proto}, hostPort: {host}{ip}}}")
+        })
+        .collect();
+    let plain = pod(name, "node-1", "field: 'no'", 8080, 5353, "");
+    let (before, line) = plain.trim_end().rsplit_once('\n').unwrap();
+    assert!(line.trim_start().starts_with("ports:"));
+    format!("{before}\n      ports: [{}]\n", ports.join(", "))
+}
+
+pub(crate) fn host_ports(cluster: &Cluster) {
+    let field = Field::of(cluster);
+    let ports = [
+        (8080, "TCP", 8300, ""),
+        (5353, "UDP", 8300, ""),
+        (8080, "TCP", 8301, "172.30.0.11"),
+        (8080, "TCP", 8302, "127.0.0.1"),
+        (8080, "TCP", 8303, "fd00:30::11"),
+    ];
+    let begin = |name: &str| {
+        cluster.apply(&with_host_ports(name, &ports));
+        cluster.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=60s"]);
+        serve(cluster, name, 8080, 5353)
+    };
+    let _first = begin("hp1");
+    let everybody = [&field.outside, &field.c1, &field.c2, &field.node1, &field.node2];
+    for at in field.at_node("node-1", 8300) {
+        for place in everybody {
+            place.reaches(Proto::Tcp, at, &["hp1"]);
+            place.reaches(Proto::Udp, at, &["hp1"]);
+        }
+        for heard in field.outside.reaches(Proto::Tcp, at, &["hp1"]) {
+            assert!(
+                ["172.30.0.1", "fd00:30::1"].contains(&heard.seen().to_string().as_str()),
+                "seen as {}",
+                heard.seen()
+            );
+        }
+    }
+    field.node1.reaches(Proto::Tcp, ([127, 0, 0, 1], 8300).into(), &["hp1"]);
+    let [v4, v6] = [8301, 8303].map(|port| field.at_node("node-1", port));
+    for place in everybody {
+        place.reaches(Proto::Tcp, v4[0], &["hp1"]);
+        place.is_refused(Proto::Tcp, v4[1]);
+        place.reaches(Proto::Tcp, v6[1], &["hp1"]);
+        place.is_refused(Proto::Tcp, v6[0]);
+    }
+    field.node1.is_refused(Proto::Tcp, ([127, 0, 0, 1], 8301).into());
+    field.node1.reaches(Proto::Tcp, ([127, 0, 0, 1], 8302).into(), &["hp1"]);
+    field.outside.is_refused(Proto::Tcp, field.at_node("node-1", 8302)[0]);
+    // The ports are the next one's as soon as the Pod is gone, for who asks from the same port too.
+    let from = field.outside.datagrams(field.at_node("node-1", 8300)[0]);
+    assert!(super::place::ask_by(&from, b"who").unwrap().starts_with("hp1 "));
+    cluster.kubectl(&["delete", "pod/hp1", "--timeout=60s"]);
+    for at in field.at_node("node-1", 8300) {
+        field.outside.is_refused(Proto::Tcp, at);
+    }
+    let _second = begin("hp2");
+    for at in field.at_node("node-1", 8300) {
+        for place in everybody {
+            place.reaches(Proto::Tcp, at, &["hp2"]);
+            place.reaches(Proto::Udp, at, &["hp2"]);
+        }
+    }
+    within(SETTLED, "the same client to reach the next Pod", || match super::place::ask_by(&from, b"who") {
+        Ok(answer) if answer.starts_with("hp2 ") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    field.delete(&["pod/hp2"]);
+}
+
+/// Services that have addresses of one family, or of both in an order.
+pub(crate) fn families(cluster: &Cluster) {
+    let field = Field::of(cluster);
+    let service = |spec: &str| {
+        let spec = format!("{spec}  selector: {{field: 'yes'}}\n  ports: {PORTS}");
+        cluster.apply(&format!("apiVersion: v1\nkind: Service\nmetadata: {{name: fam}}\nspec:\n{spec}\n"));
+    };
+    service("  ipFamilyPolicy: SingleStack\n  ipFamilies: [IPv6]\n");
+    let one = field.at("fam", 80);
+    assert!(matches!(one.as_slice(), [at] if at.is_ipv6()), "{one:?}");
+    service("  ipFamilyPolicy: PreferDualStack\n  ipFamilies: [IPv6, IPv4]\n");
+    let two = field.at("fam", 80);
+    assert!(matches!(two.as_slice(), [first, second] if *first == one[0] && second.is_ipv4()), "{two:?}");
+    for at in &two {
+        for proto in BOTH {
+            field.c1.reaches(proto, *at, &ENDPOINTS);
+            field.node2.reaches(proto, *at, &ENDPOINTS);
+        }
+    }
+    // Back to one: the other address is nobody's. kube-proxy drops what is sent to such a one.
+    service("  ipFamilyPolicy: SingleStack\n  ipFamilies: [IPv6]\n");
+    field.c1.hears(Proto::Tcp, two[1], if plain() { &Heard::Silence } else { &Heard::Refused });
+    field.c1.reaches(Proto::Tcp, one[0], &ENDPOINTS);
+    field.delete(&["service/fam"]);
+    assert!(DUAL.contains("PreferDualStack"), "which the other tests' Services have");
+}
