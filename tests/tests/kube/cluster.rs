@@ -14,7 +14,7 @@ pub(crate) const TOOLBOX: &str = "localhost/toolbox:1";
 /// The namespace that Sluice is in.
 const SYSTEM: &str = "sluice-system";
 /// Seconds that a command may take, which are not to be reached.
-const PATIENCE: u64 = 120;
+const PATIENCE: u64 = 240;
 
 /// What a cluster is to be like.
 #[derive(Clone, Copy)]
@@ -115,10 +115,36 @@ impl Cluster {
         said.text
     }
 
-    /// Loads an image into every node.
+    /// What a verb of `tests/cluster/cluster` says, which ends with 0.
+    fn say(&self, words: &[&str]) -> String {
+        let said: Said = self.script(words).output().unwrap().into();
+        assert!(said.good, "cluster {}: {}", words.join(" "), said.text);
+        said.text
+    }
+
+    /// Loads an image into every node, and into those that are added later.
     pub(crate) fn load(&self, image: &Path) {
-        let said: Said = self.script(&["load", &image.to_string_lossy()]).output().unwrap().into();
-        assert!(said.good, "load: {}", said.text);
+        self.say(&["load", &image.to_string_lossy()]);
+        fs::copy(image, self.image()).unwrap();
+    }
+
+    fn image(&self) -> PathBuf {
+        self.folder().join("image.tar")
+    }
+
+    /// Adds a node, which has the image too; its name. `nodes` are those of the beginning all the same.
+    pub(crate) fn add(&self) -> String {
+        self.say(&["add", &self.image().to_string_lossy()])
+    }
+
+    /// Gives a node other addresses, those that end in a number.
+    pub(crate) fn move_node(&self, node: &str, number: &str) {
+        self.say(&["move", node, number]);
+    }
+
+    /// Ends a node for good.
+    pub(crate) fn remove_node(&self, node: &str) {
+        self.say(&["remove", node]);
     }
 
     /// What a command in a Pod says, good or bad.
@@ -169,6 +195,22 @@ impl Cluster {
         Netns::of_process(first.split_whitespace().next().unwrap().parse().unwrap()).unwrap()
     }
 
+    /// The network of a Pod.
+    pub(crate) fn netns_of(&self, pod: &str) -> Netns {
+        // The link names it the same in every namespace of processes.
+        let link = PathBuf::from(self.exec(pod, &["readlink", "/proc/self/ns/net"]));
+        let processes =
+            fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let mut inside =
+            processes.filter(|pid| fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|of| of == link));
+        inside.find_map(|pid| Netns::of_process(pid).ok()).unwrap_or_else(|| panic!("{pod} has no process"))
+    }
+
+    /// The networks of a node's Pods, one of each family: IPv4, then IPv6.
+    pub(crate) fn pod_cidrs(&self, node: &str) -> Vec<String> {
+        self.jsonpath(&["node", node], "{.spec.podCIDRs[*]}")
+    }
+
     /// Where the cluster keeps its files.
     pub(crate) fn folder(&self) -> PathBuf {
         std::env::temp_dir().join(format!("sluice-cluster-{}", self.name))
@@ -201,10 +243,15 @@ impl Cluster {
         self.jsonpath(&["-n", SYSTEM, &agent], &path)[0].parse().unwrap()
     }
 
+    /// Waits until every node has Sluice as it was last applied, one node after the other.
+    pub(crate) fn await_update(&self) {
+        self.kubectl(&["-n", SYSTEM, "rollout", "status", "daemonset/sluice", "--timeout=200s"]);
+    }
+
     /// Waits until Sluice is Ready on every node.
     pub(crate) fn await_agents(&self) {
-        self.kubectl(&["-n", SYSTEM, "rollout", "status", "daemonset/sluice", "--timeout=60s"]);
-        self.kubectl(&["wait", "--for=condition=Ready", "node", "--all", "--timeout=60s"]);
+        self.kubectl(&["-n", SYSTEM, "rollout", "status", "daemonset/sluice", "--timeout=200s"]);
+        self.kubectl(&["wait", "--for=condition=Ready", "node", "--all", "--timeout=200s"]);
     }
 
     /// What one needs when something is wrong.

@@ -17,7 +17,7 @@ const OUTSIDE_PORT: u16 = 8099;
 /// The suite's Pods. They are Ready only when the kubelet's HTTP probe of `a1` and TCP probe of `b1` get through.
 pub(crate) fn make(cluster: &Cluster) {
     cluster.apply(PODS);
-    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/a1", "pod/a2", "pod/b1", "pod/h2", "--timeout=60s"]);
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/a1", "pod/a2", "pod/b1", "pod/h2", "--timeout=200s"]);
     if let Some(third) = cluster.nodes.get(2) {
         make_server(cluster, "c1", third);
     }
@@ -31,7 +31,7 @@ pub(crate) fn make(cluster: &Cluster) {
 /// Makes one more Pod with a server on a node, and waits for it.
 pub(crate) fn make_server(cluster: &Cluster, name: &str, node: &str) {
     cluster.apply(&SERVER.replace("NAME", name).replace("NODE", node));
-    cluster.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=60s"]);
+    cluster.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=200s"]);
 }
 
 /// A Pod with a server on each node.
@@ -100,19 +100,24 @@ pub(crate) fn hosts(cluster: &Cluster) {
 }
 
 pub(crate) fn outside(cluster: &Cluster) {
-    let outside = cluster.outside();
-    for (address, node_address) in
-        cluster.of_families("172.30.0.1", "fd00:30::1").into_iter().zip(cluster.outside_addresses(&cluster.nodes[0]))
-    {
-        let listener = outside.run(|| TcpListener::bind((address.parse::<IpAddr>().unwrap(), OUTSIDE_PORT))).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let server = thread::spawn(move || accept_once(&listener));
-        let url = format!("http://{}:{OUTSIDE_PORT}/", host(address));
-        let said = cluster.try_exec("a1", &["curl", "-sS", "-g", "-m", "5", &url]);
-        let seen = server.join().unwrap();
-        assert!(said.good, "a1 asks {url}: {}", said.text);
-        assert_eq!(seen, Some(node_address.parse().unwrap()), "whom the outside sees at {address}");
+    let nodes = cluster.outside_addresses(&cluster.nodes[0]);
+    for (address, node_address) in cluster.of_families("172.30.0.1", "fd00:30::1").into_iter().zip(nodes) {
+        let seen = seen_outside(cluster, "a1", address);
+        assert_eq!(seen, node_address.parse::<IpAddr>().unwrap(), "whom the outside sees at {address}");
     }
+}
+
+/// As whom a Pod is seen by a server outside, which is at this address.
+pub(crate) fn seen_outside(cluster: &Cluster, pod: &str, address: &str) -> IpAddr {
+    let outside = cluster.outside();
+    let listener = outside.run(|| TcpListener::bind((address.parse::<IpAddr>().unwrap(), OUTSIDE_PORT))).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let server = thread::spawn(move || accept_once(&listener));
+    let url = format!("http://{}:{OUTSIDE_PORT}/", host(address));
+    let said = cluster.try_exec(pod, &["curl", "-sS", "-g", "-m", "5", &url]);
+    let seen = server.join().unwrap();
+    assert!(said.good, "{pod} asks {url}: {}", said.text);
+    seen.unwrap()
 }
 
 /// Who connects within 8 seconds; it gets an answer.
@@ -132,7 +137,7 @@ fn accept_once(listener: &TcpListener) -> Option<IpAddr> {
 pub(crate) fn many(cluster: &Cluster) {
     let count = std::env::var("SLUICE_KUBE_PODS").ok().and_then(|text| text.parse().ok()).unwrap_or(20_usize);
     cluster.apply(&include_str!("many.yaml").replace("COUNT", &count.to_string()));
-    let patience = format!("--timeout={}s", 60 + count);
+    let patience = format!("--timeout={}s", 120 + count);
     cluster.kubectl(&["rollout", "status", "deployment/many", &patience]);
     let addresses = cluster.jsonpath(&["pods", "--selector=app=many"], "{.items[*].status.podIPs[*].ip}");
     assert_eq!(addresses.len(), cluster.of_families(1, 1).len() * count, "an address of each family for each Pod");
