@@ -87,6 +87,12 @@ fn read(netlink: &mut Netlink, gone: &[Hop], wanted: &[Hop]) -> Result<Plan, Net
     Ok(plan(gone, wanted, &netlink.routes()?, &links))
 }
 
+/// What was asked for before and is not any more.
+pub(super) fn left(had: &[Hop], wanted: &[Hop]) -> Vec<Hop> {
+    let kept: BTreeSet<&Hop> = wanted.iter().collect();
+    had.iter().filter(|hop| !kept.contains(hop)).copied().collect()
+}
+
 /// What is missing, in words.
 ///
 /// # Errors

@@ -187,8 +187,7 @@ pub fn stable_mac(bridge: &str, addresses: &[IpNet]) -> [u8; 6] {
 
 /// What the host is to have for a gateway.
 pub fn host_side(config: &GatewayConfig) -> HostSide {
-    let masquerade = config.masquerade.as_ref();
-    let link_addresses = masquerade.map(|m| m.addresses.clone()).unwrap_or_default();
+    let link_addresses = config.masquerade.as_ref().map(|m| m.addresses.clone()).unwrap_or_default();
     let mut hidden = link_addresses.clone();
     hidden.extend(config.share.link.iter().filter(|link| !link_addresses.contains(link)));
     // Where the address is not on the interface's own networks, the host has to be told where it is.
@@ -196,6 +195,7 @@ pub fn host_side(config: &GatewayConfig) -> HostSide {
     let far = link.filter(|link| !config.addresses.iter().any(|net| net.contains(*link)));
     // They come first: other routes may lead by them.
     let routes = far.map(|address| RouteSpec::on_link(IpNet::from(*address))).chain(config.routes.clone()).collect();
+    let masquerade = with_rule(config, link_addresses, &hidden);
     let ports = HostPorts { incoming: config.share.incoming.clone(), hidden, ports: config.share.ports.clone() };
     HostSide {
         link: config.link.clone(),
@@ -208,9 +208,19 @@ pub fn host_side(config: &GatewayConfig) -> HostSide {
         rules: config.rules.clone(),
         neighbours: config.neighbours.clone(),
         sysctls: sysctls(config),
-        masquerade: if masquerade.is_some_and(|m| m.host_rule) { link_addresses } else { Vec::new() },
+        masquerade,
         ports,
         accept: config.forward,
+    }
+}
+
+/// The addresses of the link for which the host has one of its own when they leave it. Flows of somebody else's use those that they
+/// know of, whether the gateway has a masquerade or not.
+fn with_rule(config: &GatewayConfig, own: Vec<IpAddr>, all: &[IpAddr]) -> Vec<IpAddr> {
+    match &config.masquerade {
+        Some(masquerade) if !masquerade.host_rule => Vec::new(),
+        _ if config.share.steered => all.to_vec(),
+        _ => own,
     }
 }
 

@@ -288,10 +288,15 @@ impl State {
         self.add_flows(datapath, bridge, wanted)?;
         for ((key, config), had) in new().zip(had) {
             let side = host_side(config);
+            // What leads by another host stands in the way of a route to the same place by the switch.
+            let left = far::apply(&far::left(&had, &config.share.hops), &[]).map_err(HostError::from);
             // Where what was made is not there any more, all is looked at.
             let small = sure.get(key).and_then(|before| host::change(&host_side(before), &side)).and_then(Result::ok);
             let is_small = small.is_some();
-            let steps = small.map_or_else(|| host::apply(&side), Ok);
+            let steps = left.and_then(|left| {
+                let steps = small.map_or_else(|| host::apply(&side), Ok)?;
+                Ok([left.steps, steps].concat())
+            });
             let steps = steps.map_err(|source| GatewayError::Host { bridge: bridge.to_owned(), source });
             match steps.and_then(|steps| Ok((steps, self.far_routes(key, &had, &config.share.hops, is_small)?))) {
                 Ok((steps, far)) => {
@@ -305,7 +310,7 @@ impl State {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Has the host's routes by other hosts be what a gateway's networks ask for. What cannot be now is told, and waits.
+    /// Has the host have the routes by other hosts that a gateway's networks ask for. What cannot be now is told, and waits.
     /// `is_sure` says that what it had is there.
     fn far_routes(
         &mut self,
@@ -314,12 +319,11 @@ impl State {
         wanted: &[far::Hop],
         is_sure: bool,
     ) -> Result<Vec<String>, GatewayError> {
-        let (old, new): (BTreeSet<_>, BTreeSet<_>) = (had.iter().collect(), wanted.iter().collect());
-        let gone: Vec<_> = old.difference(&new).map(|hop| **hop).collect();
+        let old: BTreeSet<_> = had.iter().collect();
         let is_sure = is_sure && !self.waiting.contains_key(key);
         let wanted: Vec<_> = wanted.iter().filter(|hop| !is_sure || !old.contains(hop)).copied().collect();
         let failed = |source: NetlinkError| GatewayError::Host { bridge: key.0.clone(), source: source.into() };
-        let done = far::apply(&gone, &wanted).map_err(failed)?;
+        let done = far::apply(&[], &wanted).map_err(failed)?;
         let before = self.waiting.remove(key).unwrap_or_default();
         if let Some(first) = done.waits.iter().find(|why| !before.contains(why)) {
             tracing::warn!(routes = done.waits.len(), "routes of the host wait, and are tried again: {first}");

@@ -157,7 +157,8 @@ fn ports_and_routes_of_a_steered_network_need_no_flows_and_the_link_is_there_wit
             ("10.96.0.0/12".to_owned(), Some(ip("169.254.77.2")), Some(ip("10.77.0.1"))),
         ]
     );
-    assert_eq!((side.masquerade, side.ports.hidden), (vec![], vec![ip("169.254.77.2")]));
+    let link = vec![ip("169.254.77.2")];
+    assert_eq!((side.masquerade, side.ports.hidden), (link.clone(), link), "flows of somebody else's send with it");
     let gateway = crate::host::gateway::of_flows(config, sluice_flows::PortNo::LOCAL);
     assert_eq!(sluice_flows::gateway::flows_of(&[gateway]), []);
     let mac = config.mac;
