@@ -146,12 +146,14 @@ fn test() -> Result<()> {
     cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])
 }
 
-/// Programs beside Open vSwitch, programs beside the interpreter, programs of connections, and cases of each property test.
-const NIGHTLY: [(&str, &str); 4] = [
+/// Programs beside Open vSwitch, programs beside the interpreter, programs of connections, cases of each property test, and Pods that
+/// are made at once.
+const NIGHTLY: [(&str, &str); 5] = [
     ("SLUICE_DIFF_TABLES", "2000"),
     ("SLUICE_PROGRAMS", "10000"),
     ("SLUICE_CT_PROGRAMS", "500"),
     ("PROPTEST_CASES", "20000"),
+    ("SLUICE_KUBE_PODS", "100"),
 ];
 
 fn nightly(seed: u64) -> Result<()> {
@@ -159,8 +161,8 @@ fn nightly(seed: u64) -> Result<()> {
     let seed = seed.to_string();
     let environment =
         [&NIGHTLY[..], &[("SLUICE_DIFF_SEED", seed.as_str()), ("SLUICE_CT_SEED", seed.as_str())]].concat();
-    let suites =
-        ["ovs_differential", "translation", "ovs_conntrack", "conntrack"].map(|suite| ["--test", suite]).concat();
+    let suites = ["ovs_differential", "translation", "ovs_conntrack", "conntrack", "kube"];
+    let suites = suites.map(|suite| ["--test", suite]).concat();
     let beside =
         cargo_with(&environment, &[&["test", "--release", "--locked", "-p", "sluice-tests"][..], &suites].concat());
     let properties = cargo_with(&environment, &["test", "--release", "--locked", "-p", "sluice-flows"]);
