@@ -141,7 +141,7 @@ pub(crate) fn many(cluster: &Cluster) {
     cluster.kubectl(&["rollout", "status", "deployment/many", &patience]);
     let addresses = cluster.jsonpath(&["pods", "--selector=app=many"], "{.items[*].status.podIPs[*].ip}");
     assert_eq!(addresses.len(), cluster.of_families(1, 1).len() * count, "an address of each family for each Pod");
-    let each = "for a; do /usr/bin/ping -q -c 2 -i 0.2 -W 2 $a >/dev/null || echo $a; done";
+    let each = "for a; do { /usr/bin/ping -q -c 3 -i 0.2 -W 5 $a >/dev/null || echo $a; } & done; wait";
     let words: Vec<&str> = ["sh", "-c", each, "sh"].into_iter().chain(addresses.iter().map(String::as_str)).collect();
     assert_eq!(cluster.exec("a1", &words), "", "Pods that do not answer");
     cluster.kubectl(&["delete", "deployment/many", "--wait=false"]);
