@@ -4,7 +4,7 @@ use crate::action::{GroupId, MeterId};
 use crate::group::Group;
 use crate::meter::Meter;
 use crate::port::{DpPort, PortNo};
-use crate::rule::TableId;
+use crate::rule::{TableId, TableSet};
 use crate::table::Tables;
 use crate::tunnel::Tunnel;
 use imbl::{HashMap, OrdMap};
@@ -171,6 +171,11 @@ impl Bridge {
 pub struct Model {
     /// Grows with every change; caches compare it.
     pub generation: u64,
+    /// The last generation that changed anything else than flows of tables in `moved`.
+    pub settled: u64,
+    /// Tables whose flows came or went of their own accord since then, by packets or in time, whatever their bridge; each with
+    /// the generation that did it last.
+    pub moved: OrdMap<TableId, u64>,
     /// Bridges by identifier.
     pub bridges: OrdMap<BridgeId, Arc<Bridge>>,
     /// Bridge and port number of every datapath port.
@@ -178,6 +183,29 @@ pub struct Model {
 }
 
 impl Model {
+    /// Begins the next generation, which may have changed anything.
+    pub fn advance(&mut self) {
+        self.generation += 1;
+        self.settled = self.generation;
+        self.moved.clear();
+    }
+
+    /// Begins the next generation, which changed nothing but flows of these tables.
+    pub fn advance_tables(&mut self, tables: impl IntoIterator<Item = TableId>) {
+        self.generation += 1;
+        self.moved.extend(tables.into_iter().map(|table| (table, self.generation)));
+    }
+
+    /// Whether what a translation read is as it was in that generation, if these are the [`Translation::tables`] that
+    /// it depends on.
+    ///
+    /// [`Translation::tables`]: crate::datapath::Translation::tables
+    pub fn is_unchanged_since(&self, generation: u64, tables: &TableSet) -> bool {
+        generation == self.generation
+            || generation >= self.settled
+                && !self.moved.iter().any(|(table, moved)| *moved > generation && tables.contains(*table))
+    }
+
     /// The bridge with this identifier.
     pub fn bridge(&self, id: BridgeId) -> Option<&Arc<Bridge>> {
         self.bridges.get(&id)

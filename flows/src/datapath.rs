@@ -10,7 +10,7 @@ use crate::meter::Meter;
 use crate::owner::Owner;
 use crate::packet::readdress::Readdress;
 use crate::port::{DpPort, PortNo};
-use crate::rule::{FlowSpec, Rule, RuleStats, TableId};
+use crate::rule::{FlowSpec, Rule, RuleStats, TableId, TableSet};
 use crate::tunnel::TunnelKey;
 use crate::verdict::{DropReason, Verdict};
 use smallvec::SmallVec;
@@ -346,6 +346,8 @@ pub struct Translation {
     pub mac_queries: SmallVec<[MacQuery; 1]>,
     /// Patch ports crossed, in order: the port left by in one bridge, then the port entered by in the next.
     pub patched: SmallVec<[DpPort; 2]>,
+    /// Tables whose flows the result depends on, or that the packet changes, whatever their bridge.
+    pub tables: TableSet,
 }
 
 impl Translation {
@@ -364,6 +366,7 @@ impl Translation {
             sightings: SmallVec::new(),
             mac_queries: SmallVec::new(),
             patched: SmallVec::new(),
+            tables: TableSet::default(),
         }
     }
 

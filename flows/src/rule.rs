@@ -30,6 +30,29 @@ impl TableId {
     }
 }
 
+/// Some tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableSet([u64; 4]);
+
+impl TableSet {
+    /// Adds a table.
+    pub const fn insert(&mut self, table: TableId) {
+        self.0[(table.0 / 64) as usize] |= 1 << (table.0 % 64);
+    }
+
+    /// Whether a table is among them.
+    pub const fn contains(&self, table: TableId) -> bool {
+        self.0[(table.0 / 64) as usize] >> (table.0 % 64) & 1 != 0
+    }
+
+    /// Adds those of another.
+    pub fn union(&mut self, other: &Self) {
+        for (word, more) in self.0.iter_mut().zip(other.0) {
+            *word |= more;
+        }
+    }
+}
+
 impl fmt::Display for TableId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

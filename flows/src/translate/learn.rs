@@ -17,6 +17,7 @@ const FIN_OR_RST: u128 = 0x5;
 impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
     pub(super) fn learn(&mut self, learn: &Learn, at: At<'a>) {
         let learned = Learned { bridge: self.bridge.id, spec: self.learned_flow(learn, at), limit: learn.limit };
+        self.out.tables.insert(learned.spec.table);
         let fits = learn.limit == 0 || self.fits(&learned);
         if let Some(dst) = learn.result_dst {
             self.set_field(dst.field, u128::from(fits) << dst.ofs, dst.mask());

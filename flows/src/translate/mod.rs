@@ -425,6 +425,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         // Tables do not see the ports of fragments, not even those of a first one (OVS's `frags=normal`): else the parts
         // of one packet would go different ways.
         let before = S::ACTIVE.then_some(self.mask);
+        self.out.tables.insert(table);
         let mut told = None;
         let hides_ports = self.is_fragment();
         let mut read = FlowMask::ZERO;

@@ -6,7 +6,7 @@ use crate::event::{EventKind, FlowChanges};
 use sluice_flows::bridge::{Bridge, BridgeId};
 use sluice_flows::bridge_mod::{BridgeMod, Fate, ModError, Touched};
 use sluice_flows::flow_mod::Applied;
-use sluice_flows::rule::{Millis, Rule};
+use sluice_flows::rule::{Millis, Rule, TableId};
 use sluice_flows::table::{RemovedReason, Tables};
 use std::sync::{Arc, MutexGuard};
 
@@ -178,7 +178,8 @@ impl Datapath {
             if all.iter().all(|(_, removed)| removed.is_empty()) {
                 return;
             }
-            self.inner.shared.publish(&mut state);
+            let tables = all.iter().flat_map(|(_, removed)| removed.iter().map(|(rule, _)| rule.spec.table));
+            self.inner.shared.publish_tables(&mut state, tables);
         }
         self.tell_removed(all);
     }
@@ -220,7 +221,14 @@ impl State {
 impl Shared {
     /// Makes the changed model the one in force. Returns its generation.
     pub(super) fn publish(&self, state: &mut State) -> u64 {
-        state.model.generation += 1;
+        state.model.advance();
+        self.model.store(Arc::new(state.model.clone()));
+        state.model.generation
+    }
+
+    /// The same where nothing but flows of these tables changed: what does not depend on them stays in the caches.
+    pub(super) fn publish_tables(&self, state: &mut State, tables: impl IntoIterator<Item = TableId>) -> u64 {
+        state.model.advance_tables(tables);
         self.model.store(Arc::new(state.model.clone()));
         state.model.generation
     }

@@ -17,7 +17,7 @@ use sluice_flows::bridge::{BridgeId, Model};
 use sluice_flows::bridge_mod::Learning;
 use sluice_flows::datapath::Effect;
 use sluice_flows::flow_mod::Applied;
-use sluice_flows::rule::Millis;
+use sluice_flows::rule::{Millis, TableId};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, TryLockError};
 
@@ -84,7 +84,8 @@ impl Shared {
         if all.is_empty() {
             return;
         }
-        let generation = self.publish(state);
+        let tables = all.iter().flat_map(|(_, applied)| tables_of(applied));
+        let generation = self.publish_tables(state, tables);
         let mut removed = Vec::new();
         for (bridge, applied) in all {
             let made = Made::from(vec![applied]);
@@ -148,6 +149,12 @@ impl State {
             }
         }
     }
+}
+
+/// The tables whose flows a packet changed.
+fn tables_of(applied: &Applied) -> impl Iterator<Item = TableId> {
+    let come = applied.added.iter().chain(&applied.modified);
+    come.chain(applied.removed.iter().map(|(rule, _)| rule)).map(|rule| rule.spec.table)
 }
 
 /// Whether the model is already as the effect would make it; a flow that is there is refreshed.

@@ -298,7 +298,7 @@ impl Worker<'_> {
     /// Adds an entry to both caches. Returns its number.
     fn add(&mut self, draft: Draft<'_, PacketKey>, epoch: u64, now: Millis) -> u32 {
         let key = draft.key;
-        let ledger = Ledger::new(self.shared, &self.egress.lanes, self.model.generation);
+        let ledger = Ledger::new(self.shared, &self.egress.lanes, &self.model);
         self.burst.proved = 0;
         let (entry, evicted) = self.megaflows.install(draft, epoch, now, |entry| ledger.settle(entry));
         self.cells.evictions.add(u64::from(evicted));
@@ -344,10 +344,10 @@ impl Worker<'_> {
     fn is_fresh(&mut self, entry: u32) -> bool {
         let Parts { hot, flow, .. } = self.megaflows.parts(entry);
         if hot.epoch != self.epoch {
-            if !flow.is_fresh(self.model.generation, &self.shared.macs) {
+            if !flow.is_fresh(&self.model, &self.shared.macs) {
                 return false;
             }
-            hot.epoch = self.epoch;
+            (hot.epoch, flow.generation) = (self.epoch, self.model.generation);
         }
         true
     }
@@ -355,7 +355,7 @@ impl Worker<'_> {
     /// Credits and removes an entry.
     fn discard(&mut self, entry: u32) {
         self.burst.proved = 0;
-        let ledger = Ledger::new(self.shared, &self.egress.lanes, self.model.generation);
+        let ledger = Ledger::new(self.shared, &self.egress.lanes, &self.model);
         ledger.settle(self.megaflows.parts(entry));
         self.megaflows.remove(entry);
     }
@@ -370,7 +370,7 @@ impl Worker<'_> {
         let (mut flow, steps) = answer.numbered(&mut self.egress.passes);
         if let Some(old) = old {
             let same = self.megaflows.mask(old) == Some(&mask);
-            let ledger = Ledger::new(self.shared, &self.egress.lanes, self.model.generation);
+            let ledger = Ledger::new(self.shared, &self.egress.lanes, &self.model);
             ledger.settle(self.megaflows.parts(old));
             if same {
                 let before = self.megaflows.parts(old).flow;
@@ -397,7 +397,7 @@ impl Worker<'_> {
         let to = surroundings!(self, index, now);
         self.egress.run((&steps.actions, &steps.resumes), index, layers, &to);
         self.refresh_after_passes();
-        let ledger = Ledger::new(self.shared, &self.egress.lanes, self.model.generation);
+        let ledger = Ledger::new(self.shared, &self.egress.lanes, &self.model);
         ledger.credit(&mut flow, 1, len, now);
         ledger.credit_drop(&flow, 1, now);
     }

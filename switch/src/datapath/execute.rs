@@ -365,14 +365,14 @@ impl Egress {
     /// What is done with a packet that goes on at `place` as `key`: from the cache, or translated now. `None` when the
     /// bridge is gone.
     fn look_up(&mut self, place: &Continuation, key: &FlowKey, len: u64, to: &Surroundings<'_>) -> Option<Cached> {
-        let ledger = Ledger::new(to.shared, &self.lanes, to.model.generation);
+        let ledger = Ledger::new(to.shared, &self.lanes, to.model);
         if !to.shared.settings.caches {
             let (mut flow, steps) = resumed(to.shared, to.model, &place.resume, key, to.now)?.unnumbered();
             self.translated = true;
             ledger.credit(&mut flow, 1, len, to.now);
             return Some(Cached::new(&flow, steps.actions.into(), steps.resumes.into()));
         }
-        let state = (to.model.generation, to.epoch, &to.shared.macs);
+        let state = (to.model, to.epoch, &to.shared.macs);
         let found = self.passes.find(place, key, state);
         let index = match found {
             Some(index) => {

@@ -8,6 +8,7 @@
 use super::cache::megaflow::{Flow, Hot, Parts};
 use super::lanes::Lanes;
 use super::shared::Shared;
+use sluice_flows::bridge::Model;
 use sluice_flows::key::{PacketKey, slot};
 use sluice_flows::rule::Millis;
 use sluice_flows::{DpPort, Verdict};
@@ -16,14 +17,14 @@ use sluice_flows::{DpPort, Verdict};
 pub(super) struct Ledger<'a> {
     shared: &'a Shared,
     lanes: &'a Lanes,
-    /// Generation of the model in force.
-    generation: u64,
+    /// The model in force.
+    model: &'a Model,
 }
 
 impl<'a> Ledger<'a> {
-    /// That of the worker with these lanes, for the model of this generation.
-    pub(super) fn new(shared: &'a Shared, lanes: &'a Lanes, generation: u64) -> Self {
-        Self { shared, lanes, generation }
+    /// That of the worker with these lanes, for this model.
+    pub(super) fn new(shared: &'a Shared, lanes: &'a Lanes, model: &'a Model) -> Self {
+        Self { shared, lanes, model }
     }
 
     /// Credits what the entry counted since the last time.
@@ -45,7 +46,10 @@ impl<'a> Ledger<'a> {
         if hot.packets != 0 {
             let (packets, bytes) = (std::mem::take(&mut hot.packets), std::mem::take(&mut hot.bytes));
             let effected = std::mem::take(&mut flow.effected);
-            if packets > effected && flow.generation == self.generation && !flow.side.effects().is_empty() {
+            if packets > effected
+                && !flow.side.effects().is_empty()
+                && self.model.is_unchanged_since(flow.generation, &flow.tables)
+            {
                 self.shared.apply_effects(flow.side.effects(), hot.used);
             }
             self.credit(flow, packets, bytes, hot.used);

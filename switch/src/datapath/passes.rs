@@ -10,6 +10,7 @@ use super::cache::megaflow::{Draft, Flow, Guards, MegaflowCache, Parts, Plan};
 use crate::mac_table::MacTable;
 use hashbrown::HashTable;
 use sluice_flows::DropReason;
+use sluice_flows::bridge::Model;
 use sluice_flows::datapath::{DpAction, Resume};
 use sluice_flows::key::{FRAME_WORDS, FlowKey, FlowMask, slot};
 use sluice_flows::rule::{Millis, Rule};
@@ -117,15 +118,15 @@ impl Passes {
         &mut self,
         place: &Continuation,
         key: &FlowKey,
-        (generation, epoch, macs): (u64, u64, &MacTable),
+        (model, epoch, macs): (&Model, u64, &MacTable),
     ) -> Option<u32> {
         let index = self.cache.find(&place.numbered(key))?;
         let Parts { hot, flow, .. } = self.cache.parts(index);
         if hot.epoch != epoch {
-            if !flow.is_fresh(generation, macs) {
+            if !flow.is_fresh(model, macs) {
                 return None;
             }
-            hot.epoch = epoch;
+            (hot.epoch, flow.generation) = (epoch, model.generation);
         }
         Some(index)
     }

@@ -17,7 +17,7 @@ use crate::conntrack::Repeat;
 use sluice_flows::datapath::{DpAction, Effect, MacSighting};
 use sluice_flows::field::ETH_TYPE_IPV4;
 use sluice_flows::key::{PacketKey, PacketMask, Slot, slot};
-use sluice_flows::rule::{Rule, RuleStats};
+use sluice_flows::rule::{Rule, RuleStats, TableSet};
 use sluice_flows::{DpPort, DropReason, Verdict};
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -48,6 +48,7 @@ pub(super) struct Recording {
     levels: Vec<Vec<DpAction>>,
     guards: Guards,
     generation: u64,
+    tables: TableSet,
     macs: SmallVec<[(u16, u32); 2]>,
     sightings: SmallVec<[MacSighting; 1]>,
     rules: Vec<Arc<Rule>>,
@@ -81,6 +82,9 @@ impl Recording {
 
     fn add(&mut self, mask: &PacketMask, flow: &Flow) {
         widen(&mut self.mask, mask);
+        // What all of them come to is as old as the oldest.
+        self.generation = self.generation.min(flow.generation);
+        self.tables.union(&flow.tables);
         self.macs.extend_from_slice(&flow.macs);
         self.sightings.extend_from_slice(&flow.sightings);
         self.rules.extend_from_slice(&flow.rules);
@@ -170,6 +174,7 @@ impl Recording {
         let flow = Flow {
             verdict,
             generation: self.generation,
+            tables: self.tables,
             macs: std::mem::take(&mut self.macs),
             sightings: std::mem::take(&mut self.sightings),
             rules: std::mem::take(&mut self.rules),

@@ -123,6 +123,7 @@ fn finish(
     let flow = Flow {
         verdict: translation.verdict,
         generation: model.generation,
+        tables: translation.tables,
         macs: watched.seen.into_inner(),
         sightings: translation.sightings,
         rules: translation.rules,

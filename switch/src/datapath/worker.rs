@@ -575,7 +575,7 @@ impl<'a> Worker<'a> {
         let now = self.shared.clock.now();
         self.swept = now;
         let idle = self.shared.settings.megaflow_idle;
-        let ledger = Ledger::new(self.shared, &self.egress.lanes, self.model.generation);
+        let ledger = Ledger::new(self.shared, &self.egress.lanes, &self.model);
         let mut removed = self.megaflows.sweep(count, |entry| {
             let keep = now.since(entry.hot.used) < idle && entry.guards.all(|guard| guard.conn.is_alive());
             ledger.settle(entry);

@@ -224,6 +224,37 @@ fn learning_nothing_new_leaves_the_caches_warm() {
 }
 
 #[test]
+fn what_packets_learn_puts_only_those_out_of_date_that_its_table_matters_to() {
+    let (mut switch, clock) = still();
+    switch.add_flows([
+        text(&format!("in_port=1,{LEARN}")),
+        text("in_port=2,actions=output:3"),
+        text("in_port=3,actions=resubmit(,1)"),
+        text("table=1,priority=2,actions=output:4"),
+    ]);
+    let others = |switch: &mut Switch| {
+        let before = switch.totals().cache;
+        let sent = [switch.send_and_see(2, &FRAME), switch.send_and_see(3, &between(2, 4))];
+        let after = switch.totals().cache;
+        let hits = after.exact_hits + after.megaflow_hits - before.exact_hits - before.megaflow_hits;
+        (sent, hits, after.misses - before.misses, after.stale - before.stale)
+    };
+    assert_eq!(others(&mut switch), ([vec![3], vec![4]], 0, 2, 0));
+    // It learns where another is; then where the one is that port 3 sends to.
+    for (source, to) in [(6, 4), (4, 1)] {
+        switch.send_and_see(1, &between(source, 8));
+        assert_eq!(others(&mut switch), ([vec![3], vec![to]], 1, 0, 1), "{source}");
+        assert_eq!(others(&mut switch), ([vec![3], vec![to]], 2, 0, 0), "{source}");
+    }
+    // Time takes both away.
+    clock.advance(6_000);
+    switch.datapath.maintain();
+    assert_eq!(learned(&switch), 0);
+    assert_eq!(others(&mut switch), ([vec![3], vec![4]], 1, 0, 1));
+    switch.check_accounts();
+}
+
+#[test]
 fn a_learned_flow_lives_as_long_as_cached_packets_would_learn_it() {
     let (mut switch, clock) = still();
     let hard = LEARN.replace("idle_timeout", "hard_timeout");

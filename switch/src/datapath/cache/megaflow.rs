@@ -13,6 +13,9 @@
 //! further look. Otherwise it is compared once, and translated anew by the next packet that hits it if anything
 //! changed. Nothing walks the cache because a rule changed.
 //!
+//! Flows that packets learn, or that time takes away, come and go often; they change their tables and nothing else, so that an
+//! entry whose translation did not read those is up to date all the same.
+//!
 //! # The union of masks
 //! The cache keeps the union of all its masks. The hash for the [exact cache](super::exact) covers those bits and no
 //! others; when the union changes, old slots of the exact cache are simply not found any more.
@@ -27,9 +30,10 @@ use crate::conntrack::Guard;
 use crate::datapath::passes::Continuation;
 use crate::mac_table::MacTable;
 use hashbrown::HashTable;
+use sluice_flows::bridge::Model;
 use sluice_flows::datapath::{DpAction, Effect, MacSighting};
 use sluice_flows::key::PacketKey;
-use sluice_flows::rule::{Millis, Rule, RuleStats};
+use sluice_flows::rule::{Millis, Rule, RuleStats, TableSet};
 use sluice_flows::{DpPort, DropReason, Verdict};
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -128,8 +132,10 @@ pub(crate) struct Draft<'a, K: Key> {
 #[derive(Clone, Debug)]
 pub(crate) struct Flow {
     pub(crate) verdict: Verdict,
-    /// Generation of the model that it was made from.
+    /// Generation of the model that it was made from, or was found to say the same as.
     pub(crate) generation: u64,
+    /// Tables that it depends on.
+    pub(crate) tables: TableSet,
     /// MAC table counters that it depends on, with the values they had.
     pub(crate) macs: SmallVec<[(u16, u32); 2]>,
     pub(crate) sightings: SmallVec<[MacSighting; 1]>,
@@ -149,9 +155,10 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// Whether it still says what the tables of `generation` and the MAC table say.
-    pub(crate) fn is_fresh(&self, generation: u64, macs: &MacTable) -> bool {
-        self.generation == generation && self.macs.iter().all(|(slot, version)| macs.version(*slot) == *version)
+    /// Whether it still says what the model's tables and the MAC table say.
+    pub(crate) fn is_fresh(&self, model: &Model, macs: &MacTable) -> bool {
+        model.is_unchanged_since(self.generation, &self.tables)
+            && self.macs.iter().all(|(slot, version)| macs.version(*slot) == *version)
     }
 }
 

@@ -21,6 +21,7 @@ fn flow(key: &PacketKey, out: u32) -> (Flow, Steps) {
     let flow = Flow {
         verdict: Verdict::Forward,
         generation: 1,
+        tables: TableSet::default(),
         macs: SmallVec::new(),
         sightings: SmallVec::new(),
         rules: Vec::new(),
