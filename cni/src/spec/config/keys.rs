@@ -34,7 +34,10 @@ impl<'a> Keys<'a> {
 
     /// What is at a key; `null` is nothing.
     pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
-        self.map.and_then(|m| m.get(key)).filter(|v| !v.is_null())
+        // Programs in Go read keys in any case of letters, and containerd writes `ContainerPort` where others do `containerPort`.
+        let map = self.map?;
+        let same = || map.iter().find(|(k, _)| k.eq_ignore_ascii_case(key)).map(|(_, v)| v);
+        map.get(key).or_else(same).filter(|v| !v.is_null())
     }
 
     /// The object itself.

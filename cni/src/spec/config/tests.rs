@@ -113,12 +113,13 @@ fn host_ports_are_read_in_any_case_of_letters_and_port_0_is_none() {
         {"hostPort": 5353, "containerPort": 53, "protocol": "udp", "hostIP": ""},
         {"hostPort": 0, "containerPort": 9090, "protocol": "tcp"},
         {"hostPort": 7, "containerPort": 7},
+        {"HostPort": 8, "ContainerPort": 9, "Protocol": "sctp", "HostIP": "127.0.0.1"},
     ]);
     let read = read(&json!({"runtimeConfig": {"portMappings": mappings}})).port_mappings;
     let shown: Vec<_> =
         read.iter().map(|m| (m.host_port, m.container_port, m.protocol.to_string(), m.host_address)).collect();
     let local = Some(IpAddr::from([127, 0, 0, 1]));
-    let wanted = [(8080, 80, "tcp", local), (5353, 53, "udp", None), (7, 7, "tcp", None)];
+    let wanted = [(8080, 80, "tcp", local), (5353, 53, "udp", None), (7, 7, "tcp", None), (8, 9, "sctp", local)];
     assert_eq!(shown, wanted.map(|(h, c, p, a)| (h, c, p.to_owned(), a)));
 }
 
