@@ -1,13 +1,14 @@
 //! Clusters of few names, so that everything meets everything.
 
 mod random;
+mod scale;
 mod spans;
 
 use super::Cluster;
 use super::objects::{self, Fact};
 use super::read::{self, Reading};
 use super::selector::{Labels, Scope, Selector};
-use crate::facts::policy::{Group, Member, State, Update};
+use crate::facts::policy::{Group, Member, Peer, State, Update};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -80,8 +81,8 @@ pub(super) fn apply(state: &mut State, updates: &[Update]) {
         for policy in state.policies.values() {
             let peers = policy.rules.iter().flat_map(|rule| rule.peers.iter().flatten());
             let named = peers.filter_map(|peer| match peer {
-                crate::facts::policy::Peer::Group(key) => Some(key),
-                crate::facts::policy::Peer::Net { .. } => None,
+                Peer::Group(key) => Some(key),
+                Peer::Net { .. } => None,
             });
             for key in named.chain([&policy.subject]) {
                 assert!(state.groups.contains_key(key), "{} is there without {key:?} after {update:?}", policy.name);

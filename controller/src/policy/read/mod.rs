@@ -16,6 +16,8 @@
 
 mod admin;
 mod network;
+#[cfg(test)]
+mod tests;
 
 pub(super) use admin::{admin, baseline, cluster};
 pub(super) use network::network;

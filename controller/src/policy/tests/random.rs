@@ -6,14 +6,16 @@ use proptest::prelude::*;
 const NAMESPACES: [&str; 3] = ["x", "y", "z"];
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
-/// Choices, one after another, out of one number.
+/// Choices, one after another, by one number.
 struct Choices(u64);
 
 impl Choices {
     fn below(&mut self, count: u64) -> u64 {
-        let choice = self.0 % count;
-        self.0 /= count;
-        choice
+        // SplitMix64.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ mixed >> 31) % count
     }
 
     fn of<'a, T>(&mut self, list: &'a [T]) -> &'a T {
