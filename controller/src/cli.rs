@@ -4,6 +4,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use sluice_controller::cleanup;
 use sluice_controller::config::{Config, DEFAULT_FILE};
+use sluice_controller::http;
 use sluice_controller::install;
 use sluice_controller::node;
 use sluice_controller::watch::link::candidates;
@@ -38,6 +39,13 @@ one line each; a second run finds nothing. Pods that are still there lose their 
 Example:
   sluice-controller cleanup --dry-run";
 
+const PROBE_HELP: &str = "\
+Prints the parts that are not well and what to do about them; the kubelet shows that as an Event,
+which it does not with what an HTTP probe answers. The exit code is 1 then.
+
+Example:
+  sluice-controller probe readyz";
+
 /// The controllers of Sluice on Kubernetes.
 #[derive(Debug, Parser)]
 #[command(name = "sluice-controller", version, arg_required_else_help = true)]
@@ -71,6 +79,16 @@ enum Verb {
         #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
         to: PathBuf,
     },
+    /// Ask the node role of this machine how it is, as the kubelet's probes do
+    #[command(after_help = PROBE_HELP)]
+    Probe {
+        /// What to ask: whether it lives, or whether all of it is well
+        #[arg(value_parser = ["livez", "readyz"])]
+        probe: String,
+        /// Configuration file (TOML), for metrics_address
+        #[arg(short, long, value_name = "FILE", default_value = DEFAULT_FILE)]
+        config: PathBuf,
+    },
     /// Take everything of ours off this machine
     #[command(after_help = CLEANUP_HELP)]
     Cleanup {
@@ -102,6 +120,7 @@ pub(crate) fn main() -> ExitCode {
     let result = match args.verb {
         Verb::Node { config, kubeconfig, log } => run_node(&config, kubeconfig.as_deref(), log),
         Verb::InstallCni { from, to } => run_install(&from, &to),
+        Verb::Probe { probe, config } => run_probe(&config, &probe),
         Verb::Cleanup { config, dry_run, stay } => {
             run_cleanup(&config, dry_run).and_then(|()| if stay { until_told() } else { Ok(()) })
         }
@@ -180,6 +199,15 @@ fn until_told() -> Result<(), Failure> {
 fn run_install(from: &Path, to: &Path) -> Result<(), Failure> {
     let done = install::install(from, to).map_err(|error| Failure(FAILED, error.to_string()))?;
     println!("{done}");
+    Ok(())
+}
+
+fn run_probe(file: &Path, probe: &str) -> Result<(), Failure> {
+    let (config, _) = load(file)?;
+    match http::ask(config.metrics_address, probe) {
+        Ok(answer) => println!("{answer}"),
+        Err(what) => return Err(Failure(FAILED, what)),
+    }
     Ok(())
 }
 

@@ -7,16 +7,18 @@
 //! - `/livez` fails only if the program itself has come to a stop, since all that its failing brings about is a new start: a switch
 //!   or an API server that is away would not come back by it.
 //! - `/readyz` fails while any part is not well, but for those that are only told ([`Health::tell`]).
+//! - Answers have [`SERVER`] in their head, so that [`ask`] can tell them from those of another program that has the port.
 
 use crate::metrics::{self, Metrics};
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::io::{Read, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -26,6 +28,14 @@ pub const ALIVE_FOR: Duration = Duration::from_secs(120);
 
 /// How often an address that could not be had is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// Who answers, as the head of each answer says.
+pub const SERVER: &str = "sluice-controller";
+
+/// How long [`ask`] waits for an answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(4);
+/// Bytes of an answer that are read.
+const ANSWER_SIZE: u64 = 64 * 1024;
 
 /// How a part is: well, or what is wrong and what to do about it.
 pub type PartState = Result<(), String>;
@@ -123,7 +133,10 @@ pub async fn answer_at(address: SocketAddr, health: Health, metrics: Arc<Metrics
             }
         };
         if !std::mem::replace(&mut said, true) {
-            tracing::warn!("probes and metrics cannot be answered at {address}: {error}; trying again every {RETRY:?}");
+            tracing::warn!(
+                "probes and metrics cannot be answered at {address}: {error}; end the program that has the port (`ss -ltnp`), or \
+                 set metrics_address in the configuration; trying again every {RETRY:?}"
+            );
         }
         tokio::time::sleep(RETRY).await;
     }
@@ -132,10 +145,10 @@ pub async fn answer_at(address: SocketAddr, health: Health, metrics: Arc<Metrics
 /// Answers whoever comes to a listener.
 async fn serve(listener: TcpListener, health: Health, metrics: Arc<Metrics>) -> std::io::Result<()> {
     let router = Router::new()
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
+        .route("/livez", routing::get(livez))
+        .route("/readyz", routing::get(readyz))
         .with_state(health)
-        .route("/metrics", get(move || page(Arc::clone(&metrics))));
+        .route("/metrics", routing::get(move || page(Arc::clone(&metrics))));
     axum::serve(listener, router).await
 }
 
@@ -156,8 +169,11 @@ async fn readyz(State(health): State<Health>, RawQuery(query): RawQuery) -> impl
 /// Parts of a program by name, and how they are.
 type States = [(&'static str, PartState)];
 
+/// Code, head and body.
+type Answer = (StatusCode, [(header::HeaderName, &'static str); 1], String);
+
 /// The answer of a probe. `told` decides nothing.
-fn answer(probe: &str, parts: &States, told: &States, query: Option<&str>) -> (StatusCode, String) {
+fn answer(probe: &str, parts: &States, told: &States, query: Option<&str>) -> Answer {
     let verbose =
         query.is_some_and(|query| query.split('&').any(|word| word == "verbose" || word.starts_with("verbose=")));
     let well = parts.iter().all(|(_, state)| state.is_ok());
@@ -175,7 +191,52 @@ fn answer(probe: &str, parts: &States, told: &States, query: Option<&str>) -> (S
         (true, true) => text.push_str(&format!("{probe} check passed\n")),
         (false, _) => text.push_str(&format!("{probe} check failed\n")),
     }
-    (if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text)
+    (if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, [(header::SERVER, SERVER)], text)
+}
+
+/// What a probe (`livez`, `readyz`) of the program that answers at `address` says.
+///
+/// # Errors
+/// The parts that are not well. Also when there is no answer, or one of another program; but `livez` is well then, as a new start
+/// would not bring the port.
+pub fn ask(address: SocketAddr, probe: &str) -> Result<String, String> {
+    let to = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::from((Ipv6Addr::LOCALHOST, address.port())),
+        _ => address,
+    };
+    let (is_ours, is_good, body) = match get(to, probe) {
+        Ok(answer) => answer,
+        Err(error) => return Err(format!("no answer by http://{to}/{probe}: {error}")),
+    };
+    match (is_ours, is_good) {
+        (true, true) => Ok(body),
+        (true, false) => Err(body),
+        (false, _) if probe == "livez" => Ok(format!("another program answers at {to}")),
+        (false, _) => Err(format!(
+            "another program answers at {to}: end it (`ss -ltnp` names it), or set metrics_address in the configuration"
+        )),
+    }
+}
+
+/// Whether the answer is ours, whether it is 200, and its body.
+fn get(to: SocketAddr, probe: &str) -> std::io::Result<(bool, bool, String)> {
+    let mut stream = TcpStream::connect_timeout(&to, ANSWER_WITHIN)?;
+    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+    stream.set_write_timeout(Some(ANSWER_WITHIN))?;
+    stream.write_all(format!("GET /{probe} HTTP/1.0\r\nHost: {to}\r\n\r\n").as_bytes())?;
+    let mut bytes = Vec::new();
+    // What came before an error is an answer too.
+    match stream.take(ANSWER_SIZE).read_to_end(&mut bytes) {
+        Err(error) if bytes.is_empty() => return Err(error),
+        _ => {}
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let mut lines = head.lines();
+    let is_good = lines.next().is_some_and(|line| line.split(' ').nth(1) == Some("200"));
+    let is_ours = lines.any(|line| line.to_ascii_lowercase() == format!("server: {SERVER}"));
+    Ok((is_ours, is_good, body.trim_end().to_owned()))
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::panic::resume_unwind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
@@ -65,6 +65,14 @@ impl Netns {
     /// There is no such process.
     pub fn of_process(pid: u32) -> io::Result<Self> {
         Ok(Self { file: Arc::new(File::open(format!("/proc/{pid}/ns/net"))?) })
+    }
+
+    /// The namespace that a file stands for, as `/run/netns` has them.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn at(file: &Path) -> io::Result<Self> {
+        Ok(Self { file: Arc::new(File::open(file)?) })
     }
 
     /// Does `work` on a thread in this namespace and returns what it returns; a panic in it goes on here.

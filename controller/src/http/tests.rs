@@ -86,3 +86,28 @@ async fn what_is_only_told_is_in_the_verbose_answer_and_stops_no_readiness() {
     assert!(text.contains("[-]api-server failed: no API server answers\n"), "{text}");
     assert!(health.parts().iter().all(|(name, _)| *name != "api-server"));
 }
+
+#[tokio::test]
+async fn a_probe_tells_what_is_wrong_and_knows_another_programs_answer() {
+    let health = Health::default();
+    let address = served(health.clone()).await;
+    let probe = |address, probe: &'static str| tokio::task::spawn_blocking(move || super::ask(address, probe));
+    assert_eq!(probe(address, "readyz").await.unwrap(), Ok("ok".to_owned()));
+    health.set("node", Err("waiting".to_owned()));
+    let said = probe(address, "readyz").await.unwrap();
+    assert_eq!(said, Err("[-]node failed: waiting\nreadyz check failed".to_owned()));
+
+    let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = other.local_addr().unwrap();
+    tokio::spawn(async move {
+        for _ in 0..2 {
+            let (mut stream, _) = other.accept().await.unwrap();
+            let mut bytes = [0; 512];
+            _ = stream.read(&mut bytes).await.unwrap();
+            stream.write_all(b"HTTP/1.0 200 OK\r\nServer: x\r\n\r\nok").await.unwrap();
+        }
+    });
+    let said = probe(address, "readyz").await.unwrap().unwrap_err();
+    assert!(said.starts_with("another program answers at ") && said.contains("metrics_address"), "{said}");
+    assert!(probe(address, "livez").await.unwrap().is_ok(), "a new start would not bring the port");
+}

@@ -55,7 +55,8 @@ pub fn is_ours(text: &str) -> bool {
     plugins.into_iter().flatten().any(|plugin| plugin.get("type").and_then(Value::as_str) == Some(PLUGIN))
 }
 
-/// The descriptions of others that the container runtime takes before ours, because their names come first.
+/// The descriptions of others that the container runtime takes before ours, because their names come first. One that speaks of ours
+/// is none of them: plugins that call others, as Multus does, have to come first.
 #[must_use]
 pub(super) fn before_ours(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -64,6 +65,7 @@ pub(super) fn before_ours(folder: &Path) -> Vec<String> {
         name.as_str() < NAME
             && [".conf", ".conflist", ".json"].iter().any(|end| name.ends_with(end))
             && !name.starts_with('.')
+            && !fs::read_to_string(folder.join(name)).is_ok_and(|text| text.contains(NETWORK))
     };
     let mut names: Vec<_> = names.filter(counts).collect();
     names.sort();
@@ -109,6 +111,7 @@ mod tests {
         {
             fs::write(folder.path().join(name), "{}").unwrap();
         }
+        fs::write(folder.path().join("00-multus.conf"), r#"{"delegates": [{"type": "sluice-cni"}]}"#).unwrap();
         assert_eq!(before_ours(folder.path()), ["05-cilium.conflist", "10-calico.conflist"]);
         assert!(before_ours(Path::new("/nowhere")).is_empty());
     }

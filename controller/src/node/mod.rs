@@ -122,7 +122,10 @@ fn told(
     link: &Link,
 ) -> (Health, Arc<Metrics>) {
     let parts = Health::default();
-    parts.set("node", Err("the cluster has not been looked at yet".to_owned()));
+    parts.set(
+        "node",
+        Err("the cluster has not been looked at yet; the log says whether an API server answers".to_owned()),
+    );
     let (program, looked, link) = (program.clone(), program.clone(), link.clone());
     parts.look("switch", move || {
         let status = program.status();
@@ -130,8 +133,7 @@ fn told(
         if status.connected { Ok(()) } else { Err(why()) }
     });
     let looking = link.clone();
-    let away = "no API server answers: what is in force stays, and changes of the cluster wait";
-    parts.tell("api-server", move || if looking.is_up() { Ok(()) } else { Err(away.to_owned()) });
+    parts.tell("api-server", move || looking.state());
     let options = metrics::Options { bridge: config.bridge.clone(), pods: config.metrics_pods };
     let metrics = Metrics::new(switch.clone(), &options, parts.clone(), move |known| {
         let status = looked.status();

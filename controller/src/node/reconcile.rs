@@ -86,6 +86,8 @@ pub(super) struct Reconciler {
     /// Whether the connections of an earlier start have been looked at.
     is_swept: bool,
     conflist: String,
+    /// Networks of others that come before ours.
+    others: Vec<String>,
     started: Instant,
     /// When the network was said last.
     said: Instant,
@@ -124,6 +126,7 @@ impl Reconciler {
             is_ready: false,
             is_swept: false,
             conflist: String::new(),
+            others: Vec::new(),
             started: Instant::now(),
             said: Instant::now(),
             fault: None,
@@ -472,12 +475,6 @@ impl Reconciler {
                     "{} is written, {after} ms after the start: Pods may come",
                     folder.join(conflist::NAME).display()
                 );
-                for other in conflist::before_ours(folder) {
-                    warn!(
-                        "{} comes before ours: the container runtime takes that network for Pods; remove it and start the Pods again",
-                        folder.join(other).display()
-                    );
-                }
             }
             Ok(false) => {}
             Err(error) => {
@@ -485,6 +482,31 @@ impl Reconciler {
             }
         }
         self.conflist = text;
+        self.tell_of_others();
+    }
+
+    /// Says whether the container runtime takes another network than ours.
+    fn tell_of_others(&mut self) {
+        let folder = &self.config.cni_conf_dir;
+        let others = conflist::before_ours(folder);
+        let state = if others.is_empty() {
+            Ok(())
+        } else {
+            let files: Vec<_> = others.iter().map(|name| folder.join(name).display().to_string()).collect();
+            Err(format!(
+                "{} comes before {}: the container runtime takes that network for Pods; remove it, and delete the Pods that \
+                 have started meanwhile",
+                files.join(", "),
+                conflist::NAME
+            ))
+        };
+        if others != std::mem::replace(&mut self.others, others.clone()) {
+            match &state {
+                Ok(()) => info!("no other network comes before {} any more", conflist::NAME),
+                Err(text) => warn!("{text}"),
+            }
+        }
+        self.parts.set("cni", state);
     }
 }
 

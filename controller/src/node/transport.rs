@@ -102,7 +102,14 @@ impl Transport {
             }
             // An address that an interface has is better than one that none has.
             None => addresses.iter().find(|address| at(address).is_some()).or(addresses.first()).ok_or_else(|| {
-                "the Node has no InternalIP (in transport_cidrs, if there are any); its kubelet says it".to_owned()
+                let all = node_addresses(node, &Config::default());
+                match all.is_empty() {
+                    true => "the Node has no InternalIP; its kubelet tells the cluster (--node-ip)".to_owned(),
+                    false => format!(
+                        "none of the Node's addresses {all:?} is in transport_cidrs {:?}; mend that key in the configuration",
+                        config.transport_cidrs
+                    ),
+                }
             })?,
         };
         let interface = at(found).map(|there| (there.interface.clone(), there.address.trunc()));

@@ -57,6 +57,29 @@ pub(super) struct View {
     pub(super) is_eligible: bool,
 }
 
+/// The Service that every cluster has.
+const API_SERVICE: &str = "default/kubernetes";
+
+/// Whether the networks of Services can be those of the cluster: apart from the node's Pods, and with the API server's Service.
+fn fits(service_cidrs: &[IpNet], pod_cidrs: &[IpNet], store: &Store) -> Result<(), String> {
+    const MEND: &str = "service_cidrs in the configuration has to be what kube-apiserver has as --service-cluster-ip-range, \
+                        and may be left out where the cluster lists ServiceCIDRs";
+    let overlap = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
+    for service in service_cidrs {
+        if let Some(pods) = pod_cidrs.iter().find(|pods| overlap(pods, service)) {
+            return Err(format!("the Services' network {service} overlaps the podCIDR {pods} of this node; {MEND}"));
+        }
+    }
+    let api = store.service(API_SERVICE).and_then(|(service, _)| service.spec.clone()?.cluster_ip);
+    let Some(api) = api.and_then(|text| text.parse::<IpAddr>().ok()) else { return Ok(()) };
+    if service_cidrs.is_empty() || service_cidrs.iter().any(|cidr| cidr.contains(&api)) {
+        return Ok(());
+    }
+    Err(format!(
+        "the Service {API_SERVICE} has {api}, which is in none of the Services' networks {service_cidrs:?}; {MEND}"
+    ))
+}
+
 impl View {
     /// Looks at what is listed.
     ///
@@ -82,6 +105,7 @@ impl View {
         if service_cidrs.is_empty() {
             service_cidrs = store.service_cidrs();
         }
+        fits(&service_cidrs, &cidrs, store)?;
         let mut view = Self {
             pod_cidrs: cidrs,
             mtu,
@@ -120,5 +144,37 @@ impl View {
     /// Whether there is a tunnel.
     pub(super) fn has_tunnel(&self, config: &Config) -> bool {
         config.mode != Mode::NoEncap
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::Objects;
+    use serde_json::json;
+
+    fn nets(texts: &[&str]) -> Vec<IpNet> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn networks_of_services_that_cannot_be_the_clusters_are_told() {
+        let store = Store::default();
+        let api =
+            json!({"metadata": {"name": "kubernetes", "namespace": "default"}, "spec": {"clusterIP": "10.96.0.1"}});
+        store.preload(Objects { services: vec![serde_json::from_value(api).unwrap()], ..Objects::default() });
+        let pods = nets(&["10.244.1.0/24", "fd00:244:0:1::/64"]);
+        for good in [&[][..], &["10.96.0.0/16"], &["10.96.0.0/12", "fd00:96::/112"]] {
+            assert_eq!(fits(&nets(good), &pods, &store), Ok(()), "{good:?}");
+        }
+        for (bad, wanted) in [
+            (&["10.244.0.0/16"][..], "the Services' network 10.244.0.0/16 overlaps the podCIDR 10.244.1.0/24"),
+            (&["10.96.0.0/16", "fd00:244::/48"], "fd00:244::/48 overlaps the podCIDR fd00:244:0:1::/64"),
+            (&["10.97.0.0/16"], "the Service default/kubernetes has 10.96.0.1, which is in none of"),
+        ] {
+            let text = fits(&nets(bad), &pods, &store).unwrap_err();
+            assert!(text.contains(wanted) && text.contains("--service-cluster-ip-range"), "{text}");
+        }
+        assert_eq!(fits(&nets(&["10.97.0.0/16"]), &pods, &Store::default()), Ok(()), "nothing is known of the cluster");
     }
 }

@@ -10,7 +10,7 @@ use kube::{Client, Config};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -159,6 +159,14 @@ async fn asks(client: &Client) -> Result<(), LinkError> {
 pub struct Link {
     clients: watch::Receiver<Option<Client>>,
     complaints: Arc<Notify>,
+    why: Why,
+}
+
+/// Why no API server answers, in words, while none does.
+type Why = Arc<Mutex<String>>;
+
+fn say(why: &Why, text: String) {
+    *why.lock().unwrap_or_else(PoisonError::into_inner) = text;
 }
 
 impl Link {
@@ -167,8 +175,10 @@ impl Link {
     pub fn start(candidates: Vec<Candidate>) -> (Self, JoinHandle<()>) {
         let (sender, clients) = watch::channel(None);
         let complaints = Arc::new(Notify::new());
-        let task = tokio::spawn(look(candidates, sender, Arc::clone(&complaints)));
-        (Self { clients, complaints }, task)
+        let why = Why::default();
+        say(&why, "no API server has been asked yet".to_owned());
+        let task = tokio::spawn(look(candidates, sender, Arc::clone(&complaints), Arc::clone(&why)));
+        (Self { clients, complaints, why }, task)
     }
 
     /// The client, as soon as there is one; none when the end has come. What [`Self::changed`] tells is measured from here.
@@ -194,6 +204,17 @@ impl Link {
     pub fn is_up(&self) -> bool {
         self.clients.borrow().is_some()
     }
+
+    /// Why none answers, if none does.
+    ///
+    /// # Errors
+    /// What was tried and what came of it, and what to look at.
+    pub fn state(&self) -> Result<(), String> {
+        if self.is_up() {
+            return Ok(());
+        }
+        Err(self.why.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
 }
 
 /// Where complaints about the API server go.
@@ -207,15 +228,26 @@ impl Complaints {
     }
 }
 
-async fn look(mut candidates: Vec<Candidate>, sender: watch::Sender<Option<Client>>, complaints: Arc<Notify>) {
+async fn look(
+    mut candidates: Vec<Candidate>,
+    sender: watch::Sender<Option<Client>>,
+    complaints: Arc<Notify>,
+    why: Why,
+) {
     let mut pause = PAUSE.0;
     let mut told = false;
     while !sender.is_closed() {
         let (found, faults) = first(&candidates).await;
         let Some((index, client)) = found else {
+            let text = format!(
+                "no API server answers, trying on; what is in force stays, and changes wait. Is api_servers right in the \
+                 configuration (the ConfigMap sluice)? {}",
+                faults.join("; ")
+            );
             if !std::mem::replace(&mut told, true) {
-                warn!("no API server answers, trying on: {}", faults.join("; "));
+                warn!("{text}");
             }
+            say(&why, text);
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE.1);
             continue;
@@ -225,7 +257,9 @@ async fn look(mut candidates: Vec<Candidate>, sender: watch::Sender<Option<Clien
         info!("the API server answers by {}", candidates[0]);
         sender.send_replace(Some(client.clone()));
         let fault = stay(&client, &complaints).await;
-        warn!("the API server does not answer any more by {}: {fault}", candidates[0]);
+        let text = format!("the API server does not answer any more by {}: {fault}", candidates[0]);
+        warn!("{text}");
+        say(&why, text);
         sender.send_replace(None);
     }
 }

@@ -3,7 +3,7 @@
 use sluice_tests::netns::Netns;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// The image of Pods.
 pub(crate) const TOOLBOX: &str = "localhost/toolbox:1";
 /// The namespace that Sluice is in.
-const SYSTEM: &str = "sluice-system";
+pub(crate) const SYSTEM: &str = "sluice-system";
 /// Seconds that a command may take, which are not to be reached.
 const PATIENCE: u64 = 240;
 
@@ -157,12 +157,6 @@ impl Cluster {
         let said = self.try_exec(pod, words);
         assert!(said.good, "in Pod {pod}: {}:\n{}", words.join(" "), said.text);
         said.text
-    }
-
-    /// Starts a command in a Pod, whose output is read at its end.
-    pub(crate) fn start(&self, pod: &str, words: &[&str]) -> Child {
-        let mut command = self.script(&[&["kubectl", "exec", pod, "--"][..], words].concat());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     /// A Pod's addresses, one of each family: IPv4, then IPv6.

@@ -1,47 +1,28 @@
 //! What is killed, and what is changed meanwhile.
 
-use crate::cluster::{Cluster, Said, within};
+mod killed;
+mod traffic;
+
+pub(crate) use killed::{kubelet, node_role, rolling_update, switch, without_api_server};
+
+use crate::cluster::{Cluster, within};
 use crate::pods::ask;
 use std::collections::BTreeSet;
 use std::fs;
-use std::thread::sleep;
-use std::time::Duration;
 
 /// The program of the node role.
 const ROLE: &str = "sluice-controller";
-/// Seconds that a stream of pings lasts, five in a tenth of a second.
-const STREAM: u32 = 12;
-
-/// Kills a program on both nodes under a stream of pings between them, waits until its containers run again, and returns how many
-/// packets of how many were lost.
-fn lost_while_killed(cluster: &Cluster, program: &str, container: &str) -> (u32, u32) {
-    let address = &cluster.addresses("b1")[0];
-    let count = (STREAM * 50).to_string();
-    let stream = cluster.start("a2", &["/usr/bin/ping", "-q", "-i", "0.02", "-c", &count, "-W", "1", address]);
-    sleep(Duration::from_secs(2));
+/// Kills a program of Sluice on both nodes at once and waits until its containers run again.
+fn kill_and_await(cluster: &Cluster, program: &str, container: &str) {
     let before: Vec<u32> = cluster.nodes.iter().map(|node| cluster.restarts(node, container)).collect();
     cluster.nodes.iter().for_each(|node| cluster.kill(node, program));
     for (node, before) in cluster.nodes.iter().zip(before) {
-        within(60, "the container to run again", || match cluster.restarts(node, container) {
+        within(90, "the container to run again", || match cluster.restarts(node, container) {
             now if now > before => Ok(()),
             now => Err(format!("{now} restarts on {node}")),
         });
     }
-    let said: Said = stream.wait_with_output().unwrap().into();
     cluster.await_agents();
-    let words: Vec<&str> = said.text.split_whitespace().collect();
-    let before_word = |word: &str| words.windows(3).find(|w| w[1] == "packets" && w[2].starts_with(word)).map(|w| w[0]);
-    let sent = before_word("transmitted").and_then(|n| n.parse().ok());
-    let received = words.windows(2).find(|w| w[1].starts_with("received")).and_then(|w| w[0].parse::<u32>().ok());
-    match (sent, received) {
-        (Some(sent), Some(received)) => (u32::saturating_sub(sent, received), sent),
-        _ => panic!("ping says: {}", said.text),
-    }
-}
-
-pub(crate) fn node_role_restart(cluster: &Cluster) {
-    let (lost, sent) = lost_while_killed(cluster, ROLE, "node");
-    assert_eq!(lost, 0, "of {sent} packets");
 }
 
 /// The flows of a node's switch without what counts and ages, sorted.
@@ -94,20 +75,6 @@ pub(crate) fn deleted_meanwhile(cluster: &Cluster) {
     });
     assert!(ask(cluster, "a2", address, 80).is_err(), "{address} is no Service's any more");
     cluster.await_agents();
-}
-
-pub(crate) fn switch_killed(cluster: &Cluster) {
-    let (lost, sent) = lost_while_killed(cluster, "sluiced", "sluiced");
-    println!(
-        "sluiced killed on both nodes: {lost} of {sent} packets were lost, a gap of {:.1} s",
-        f64::from(lost) * 0.02
-    );
-    for address in cluster.addresses("b1") {
-        within(30, "Pods to reach each other again", || ask(cluster, "a2", &address, 80).map(drop));
-    }
-    for address in cluster.cluster_ips("web") {
-        within(30, "Services to be reached again", || ask(cluster, "a2", &address, 8080).map(drop));
-    }
 }
 
 pub(crate) fn no_denied_call(cluster: &Cluster) {

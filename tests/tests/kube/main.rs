@@ -21,6 +21,7 @@
 mod cli;
 mod cluster;
 mod faults;
+mod first_use;
 mod install;
 mod modes;
 mod nodes;
@@ -65,8 +66,9 @@ struct Scenario {
     tests: &'static [Test],
 }
 
-const SCENARIOS: [Scenario; 2] = [
+const SCENARIOS: [Scenario; 3] = [
     Scenario { name: "dual", shape: Shape { nodes: 3, far: 1, family: "dual" }, tests: DUAL },
+    Scenario { name: "faults", shape: Shape { nodes: 2, far: 0, family: "dual" }, tests: FAULTS },
     Scenario { name: "ipv6", shape: Shape { nodes: 2, far: 0, family: "6" }, tests: IPV6 },
 ];
 
@@ -121,10 +123,22 @@ const DUAL: &[Test] = &[
     ("a_node_that_is_added_is_part_of_the_network", When::Sluice, nodes::added),
     ("a_node_that_changes_its_addresses_is_reached_by_the_new_ones", When::Sluice, nodes::moved),
     ("a_node_that_is_removed_leaves_nothing_on_the_others", When::Sluice, nodes::removed),
-    ("a_restart_of_the_node_role_loses_no_packet", When::Sluice, faults::node_role_restart),
+    ("no_call_of_the_controllers_is_denied", When::Sluice, faults::no_denied_call),
+    ("uninstalling_leaves_the_nodes_clean", When::Sluice, install::uninstall),
+];
+
+/// What stops when something ends, and what is told when something is wrong.
+const FAULTS: &[Test] = &[
+    ("nodes_turn_ready_when_sluice_is_installed", When::First, install::install),
+    ("pods_become_ready_by_the_probes_of_the_kubelet", When::First, pods::make),
+    ("connections_to_pods_outlive_a_rolling_update", When::Sluice, faults::rolling_update),
+    ("connections_to_pods_outlive_a_killed_switch", When::Sluice, faults::switch),
+    ("a_restart_of_the_node_role_loses_no_packet", When::Sluice, faults::node_role),
     ("the_flows_after_a_restart_are_those_before", When::Sluice, faults::same_flows),
     ("a_service_deleted_while_the_node_role_was_down_is_gone", When::Sluice, faults::deleted_meanwhile),
-    ("a_killed_switch_comes_back_with_its_pods", When::Sluice, faults::switch_killed),
+    ("a_killed_kubelet_costs_pods_no_packet", When::Sluice, faults::kubelet),
+    ("the_node_role_starts_from_its_copy_without_an_api_server", When::Sluice, faults::without_api_server),
+    ("a_second_network_on_a_node_is_told_by_the_pod", When::Sluice, first_use::second_network),
     ("no_call_of_the_controllers_is_denied", When::Sluice, faults::no_denied_call),
     ("uninstalling_leaves_the_nodes_clean", When::Sluice, install::uninstall),
 ];
@@ -143,7 +157,7 @@ const IPV6: &[Test] = &[
     ("a_node_port_is_reached_from_outside_on_every_node", When::Any, services::node_port),
     ("the_api_server_is_reached_by_its_service", When::Any, services::api_server),
     ("names_resolve", When::Any, services::names),
-    ("a_restart_of_the_node_role_loses_no_packet", When::Sluice, faults::node_role_restart),
+    ("a_restart_of_the_node_role_loses_no_packet", When::Sluice, faults::node_role),
     ("no_call_of_the_controllers_is_denied", When::Sluice, faults::no_denied_call),
     ("uninstalling_leaves_the_nodes_clean", When::Sluice, install::uninstall),
 ];
