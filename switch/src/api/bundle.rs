@@ -28,8 +28,8 @@ use std::collections::HashSet;
 use std::sync::mpsc::sync_channel;
 use tonic::{Status, Streaming};
 
-/// Longest flow or meter, in bytes.
-const MAX_FLOW_LEN: usize = 64 << 10;
+/// Longest flow or meter, in bytes: a flow may be a clause of tens of thousands of conjunctions.
+const MAX_FLOW_LEN: usize = 1 << 20;
 /// Longest group, in bytes.
 const MAX_GROUP_LEN: usize = 8 << 20;
 /// Warnings that are sent back.
