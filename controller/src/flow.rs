@@ -19,7 +19,8 @@ pub struct Flow {
     pub matching: String,
     /// Its actions in OVS's syntax; empty drops.
     pub actions: String,
-    /// Who asked for it, `KIND:REST`: `svc:NAMESPACE/NAME`, `pod:NAMESPACE/NAME`, `node:NAME`, `builtin:STAGE`.
+    /// Who asked for it, `KIND:REST`: `svc:NAMESPACE/NAME`, `pod:NAMESPACE/NAME`, `node:NAME`, `builtin:STAGE`,
+    /// `np:NAMESPACE/NAME/DIRECTION/RULE`.
     pub owner: Arc<str>,
     /// What is counted when its actions drop a packet, by name; `rule_drop` if none.
     pub drop_reason: Option<&'static str>,
@@ -56,4 +57,17 @@ pub enum Object {
     Pod(u32),
     /// A Service, as `NAMESPACE/NAME`.
     Service(String),
+    /// A flow that rules of policies share, by what names it.
+    Policy(Arc<FlowName>),
+}
+
+/// What names a flow in a bridge.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowName {
+    /// Its table.
+    pub table: u8,
+    /// Its priority.
+    pub priority: u16,
+    /// Its match.
+    pub matching: String,
 }

@@ -1,9 +1,10 @@
 //! What is there whatever the cluster has: the ways between the stages, the host's addresses, and what ends nowhere.
 
 use super::text::{
-    FROM_OUTSIDE, Family, Flows, GUARDED, LOCAL, SERVICE_MARK, between, from, goto, host_addresses, net, route, snat,
+    EXEMPT, FROM_OUTSIDE, Family, Flows, GUARDED, LOCAL, SERVICE_MARK, between, from, goto, host_addresses, net, route,
+    snat,
 };
-use super::{ENTRY_PRIORITY, Kind, SNAT_ZONE, Stage, ZONE, arp};
+use super::{ENTRY_PRIORITY, Kind, SNAT_ZONE, Stage, ZONE, arp, policy};
 use crate::facts::Node;
 use crate::flow::{Flow, Part};
 use std::collections::BTreeSet;
@@ -27,11 +28,17 @@ pub(super) mod priority {
     pub(in crate::pipeline) const HAIRPIN: u16 = 210;
 }
 
+/// The bit of `reg0` that says what [`SERVICE_MARK`] said until a connection was written to.
+const TO_SERVICE: u32 = 0x400;
+/// The bit of the label of connections that policies have denied since they began.
+const CUT: u128 = 1 << 64;
+
 /// Everything that is there whatever the cluster has.
 pub fn base(node: &Node) -> Part {
     let mut flows = vec![entry()];
     flows.extend(arp::all(node).all);
-    let stages = [classify, unsnat, conntrack, state, services, affinity, routes, commit, source, output];
+    let stages =
+        [classify, unsnat, conntrack, state, services, affinity, policy::stages, routes, commit, source, output];
     flows.extend(stages.into_iter().flat_map(|stage| stage(node).all));
     Part { flows, groups: Vec::new() }
 }
@@ -62,14 +69,15 @@ fn classify(node: &Node) -> Flows {
         for many in everybody {
             flows.drop(Stage::Classify, 220, format!("{ip},{}={many}", family.dst()), "rule_drop");
         }
-        let near = host_addresses(node, family).chain(family.among(&node.gateways)).chain(family.among(&node.link));
-        let near: BTreeSet<String> = near
-            .map(|address| address.to_string())
-            .chain(family.nets(&node.pod_cidrs).map(|cidr| net(&cidr)))
-            .collect();
-        for near in near {
-            let matching = format!("{ip},in_port=LOCAL,{}={near}", family.src());
-            flows.add(Stage::Classify, priority::INSIDE, matching, source(Kind::Host as u32));
+        // The node may reach its Pods whatever policies say: that is how the kubelet probes them.
+        let own = host_addresses(node, family).chain(family.among(&node.gateways)).chain(family.among(&node.link));
+        let own: BTreeSet<String> = own.map(|address| address.to_string()).collect();
+        let inside = |near: &str| format!("{ip},in_port=LOCAL,{}={near}", family.src());
+        for own in own {
+            flows.add(Stage::Classify, priority::INSIDE, inside(&own), source(EXEMPT | Kind::Host as u32));
+        }
+        for cidr in family.nets(&node.pod_cidrs) {
+            flows.add(Stage::Classify, priority::INSIDE, inside(&net(&cidr)), source(Kind::Host as u32));
         }
         let host = source(FROM_OUTSIDE | Kind::Host as u32);
         flows.add(Stage::Classify, 200, format!("{ip},in_port=LOCAL"), host);
@@ -112,11 +120,15 @@ fn conntrack(node: &Node) -> Flows {
 
 fn state(_: &Node) -> Flows {
     let mut flows = Flows::of_stage(Stage::State);
+    flows.drop(Stage::State, 220, format!("ct_state=+rpl+trk,ct_label={CUT:#x}/{CUT:#x}"), "policy_deny");
     flows.drop(Stage::State, 210, "ct_state=+inv+trk", "ct_invalid");
     // Where it came from, its endpoint was chosen.
     flows.add(Stage::State, 200, from(Kind::Tunnel), goto(Stage::Route));
     // One that nobody has answered yet is new too, but has a mark.
     flows.add(Stage::State, 190, "ct_state=+new+trk,ct_mark=0x0/0xf", goto(Stage::Service));
+    // Policies are asked about every packet that way, so that what they say of a connection changes with them.
+    let sent = format!("{},ct_state=-rpl-rel+trk", from(Kind::Pod));
+    flows.add(Stage::State, 180, sent, goto(Stage::EgressAdmin));
     flows.add(Stage::State, 0, "", goto(Stage::Route));
     flows
 }
@@ -130,7 +142,7 @@ fn services(node: &Node) -> Flows {
             flows.reject(Stage::Service, 100, matching, "service_no_endpoint");
         }
     }
-    flows.add(Stage::Service, 0, "", goto(Stage::Route));
+    flows.add(Stage::Service, 0, "", goto(Stage::EgressAdmin));
     flows
 }
 
@@ -183,11 +195,17 @@ fn commit(node: &Node) -> Flows {
         let matching = format!("ct_state=-rpl+trk,ct_mark=0x0/{SERVICE_MARK:#x},{}", between(Kind::Host, to));
         flows.reject(Stage::Commit, 220, matching, "no_route");
     }
-    let remember =
-        format!("ct(commit,zone={ZONE},exec(move:NXM_NX_REG0[0..3]->NXM_NX_CT_MARK[0..3])),{}", goto(Stage::Snat));
+    let rules = "move:NXM_NX_REG5[]->NXM_NX_CT_LABEL[0..31],move:NXM_NX_REG6[]->NXM_NX_CT_LABEL[32..63]";
+    let begun = "move:NXM_NX_REG0[0..3]->NXM_NX_CT_MARK[0..3]";
+    let remember = format!("ct(commit,zone={ZONE},exec({begun},{rules})),{}", goto(Stage::Snat));
+    // A Service has made it, before policies were asked. Behind this, the mark is not seen any more.
+    let (kept, next) = (TO_SERVICE.trailing_zeros(), goto(Stage::Snat));
+    let judge = format!("ct(commit,zone={ZONE},exec({rules})),load:0x1->NXM_NX_REG0[{kept}],{next}");
     for family in Family::all(node) {
-        let matching = format!("{},ct_state=+new+trk,ct_mark=0x0/0xf", family.ip());
-        flows.add(Stage::Commit, 200, matching, remember.clone());
+        let new = format!("{},ct_state=+new+trk", family.ip());
+        flows.add(Stage::Commit, 200, format!("{new},ct_mark=0x0/0xf"), remember.clone());
+        let made = format!("{new},ct_mark={SERVICE_MARK:#x}/{SERVICE_MARK:#x}");
+        flows.add(Stage::Commit, 190, made, judge.clone());
     }
     flows.add(Stage::Commit, 0, "", goto(Stage::Snat));
     flows
@@ -207,6 +225,9 @@ fn source(node: &Node) -> Flows {
             let service =
                 format!("{ip},ct_mark={SERVICE_MARK:#x}/{SERVICE_MARK:#x},{}", between(Kind::Host, Kind::Tunnel));
             flows.add(Stage::Snat, 190, service, snat(gateway));
+            let ways = (Kind::Tunnel as u32) << 4 | Kind::Host as u32;
+            let begun = format!("reg0={:#x}/{:#x}", TO_SERVICE | ways, TO_SERVICE | 0xff);
+            flows.add(Stage::Snat, 190, format!("{ip},{begun}"), snat(gateway));
         }
         for link in family.among(&node.link).take(1) {
             for to in [Kind::Host, Kind::Outside] {

@@ -11,8 +11,10 @@
 //! | [`Stage::State`] | connections that are there skip the choice of an endpoint; invalid packets end |
 //! | [`Stage::Service`] | a Service's address is found by one look; a group chooses an endpoint, and the connection is made with it |
 //! | [`Stage::Affinity`], [`Stage::Select`], [`Stage::Endpoint`] | the same for clients that keep their endpoint |
+//! | [`Stage::EgressAdmin`], [`Stage::EgressNetwork`], [`Stage::EgressBaseline`] | whether policies let it leave its Pod, tier by tier |
 //! | [`Stage::Route`] | where it goes: a Pod here, a peer, the host, the outside |
-//! | [`Stage::Commit`] | new connections that are no Service's are remembered |
+//! | [`Stage::IngressAdmin`], [`Stage::IngressNetwork`], [`Stage::IngressBaseline`] | whether policies let it come to its Pod |
+//! | [`Stage::Commit`] | new connections are remembered, and which rules let them pass |
 //! | [`Stage::Snat`] | what has to come back here leaves with an address of the node |
 //! | [`Stage::Output`] | out |
 //!
@@ -23,7 +25,7 @@
 //!   the client outside has.
 //! - Flows depend on facts alone: the same facts give the same text, before and after a restart.
 //! - Each object has a [`Part`](crate::flow::Part) of its own, made without looking at any other object: [`base`], [`peer`], [`pod`],
-//!   [`service`]. What they share is the numbers of groups ([`Ids`]).
+//!   [`service`]. What they share is the numbers of groups ([`Ids`]). Rules of policies do share flows: [`Policies`] makes a part of each flow.
 //!
 //! # Registers and marks
 //! | where | what |
@@ -31,11 +33,16 @@
 //! | `reg0[0..3]` | where the packet comes from: a [`Kind`] |
 //! | `reg0[4..7]` | where it goes, from [`Stage::Route`] on: a [`Kind`] |
 //! | `reg0[8]` | it comes from outside the cluster |
+//! | `reg0[9]` | policies for ingress are not asked |
+//! | `reg0[10]` | it begins a connection to a Service, from [`Stage::Commit`] on |
 //! | `reg1` | the port it leaves by, from [`Stage::Route`] on |
 //! | `reg3`, `reg7` | the endpoint and the group of a Service with affinity |
+//! | `reg5`, `reg6` | the rules that let it leave its Pod and come to its Pod; 0 for none |
 //! | `reg10[31]` | the switch's guard has compared its source |
 //! | `ct_mark[0..3]` | the [`Kind`] that the connection was begun by; 0 for one that is not remembered yet |
 //! | `ct_mark[4]` | the connection is to a Service |
+//! | `ct_label[0..31]`, `ct_label[32..63]` | `reg5` and `reg6` of its first packet |
+//! | `ct_label[64]` | policies have denied it since: its answers are dropped |
 
 mod affinity;
 mod arp;
@@ -43,6 +50,7 @@ mod base;
 mod ids;
 mod peers;
 mod pods;
+mod policy;
 mod services;
 mod text;
 
@@ -54,6 +62,7 @@ pub use base::base;
 pub use ids::Ids;
 pub use peers::peer;
 pub use pods::pod;
+pub use policy::{LocalPod, Policies, RuleName};
 pub use services::service;
 pub(crate) use text::{Family, SERVICE_MARK};
 
@@ -83,8 +92,20 @@ pub enum Stage {
     Select = 20,
     /// Endpoints of Services with affinity.
     Endpoint = 21,
+    /// From a Pod: rules before all others.
+    EgressAdmin = 23,
+    /// From a Pod: NetworkPolicies.
+    EgressNetwork = 24,
+    /// From a Pod: rules for what nothing has decided.
+    EgressBaseline = 25,
     /// Where it goes.
     Route = 30,
+    /// To a Pod: rules before all others.
+    IngressAdmin = 33,
+    /// To a Pod: NetworkPolicies.
+    IngressNetwork = 34,
+    /// To a Pod: rules for what nothing has decided.
+    IngressBaseline = 35,
     /// New connections.
     Commit = 40,
     /// Sources that are translated.
@@ -95,7 +116,7 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in the order of their tables.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 21] = [
         Self::Classify,
         Self::Arp,
         Self::Neighbor,
@@ -107,7 +128,13 @@ impl Stage {
         Self::Affinity,
         Self::Select,
         Self::Endpoint,
+        Self::EgressAdmin,
+        Self::EgressNetwork,
+        Self::EgressBaseline,
         Self::Route,
+        Self::IngressAdmin,
+        Self::IngressNetwork,
+        Self::IngressBaseline,
         Self::Commit,
         Self::Snat,
         Self::Output,
@@ -132,7 +159,13 @@ impl Stage {
             Self::Affinity => "affinity",
             Self::Select => "select",
             Self::Endpoint => "endpoint",
+            Self::EgressAdmin => "egress_admin",
+            Self::EgressNetwork => "egress_network",
+            Self::EgressBaseline => "egress_baseline",
             Self::Route => "route",
+            Self::IngressAdmin => "ingress_admin",
+            Self::IngressNetwork => "ingress_network",
+            Self::IngressBaseline => "ingress_baseline",
             Self::Commit => "commit",
             Self::Snat => "snat",
             Self::Output => "output",

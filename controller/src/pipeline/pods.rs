@@ -2,8 +2,8 @@
 
 use super::base::priority;
 use super::services::arrivals;
-use super::text::{Family, Flows, dnat, route, snat};
-use super::{Kind, Stage, arp};
+use super::text::{EXEMPT, Family, Flows, dnat, from, goto, route, snat};
+use super::{Kind, Stage, arp, policy};
 use crate::facts::{Endpoint, Node, Pod};
 use crate::flow::Part;
 
@@ -16,6 +16,9 @@ pub fn pod(node: &Node, pod: &Pod) -> Part {
         arp::of_pod(&mut flows, pod, address);
         let to = format!("{ip},{dst}={address}");
         flows.add(Stage::Route, priority::ADDRESS, to, route(pod.port, Kind::Pod, pod.mac));
+        let itself = format!("{ip},{},{src}={address},{dst}={address}", from(Kind::Pod));
+        let exempt = format!("load:0x1->NXM_NX_REG0[{}],{}", EXEMPT.trailing_zeros(), goto(Stage::Route));
+        flows.add(Stage::EgressAdmin, policy::FIRST, itself, exempt);
         // By a Service it reached itself: nobody answers a packet with one's own source, and no answer would come by here.
         for link in family.among(&node.link).take(1) {
             let itself = format!("{ip},{src}={address},{dst}={address}");

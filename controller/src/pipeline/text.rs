@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 /// The bit of `reg0` of what comes from outside the cluster.
 pub(super) const FROM_OUTSIDE: u32 = 0x100;
+/// The bit of `reg0` of what policies for ingress are not asked about.
+pub(super) const EXEMPT: u32 = 0x200;
 /// The bit of the mark of connections to Services.
 pub(crate) const SERVICE_MARK: u32 = 0x10;
 /// `LOCAL`, the port with the host behind it, as a number.
@@ -134,12 +136,13 @@ pub(super) fn between(from: Kind, to: Kind) -> String {
 
 /// Sends a packet out by a port, to the host or a Pod or the tunnel, with these addresses: to the stages behind [`Stage::Route`].
 pub(super) fn route(port: u32, kind: Kind, dst: u64) -> String {
+    let next = if kind == Kind::Pod { Stage::IngressAdmin } else { Stage::Commit };
     format!(
         "mod_dl_src:{},mod_dl_dst:{},load:{port:#x}->NXM_NX_REG1[],load:{:#x}->NXM_NX_REG0[4..7],{}",
         mac(ROUTER_MAC),
         mac(dst),
         kind as u8,
-        goto(Stage::Commit)
+        goto(next)
     )
 }
 
@@ -148,7 +151,7 @@ pub(super) fn goto(stage: Stage) -> String {
     format!("goto_table:{}", stage.table())
 }
 
-/// Makes a connection to an endpoint: it is remembered with its Service's address.
+/// Makes a connection to an endpoint: it is remembered with its Service's address, and policies are asked about the endpoint's.
 pub(super) fn dnat(to: Endpoint) -> String {
     let to = match to.address {
         IpAddr::V4(v4) => format!("{v4}:{}", to.port),
@@ -157,7 +160,7 @@ pub(super) fn dnat(to: Endpoint) -> String {
     format!(
         "ct(commit,table={},zone={},nat(dst={to}),exec(load:0x1->NXM_NX_CT_MARK[4],\
          move:NXM_NX_REG0[0..3]->NXM_NX_CT_MARK[0..3]))",
-        Stage::Route.table(),
+        Stage::EgressAdmin.table(),
         super::ZONE,
     )
 }

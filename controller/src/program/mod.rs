@@ -132,6 +132,9 @@ pub(crate) fn name(object: &Object) -> String {
         Object::Peer(name) => format!("node {name}"),
         Object::Pod(port) => format!("the Pod on port {port}"),
         Object::Service(name) => format!("Service {name}"),
+        Object::Policy(flow) => {
+            format!("policies at table {}, priority {}, {}", flow.table, flow.priority, flow.matching)
+        }
     }
 }
 

@@ -5,5 +5,6 @@
 
 mod direct;
 mod packet;
+mod policy;
 mod rig;
 mod services;
