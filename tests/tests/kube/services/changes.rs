@@ -107,7 +107,6 @@ pub(crate) fn topology(cluster: &Cluster) {
     zone("node-1", "");
     for at in &ats {
         settle(&field.c1, *at, &ENDPOINTS);
-        settle(&field.c2, *at, &["e2", "e4"]);
     }
     zone("node-2", "");
     field.delete(&["service/near"]);
