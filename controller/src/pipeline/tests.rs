@@ -254,7 +254,7 @@ fn without_endpoints_clients_are_told_and_without_local_ones_outsiders_are_not()
     assert_eq!(none.groups, []);
     assert!(ids.is_empty(), "{ids:?}");
     let rejects = none.flows.iter().filter(|flow| flow.drop_reason == Some("service_no_endpoint"));
-    assert_eq!(rejects.filter(|flow| flow.actions == super::text::REJECT).count(), 6);
+    assert_eq!(rejects.filter(|flow| flow.actions == super::text::REJECT).count(), 7);
 }
 
 #[test]

@@ -40,6 +40,8 @@ struct Placed {
     stage: Stage,
     priority: u16,
     verdict: Verdict,
+    /// It says nothing about anything.
+    is_void: bool,
     /// Its conjunctions.
     splits: BTreeMap<Split, Use>,
     /// The ports of the Pods of this node that it is about.
@@ -75,9 +77,10 @@ fn groups_of(rule: &Rule) -> impl Iterator<Item = &GroupKey> {
     })
 }
 
-/// Whether it is about nobody or nothing.
-fn is_void(rule: &Rule) -> bool {
-    rule.peers.as_ref().is_some_and(Vec::is_empty) || rule.ports.as_ref().is_some_and(Vec::is_empty)
+/// Whether a rule is about nobody or nothing, or of a direction that its policy is not about.
+fn is_void(policy: &Policy, rule: &Rule) -> bool {
+    let is_asked = policy.tier != Tier::Network || policy.isolates.contains(&rule.direction);
+    !is_asked || rule.peers.as_ref().is_some_and(Vec::is_empty) || rule.ports.as_ref().is_some_and(Vec::is_empty)
 }
 
 fn has_fixed(rule: &Rule) -> bool {
@@ -113,8 +116,10 @@ impl Installed {
     pub(super) fn new(name: &PolicyName, policy: &Arc<Policy>, old: Option<Self>, shared: &mut Shared) -> Self {
         let mut new =
             Self { policy: Arc::clone(policy), rules: Vec::new(), subjects: subjects(&policy.subject, shared) };
-        let alike =
-            |old: &Policy| (&old.subject, old.tier, old.is_audit) == (&policy.subject, policy.tier, policy.is_audit);
+        let alike = |old: &Policy| {
+            let is_same = (&old.subject, old.tier, old.is_audit) == (&policy.subject, policy.tier, policy.is_audit);
+            is_same && old.isolates == policy.isolates
+        };
         let mut kept = BTreeMap::new();
         if let Some(old) = old {
             old.isolate_all(false, shared);
@@ -263,6 +268,7 @@ impl Placed {
                 Action::Deny => Verdict::Deny,
                 Action::Pass => Verdict::Pass,
             },
+            is_void: is_void(policy, rule),
             splits: BTreeMap::new(),
             subjects: BTreeMap::new(),
         };
@@ -301,7 +307,7 @@ impl Placed {
     }
 
     fn join(&mut self, rule: &Rule, name: &Arc<str>, pod: &Subject, shared: &mut Shared) {
-        if is_void(rule) {
+        if self.is_void {
             return;
         }
         self.subjects.insert(Arc::clone(name), pod.port);
@@ -314,7 +320,7 @@ impl Placed {
     }
 
     fn leave(&mut self, rule: &Rule, name: &Arc<str>, pod: &Subject, shared: &mut Shared) {
-        if is_void(rule) {
+        if self.is_void {
             return;
         }
         self.subjects.remove(name);
@@ -451,7 +457,7 @@ impl Placed {
 
     /// A member of a group comes or goes.
     fn member(&mut self, rule: &Rule, (name, member): (&str, &Member), holds: bool, shared: &mut Shared) {
-        if is_void(rule) {
+        if self.is_void {
             return;
         }
         if !asks_peers(rule) {

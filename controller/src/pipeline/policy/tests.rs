@@ -6,7 +6,13 @@ use crate::facts::policy::{
 };
 use crate::facts::{Node, Protocol};
 use crate::flow::{Flow, FlowName, Object, Part};
+use crate::policy::{Because, Connection, Judge};
 use proptest::prelude::*;
+use sluice_flows::field::Field;
+use sluice_flows::flow_mod::FlowMod;
+use sluice_flows::key::{FlowKey, FlowMask, slot};
+use sluice_flows::rule::{Millis, Rule as FlowRule, TableId};
+use sluice_flows::table::Tables;
 use sluice_flows::text::{Names, parse_flow_mod};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -174,7 +180,7 @@ fn every_flow_is_read_without_a_warning_and_none_is_of_two_objects() {
         let text = line(&flow);
         let parsed = parse_flow_mod(&text, Names::NONE).unwrap_or_else(|e| panic!("{text}\n{e}"));
         assert!(parsed.warnings.is_empty(), "{text}\n{:?}", parsed.warnings);
-        let sluice_flows::flow_mod::FlowMod::Add { spec, .. } = parsed.value else { panic!("{text} adds no flow") };
+        let FlowMod::Add { spec, .. } = parsed.value else { panic!("{text} adds no flow") };
         assert!(keys.insert(format!("{} {} {:?}", flow.table, flow.priority, spec.matches)), "{text} is there twice");
     }
 }
@@ -354,6 +360,87 @@ fn happen(policies: &mut Policies, (what, a, b, bits): Step) {
             policies.update(&[Update::GroupGone(key(group_no)), put(&policy_of(a, b, bits))])
         }
         _ => policies.update(&[group(group_no, &[(pod, who.clone()), (pod + 1, who)])]),
+    }
+}
+
+/// What the flows of a way make of a packet of (or for) a Pod's port: none if it passes, and who drops it if not.
+fn dropped(switch: &Switch, direction: Direction, port: u32, connection: &Connection) -> Option<String> {
+    let flows: Vec<Flow> = switch.0.values().cloned().chain(super::stages(&node()).all).collect();
+    let mut tables = Tables::new();
+    for (cookie, flow) in (0..).zip(&flows) {
+        let parsed = parse_flow_mod(&format!("cookie={cookie},{}", line(flow)), Names::NONE).unwrap().value;
+        let FlowMod::Add { spec, .. } = parsed else { panic!("{flow:?} adds no flow") };
+        tables.insert(Arc::new(FlowRule::new(spec, Millis(0))));
+    }
+    let mut key = FlowKey::default();
+    let (ether_type, fields) = match connection.source {
+        IpAddr::V4(_) => (0x800, [Field::IpSrc, Field::IpDst]),
+        IpAddr::V6(_) => (0x86dd, [Field::Ipv6Src, Field::Ipv6Dst]),
+    };
+    key.set(Field::EthType.slot(), ether_type);
+    for (field, address) in fields.into_iter().zip([connection.source, connection.destination]) {
+        let bits = match address {
+            IpAddr::V4(v4) => v4.to_bits().into(),
+            IpAddr::V6(v6) => v6.to_bits(),
+        };
+        key.set(field.slot(), bits);
+    }
+    let number = connection.protocol.map_or(1, |protocol| match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
+    });
+    key.set(Field::IpProto.slot(), number);
+    key.set(slot::TP_DST, connection.port.into());
+    key.set(Field::Reg0.slot(), 1);
+    let mut table = match direction {
+        Direction::Egress => 23,
+        Direction::Ingress => 33,
+    };
+    key.set(if direction == Direction::Egress { Field::InPort } else { Field::Reg1 }.slot(), port.into());
+    loop {
+        let found = tables.lookup(TableId::new(table).unwrap(), &key, &mut FlowMask::default()).unwrap();
+        let flow = &flows[found.spec.cookie as usize];
+        if flow.actions.is_empty() {
+            return Some(flow.owner.to_string());
+        }
+        table = flow.actions.rsplit("goto_table:").next().unwrap().parse().unwrap();
+        if matches!(table, 30 | 40) {
+            return None;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #[test]
+    fn flows_say_what_is_said_of_a_connection_without_them(
+        steps in proptest::collection::vec(any::<Step>(), 1..40),
+        ends in proptest::collection::vec((0_usize..6, 0_usize..8, any::<bool>(), any::<u8>()), 1..8),
+    ) {
+        let mut policies = Policies::new(&node());
+        policies.update(&[group(0, &[]), group(1, &[]), group(2, &[])]);
+        steps.into_iter().for_each(|step| happen(&mut policies, step));
+        let switch = Switch::of(&mut policies);
+        let judge = Judge::new(policies.state());
+        for (pod, other, is_egress, kind) in ends {
+            let Some(local) = policies.shared.pods.get(&pod_name(pod)) else { continue };
+            let (own, far) = (addresses(pod)[usize::from(kind % 2)], addresses(other)[usize::from(kind % 2)]);
+            let ports = [(None, 0), (Some(Protocol::Tcp), 80), (Some(Protocol::Tcp), 8080), (Some(Protocol::Tcp), 9090)];
+            let (protocol, port) = [&ports[..], &[(Some(Protocol::Udp), 53)]].concat()[usize::from(kind / 2) % 5];
+            let direction = BOTH[usize::from(!is_egress)];
+            let (source, destination) = if is_egress { (own, far) } else { (far, own) };
+            let connection = Connection { source, destination, protocol, port, is_with_own_node: false };
+            if source == destination || policies.shared.pods.contains_key(&pod_name(other)) {
+                continue;
+            }
+            let verdict = judge.subject(&pod_name(pod)).verdict(direction, &connection);
+            let owner = dropped(&switch, direction, local.port, &connection);
+            prop_assert_eq!(verdict.is_accepted, owner.is_none(), "{:?}: {:?}, dropped by {:?}", connection, verdict, owner);
+            if let (Because::Rule(rule), Some(owner)) = (&verdict.because, owner) {
+                prop_assert_eq!(rule.to_string(), owner);
+            }
+        }
     }
 }
 
