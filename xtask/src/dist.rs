@@ -1,19 +1,20 @@
 //! Binaries that run on any Linux of their architecture: static and stripped.
 //!
 //! They are linked with glibc itself, so nothing has to be installed but Rust and a C library's development files. The
-//! plugin is built for size, since runtimes start it for each container; the others for speed.
+//! plugin's own code is built for size, since runtimes start it for each container; all else for speed.
 
 use crate::command::{cargo_with, target_dir};
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::PathBuf;
 
-/// What is built: package, binary, and how the optimizer is to weigh speed against size.
+/// What is built: package, binary, and its profile of `Cargo.toml`. To optimize a program as a whole takes minutes; only the switch's
+/// packets and the plugin's starts are worth it.
 pub(crate) const BINARIES: [(&str, &str, &str); 4] = [
-    ("sluice-switch", "sluiced", "3"),
-    ("sluice-cli", "sluice", "3"),
-    ("sluice-controller", "sluice-controller", "3"),
-    ("sluice-cni", "sluice-cni", "s"),
+    ("sluice-switch", "sluiced", "dist"),
+    ("sluice-cli", "sluice", "tools"),
+    ("sluice-controller", "sluice-controller", "tools"),
+    ("sluice-cni", "sluice-cni", "dist"),
 ];
 
 /// Builds into `target/dist/`, says how large the files are, and returns where they are.
@@ -29,12 +30,15 @@ pub(crate) fn dist() -> Result<Vec<PathBuf>> {
     let folder = target_dir().join("dist");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut files = Vec::new();
-    for (package, binary, level) in BINARIES {
-        let environment = [("RUSTFLAGS", flags), ("CARGO_PROFILE_DIST_OPT_LEVEL", level)];
-        let what = ["--package", package, "--bin", binary];
-        let how = ["build", "--locked", "--profile", "dist", "--target", &target];
-        cargo_with(&environment, &[&how[..], &what[..]].concat())?;
-        let built: PathBuf = [target.as_str(), "dist", binary].iter().collect();
+    for goal in ["tools", "dist"] {
+        let binaries = BINARIES.iter().filter(|(_, _, profile)| *profile == goal);
+        let what: Vec<&str> =
+            binaries.flat_map(|(package, binary, _)| ["--package", package, "--bin", binary]).collect();
+        let how = ["build", "--locked", "--profile", goal, "--target", &target];
+        cargo_with(&[("RUSTFLAGS", flags)], &[&how[..], &what].concat())?;
+    }
+    for (_, binary, profile) in BINARIES {
+        let built: PathBuf = [target.as_str(), profile, binary].iter().collect();
         let (from, to) = (target_dir().join(built), folder.join(binary));
         // Renamed into place, so that a binary that runs can be replaced.
         let new = folder.join(format!(".{binary}"));
