@@ -1,6 +1,8 @@
 //! The hand-written cases of `policies/`, against the reference evaluator: each truth table was written from the
 //! specification by hand, so that the two check each other. The same files are for real clusters.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is a failed test")]
+
 use serde_json::Value;
 use sluice_tests::policy::{Case, Cell, Step, World};
 use std::collections::BTreeSet;

@@ -284,7 +284,7 @@ mod tests {
             "203.0.113.1",
             "no interface has it, as behind a translation"
         );
-        assert!(found(cidrs("10.0.0.0/8")).unwrap_err().contains("no InternalIP"));
+        assert!(found(cidrs("10.0.0.0/8")).unwrap_err().contains("is in transport_cidrs [10.0.0.0/8]"));
         let none = Config { transport_interface: Some("eth7".to_owned()), ..Config::default() };
         assert!(found(none).unwrap_err().contains("transport_interface eth7"));
     }

@@ -139,13 +139,13 @@ pub(crate) fn external_local(cluster: &Cluster) {
     let ports = [(Proto::Tcp, field.node_port("extlocal", "web")), (Proto::Udp, field.node_port("extlocal", "dns"))];
     let control: [IpAddr; 2] = ["172.30.0.1".parse().unwrap(), "fd00:30::1".parse().unwrap()];
     for (proto, port) in ports {
-        for family in 0..2 {
+        for (family, client) in control.iter().enumerate() {
             let (near, far) = (field.at_node("node-1", port)[family], field.at_node("node-2", port)[family]);
             let balanced = with_port(&LOCAL, 80)[family];
             // Who asks is seen as they are.
             for at in [near, balanced] {
                 for heard in field.outside.reaches(proto, at, &["e1"]) {
-                    assert_eq!(heard.seen(), control[family], "whom e1 sees by {proto:?} at {at}");
+                    assert_eq!(heard.seen(), *client, "whom e1 sees by {proto:?} at {at}");
                 }
             }
             field.outside.hears_nothing(proto, far);
