@@ -1,6 +1,8 @@
 //! What the controller computes of policies, against the reference evaluator: each node's share of random clusters, and what the
 //! controller says of connections by it.
 
+#![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sluice_controller::facts::Protocol;
