@@ -1,5 +1,6 @@
 //! Tracked connections.
 
+mod label;
 mod owners;
 mod settings;
 mod show;
@@ -15,9 +16,9 @@ use sluice_proto::v1::connection_service_server::ConnectionService;
 use sluice_proto::v1::{
     Connection, ConnectionAdded, ConnectionCounters, ConnectionEnded, ConnectionEvent, ConnectionMarked,
     ConnectionReplied, ConnectionSettings, EventsLost, FlushConnectionsReply, FlushConnectionsRequest,
-    GetConnectionSettingsRequest, GetConnectionStatsReply, GetConnectionStatsRequest, ListConnectionsReply,
-    ListConnectionsRequest, ProtocolStats, SetConnectionSettingsRequest, StateStats, WatchConnectionsRequest,
-    ZoneStats,
+    GetConnectionSettingsRequest, GetConnectionStatsReply, GetConnectionStatsRequest, LabelConnectionsReply,
+    LabelConnectionsRequest, ListConnectionsReply, ListConnectionsRequest, ProtocolStats, SetConnectionSettingsRequest,
+    StateStats, WatchConnectionsRequest, ZoneStats,
 };
 use std::collections::BTreeMap;
 use std::time::UNIX_EPOCH;
@@ -62,6 +63,21 @@ impl ConnectionService for Api {
             let flushed =
                 if dry_run { datapath.count_connections(&filter) } else { datapath.flush_connections(&filter) };
             Ok(FlushConnectionsReply { flushed })
+        };
+        self.blocking(work).await.map(Response::new)
+    }
+
+    async fn label_connections(
+        &self,
+        request: Request<LabelConnectionsRequest>,
+    ) -> Result<Response<LabelConnectionsReply>, Status> {
+        let asked = request.into_inner().labels;
+        // All of it is read before the first is written.
+        let labels = asked.iter().map(label::read).collect::<Result<Vec<_>, _>>()?;
+        let work = move |datapath: &Datapath| {
+            let write = |(original, value, mask): &_| datapath.label_connection(original, *value, *mask);
+            let changed = labels.iter().filter(|one| write(one)).count() as u64;
+            Ok(LabelConnectionsReply { changed })
         };
         self.blocking(work).await.map(Response::new)
     }

@@ -286,6 +286,28 @@ impl Tracker {
     }
 }
 
+impl Tracker {
+    /// Writes bits of a connection's label. Whether that changed it. Connections that belong to another keep what that one had, as
+    /// they do when packets write labels.
+    pub(crate) fn label(&self, original: &Tuple, value: u128, mask: u128, now: Millis) -> bool {
+        let Some((conn, Direction::Original)) = self.table.find(original, now) else { return false };
+        if conn.parent.is_some() {
+            return false;
+        }
+        let mut marks = conn.marks();
+        let before = marks.label;
+        marks.label = before & !mask | value & mask;
+        let (mark, label) = (marks.mark, marks.label);
+        if label == before {
+            return false;
+        }
+        conn.changed();
+        drop(marks);
+        self.events.tell(&conn, ConnChange::Marked { mark, label });
+        true
+    }
+}
+
 /// Whether an earlier pass has found the packet's connection in this zone, and that one is to be kept.
 fn known_before(tracked: &Tracked, ask: &DpCt) -> bool {
     tracked.conn.as_ref().is_some_and(|(conn, direction)| {

@@ -1,7 +1,9 @@
 //! Tracked connections: reading, flushing, limits, events.
 
 use super::Datapath;
-use crate::conntrack::{Conn, ConnEvent, ConnFilter, CtCounters, CtSettings, FragmentStats, SettingsError, ZoneCount};
+use crate::conntrack::{
+    Conn, ConnEvent, ConnFilter, CtCounters, CtSettings, FragmentStats, SettingsError, Tuple, ZoneCount,
+};
 use crossbeam::channel::Receiver;
 use sluice_flows::datapath::DpCt;
 use sluice_flows::explain::CtKnown;
@@ -35,6 +37,12 @@ impl Datapath {
     /// As [`Self::flush_connections`], of those that `stale` says so of.
     pub(crate) fn flush_connections_where(&self, stale: impl Fn(&Conn) -> bool) -> u64 {
         self.inner.shared.conntrack.table.flush(stale)
+    }
+
+    /// Writes bits of the label of the connection whose packets of the original direction show this. Whether that changed it; not if
+    /// there is no such connection.
+    pub fn label_connection(&self, original: &Tuple, value: u128, mask: u128) -> bool {
+        self.inner.shared.conntrack.label(original, value, mask, self.clock().now())
     }
 
     /// When a connection ends if no packet of it comes.

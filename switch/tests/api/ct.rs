@@ -5,9 +5,10 @@ use sluice_proto::v1::connection_event::Kind;
 use sluice_proto::v1::connection_service_client::ConnectionServiceClient;
 use sluice_proto::v1::trace_service_client::TraceServiceClient;
 use sluice_proto::v1::{
-    Connection, ConnectionEvent, FlushConnectionsRequest, GetConnectionSettingsRequest, GetConnectionStatsRequest,
-    ListConnectionsRequest, SetConnectionSettingsRequest, TracePacket, TraceReply, TraceRequest,
-    WatchConnectionsRequest, ZoneChange, trace_packet,
+    Connection, ConnectionEvent, ConnectionLabel, ConnectionTuple, FlushConnectionsRequest,
+    GetConnectionSettingsRequest, GetConnectionStatsRequest, LabelConnectionsRequest, ListConnectionsRequest,
+    SetConnectionSettingsRequest, TracePacket, TraceReply, TraceRequest, WatchConnectionsRequest, ZoneChange,
+    trace_packet,
 };
 use tonic::Code;
 use tonic::transport::Channel;
@@ -127,6 +128,38 @@ async fn a_flush_removes_what_the_filter_selects_and_says_how_many() {
     assert!(error.message().contains("leave out the filter"), "{}", error.message());
     assert_eq!(flushed(flush("", true, false)).await.unwrap(), 2);
     assert!(list(&switch, "").await.is_empty());
+}
+
+#[tokio::test]
+async fn labels_are_written_to_the_connections_that_are_named_and_to_no_others() {
+    let switch = with_connections(3).await;
+    let mut client = client(&switch).await;
+    let original = |src_port| ConnectionTuple {
+        src: "10.0.0.1".to_owned(),
+        dst: "10.0.0.2".to_owned(),
+        src_port,
+        dst_port: 53,
+        ..ConnectionTuple::default()
+    };
+    let label = |src_port, label: &str, mask: &str| ConnectionLabel {
+        zone: 5,
+        proto: 17,
+        original: Some(original(src_port)),
+        label: label.to_owned(),
+        mask: mask.to_owned(),
+    };
+    let mut write = async |labels| client.label_connections(LabelConnectionsRequest { labels }).await;
+    let cut = "0x10000000000000000";
+    let reply = write(vec![label(1001, cut, cut), label(1002, "7", "0xf"), label(4444, cut, cut)]).await.unwrap();
+    assert_eq!(reply.into_inner().changed, 2, "one is not there");
+    let labels: Vec<_> = list(&switch, "").await.into_iter().map(|connection| connection.label).collect();
+    assert_eq!(labels, ["0x0", cut, "0x7"]);
+    assert_eq!(write(vec![label(1001, "0", "1"), label(1002, "0x20", "0xf0")]).await.unwrap().into_inner().changed, 1);
+    let labels: Vec<_> = list(&switch, "").await.into_iter().map(|connection| connection.label).collect();
+    assert_eq!(labels, ["0x0", cut, "0x27"]);
+    let error = write(vec![label(1000, "0xff", "0xff"), label(1001, "red", "1")]).await.unwrap_err();
+    assert!(error.message().contains("128 bits"), "{}", error.message());
+    assert_eq!(list(&switch, "ct_label=0xff/0xff").await.len(), 0, "nothing of a bad request is done");
 }
 
 #[tokio::test]
