@@ -67,19 +67,19 @@ struct Switch {
     folder: tempfile::TempDir,
 }
 
+/// A port in memory that a bridge has got, and its other end.
+fn added(datapath: &Datapath, name: &str, number: PortNo) -> MemHandle {
+    let (port, end) = MemPort::new(name, &MemOptions::default()).expect("memory is there");
+    let request = PortRequest { number: Some(number), ..PortRequest::new(name, PortDevice::Device(Box::new(port))) };
+    datapath.add_port("br0", request).expect("a new port");
+    end
+}
+
 impl Switch {
     fn start() -> Self {
         let datapath = Datapath::start(Config::default()).expect("workers start");
         datapath.add_bridge("br0", FailMode::Secure).expect("a first bridge");
-        let add = |no: u16| {
-            let name = format!("p{no}");
-            let (port, end) = MemPort::new(&name, &MemOptions::default()).expect("memory is there");
-            let request =
-                PortRequest { number: Some(PortNo(no)), ..PortRequest::new(&name, PortDevice::Device(Box::new(port))) };
-            datapath.add_port("br0", request).expect("a new port");
-            end
-        };
-        let ends = (1..=2).map(add).collect();
+        let ends = (1..=2).map(|no| added(&datapath, &format!("p{no}"), PortNo(no))).collect();
         let folder = tempfile::tempdir().expect("a folder");
         let server = api::spawn(datapath.clone(), &folder.path().join("s.sock")).expect("a free socket");
         Self { datapath, _server: server, ends, folder }

@@ -384,7 +384,7 @@ mod tests {
             shown,
             [
                 ("10.96.0.9:80".to_owned(), "ClusterIP", "any"),
-                ("169.254.77.3:30080".to_owned(), "NodePort", "inside"),
+                ("0.0.0.0:30080".to_owned(), "NodePort", "inside"),
                 ("198.51.100.1:80".to_owned(), "External", "192.0.2.0/24"),
             ]
         );
