@@ -26,6 +26,7 @@ mod install;
 mod modes;
 mod nodes;
 mod pods;
+mod policies;
 mod sctp;
 mod services;
 
@@ -106,6 +107,10 @@ const DUAL: &[Test] = &[
     ("open_connections_outlive_changes_of_endpoints", When::Any, services::changes::long_connections),
     ("a_deleted_endpoint_takes_only_its_own_connections", When::Any, services::changes::deleted_endpoint),
     ("large_datagrams_reach_services", When::Any, services::changes::fragments),
+    ("policies_say_who_may_come_in", When::Sluice, policies::ingress),
+    ("policies_say_where_one_may_send", When::Sluice, policies::egress),
+    ("drops_name_the_policy", When::Sluice, policies::by_name),
+    ("policies_stay_in_force_without_the_node_role", When::Sluice, policies::while_away),
     ("names_resolve", When::Any, services::names),
     ("every_verb_works_by_a_kubeconfig", When::Sluice, cli::every_verb),
     ("traces_follow_packets_through_the_cluster", When::Sluice, cli::traces),

@@ -2,8 +2,8 @@
 
 pub(crate) mod changes;
 pub(crate) mod entrances;
-mod field;
-mod place;
+pub(crate) mod field;
+pub(crate) mod place;
 
 use crate::cluster::{Cluster, TOOLBOX, host, within};
 use crate::pods::{answer, ask};

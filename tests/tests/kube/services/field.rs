@@ -4,10 +4,10 @@ use super::place::{Place, Server};
 use crate::cluster::Cluster;
 use std::net::SocketAddr;
 
-/// Clients `c1` and `c2`; endpoints `e1`, `e3` on the first node, `e2`, `e4` on the second. The ports of `e4` have other numbers.
+/// Clients `ask1` and `ask2`; endpoints `e1`, `e3` on the first node, `e2`, `e4` on the second. The ports of `e4` have other numbers.
 const PODS: [(&str, &str, u16, u16); 6] = [
-    ("c1", "node-1", 8080, 5353),
-    ("c2", "node-2", 8080, 5353),
+    ("ask1", "node-1", 8080, 5353),
+    ("ask2", "node-2", 8080, 5353),
     ("e1", "node-1", 8080, 5353),
     ("e2", "node-2", 8080, 5353),
     ("e3", "node-1", 8080, 5353),
@@ -69,8 +69,8 @@ impl<'c> Field<'c> {
         let servers = PODS[2..].iter().map(|(name, _, web, dns)| serve(cluster, name, *web, *dns));
         Self {
             cluster,
-            c1: Place::pod(cluster, "c1"),
-            c2: Place::pod(cluster, "c2"),
+            c1: Place::pod(cluster, "ask1"),
+            c2: Place::pod(cluster, "ask2"),
             node1: Place::node(cluster, "node-1"),
             node2: Place::node(cluster, "node-2"),
             outside: Place::node(cluster, "control"),
