@@ -6,14 +6,15 @@
 //! switch is touched: what an earlier start has programmed is in force, and stays so when this program ends or is killed.
 //!
 //! # What it keeps on disk
-//! The copy ([`crate::copy`]) and the number of the start ([`crate::program`]). Both may be deleted: the first costs a start without
-//! API server, the second nothing.
+//! The copy ([`crate::copy`]), the policies that it was told and the number of the start ([`crate::program`]). All may be deleted: the
+//! first two cost a start without API server, the last nothing.
 
 mod conflist;
 mod connections;
 mod host;
 mod network;
 mod pods;
+mod policies;
 mod reconcile;
 mod services;
 mod transport;
@@ -28,7 +29,9 @@ use crate::metrics::{self, Metrics};
 use crate::program::{self, SwitchError};
 use crate::services::health::{HealthChecks, PROXY_PORT, ProxyHealth};
 use crate::watch::link::{Candidate, Link};
+use crate::watch::policies::{self as watch_policies, Source};
 use crate::watch::{Store, reflect};
+use policies::Policies;
 use reconcile::Reconciler;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,16 +105,21 @@ pub async fn run(config: Config, candidates: Vec<Candidate>) -> Result<(), Start
     let (program, switch, events) = program::start(program).map_err(state)?;
     let store = Arc::new(Store::default());
     let (link, _looking) = Link::start(candidates);
-    let _reflectors = reflect::start(&link, &store);
+    let source = Arc::new(Source::new(Some(&name)));
+    let _reflectors = (reflect::start(&link, &store), watch_policies::start(&link, &source));
     let health = ProxyHealth::default();
     let checks = HealthChecks::start(health.clone(), PROXY_PORT);
     let (parts, metrics) = told(&config, (&program, &switch), &link);
     let answering = http::answer_at(config.metrics_address, parts.clone(), Arc::clone(&metrics));
     let _answering = Aborting(tokio::spawn(answering));
     let copy = Copy::new(&config.state);
-    lists(&store, &copy).await;
+    let mut policies = Policies::new(&name, Arc::clone(&source), &config.state);
+    lists(&store, &source, &copy).await;
+    policies.load();
     let _copying = Aborting(tokio::spawn(copy::keep(copy, Arc::clone(&store))));
-    Reconciler::new(config, name, store, (program, switch), (checks, health), (parts, metrics)).run(events).await;
+    Reconciler::new(config, name, (store, policies), (program, switch), (checks, health), (parts, metrics))
+        .run(events)
+        .await;
     Ok(())
 }
 
@@ -155,8 +163,9 @@ impl Drop for Aborting {
 }
 
 /// Waits for the lists, or takes their copy.
-async fn lists(store: &Store, copy: &Copy) {
-    if timeout(ANSWER_WITHIN, store.complete()).await.is_ok() {
+async fn lists(store: &Store, source: &Source, copy: &Copy) {
+    let complete = async { tokio::join!(store.complete(), source.complete()) };
+    if timeout(ANSWER_WITHIN, complete).await.is_ok() || store.is_complete() {
         return;
     }
     match copy.load() {

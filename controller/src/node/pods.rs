@@ -2,9 +2,11 @@
 
 use super::network::mac;
 use crate::facts::{HostPort, Pod, Protocol};
+use crate::pipeline::LocalPod;
 use ipnet::IpNet;
 use sluice_proto::v1::{Attachment, AttachmentKey, IncomingPort, Network};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// What names an attachment.
 pub(super) fn key(attachment: &Attachment) -> AttachmentKey {
@@ -26,6 +28,16 @@ pub(super) fn pod(attachment: &Attachment, network: &Network) -> Option<Pod> {
     host_ports.sort_by_key(|port| (port.protocol, port.incoming, port.to));
     host_ports.dedup();
     Some(Pod { owner: attachment.owner.clone(), port: attachment.number, mac: mac(&spec.mac)?, addresses, host_ports })
+}
+
+/// `NAMESPACE/NAME` of a Pod, of the owner of its flows.
+pub(super) fn name(owner: &str) -> &str {
+    owner.strip_prefix("pod:").unwrap_or(owner)
+}
+
+/// A Pod as policies are about it.
+pub(super) fn local(pod: &Pod) -> (Arc<str>, LocalPod) {
+    (name(&pod.owner).into(), LocalPod { port: pod.port, addresses: pod.addresses.clone() })
 }
 
 /// A port of the host, for the family that it is of.

@@ -5,6 +5,7 @@
 //! the switch is touched before the lists (or their copy) are there: what an earlier start left is in force until then.
 
 use super::conflist::{self, NETWORK};
+use super::policies::{self, Policies};
 use super::services::Services;
 use super::view::{Host, View};
 use super::{Fault, connections, network, pods};
@@ -79,6 +80,7 @@ pub(super) struct Reconciler {
     here: Here,
     made: Made,
     services: Services,
+    policies: Policies,
     pods: BTreeSet<u32>,
     attachments: Vec<Attachment>,
     todo: Todo,
@@ -98,7 +100,7 @@ impl Reconciler {
     pub(super) fn new(
         config: Config,
         name: String,
-        store: Arc<Store>,
+        (store, policies): (Arc<Store>, Policies),
         (program, switch): (Program, Switch),
         (checks, health): (HealthChecks, ProxyHealth),
         (parts, metrics): (Health, Arc<Metrics>),
@@ -120,6 +122,7 @@ impl Reconciler {
             here: Here::default(),
             made: Made::default(),
             services: Services::default(),
+            policies,
             pods: BTreeSet::new(),
             attachments: Vec::new(),
             todo: Todo { all: true, network: true, attachments: true, settle: true, ..Todo::default() },
@@ -135,7 +138,7 @@ impl Reconciler {
 
     /// Goes on without an end. The lists, or their copy, are in the store when this is called.
     pub(super) async fn run(mut self, mut events: Events) {
-        let store = Arc::clone(&self.store);
+        let (store, source) = (Arc::clone(&self.store), self.policies.source());
         self.look();
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -144,6 +147,9 @@ impl Reconciler {
         loop {
             tokio::select! {
                 () = store.touched.wait() => {}
+                () = source.changed() => {
+                    self.since.get_or_insert_with(Instant::now);
+                }
                 _ = ticks.tick() => self.look(),
                 () = sleep(pause), if self.fault.is_some() => pause = (pause * 2).min(PAUSE.1),
                 event = events.next() => {
@@ -209,6 +215,9 @@ impl Reconciler {
 
     async fn pass(&mut self) -> Result<(), Fault> {
         let view = View::find(&self.name, &self.store, &self.host, &self.config).map_err(Fault::Waiting)?;
+        if !self.policies.gather() {
+            return Err(Fault::Waiting("the cluster's policies are not listed yet".to_owned()));
+        }
         let before = self.view.replace(view.clone());
         let mut changes = Vec::new();
         self.publish(&view, before.as_ref());
@@ -229,7 +238,12 @@ impl Reconciler {
         self.health.set_eligible(view.is_eligible);
         self.todo.settle |= !changes.is_empty();
         self.program.change(changes);
-        self.pods().await?;
+        self.policies.on(&self.node);
+        let mut changes = self.pods().await?;
+        // With what they are about, so that no Pod is there without them.
+        changes.extend(self.policies.changes());
+        self.todo.settle |= !changes.is_empty();
+        self.program.change(changes);
         self.todo.all = false;
         if !std::mem::replace(&mut self.is_ready, true) {
             self.program.ready();
@@ -345,10 +359,10 @@ impl Reconciler {
         }
     }
 
-    /// Lists attachments and has each have its part.
-    async fn pods(&mut self) -> Result<(), Fault> {
+    /// Lists attachments; the part of each, and those that go.
+    async fn pods(&mut self) -> Result<Vec<(Object, Option<Part>)>, Fault> {
         if !self.todo.attachments {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let attachments = self.switch.attachments(NETWORK).await?;
         if host_ports(&attachments) != host_ports(&self.attachments) {
@@ -359,12 +373,13 @@ impl Reconciler {
         let there: BTreeSet<u32> = pods.iter().map(|pod| pod.port).collect();
         let gone = self.pods.difference(&there).map(|port| (Object::Pod(*port), None));
         let put = pods.iter().map(|pod| (Object::Pod(pod.port), Some(pipeline::pod(&self.node, pod))));
-        self.program.change(gone.chain(put));
+        let changes = gone.chain(put).collect();
+        self.policies.set_pods(pods.iter().map(pods::local).collect());
         self.pods = there;
         self.attachments = attachments;
         self.todo.attachments = false;
         self.todo.settle = true;
-        Ok(())
+        Ok(changes)
     }
 
     /// Waits until all is in force, and does what has to come after that.
@@ -380,6 +395,8 @@ impl Reconciler {
         };
         self.confirm(&refused).await?;
         self.forget().await?;
+        self.judge().await?;
+        self.policies.keep();
         self.health.in_step();
         self.tell(view);
         self.announce(view);
@@ -387,6 +404,7 @@ impl Reconciler {
             debug!(
                 peers = view.peers.len(),
                 services = self.services.len(),
+                policies = self.policies.len(),
                 pods = self.pods.len(),
                 "everything is in force"
             );
@@ -425,7 +443,9 @@ impl Reconciler {
             refused.iter().any(|(object, _)| matches!(object, Object::Base) || *object == Object::Pod(number))
         };
         let waiting = self.attachments.iter().filter(|one| one.unconfirmed && self.pods.contains(&one.number));
-        let keys: Vec<_> = waiting.filter(|one| !is_refused(one.number)).map(pods::key).collect();
+        let ready = waiting.filter(|one| !is_refused(one.number) && self.policies.knows(pods::name(&one.owner)));
+        let numbers: BTreeSet<u32> = ready.clone().map(|one| one.number).collect();
+        let keys: Vec<_> = ready.map(pods::key).collect();
         if keys.is_empty() {
             return Ok(());
         }
@@ -438,7 +458,20 @@ impl Reconciler {
             return Err(error.into());
         }
         for one in &mut self.attachments {
-            one.unconfirmed &= !self.pods.contains(&one.number) || is_refused(one.number);
+            one.unconfirmed &= !numbers.contains(&one.number);
+        }
+        Ok(())
+    }
+
+    /// Ends connections that policies deny by now.
+    async fn judge(&mut self) -> Result<(), Fault> {
+        if !self.policies.is_unjudged() {
+            return Ok(());
+        }
+        let connections = self.switch.connections(&policies::filter()).await?;
+        let labels = self.policies.judge(&self.node, &connections);
+        if !labels.is_empty() {
+            self.switch.label_connections(labels).await?;
         }
         Ok(())
     }

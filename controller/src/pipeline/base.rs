@@ -31,7 +31,7 @@ pub(super) mod priority {
 /// The bit of `reg0` that says what [`SERVICE_MARK`] said until a connection was written to.
 const TO_SERVICE: u32 = 0x400;
 /// The bit of the label of connections that policies have denied since they began.
-const CUT: u128 = 1 << 64;
+pub(crate) const CUT: u128 = 1 << 64;
 
 /// Everything that is there whatever the cluster has.
 pub fn base(node: &Node) -> Part {

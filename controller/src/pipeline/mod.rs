@@ -58,6 +58,7 @@ mod text;
 mod tests;
 
 pub use affinity::learned_of;
+pub(crate) use base::CUT;
 pub use base::base;
 pub use ids::Ids;
 pub use peers::peer;

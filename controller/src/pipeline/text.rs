@@ -42,7 +42,7 @@ impl Family {
     }
 
     /// The families that a node's Pods have.
-    pub(super) fn all(node: &Node) -> impl Iterator<Item = Self> + '_ {
+    pub(crate) fn all(node: &Node) -> impl Iterator<Item = Self> + '_ {
         [Self::V4, Self::V6].into_iter().filter(|family| family.is_of(node))
     }
 

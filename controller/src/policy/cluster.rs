@@ -128,6 +128,12 @@ impl Cluster {
         self.remove_object(&pod_name(namespace, name));
     }
 
+    /// Whether a Pod is there that may be a member of groups, by `NAMESPACE/NAME`.
+    #[must_use]
+    pub fn has_pod(&self, name: &str) -> bool {
+        self.names.contains_key(name)
+    }
+
     /// A node is as this says.
     pub fn put_node(&mut self, node: &Node) {
         let fact = objects::node(node);

@@ -90,7 +90,8 @@ pub struct Judge<'a> {
 #[derive(Debug)]
 pub struct Subject<'a> {
     judge: &'a Judge<'a>,
-    member: Option<&'a Member>,
+    /// As the subject of each has it.
+    members: Map<&'a GroupKey, &'a Member>,
     policies: Vec<&'a Policy>,
 }
 
@@ -117,10 +118,10 @@ impl<'a> Judge<'a> {
     /// A Pod of the node by `NAMESPACE/NAME`.
     #[must_use]
     pub fn subject(&'a self, pod: &str) -> Subject<'a> {
-        let mut subject = Subject { judge: self, member: None, policies: Vec::new() };
+        let mut subject = Subject { judge: self, members: Map::default(), policies: Vec::new() };
         for (key, policies) in &self.policies {
             if let Some(member) = self.state.groups.get(*key).and_then(|group| group.members.get(pod)) {
-                subject.member = Some(member);
+                subject.members.insert(key, member);
                 subject.policies.extend(policies);
             }
         }
@@ -171,7 +172,7 @@ impl<'a> Subject<'a> {
     fn ordered(&self, tier: Tier, direction: Direction, connection: &Connection, verdict: &mut Verdict<'a>) -> bool {
         let Some((policy, rule)) = self.of_tier(tier).find_map(|policy| {
             let rules = policy.rules.iter().filter(|rule| rule.direction == direction);
-            let mut matching = rules.filter(|rule| self.matches(rule, connection));
+            let mut matching = rules.filter(|rule| self.matches(policy, rule, connection));
             Some((policy, matching.next()?))
         }) else {
             return false;
@@ -194,7 +195,7 @@ impl<'a> Subject<'a> {
         let isolating = |policy: &&'a Policy| policy.isolates.contains(&direction);
         for policy in self.of_tier(Tier::Network).filter(isolating) {
             let rules = policy.rules.iter().filter(|rule| rule.direction == direction);
-            if let Some(rule) = rules.into_iter().find(|rule| self.matches(rule, connection)) {
+            if let Some(rule) = rules.into_iter().find(|rule| self.matches(policy, rule, connection)) {
                 verdict.because = Because::Rule(RuleName { policy: &policy.name, direction, index: Some(rule.index) });
                 return true;
             }
@@ -215,7 +216,8 @@ impl<'a> Subject<'a> {
         true
     }
 
-    fn matches(&self, rule: &Rule, connection: &Connection) -> bool {
+    fn matches(&self, policy: &Policy, rule: &Rule, connection: &Connection) -> bool {
+        let member = self.members.get(&policy.subject).copied();
         let other = match rule.direction {
             Direction::Ingress => connection.source,
             Direction::Egress => connection.destination,
@@ -223,13 +225,13 @@ impl<'a> Subject<'a> {
         match (&rule.peers, &rule.ports) {
             (None, None) => true,
             (None, Some(ports)) => {
-                let subject = self.member.filter(|_| rule.direction == Direction::Ingress);
+                let subject = member.filter(|_| rule.direction == Direction::Ingress);
                 ports.iter().any(|port| is_port(port, connection, subject))
             }
             (Some(peers), None) => peers.iter().any(|peer| self.at(peer, other).is_some()),
             (Some(peers), Some(ports)) => peers.iter().filter_map(|peer| self.at(peer, other)).any(|members| {
                 let named = match rule.direction {
-                    Direction::Ingress => self.member.as_slice(),
+                    Direction::Ingress => member.as_slice(),
                     Direction::Egress => members,
                 };
                 ports.iter().any(|port| {

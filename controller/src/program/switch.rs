@@ -16,10 +16,11 @@ use sluice_proto::v1::table_service_client::TableServiceClient;
 use sluice_proto::v1::tunnel_service_client::TunnelServiceClient;
 use sluice_proto::v1::{
     AddPortRequest, ApplyBundleRequest, Attachment, AttachmentKey, BridgeMod, BundleHeader, ConfirmAttachmentsRequest,
-    Connection, DeleteFlowsRequest, DeletePortRequest, FlowFilter, FlushConnectionsRequest, GetConnectionStatsReply,
-    GetConnectionStatsRequest, GetStatsReply, GetStatsRequest, GetStatusReply, GetStatusRequest,
-    ListAttachmentsRequest, ListConnectionsRequest, ListNetworksRequest, ListPortsRequest, ListTablesRequest,
-    ListTunnelsRequest, Network, NetworkSpec, Port, PortSpec, PutNetworkRequest, Table, TableMod, Tunnel,
+    Connection, ConnectionLabel, DeleteFlowsRequest, DeletePortRequest, FlowFilter, FlushConnectionsRequest,
+    GetConnectionStatsReply, GetConnectionStatsRequest, GetStatsReply, GetStatsRequest, GetStatusReply,
+    GetStatusRequest, LabelConnectionsRequest, ListAttachmentsRequest, ListConnectionsRequest, ListNetworksRequest,
+    ListPortsRequest, ListTablesRequest, ListTunnelsRequest, Network, NetworkSpec, Port, PortSpec, PutNetworkRequest,
+    Table, TableMod, Tunnel,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -34,6 +35,8 @@ use tonic::{Code, Response, Status, Streaming};
 pub(super) const ASK: Duration = Duration::from_secs(10);
 /// How long a change may take that involves the host: the switch runs `nft`, and others may wait before us.
 const CHANGE: Duration = Duration::from_secs(60);
+/// Labels of connections in one call: about a megabyte, well below the longest message that the switch takes.
+const LABELS: usize = 8192;
 /// Longest message that is taken: a list of groups with thousands of buckets is long.
 pub(super) const LONGEST_MESSAGE: usize = 512 << 20;
 
@@ -249,6 +252,20 @@ impl Switch {
         let mut client = self.connection_service()?;
         let request = FlushConnectionsRequest { filter: filter.to_owned(), ..FlushConnectionsRequest::default() };
         Ok(self.call(CHANGE, client.flush_connections(request)).await?.flushed)
+    }
+
+    /// Writes labels of connections; how many are different now.
+    ///
+    /// # Errors
+    /// [`SwitchError`].
+    pub async fn label_connections(&self, labels: Vec<ConnectionLabel>) -> Result<u64, SwitchError> {
+        let mut client = self.connection_service()?;
+        let mut changed = 0;
+        for some in labels.chunks(LABELS) {
+            let request = LabelConnectionsRequest { labels: some.to_vec() };
+            changed += self.call(CHANGE, client.label_connections(request)).await?.changed;
+        }
+        Ok(changed)
     }
 
     /// Deletes the flows within a match that the switch has learned from ours (cookie [`LEARNED`]); how many.

@@ -5,6 +5,7 @@
 //! then: many changes of one object are one look at it.
 
 pub mod link;
+pub mod policies;
 pub mod reflect;
 mod store;
 mod table;

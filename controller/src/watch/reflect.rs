@@ -22,7 +22,7 @@ use tracing::{info, warn};
 /// Services and slices that others take care of: headless ones have no address, and a `service-proxy-name` names another program.
 const SERVICES: &str = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless";
 /// How many objects are asked for at a time.
-const PAGE_SIZE: u32 = 500;
+pub(super) const PAGE_SIZE: u32 = 500;
 
 /// Starts all reflectors; they end with the set.
 #[must_use]
@@ -92,7 +92,7 @@ fn take<K: Kept>(event: Event<K>, list: &mut Vec<K>, store: &Store) {
     }
 }
 
-fn is_missing(error: &watcher::Error) -> bool {
+pub(super) fn is_missing(error: &watcher::Error) -> bool {
     let error = match error {
         watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => error,
         _ => return false,

@@ -128,6 +128,12 @@ impl Index {
         all
     }
 
+    /// The flows that have been told and are not gone.
+    pub(super) fn told(&self) -> impl Iterator<Item = Object> {
+        let told = self.entries.iter().filter(|(_, entry)| entry.told.is_some());
+        told.map(|(name, _)| Object::Policy(Arc::clone(name)))
+    }
+
     /// Number of flows.
     pub(super) fn len(&self) -> usize {
         self.entries.values().filter(|entry| !entry.reasons.is_empty()).count()

@@ -134,6 +134,11 @@ impl Policies {
         Some(RuleName { policy: tag.policy.clone(), direction: tag.direction, index: tag.index })
     }
 
+    /// The flows that [`Self::take`] has given and that are not gone, in no order.
+    pub fn objects(&self) -> impl Iterator<Item = Object> {
+        self.shared.index.told()
+    }
+
     /// Number of flows.
     #[must_use]
     pub fn flows(&self) -> usize {
