@@ -10,7 +10,7 @@ use super::services::Services;
 use super::view::{Host, View};
 use super::{Fault, connections, network, pods};
 use crate::config::Config;
-use crate::facts::{self, Way};
+use crate::facts::{self, HostPort, Way};
 use crate::flow::{Object, Part};
 use crate::http::Health;
 use crate::metrics::Metrics;
@@ -18,6 +18,7 @@ use crate::pipeline;
 use crate::program::{Event, Events, Program, Switch, SwitchError, Unsettled};
 use crate::services::Here;
 use crate::services::health::{HealthChecks, ProxyHealth};
+use crate::services::stale::stale_host_ports;
 use crate::watch::{Kind, Store};
 use sluice_proto::v1::{Attachment, Network, NetworkSpec, PortMapping};
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,7 +82,8 @@ pub(super) struct Reconciler {
     made: Made,
     services: Services,
     policies: Policies,
-    pods: BTreeSet<u32>,
+    /// The host ports of each Pod, by its port.
+    pods: BTreeMap<u32, Vec<HostPort>>,
     attachments: Vec<Attachment>,
     todo: Todo,
     is_ready: bool,
@@ -123,7 +125,7 @@ impl Reconciler {
             made: Made::default(),
             services: Services::default(),
             policies,
-            pods: BTreeSet::new(),
+            pods: BTreeMap::new(),
             attachments: Vec::new(),
             todo: Todo { all: true, network: true, attachments: true, settle: true, ..Todo::default() },
             is_ready: false,
@@ -370,10 +372,14 @@ impl Reconciler {
             self.made.network = self.switch.put_network(self.made.spec.clone()).await?;
         }
         let pods: Vec<_> = attachments.iter().filter_map(|one| pods::pod(one, &self.made.network)).collect();
-        let there: BTreeSet<u32> = pods.iter().map(|pod| pod.port).collect();
-        let gone = self.pods.difference(&there).map(|port| (Object::Pod(*port), None));
+        let there: BTreeMap<u32, Vec<HostPort>> = pods.iter().map(|pod| (pod.port, pod.host_ports.clone())).collect();
+        let gone = self.pods.keys().filter(|port| !there.contains_key(port)).map(|port| (Object::Pod(*port), None));
         let put = pods.iter().map(|pod| (Object::Pod(pod.port), Some(pipeline::pod(&self.node, pod))));
         let changes = gone.chain(put).collect();
+        for port in self.pods.keys().chain(there.keys()) {
+            let of = |pods: &BTreeMap<u32, Vec<HostPort>>| pods.get(port).cloned().unwrap_or_default();
+            self.services.stale.extend(stale_host_ports(&of(&self.pods), &of(&there)));
+        }
         self.policies.set_pods(pods.iter().map(pods::local).collect());
         self.pods = there;
         self.attachments = attachments;
@@ -442,7 +448,7 @@ impl Reconciler {
         let is_refused = |number: u32| {
             refused.iter().any(|(object, _)| matches!(object, Object::Base) || *object == Object::Pod(number))
         };
-        let waiting = self.attachments.iter().filter(|one| one.unconfirmed && self.pods.contains(&one.number));
+        let waiting = self.attachments.iter().filter(|one| one.unconfirmed && self.pods.contains_key(&one.number));
         let ready = waiting.filter(|one| !is_refused(one.number) && self.policies.knows(pods::name(&one.owner)));
         let numbers: BTreeSet<u32> = ready.clone().map(|one| one.number).collect();
         let keys: Vec<_> = ready.map(pods::key).collect();

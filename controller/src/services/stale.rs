@@ -10,9 +10,10 @@
 //! - A frontend that is new, or whose port had no endpoint and has one: connections end that were begun there while nobody translated
 //!   them. Those that have an endpoint go on, so that it does not matter whether what was there before is known: after a restart
 //!   nothing is lost.
+//! - Ports of the host that lead to Pods likewise: they are frontends of one endpoint ([`stale_host_ports`]).
 //! - After a restart, [`left_over`] finds the connections whose frontend or endpoint went meanwhile.
 
-use crate::facts::{Endpoint, Protocol, Service, ServicePort};
+use crate::facts::{Endpoint, HostPort, Protocol, Service, ServicePort};
 use crate::pipeline::{Family, SERVICE_MARK, ZONE};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -108,6 +109,16 @@ pub fn stale(old: Option<&Service>, new: Option<&Service>, serving: &BTreeSet<(P
         stale.extend(news.map(|frontend| Stale { protocol, frontend, which: Which::Untranslated }));
     }
     stale.into_iter().collect()
+}
+
+/// What has to end when the host ports of a Pod that were `old` are `new`, once the flows of the new ones are there.
+#[must_use]
+pub fn stale_host_ports(old: &[HostPort], new: &[HostPort]) -> Vec<Stale> {
+    let only = |these: &[HostPort], others: &[HostPort], which: Which| {
+        let only = these.iter().filter(|port| is_concerned(port.protocol) && !others.contains(port));
+        only.map(|port| Stale { protocol: port.protocol, frontend: port.incoming, which }).collect::<Vec<_>>()
+    };
+    [only(old, new, Which::All), only(new, old, Which::Untranslated)].concat()
 }
 
 /// A connection that an endpoint was chosen for, as the switch lists it.

@@ -1,7 +1,8 @@
 //! Connections that have to end.
 
 use super::*;
-use crate::services::stale::{Connection, Stale, Which, left_over, stale};
+use crate::facts::HostPort;
+use crate::services::stale::{Connection, Stale, Which, left_over, stale, stale_host_ports};
 
 /// A Service with a port of UDP for each list of endpoints, with its frontends.
 fn dns(protocol: Protocol, frontends: &[&str], endpoints: &[&str]) -> facts::Service {
@@ -126,4 +127,23 @@ fn after_a_restart_connections_to_what_went_meanwhile_are_found() {
     );
     let found: Vec<_> = found.iter().map(short).collect();
     assert_eq!(found, [(VIP.to_owned(), Which::To(at(gone))), (NODE.to_owned(), Which::All)]);
+}
+
+#[test]
+fn host_ports_that_go_take_their_connections_along_and_new_ones_those_that_nobody_answered() {
+    let port = |protocol, to: &str| HostPort {
+        protocol,
+        incoming: ("169.254.77.3".parse().unwrap(), 53),
+        to: (to.parse().unwrap(), 53),
+    };
+    let (one, two) = (port(Protocol::Udp, "10.244.0.2"), port(Protocol::Udp, "10.244.0.3"));
+    let tcp = port(Protocol::Tcp, "10.244.0.2");
+    let stale = |which| Stale { protocol: Protocol::Udp, frontend: one.incoming, which };
+    assert_eq!(stale_host_ports(&[one.clone(), tcp.clone()], &[]), [stale(Which::All)]);
+    assert_eq!(stale_host_ports(&[], &[one.clone(), tcp]), [stale(Which::Untranslated)]);
+    assert_eq!(
+        stale_host_ports(std::slice::from_ref(&one), std::slice::from_ref(&two)),
+        [stale(Which::All), stale(Which::Untranslated)]
+    );
+    assert_eq!(stale_host_ports(std::slice::from_ref(&one), std::slice::from_ref(&one)), []);
 }
