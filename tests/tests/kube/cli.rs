@@ -117,7 +117,7 @@ pub(crate) fn capture(cluster: &Cluster) {
         }
         capture.join().unwrap()
     });
-    has(&told, &["capturing default/a1", "to default/a1", "from default/a1", "icmp"]);
+    has(&told, &["capturing default/a1", "default/a1  to ", "default/a1  from ", "icmp"]);
 }
 
 /// Waits until `sluice status` ends with this code and says these words.

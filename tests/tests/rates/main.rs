@@ -45,7 +45,10 @@ fn serve(host: &Host) -> Running {
     let mut command = Command::new("iperf3");
     command.args(["--server", "--one-off", "--port"]).arg(PORT.to_string()).stdout(Stdio::null());
     let server = Running(host.netns.run(|| command.spawn()).unwrap());
-    let listens = || std::fs::read_to_string("/proc/thread-self/net/tcp6").is_ok_and(|all| all.contains(":1451 "));
+    // The connections of a server before it are there for a while: only what listens counts (proc_net_tcp: state 0A).
+    let is_listening = |line: &str| line.contains(":1451 ") && line.contains(" 0A ");
+    let listens =
+        || std::fs::read_to_string("/proc/thread-self/net/tcp6").is_ok_and(|all| all.lines().any(is_listening));
     wait_until("iperf3 listens", || host.netns.run(listens));
     server
 }
