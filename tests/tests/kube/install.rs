@@ -61,7 +61,7 @@ pub(crate) fn uninstall(cluster: &Cluster) {
         assert!(!routes.contains("sluice"), "{node} has routes: {routes}");
     }
     cluster.kubectl(&["delete", "-k", &overlay, "--wait=false"]);
-    within(30, "the namespace to be gone", || {
+    within(120, "the namespace to be gone", || {
         let said = cluster.try_kubectl(&["get", "namespace", "sluice-system"]);
         if said.text.contains("NotFound") { Ok(()) } else { Err(said.text) }
     });
