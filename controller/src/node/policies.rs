@@ -114,7 +114,8 @@ impl Policies {
         let updates = if std::mem::replace(&mut self.is_listed, true) {
             self.source.updates(&self.node)
         } else {
-            self.is_known = true;
+            // That there are none is worth to be kept, too.
+            (self.is_known, self.is_unwritten) = (true, true);
             self.source.state(&self.node).since(self.flows.state())
         };
         self.is_unwritten |= !updates.is_empty();
@@ -373,6 +374,19 @@ mod tests {
         assert_eq!(after.len(), 0);
         assert!(after.changes().iter().all(|(_, part)| part.is_none()));
         assert!(after.knows("shop/web") && !after.knows("shop/new"));
+    }
+
+    #[test]
+    fn a_start_without_an_api_server_goes_by_there_being_no_policies() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Arc::new(Source::new(Some("n1")));
+        source.listed_for_test();
+        let mut before = Policies::new("n1", source, folder.path());
+        assert!(before.gather());
+        before.keep();
+        let mut after = Policies::new("n1", Arc::new(Source::new(Some("n1"))), folder.path());
+        after.load();
+        assert!(after.gather());
     }
 
     #[test]
