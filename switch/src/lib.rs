@@ -22,8 +22,8 @@ pub mod systemd;
 
 pub use clock::Clock;
 pub use control::{
-    BundleResult, Capture, Config, ControlError, Datapath, FailMode, Made, OtherChanges, PortChange, PortInfo,
-    PortRequest, TunnelInfo,
+    BundleResult, Capture, Config, ConnectionKeeper, ControlError, Datapath, FailMode, Made, OtherChanges, PortChange,
+    PortInfo, PortRequest, ResumeError, Resumed, TunnelInfo,
 };
 pub use datapath::{Captured, Direction, MegaflowStats, PacketIn};
 pub use port::PortDevice;

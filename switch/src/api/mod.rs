@@ -69,6 +69,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::Status;
+use tonic::server::NamedService;
 use tonic::transport::Server;
 
 /// Calls at a time on one connection.
@@ -136,28 +137,29 @@ async fn router(api: &Api) -> tonic::transport::server::Router {
         };
     }
     let (health, health_service) = tonic_health::server::health_reporter();
+    // Named one by one: the descriptors tell of a service, too, that the cluster role serves, not the switch.
+    let mut reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .with_service_name(tonic_health::pb::health_server::SERVICE_NAME);
     macro_rules! serving {
-        ($($server:ident),+) => { $(health.set_serving::<$server<Api>>().await;)+ };
+        ($($server:ident),+) => { $(
+            health.set_serving::<$server<Api>>().await;
+            reflection = reflection.with_service_name(<$server<Api> as NamedService>::NAME);
+        )+ };
     }
     serving!(BridgeServiceServer, PortServiceServer, FlowServiceServer, StatsServiceServer, FdbServiceServer);
     serving!(TraceServiceServer, PacketServiceServer, EventServiceServer, StatusServiceServer);
     serving!(GroupServiceServer, MeterServiceServer, TableServiceServer, ConnectionServiceServer);
-    serving!(RouterServiceServer);
-    serving!(CaptureServiceServer);
-    serving!(TunnelServiceServer);
-    serving!(GatewayServiceServer);
+    serving!(RouterServiceServer, CaptureServiceServer, TunnelServiceServer, GatewayServiceServer);
     serving!(AttachmentServiceServer);
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1();
     Server::builder()
         .max_concurrent_streams(MAX_CALLS)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
         .add_service(health_service)
         // The descriptors are compiled in, and a test asks for them.
-        .add_optional_service(reflection.ok())
+        .add_optional_service(reflection.build_v1().ok())
         .add_service(limited!(BridgeServiceServer))
         .add_service(limited!(PortServiceServer))
         .add_service(limited!(FlowServiceServer))

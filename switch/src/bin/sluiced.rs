@@ -1,9 +1,9 @@
 //! `sluiced`, the switch as a daemon: reads its configuration, makes bridges and ports, serves the control API, and ends
 //! without leaving anything behind.
 //!
-//! The order at the start is: configuration, socket, data path, bridges and ports, containers, API, "ready" to systemd. So a fault
-//! in the file touches nothing, a second daemon on the same socket finds out before it makes a device, and whoever
-//! connects finds the switch as the file says.
+//! The order at the start is: configuration, socket, data path, connections of an earlier start, bridges and ports, containers,
+//! API, "ready" to systemd. So a fault in the file touches nothing, a second daemon on the same socket finds out before it makes a
+//! device, the first packet of a connection that goes on finds it, and whoever connects finds the switch as the file says.
 
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -12,7 +12,7 @@ use sluice_switch::attach;
 use sluice_switch::config::{self, Config, DEFAULT_SOCKET, LogFormat, SetupError};
 use sluice_switch::mac_table::MacSettings;
 use sluice_switch::port::PortError;
-use sluice_switch::{ControlError, Datapath, systemd};
+use sluice_switch::{Clock, ConnectionKeeper, ControlError, Datapath, systemd};
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -70,6 +70,9 @@ struct Args {
     /// Directory where networks of containers are kept, instead of the file's [default: beside the socket, ending in .state]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// File in which connections are kept, so that they go on after a restart; best below /run [default: none]
+    #[arg(long, value_name = "FILE")]
+    keep_connections: Option<PathBuf>,
     /// Number of workers, instead of the file's [default: 1]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: Option<u16>,
@@ -163,6 +166,9 @@ fn run(args: &Args) -> Result<(), Failure> {
     let socket = Socket::bind(socket)?;
     let datapath = Datapath::start(datapath_config(args, &config)).map_err(Failure::new)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::new)?;
+    // Before there are ports: the first packet of a connection that goes on has to find it.
+    let keeper = args.keep_connections.clone().map(|file| ConnectionKeeper::start(datapath.clone(), file));
+    let keeper = keeper.transpose().map_err(Failure::new)?;
     // Signals are taken before anything is made that would have to be taken down.
     let result = runtime.block_on(async {
         let signals = Signals::take().map_err(Failure::new)?;
@@ -175,6 +181,8 @@ fn run(args: &Args) -> Result<(), Failure> {
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     datapath.shutdown();
+    // It writes a last time: nothing changes any more.
+    drop(keeper);
     result
 }
 
@@ -188,6 +196,8 @@ fn datapath_config(args: &Args, config: &Config) -> sluice_switch::Config {
         workers: args.workers.map(usize::from).or(config.workers).unwrap_or(default.workers),
         pin: config.pin.clone(),
         macs,
+        // What is kept of connections has times that the next start knows.
+        clock: Clock::since_boot(),
         ..default
     }
 }

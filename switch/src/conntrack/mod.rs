@@ -14,6 +14,7 @@
 //! | `track.rs` | what becomes of a packet |
 //! | `packet.rs`, `icmp.rs` | what the tracker reads of a packet, and of one that an ICMP error quotes |
 //! | `tcp.rs`, `sctp.rs`, `plain.rs` | states: TCP's with windows, SCTP's with tags, those of everything else |
+//! | `kept.rs` | connections that outlive the process |
 //! | `state.rs` | states in words |
 //! | `filter.rs` | which connections are meant |
 //! | `events.rs` | what happens to connections, told to watchers |
@@ -29,6 +30,7 @@ mod expiry;
 mod filter;
 mod fragments;
 mod icmp;
+mod kept;
 #[doc(hidden)]
 pub mod measure;
 #[cfg(test)]
@@ -57,6 +59,7 @@ pub use events::{ConnChange, ConnEvent, EndReason};
 pub use filter::{ConnFilter, FilterError};
 pub use fragments::{BYTES_PER_FRAGMENT, FragmentCounts, FragmentLimits, FragmentStats, MAX_FRAGMENTS};
 pub(crate) use fragments::{Datagram, Fragments, Origin, Taken};
+pub use kept::KeptConn;
 pub(crate) use packet::Segment;
 pub use plain::Seen;
 pub use sctp::Association;

@@ -21,6 +21,11 @@ pub enum Seen {
 }
 
 impl PlainState {
+    /// Of a connection of which as much was seen as a [`Seen`] says, by number.
+    pub(super) fn resumed(seen: u8) -> Self {
+        Self(AtomicU8::new(seen.min(Seen::Both as u8)))
+    }
+
     /// What was seen.
     #[inline]
     pub(crate) fn get(&self) -> Seen {

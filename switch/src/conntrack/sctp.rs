@@ -203,6 +203,22 @@ impl SctpState {
         }
     }
 
+    /// The tags of an association that is established, by direction.
+    pub(super) fn kept(&self) -> Option<[u32; 2]> {
+        let is_established = self.association() == Association::Established && self.is_replied();
+        is_established.then(|| self.known().tags)
+    }
+
+    /// An established association with these tags.
+    pub(super) fn resumed(tags: [u32; 2]) -> Self {
+        Self {
+            association: AtomicU8::new(Association::Established as u8),
+            tags: tags.map(AtomicU32::new),
+            announced: Default::default(),
+            replied: AtomicBool::new(true),
+        }
+    }
+
     /// Whether a packet with this tag and no chunk that moves a state belongs to the association, which is established.
     #[inline]
     pub(crate) fn admits(&self, direction: Direction, tag: u32) -> bool {

@@ -144,9 +144,12 @@ pub(crate) struct End {
     max_window: AtomicU32,
     /// Window scale, with [`SCALE_KNOWN`] or [`SCALE_GUESSED`].
     scale: AtomicU8,
-    /// A [`TcpEnd`] by number.
+    /// A [`TcpEnd`] by number, perhaps with [`RESUMED`].
     state: AtomicU8,
 }
+
+/// Bit of [`End::state`]: its sequence numbers are not known, and are taken from its next segment.
+const RESUMED: u8 = 0x80;
 
 /// Bit of [`End::scale`]: the end's SYN said what its scale is.
 const SCALE_KNOWN: u8 = 0x80;
@@ -161,11 +164,45 @@ impl End {
     /// Its state.
     #[inline]
     pub(crate) fn state(&self) -> TcpEnd {
-        TcpEnd::from_number(self.state.load(Ordering::Relaxed))
+        TcpEnd::from_number(self.state.load(Ordering::Relaxed) & !RESUMED)
     }
 
     pub(crate) fn set_state(&self, state: TcpEnd) {
-        self.state.store(state as u8, Ordering::Relaxed);
+        let resumed = self.state.load(Ordering::Relaxed) & RESUMED;
+        self.state.store(state as u8 | resumed, Ordering::Relaxed);
+    }
+
+    /// State, window scale and largest window: what [`Self::resumed`] makes it of again.
+    pub(super) fn kept(&self) -> (u8, u8, u32) {
+        (self.state() as u8, self.raw_scale(), self.max_window())
+    }
+
+    /// An end of a connection that was there before this process. Numbers that no end can have are brought into their ranges.
+    pub(super) fn resumed((state, scale, max_window): (u8, u8, u32)) -> Self {
+        let scale = match scale & SCALE_KNOWN {
+            0 => scale & SCALE_GUESSED,
+            _ => SCALE_KNOWN | (scale & !SCALE_KNOWN).min(MAX_SCALE),
+        };
+        Self {
+            max_window: AtomicU32::new(max_window.clamp(1, 0xffff)),
+            scale: AtomicU8::new(scale),
+            state: AtomicU8::new(TcpEnd::from_number(state) as u8 | RESUMED),
+            ..Self::default()
+        }
+    }
+
+    fn is_resumed(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & RESUMED != 0
+    }
+
+    /// Takes its numbers from a segment.
+    fn resume(&self, dst: &Self, segment: &TcpSegment) -> Check {
+        let shifts = shifts(self, dst);
+        self.seq_lo.store(segment.seq, Ordering::Relaxed);
+        let room = segment.end().wrapping_add((dst.max_window() << shifts[1]).max(1));
+        self.seq_hi.store(room, Ordering::Relaxed);
+        self.state.store(self.state() as u8, Ordering::Relaxed);
+        Check { skew_matters: false, ..Check::of(self, dst, segment, shifts) }
     }
 
     #[inline]
@@ -313,9 +350,15 @@ impl TcpState {
         }
         let check = if src.state() < TcpEnd::SynSent {
             first(src, dst, segment, options)
+        } else if src.is_resumed() {
+            if segment.flags & SYN != 0 {
+                return Update::Invalid;
+            }
+            src.resume(dst, segment)
         } else {
             let shifts = if segment.flags & SYN == 0 { shifts(src, dst) } else { [0, 0] };
-            Check::of(src, dst, segment, shifts)
+            let skew_matters = !dst.is_resumed();
+            Check { skew_matters, ..Check::of(src, dst, segment, shifts) }
         };
         let exact = segment.flags & RST == 0 || segment.seq.wrapping_sub(src.seq_lo()).wrapping_add(1) <= 2;
         if self.is_liberal() || exact && check.fits(src, dst) {
@@ -334,7 +377,7 @@ impl TcpState {
 
     /// What decides how long the connection lives without packets, as OVS has it.
     pub(crate) fn timeout_class(&self) -> TimeoutClass {
-        let [a, b] = self.ends.each_ref().map(|end| end.state.load(Ordering::Relaxed));
+        let [a, b] = self.ends.each_ref().map(|end| end.state() as u8);
         let (least, most) = (a.min(b), a.max(b));
         if least >= TcpEnd::FinWait2 as u8 {
             TimeoutClass::TcpClose

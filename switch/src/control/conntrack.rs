@@ -19,6 +19,11 @@ impl Datapath {
         self.inner.shared.conntrack.table.for_each(self.clock().now(), show);
     }
 
+    /// A number that differs when connections have come, gone, or had packets.
+    pub(crate) fn connections_fingerprint(&self) -> u64 {
+        self.inner.shared.conntrack.table.fingerprint(self.clock().now())
+    }
+
     /// How many connections there are that the filter selects.
     pub fn count_connections(&self, filter: &ConnFilter) -> u64 {
         let mut count = 0;
