@@ -7,7 +7,7 @@ use std::path::Path;
 use std::{env, fs};
 
 /// One file for each area of the API.
-const AREAS: [&str; 18] = [
+const AREAS: [&str; 19] = [
     "bridge",
     "port",
     "flow",
@@ -26,6 +26,7 @@ const AREAS: [&str; 18] = [
     "gateway",
     "router",
     "attachment",
+    "policy",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -3,12 +3,14 @@
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use sluice_controller::cleanup;
-use sluice_controller::config::{Config, DEFAULT_FILE};
+use sluice_controller::cluster;
+use sluice_controller::config::{Config, DEFAULT_FILE, DEFAULT_NAMESPACE};
 use sluice_controller::http;
 use sluice_controller::install;
 use sluice_controller::node;
 use sluice_controller::watch::link::candidates;
 use std::io::IsTerminal;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +29,14 @@ that it has programmed stays in force.
 Examples:
   sluice-controller node --config /etc/sluice/node.toml
   NODE_NAME=node-1 sluice-controller node --kubeconfig ~/.kube/config --log debug";
+
+const CLUSTER_HELP: &str = "\
+One instance leads, as the Lease sluice-cluster says; nodes find it by the ConfigMap of that name.
+Of the configuration, api_servers and log count. TERM and INT end it; policies stay in force.
+
+Examples:
+  sluice-controller cluster --config /etc/sluice/node.toml --address 192.0.2.1
+  sluice-controller cluster --kubeconfig ~/.kube/config --name me --address 192.0.2.1";
 
 const INSTALL_HELP: &str = "\
 Example:
@@ -69,6 +79,9 @@ enum Verb {
         #[arg(long, value_name = "LEVEL")]
         log: Option<String>,
     },
+    /// Work out policies for the whole cluster, and stream to each node what it needs
+    #[command(after_help = CLUSTER_HELP)]
+    Cluster(ClusterArgs),
     /// Put the CNI plugin where the container runtime looks for it
     #[command(after_help = INSTALL_HELP)]
     InstallCni {
@@ -104,6 +117,34 @@ enum Verb {
     },
 }
 
+#[derive(Debug, clap::Args)]
+struct ClusterArgs {
+    /// Configuration file (TOML)
+    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_FILE)]
+    config: PathBuf,
+    /// Reach the API server as this kubeconfig says, instead of as a Pod does
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Name of this instance, which no other one has
+    #[arg(long, env = "POD_NAME")]
+    name: String,
+    /// Namespace of Sluice's own objects
+    #[arg(long, env = "POD_NAMESPACE", default_value = DEFAULT_NAMESPACE)]
+    namespace: String,
+    /// Address at which nodes reach this instance
+    #[arg(long, value_name = "IP", env = "POD_IP")]
+    address: IpAddr,
+    /// Where to listen for nodes
+    #[arg(long, value_name = "ADDRESS", default_value_t = SocketAddr::from(([0u16; 8], cluster::PORT)))]
+    listen: SocketAddr,
+    /// Where to answer metrics and probes
+    #[arg(long, value_name = "ADDRESS", default_value_t = SocketAddr::from(([0u16; 8], cluster::METRICS_PORT)))]
+    metrics: SocketAddr,
+    /// What to log, instead of the file's: a level, or directives such as `info,kube=debug`
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+}
+
 /// What went wrong, with its exit code.
 struct Failure(u8, String);
 
@@ -119,6 +160,7 @@ pub(crate) fn main() -> ExitCode {
     };
     let result = match args.verb {
         Verb::Node { config, kubeconfig, log } => run_node(&config, kubeconfig.as_deref(), log),
+        Verb::Cluster(args) => run_cluster(args),
         Verb::InstallCni { from, to } => run_install(&from, &to),
         Verb::Probe { probe, config } => run_probe(&config, &probe),
         Verb::Cleanup { config, dry_run, stay } => {
@@ -177,6 +219,39 @@ fn run_node(file: &Path, kubeconfig: Option<&Path>, log: Option<String>) -> Resu
     });
     if result.is_ok() {
         info!("ended; what is programmed stays in force");
+    }
+    runtime.shutdown_background();
+    result
+}
+
+fn run_cluster(args: ClusterArgs) -> Result<(), Failure> {
+    let (config, warnings) = load(&args.config)?;
+    start_log(&args.log.unwrap_or(config.log))?;
+    warnings.iter().for_each(|warning| warn!("{warning}"));
+    let candidates = candidates(args.kubeconfig.as_deref(), &config.api_servers);
+    let config = cluster::Config {
+        name: args.name,
+        namespace: args.namespace,
+        listen: args.listen,
+        address: SocketAddr::new(args.address, args.listen.port()),
+        metrics_address: args.metrics,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure(FAILED, format!("cannot start: {error}")))?;
+    let result = runtime.block_on(async {
+        let failed = |error: std::io::Error| Failure(FAILED, format!("cannot listen to signals: {error}"));
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let stop = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        cluster::run(config, candidates, stop).await.map_err(|error| Failure(FAILED, error.to_string()))
+    });
+    if result.is_ok() {
+        info!("ended; policies stay in force");
     }
     runtime.shutdown_background();
     result

@@ -16,6 +16,10 @@ use std::path::{Path, PathBuf};
 pub const DEFAULT_FILE: &str = "/etc/sluice/node.toml";
 /// The variable with the name of the node, which the DaemonSet sets from `spec.nodeName`.
 pub const NODE_NAME: &str = "NODE_NAME";
+/// The variable with the namespace of Sluice's own objects.
+pub const NAMESPACE: &str = "POD_NAMESPACE";
+/// That namespace where nothing else is said.
+pub const DEFAULT_NAMESPACE: &str = "sluice-system";
 
 /// Smallest MTU that is taken: what IPv6 asks of a link (RFC 8200, section 5).
 const MTU_MIN: i64 = 1280;
@@ -77,6 +81,18 @@ pub enum Tunnel {
     Vxlan,
 }
 
+/// Which of the node's addresses answer to node ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NodePortAddresses {
+    /// All.
+    #[default]
+    All,
+    /// Those that the Node has as its InternalIP.
+    Primary,
+    /// Those in these networks; of a family that none of them is of, all.
+    Networks(Vec<IpNet>),
+}
+
 impl Tunnel {
     /// The UDP port that it has been given by IANA.
     #[must_use]
@@ -104,6 +120,28 @@ impl fmt::Display for Tunnel {
         f.write_str(match self {
             Self::Geneve => "geneve",
             Self::Vxlan => "vxlan",
+        })
+    }
+}
+
+/// Where a node's policies come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PolicySource {
+    /// From the cluster role where there is one; else, and while it has nothing to say, from the node's own look at the cluster.
+    #[default]
+    Auto,
+    /// From the node's own look at the cluster.
+    Node,
+    /// From the cluster role.
+    Cluster,
+}
+
+impl fmt::Display for PolicySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Node => "node",
+            Self::Cluster => "cluster",
         })
     }
 }
@@ -139,10 +177,14 @@ pub struct Config {
     pub transport_cidrs: Vec<IpNet>,
     /// `service_cidrs`: networks of Services' addresses; else those that the cluster's ServiceCIDR objects say.
     pub service_cidrs: Vec<IpNet>,
+    /// `node_port_addresses`.
+    pub node_port_addresses: NodePortAddresses,
     /// `cni_conf_dir`: where the container runtime looks for networks.
     pub cni_conf_dir: PathBuf,
     /// `cni_bin_dir`: where it looks for plugins.
     pub cni_bin_dir: PathBuf,
+    /// `policy_source`.
+    pub policy_source: PolicySource,
     /// `metrics_address`: where metrics and probes are answered.
     pub metrics_address: SocketAddr,
     /// `metrics_pods`: whether each Pod's port has series of its own in the metrics.
@@ -168,8 +210,10 @@ impl Default for Config {
             transport_interface: None,
             transport_cidrs: Vec::new(),
             service_cidrs: Vec::new(),
+            node_port_addresses: NodePortAddresses::default(),
             cni_conf_dir: PathBuf::from("/etc/cni/net.d"),
             cni_bin_dir: PathBuf::from("/opt/cni/bin"),
+            policy_source: PolicySource::default(),
             metrics_address: SocketAddr::from(([0u16; 8], 9477)),
             metrics_pods: false,
             log: "info".to_owned(),
@@ -198,6 +242,9 @@ impl Config {
         config.take_places(&mut keys)?;
         config.take_transport(&mut keys)?;
         config.service_cidrs = keys.networks("service_cidrs")?.unwrap_or_default();
+        config.node_port_addresses = node_port_addresses(&mut keys)?;
+        let sources = [("auto", PolicySource::Auto), ("node", PolicySource::Node), ("cluster", PolicySource::Cluster)];
+        config.policy_source = keys.choice("policy_source", &sources)?.unwrap_or_default();
         if let Some(address) = keys.parsed("metrics_address", "an address and a port, such as \"127.0.0.1:9477\"")? {
             config.metrics_address = address;
         }
@@ -260,6 +307,25 @@ impl Config {
         self.transport_cidrs = keys.networks("transport_cidrs")?.unwrap_or_default();
         Ok(())
     }
+}
+
+/// Networks, or the one word `primary`.
+fn node_port_addresses(keys: &mut Keys) -> Result<NodePortAddresses, ConfigError> {
+    const KEY: &str = "node_port_addresses";
+    let texts = keys.strings(KEY)?.unwrap_or_default();
+    if texts.is_empty() {
+        return Ok(NodePortAddresses::All);
+    }
+    if texts == ["primary"] {
+        return Ok(NodePortAddresses::Primary);
+    }
+    let network = |text: &String| match text.parse::<IpNet>() {
+        Ok(network) => Ok(network.trunc()),
+        Err(_) => {
+            Err(keys.wrong(KEY, &format!("{text:?}"), "networks, such as \"192.0.2.0/24\", or \"primary\" alone"))
+        }
+    };
+    texts.iter().map(network).collect::<Result<_, _>>().map(NodePortAddresses::Networks)
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ pub struct Node {
     pub gateways: Vec<IpAddr>,
     /// All other addresses of the host, in no order.
     pub addresses: Vec<IpAddr>,
+    /// Those of them that the other nodes know it by: [`Peer::addresses`] there.
+    pub known: Vec<IpAddr>,
     /// The hardware address of the host's interface on the bridge, in the low 48 bits.
     pub gateway_mac: u64,
     /// The switch's addresses on the link to the host, at most one of each family: the source of what is masqueraded.
@@ -47,6 +49,8 @@ pub enum Way {
 pub struct Peer {
     /// Its name.
     pub name: String,
+    /// The addresses that its cluster knows it by. What it sends to Pods by the tunnel may come from them.
+    pub addresses: Vec<IpAddr>,
     /// The networks of its Pods, and how each is reached.
     pub pod_cidrs: Vec<(IpNet, Way)>,
 }
@@ -99,6 +103,28 @@ impl Protocol {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
             Self::Sctp => "sctp",
+        }
+    }
+
+    /// A protocol by its number in IP (IANA's protocol numbers).
+    #[must_use]
+    pub const fn numbered(number: u32) -> Option<Self> {
+        match number {
+            6 => Some(Self::Tcp),
+            17 => Some(Self::Udp),
+            132 => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+
+    /// A protocol by the name that Kubernetes' objects have for it; TCP if nothing is said, none for one without ports.
+    #[must_use]
+    pub fn of_object(name: Option<&str>) -> Option<Self> {
+        match name {
+            None | Some("" | "TCP") => Some(Self::Tcp),
+            Some("UDP") => Some(Self::Udp),
+            Some("SCTP") => Some(Self::Sctp),
+            Some(_) => None,
         }
     }
 

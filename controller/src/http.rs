@@ -120,13 +120,26 @@ impl Health {
 
 /// Answers at an address for ever. An address that somebody else has is said once, and tried again every [`RETRY`].
 pub async fn answer_at(address: SocketAddr, health: Health, metrics: Arc<Metrics>) {
+    answer_with(address, health, move || {
+        let metrics = Arc::clone(&metrics);
+        async move { metrics.page().await }
+    })
+    .await;
+}
+
+/// The same, with metrics as `page` has them.
+pub(crate) async fn answer_with<P, F>(address: SocketAddr, health: Health, page: P)
+where
+    P: Fn() -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = String> + Send,
+{
     let mut said = false;
     loop {
         let error = match TcpListener::bind(address).await {
             Err(error) => error,
             Ok(listener) => {
                 said = false;
-                match serve(listener, health.clone(), Arc::clone(&metrics)).await {
+                match serve(listener, health.clone(), page.clone()).await {
                     Ok(()) => return,
                     Err(error) => error,
                 }
@@ -143,17 +156,21 @@ pub async fn answer_at(address: SocketAddr, health: Health, metrics: Arc<Metrics
 }
 
 /// Answers whoever comes to a listener.
-async fn serve(listener: TcpListener, health: Health, metrics: Arc<Metrics>) -> std::io::Result<()> {
+async fn serve<P, F>(listener: TcpListener, health: Health, page: P) -> std::io::Result<()>
+where
+    P: Fn() -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = String> + Send,
+{
+    let metrics = move || {
+        let page = page();
+        async move { ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page.await) }
+    };
     let router = Router::new()
         .route("/livez", routing::get(livez))
         .route("/readyz", routing::get(readyz))
         .with_state(health)
-        .route("/metrics", routing::get(move || page(Arc::clone(&metrics))));
+        .route("/metrics", routing::get(metrics));
     axum::serve(listener, router).await
-}
-
-async fn page(metrics: Arc<Metrics>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics.page().await)
 }
 
 async fn livez(State(health): State<Health>, RawQuery(query): RawQuery) -> impl IntoResponse {

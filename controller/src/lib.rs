@@ -10,6 +10,7 @@
 //! what is listed.
 
 pub mod cleanup;
+pub mod cluster;
 pub mod config;
 pub mod copy;
 pub mod facts;
@@ -22,4 +23,5 @@ pub mod pipeline;
 pub mod policy;
 pub mod program;
 pub mod services;
+pub mod stream;
 pub mod watch;

@@ -25,8 +25,10 @@ fn all_keys_are_taken() {
         transport_interface = "eth1"
         transport_cidrs = ["172.30.0.0/24"]
         service_cidrs = ["10.96.0.0/16"]
+        node_port_addresses = ["192.0.2.1/24"]
         cni_conf_dir = "/c"
         cni_bin_dir = "/b"
+        policy_source = "node"
         metrics_address = "127.0.0.1:1"
         metrics_pods = true
         log = "debug"
@@ -49,13 +51,26 @@ fn all_keys_are_taken() {
         transport_interface: Some("eth1".to_owned()),
         transport_cidrs: network("172.30.0.0/24"),
         service_cidrs: network("10.96.0.0/16"),
+        node_port_addresses: NodePortAddresses::Networks(network("192.0.2.0/24")),
         cni_conf_dir: PathBuf::from("/c"),
         cni_bin_dir: PathBuf::from("/b"),
+        policy_source: PolicySource::Node,
         metrics_address: "127.0.0.1:1".parse().unwrap(),
         metrics_pods: true,
         log: "debug".to_owned(),
     };
     assert_eq!(config, wanted);
+}
+
+#[test]
+fn node_ports_are_kept_to_networks_or_to_the_primary_addresses() {
+    let of = |text: &str| parse(text).map(|(config, _)| config.node_port_addresses).map_err(|e| e.to_string());
+    assert_eq!(of("node_port_addresses = []"), Ok(NodePortAddresses::All));
+    assert_eq!(of("node_port_addresses = [\"primary\"]"), Ok(NodePortAddresses::Primary));
+    for bad in ["primary\", \"10.0.0.0/8", "192.0.2.1", "eth0"] {
+        let error = of(&format!("node_port_addresses = [\"{bad}\"]")).unwrap_err();
+        assert!(error.ends_with("networks, such as \"192.0.2.0/24\", or \"primary\" alone"), "{error}");
+    }
 }
 
 #[test]

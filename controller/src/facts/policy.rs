@@ -73,6 +73,18 @@ pub enum Tier {
     Baseline,
 }
 
+impl Tier {
+    /// As policies have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "Admin",
+            Self::Network => "Network",
+            Self::Baseline => "Baseline",
+        }
+    }
+}
+
 /// The way that a connection takes as seen from a Pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Direction {
@@ -102,6 +114,18 @@ pub enum Action {
     Deny,
     /// Skip the rest of the tier.
     Pass,
+}
+
+impl Action {
+    /// As policies have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Accept => "Accept",
+            Self::Deny => "Deny",
+            Self::Pass => "Pass",
+        }
+    }
 }
 
 /// A policy, as a node needs it.

@@ -10,7 +10,10 @@ async fn served(health: Health) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     let options = Options { bridge: "sluice0".into(), pods: false };
     let metrics = Metrics::new(Switch::away(), &options, health.clone(), |_| {});
-    tokio::spawn(serve(listener, health, metrics));
+    tokio::spawn(serve(listener, health, move || {
+        let metrics = Arc::clone(&metrics);
+        async move { metrics.page().await }
+    }));
     address
 }
 

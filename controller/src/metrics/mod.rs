@@ -18,6 +18,7 @@ mod tests;
 use crate::http::Health;
 use crate::program::Switch;
 use encode::SwitchNumbers;
+pub(crate) use process::Process;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
@@ -117,7 +118,7 @@ impl Metrics {
         );
         let numbers = Arc::new(SwitchNumbers::new(options.pods, health));
         registry.register_collector(Box::new(Arc::clone(&numbers)));
-        registry.register_collector(Box::new(process::Process));
+        registry.register_collector(Box::new(Process));
         let source = tokio::sync::Mutex::new((Source::new(switch, options), None));
         Arc::new(Self { registry, numbers, source, delay, known: Mutex::default(), look: Box::new(look) })
     }

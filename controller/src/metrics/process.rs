@@ -9,7 +9,7 @@ use std::fs;
 
 /// This process, looked at anew at each scrape. What the kernel does not tell is left out.
 #[derive(Debug)]
-pub(super) struct Process;
+pub(crate) struct Process;
 
 /// What the kernel says.
 #[derive(Debug, Default, PartialEq)]

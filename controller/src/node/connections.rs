@@ -15,12 +15,7 @@ pub(super) async fn kept(switch: &Switch) -> Result<Vec<Connection>, SwitchError
 }
 
 fn connection(listed: &v1::Connection) -> Option<Connection> {
-    let protocol = match listed.proto {
-        6 => Protocol::Tcp,
-        17 => Protocol::Udp,
-        132 => Protocol::Sctp,
-        _ => return None,
-    };
+    let protocol = Protocol::numbered(listed.proto)?;
     let (original, reply): (&ConnectionTuple, &ConnectionTuple) = (listed.original.as_ref()?, listed.reply.as_ref()?);
     let end =
         |address: &str, port: u32| Some(SocketAddr::new(address.parse::<IpAddr>().ok()?, u16::try_from(port).ok()?));

@@ -17,22 +17,23 @@ mod pods;
 mod policies;
 mod reconcile;
 mod services;
+mod sources;
 mod transport;
 mod view;
 
 pub use conflist::{NAME as CONFLIST, NETWORK, PLUGIN, is_ours};
 
-use crate::config::{Config, NODE_NAME};
+use crate::config::{Config, DEFAULT_NAMESPACE, NAMESPACE, NODE_NAME};
 use crate::copy::{self, Copy};
 use crate::http::{self, Health};
 use crate::metrics::{self, Metrics};
 use crate::program::{self, SwitchError};
 use crate::services::health::{HealthChecks, PROXY_PORT, ProxyHealth};
 use crate::watch::link::{Candidate, Link};
-use crate::watch::policies::{self as watch_policies, Source};
 use crate::watch::{Store, reflect};
 use policies::Policies;
 use reconcile::Reconciler;
+use sources::Sources;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -89,6 +90,11 @@ fn node_name(config: &Config) -> Result<String, StartError> {
     name.ok_or(StartError::NoName)
 }
 
+/// The namespace of the node role and of the cluster role, which the manifests set.
+fn namespace() -> String {
+    std::env::var(NAMESPACE).ok().filter(|name| !name.is_empty()).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned())
+}
+
 /// Runs the node role without an end. Whoever drops the future ends it, at any moment, and leaves everything in force.
 ///
 /// # Errors
@@ -105,19 +111,24 @@ pub async fn run(config: Config, candidates: Vec<Candidate>) -> Result<(), Start
     let (program, switch, events) = program::start(program).map_err(state)?;
     let store = Arc::new(Store::default());
     let (link, _looking) = Link::start(candidates);
-    let source = Arc::new(Source::new(Some(&name)));
-    let _reflectors = (reflect::start(&link, &store), watch_policies::start(&link, &source));
+    let sources = Arc::new(Sources::new(&name));
+    let _reflectors = reflect::start(&link, &store);
+    // With what was kept, so that a stream brings what has changed since.
+    let mut policies = Policies::new(Arc::clone(&sources), &config.state);
+    policies.load();
+    let telling = sources::keep(Arc::clone(&sources), link.clone(), config.policy_source, namespace());
+    let _telling = Aborting(tokio::spawn(telling));
     let health = ProxyHealth::default();
     let checks = HealthChecks::start(health.clone(), PROXY_PORT);
     let (parts, metrics) = told(&config, (&program, &switch), &link);
+    let looking = Arc::clone(&sources);
+    parts.tell("cluster-role", move || looking.state());
     let answering = http::answer_at(config.metrics_address, parts.clone(), Arc::clone(&metrics));
     let _answering = Aborting(tokio::spawn(answering));
     let copy = Copy::new(&config.state);
-    let mut policies = Policies::new(&name, Arc::clone(&source), &config.state);
-    lists(&store, &source, &copy).await;
-    policies.load();
+    lists(&store, &sources, &copy).await;
     let _copying = Aborting(tokio::spawn(copy::keep(copy, Arc::clone(&store))));
-    Reconciler::new(config, name, (store, policies), (program, switch), (checks, health), (parts, metrics))
+    Reconciler::new(config, name, (store, policies, link), (program, switch), (checks, health), (parts, metrics))
         .run(events)
         .await;
     Ok(())
@@ -163,8 +174,8 @@ impl Drop for Aborting {
 }
 
 /// Waits for the lists, or takes their copy.
-async fn lists(store: &Store, source: &Source, copy: &Copy) {
-    let complete = async { tokio::join!(store.complete(), source.complete()) };
+async fn lists(store: &Store, sources: &Sources, copy: &Copy) {
+    let complete = async { tokio::join!(store.complete(), sources.complete()) };
     if timeout(ANSWER_WITHIN, complete).await.is_ok() || store.is_complete() {
         return;
     }

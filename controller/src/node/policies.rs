@@ -4,6 +4,7 @@
 //! compared with it. A Pod's attachment is confirmed only when the Pod itself has been seen, with its labels: before that nobody
 //! can say which policies it is a subject of.
 
+use super::sources::Sources;
 use crate::copy::write_renamed;
 use crate::facts::Node;
 use crate::facts::Protocol;
@@ -11,7 +12,6 @@ use crate::facts::policy::{Direction, State, Update};
 use crate::flow::{Object, Part};
 use crate::pipeline::{self, CUT, Family, LocalPod, ZONE};
 use crate::policy::{Connection, Judge, Subject};
-use crate::watch::policies::Source;
 use serde::{Deserialize, Serialize};
 use sluice_proto::v1::{self, ConnectionLabel};
 use std::collections::{BTreeMap, HashMap};
@@ -35,8 +35,7 @@ struct Kept {
 
 /// The policies of a node.
 pub(super) struct Policies {
-    node: String,
-    source: Arc<Source>,
+    sources: Arc<Sources>,
     file: PathBuf,
     flows: pipeline::Policies,
     /// The families that they are made for.
@@ -47,8 +46,6 @@ pub(super) struct Policies {
     pods: BTreeMap<Arc<str>, LocalPod>,
     /// There is something to go by: what was kept, or the lists.
     is_known: bool,
-    /// The lists have been compared with what was kept.
-    is_listed: bool,
     /// What is in the file is not what was told since.
     is_unwritten: bool,
     /// Connections have not been judged since something changed.
@@ -56,35 +53,34 @@ pub(super) struct Policies {
 }
 
 impl Policies {
-    pub(super) fn new(node: &str, source: Arc<Source>, folder: &Path) -> Self {
+    pub(super) fn new(sources: Arc<Sources>, folder: &Path) -> Self {
         Self {
-            node: node.to_owned(),
-            source,
+            sources,
             file: folder.join(NAME),
             flows: pipeline::Policies::new(&Node::default()),
             families: Vec::new(),
             gone: Vec::new(),
             pods: BTreeMap::new(),
             is_known: false,
-            is_listed: false,
             is_unwritten: false,
             is_unjudged: true,
         }
     }
 
     /// Where what is told comes from.
-    pub(super) fn source(&self) -> Arc<Source> {
-        Arc::clone(&self.source)
+    pub(super) fn sources(&self) -> Arc<Sources> {
+        Arc::clone(&self.sources)
     }
 
     /// Takes in what was kept, if the lists are not there.
     pub(super) fn load(&mut self) {
-        if self.source.is_complete() {
+        if self.sources.is_complete() {
             return;
         }
         match read(&self.file) {
             Ok(Some(updates)) => {
                 self.flows.update(&updates);
+                self.sources.set_kept(self.flows.state().clone());
                 self.is_known = true;
                 info!("starting with the policies that were kept: {}", self.flows.state().policies.len());
             }
@@ -108,16 +104,11 @@ impl Policies {
 
     /// Takes in what is told. Whether there is anything to go by.
     pub(super) fn gather(&mut self) -> bool {
-        if !self.source.is_complete() && !self.is_listed {
-            return self.is_known;
-        }
-        let updates = if std::mem::replace(&mut self.is_listed, true) {
-            self.source.updates(&self.node)
-        } else {
+        let Some(updates) = self.sources.gather(self.flows.state()) else { return self.is_known };
+        if !self.is_known {
             // That there are none is worth to be kept, too.
             (self.is_known, self.is_unwritten) = (true, true);
-            self.source.state(&self.node).since(self.flows.state())
-        };
+        }
         self.is_unwritten |= !updates.is_empty();
         self.flows.update(&updates);
         self.is_known
@@ -128,6 +119,7 @@ impl Policies {
         let before = std::mem::replace(&mut self.pods, pods);
         before.keys().filter(|name| !self.pods.contains_key(*name)).for_each(|name| self.flows.remove_pod(name));
         self.pods.iter().for_each(|(name, pod)| self.flows.put_pod(name, pod.clone()));
+        self.sources.retain(|name| self.pods.contains_key(name));
     }
 
     /// Flows that have changed since this was asked last.
@@ -138,14 +130,19 @@ impl Policies {
         changes
     }
 
-    /// Whether a Pod's policies are known. Without lists those are what was kept.
+    /// Whether a Pod's policies are known. At a start at which nobody tells anything those are what was kept.
     pub(super) fn knows(&self, pod: &str) -> bool {
-        !self.is_listed || self.source.cluster().has_pod(pod)
+        self.sources.knows(pod)
     }
 
     /// Number of policies.
     pub(super) fn len(&self) -> usize {
         self.flows.state().policies.len()
+    }
+
+    /// All that was gathered is in force.
+    pub(super) fn realised(&self) {
+        self.sources.realised();
     }
 
     /// Writes down what was told, if that has changed.
@@ -168,20 +165,21 @@ impl Policies {
         self.is_unjudged
     }
 
+    /// What came of the last look at connections did not get to the switch: the next one is needed at once.
+    pub(super) const fn judge_again(&mut self) {
+        self.is_unjudged = true;
+    }
+
     /// The labels of those connections that are to end by what policies say now, and of those that are not any more. What the original
     /// direction sends is judged by flows, packet by packet; the label is for what only the other side sends.
     pub(super) fn judge(&mut self, node: &Node, connections: &[v1::Connection]) -> Vec<ConnectionLabel> {
         self.is_unjudged = false;
         let judge = Judge::new(self.flows.state());
-        let mut subjects: HashMap<IpAddr, Subject<'_>> = HashMap::new();
-        for (name, pod) in &self.pods {
-            for address in &pod.addresses {
-                let subject = judge.subject(name);
-                if !subject.policies().is_empty() {
-                    subjects.insert(*address, subject);
-                }
-            }
-        }
+        let pods: Vec<(&LocalPod, Subject<'_>)> =
+            self.pods.iter().map(|(name, pod)| (pod, judge.subject(name))).collect();
+        let concerned = pods.iter().filter(|(_, subject)| !subject.policies().is_empty());
+        let subjects: HashMap<IpAddr, &Subject<'_>> =
+            concerned.flat_map(|(pod, subject)| pod.addresses.iter().map(move |address| (*address, subject))).collect();
         let ours: Vec<IpAddr> = [&node.addresses, &node.gateways, &node.link].into_iter().flatten().copied().collect();
         let changed = connections.iter().filter_map(|listed| {
             let is_cut = label(&listed.label)? & CUT != 0;
@@ -220,12 +218,7 @@ fn ends(listed: &v1::Connection) -> Option<Connection> {
     Some(Connection {
         source: original.src.parse().ok()?,
         destination: reply.src.parse().ok()?,
-        protocol: match listed.proto {
-            6 => Some(Protocol::Tcp),
-            17 => Some(Protocol::Udp),
-            132 => Some(Protocol::Sctp),
-            _ => None,
-        },
+        protocol: Protocol::numbered(listed.proto),
         port: u16::try_from(reply.src_port).ok()?,
         is_with_own_node: false,
     })
@@ -252,6 +245,7 @@ fn write(file: &Path, kept: &Kept) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::watch::policies::Source;
     use k8s_openapi::api::core::v1::{Namespace, Pod};
     use k8s_openapi::api::networking::v1::NetworkPolicy;
     use serde_json::{Value, json};
@@ -303,10 +297,16 @@ mod tests {
         }
     }
 
+    fn sources(source: &Arc<Source>) -> Arc<Sources> {
+        let sources = Sources::new("n1");
+        sources.set_own(Some(Arc::clone(source)));
+        Arc::new(sources)
+    }
+
     fn policies(folder: &Path) -> Policies {
         let source = source();
-        source.listed_for_test();
-        let mut policies = Policies::new("n1", source, folder);
+        source.assume_listed();
+        let mut policies = Policies::new(sources(&source), folder);
         assert!(policies.gather());
         policies.on(&node());
         let local = |port, address: &str| LocalPod { port, addresses: vec![address.parse().unwrap()] };
@@ -359,7 +359,7 @@ mod tests {
         assert!(!flows.is_empty());
         // Nothing is listed.
         let source = Arc::new(Source::new(Some("n1")));
-        let mut after = Policies::new("n1", Arc::clone(&source), folder.path());
+        let mut after = Policies::new(sources(&source), folder.path());
         assert!(!after.gather(), "nothing was read yet");
         after.load();
         assert!(after.gather());
@@ -369,7 +369,7 @@ mod tests {
         assert!(after.knows("shop/new"), "nobody can tell");
         // The lists come, and the policy is gone.
         source.cluster().put_pod(&pod("web", "10.244.0.2"));
-        source.listed_for_test();
+        source.assume_listed();
         assert!(after.gather());
         assert_eq!(after.len(), 0);
         assert!(after.changes().iter().all(|(_, part)| part.is_none()));
@@ -380,11 +380,11 @@ mod tests {
     fn a_start_without_an_api_server_goes_by_there_being_no_policies() {
         let folder = tempfile::tempdir().unwrap();
         let source = Arc::new(Source::new(Some("n1")));
-        source.listed_for_test();
-        let mut before = Policies::new("n1", source, folder.path());
+        source.assume_listed();
+        let mut before = Policies::new(sources(&source), folder.path());
         assert!(before.gather());
         before.keep();
-        let mut after = Policies::new("n1", Arc::new(Source::new(Some("n1"))), folder.path());
+        let mut after = Policies::new(sources(&Arc::new(Source::new(Some("n1")))), folder.path());
         after.load();
         assert!(after.gather());
     }

@@ -5,6 +5,7 @@
 //! the switch is touched before the lists (or their copy) are there: what an earlier start left is in force until then.
 
 use super::conflist::{self, NETWORK};
+use super::host::HostAddress;
 use super::policies::{self, Policies};
 use super::services::Services;
 use super::view::{Host, View};
@@ -19,6 +20,7 @@ use crate::program::{Event, Events, Program, Switch, SwitchError, Unsettled};
 use crate::services::Here;
 use crate::services::health::{HealthChecks, ProxyHealth};
 use crate::services::stale::stale_host_ports;
+use crate::watch::link::Link;
 use crate::watch::{Kind, Store};
 use sluice_proto::v1::{Attachment, Network, NetworkSpec, PortMapping};
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,6 +69,7 @@ pub(super) struct Reconciler {
     config: Config,
     name: String,
     store: Arc<Store>,
+    link: Link,
     program: Program,
     switch: Switch,
     checks: HealthChecks,
@@ -102,7 +105,7 @@ impl Reconciler {
     pub(super) fn new(
         config: Config,
         name: String,
-        (store, policies): (Arc<Store>, Policies),
+        (store, policies, link): (Arc<Store>, Policies, Link),
         (program, switch): (Program, Switch),
         (checks, health): (HealthChecks, ProxyHealth),
         (parts, metrics): (Health, Arc<Metrics>),
@@ -111,6 +114,7 @@ impl Reconciler {
             config,
             name,
             store,
+            link,
             program,
             switch,
             checks,
@@ -140,7 +144,7 @@ impl Reconciler {
 
     /// Goes on without an end. The lists, or their copy, are in the store when this is called.
     pub(super) async fn run(mut self, mut events: Events) {
-        let (store, source) = (Arc::clone(&self.store), self.policies.source());
+        let (store, sources) = (Arc::clone(&self.store), self.policies.sources());
         self.look();
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -149,7 +153,7 @@ impl Reconciler {
         loop {
             tokio::select! {
                 () = store.touched.wait() => {}
-                () = source.changed() => {
+                () = sources.changed() => {
                     self.since.get_or_insert_with(Instant::now);
                 }
                 _ = ticks.tick() => self.look(),
@@ -197,7 +201,13 @@ impl Reconciler {
     /// Looks at the host.
     fn look(&mut self) {
         match Host::look(&self.config.bridge) {
-            Ok(host) => self.host = host,
+            Ok(host) => {
+                let is_gone = |there: &HostAddress| !host.addresses.contains(there);
+                if self.host.addresses.iter().any(is_gone) {
+                    self.link.renew();
+                }
+                self.host = host;
+            }
             Err(error) => warn!("cannot list the addresses of the host: {error}"),
         }
         if self.said.elapsed() >= SAY_AGAIN_EVERY {
@@ -257,13 +267,15 @@ impl Reconciler {
     fn publish(&mut self, view: &View, before: Option<&View>) {
         let here = view.here(&self.name);
         let is_same = before.is_some_and(|before| {
-            (&before.addresses, &before.other_nodes, &before.zone) == (&view.addresses, &view.other_nodes, &view.zone)
+            (&before.addresses, &before.node_port_addresses) == (&view.addresses, &view.node_port_addresses)
+                && (&before.other_nodes, &before.zone) == (&view.other_nodes, &view.zone)
         });
         if !is_same {
             self.todo.services.extend(self.store.service_names());
         }
         (self.here.node, self.here.zone) = (here.node, here.zone);
         (self.here.addresses, self.here.other_nodes) = (here.addresses, here.other_nodes);
+        self.here.node_port_addresses = here.node_port_addresses;
         self.services.publish(&self.todo.services, &self.store, &self.here);
     }
 
@@ -329,6 +341,7 @@ impl Reconciler {
             pod_cidrs: view.pod_cidrs.clone(),
             gateways: gateways.map(|gateway| gateway.addr()).collect(),
             addresses: view.addresses.clone(),
+            known: view.known.clone(),
             gateway_mac: network::mac(&made.gateway_mac).unwrap_or_default(),
             link: network::addresses(&made.link),
             incoming: network::addresses(&made.incoming),
@@ -376,10 +389,8 @@ impl Reconciler {
         let gone = self.pods.keys().filter(|port| !there.contains_key(port)).map(|port| (Object::Pod(*port), None));
         let put = pods.iter().map(|pod| (Object::Pod(pod.port), Some(pipeline::pod(&self.node, pod))));
         let changes = gone.chain(put).collect();
-        for port in self.pods.keys().chain(there.keys()) {
-            let of = |pods: &BTreeMap<u32, Vec<HostPort>>| pods.get(port).cloned().unwrap_or_default();
-            self.services.stale.extend(stale_host_ports(&of(&self.pods), &of(&there)));
-        }
+        let all = |pods: &BTreeMap<u32, Vec<HostPort>>| pods.values().flatten().cloned().collect::<Vec<_>>();
+        self.services.stale.extend(stale_host_ports(&all(&self.pods), &all(&there)));
         self.policies.set_pods(pods.iter().map(pods::local).collect());
         self.pods = there;
         self.attachments = attachments;
@@ -403,6 +414,7 @@ impl Reconciler {
         self.forget().await?;
         self.judge().await?;
         self.policies.keep();
+        self.policies.realised();
         self.health.in_step();
         self.tell(view);
         self.announce(view);
@@ -476,8 +488,11 @@ impl Reconciler {
         }
         let connections = self.switch.connections(&policies::filter()).await?;
         let labels = self.policies.judge(&self.node, &connections);
-        if !labels.is_empty() {
-            self.switch.label_connections(labels).await?;
+        if !labels.is_empty()
+            && let Err(error) = self.switch.label_connections(labels).await
+        {
+            self.policies.judge_again();
+            return Err(error.into());
         }
         Ok(())
     }

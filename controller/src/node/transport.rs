@@ -72,7 +72,7 @@ pub(super) fn node_addresses(node: &Node, config: &Config) -> Vec<IpAddr> {
 }
 
 /// What the Node object says: internal addresses, then external ones.
-fn reported(node: &Node) -> Vec<IpAddr> {
+pub(super) fn reported(node: &Node) -> Vec<IpAddr> {
     let all = node.status.as_ref().and_then(|status| status.addresses.as_ref());
     let of = |kind: &'static str| {
         let all = all.into_iter().flatten().filter(move |address| address.type_ == kind);
@@ -160,7 +160,7 @@ impl Transport {
             cidrs.push((cidr, way));
             routes.extend(route);
         }
-        (Peer { name: name.to_owned(), pod_cidrs: cidrs }, routes)
+        (Peer { name: name.to_owned(), addresses: all_addresses(node).collect(), pod_cidrs: cidrs }, routes)
     }
 }
 

@@ -1,14 +1,15 @@
 //! The node as the cluster and the host have it: all that is known before the switch is asked.
 
 use super::host::HostAddress;
-use super::transport::{Route, Transport, all_addresses, pod_cidrs};
-use crate::config::{Config, Mode};
+use super::transport::{Route, Transport, all_addresses, pod_cidrs, reported};
+use crate::config::{Config, Mode, NodePortAddresses};
 use crate::facts::Peer;
 use crate::services::{Here, ZONE_LABEL};
 use crate::watch::Store;
 use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Node;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// What the host has at the moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +44,10 @@ pub(super) struct View {
     pub(super) mtu: u16,
     /// The addresses of the host.
     pub(super) addresses: Vec<IpAddr>,
+    /// Those of them that the cluster knows it by.
+    pub(super) known: Vec<IpAddr>,
+    /// The host's addresses that answer to node ports, by family (`true` for IPv6); of a family that is not here, all.
+    pub(super) node_port_addresses: BTreeMap<bool, BTreeSet<IpAddr>>,
     /// The networks of Services' addresses.
     pub(super) service_cidrs: Vec<IpNet>,
     /// The zone of the node.
@@ -80,6 +85,31 @@ fn fits(service_cidrs: &[IpNet], pod_cidrs: &[IpNet], store: &Store) -> Result<(
     ))
 }
 
+/// Which addresses of the host answer to node ports, by family.
+fn node_port_addresses(kept: &NodePortAddresses, host: &[HostAddress], own: &Node) -> BTreeMap<bool, BTreeSet<IpAddr>> {
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let mut by_family: BTreeMap<bool, BTreeSet<IpAddr>> = BTreeMap::new();
+    match kept {
+        NodePortAddresses::All => {}
+        NodePortAddresses::Primary => {
+            for address in reported(own) {
+                let of_family = by_family.entry(address.is_ipv6()).or_default();
+                if of_family.is_empty() {
+                    of_family.insert(address);
+                }
+            }
+        }
+        NodePortAddresses::Networks(networks) => {
+            for network in networks {
+                let of_family = by_family.entry(network.addr().is_ipv6()).or_default();
+                let all = host.iter().map(|there| there.address.addr()).chain([loopback]);
+                of_family.extend(all.filter(|address| network.contains(address)));
+            }
+        }
+    }
+    by_family
+}
+
 impl View {
     /// Looks at what is listed.
     ///
@@ -106,10 +136,13 @@ impl View {
             service_cidrs = store.service_cidrs();
         }
         fits(&service_cidrs, &cidrs, store)?;
+        let addresses: Vec<_> = host.addresses.iter().map(|there| there.address.addr()).collect();
         let mut view = Self {
             pod_cidrs: cidrs,
             mtu,
-            addresses: host.addresses.iter().map(|there| there.address.addr()).collect(),
+            known: all_addresses(&own).filter(|address| addresses.contains(address)).collect(),
+            addresses,
+            node_port_addresses: node_port_addresses(&config.node_port_addresses, &host.addresses, &own),
             service_cidrs,
             zone: own.metadata.labels.as_ref().and_then(|labels| labels.get(ZONE_LABEL)).cloned(),
             peers: BTreeMap::new(),
@@ -136,6 +169,7 @@ impl View {
             node: name.to_owned(),
             zone: self.zone.clone(),
             addresses: self.addresses.iter().copied().chain(gateways).collect(),
+            node_port_addresses: self.node_port_addresses.clone(),
             other_nodes: self.other_nodes.clone(),
             ..Here::default()
         }
@@ -155,6 +189,32 @@ mod tests {
 
     fn nets(texts: &[&str]) -> Vec<IpNet> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn node_ports_are_at_the_addresses_that_are_asked_for() {
+        let at = |text: &str| HostAddress { interface: "eth0".to_owned(), address: text.parse().unwrap() };
+        let host = ["192.0.2.1/24", "198.51.100.1/24", "2001:db8::1/64"].map(at);
+        let address = |text: &str| json!({"type": "InternalIP", "address": text});
+        let addresses = ["192.0.2.1", "198.51.100.1", "2001:db8::1"].map(address);
+        let node: Node = serde_json::from_value(json!({"status": {"addresses": addresses}})).unwrap();
+        let of = |kept: &NodePortAddresses| {
+            let by_family = node_port_addresses(kept, &host, &node);
+            let text =
+                |(v6, all): (bool, BTreeSet<IpAddr>)| (v6, all.iter().map(ToString::to_string).collect::<Vec<_>>());
+            by_family.into_iter().map(text).collect::<Vec<_>>()
+        };
+        let list = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        assert_eq!(of(&NodePortAddresses::All), []);
+        let primary = [(false, list(&["192.0.2.1"])), (true, list(&["2001:db8::1"]))];
+        assert_eq!(of(&NodePortAddresses::Primary), primary);
+        for (networks, wanted) in [
+            (&["198.51.100.0/24"][..], vec![(false, list(&["198.51.100.1"]))]),
+            (&["192.0.0.0/8", "127.0.0.0/8"], vec![(false, list(&["127.0.0.1", "192.0.2.1"]))]),
+            (&["203.0.113.0/24", "::/0"], vec![(false, list(&[])), (true, list(&["2001:db8::1"]))]),
+        ] {
+            assert_eq!(of(&NodePortAddresses::Networks(nets(networks))), wanted, "{networks:?}");
+        }
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub(super) mod priority {
     pub(in crate::pipeline) const ADDRESS: u16 = 210;
     /// [`Route`](super::Stage::Route): a network of Pods.
     pub(in crate::pipeline) const NETWORK: u16 = 200;
+    /// [`Route`](super::Stage::Route): answers to what began somewhere else.
+    pub(in crate::pipeline) const ANSWER: u16 = 220;
     /// [`Snat`](super::Stage::Snat): a Pod reaches itself.
     pub(in crate::pipeline) const HAIRPIN: u16 = 210;
 }
@@ -170,7 +172,7 @@ fn routes(node: &Node) -> Flows {
             flows.drop(Stage::Route, 230, "ipv6,ipv6_dst=fe80::/10", "no_route");
         }
         let answers = format!("{ip},ct_state=+rpl+trk,ct_mark={:#x}/0xf", Kind::Host as u8);
-        flows.add(Stage::Route, 220, answers, to_host.clone());
+        flows.add(Stage::Route, priority::ANSWER, answers, to_host.clone());
         let own: BTreeSet<_> = family.among(&node.gateways).chain(host_addresses(node, family)).collect();
         for own in own {
             flows.add(Stage::Route, priority::ADDRESS, format!("{ip},{dst}={own}"), to_host.clone());
@@ -217,15 +219,19 @@ fn source(node: &Node) -> Flows {
     flows.add(Stage::Snat, 220, "ct_state=+rpl+trk", goto(Stage::Output));
     for family in Family::all(node) {
         let ip = family.ip();
+        // What the node sends with an address that the others know it by: they send answers back by the tunnel.
+        let ways = (Kind::Tunnel as u32) << 4 | Kind::Host as u32;
+        for known in family.among(&node.known) {
+            let own = format!("reg0={ways:#x}/{:#x},ct_mark=0x0/{SERVICE_MARK:#x}", TO_SERVICE | FROM_OUTSIDE | 0xff);
+            flows.add(Stage::Snat, 210, format!("{ip},{own},{}={known}", family.src()), goto(Stage::Output));
+        }
         for gateway in family.among(&node.gateways).take(1) {
-            // Whatever the host sends for itself or for a Service, so that answers come back by the tunnel and no two
+            // Whatever else the host sends for itself or for a Service, so that answers come back by the tunnel and no two
             // connections are alike. Others outside are routed here: their answers find their way.
-            let own = format!("reg0={:#x}/0x1ff", (Kind::Tunnel as u32) << 4 | Kind::Host as u32);
-            flows.add(Stage::Snat, 200, format!("{ip},{own}"), snat(gateway));
+            flows.add(Stage::Snat, 200, format!("{ip},reg0={ways:#x}/{:#x}", FROM_OUTSIDE | 0xff), snat(gateway));
             let service =
                 format!("{ip},ct_mark={SERVICE_MARK:#x}/{SERVICE_MARK:#x},{}", between(Kind::Host, Kind::Tunnel));
             flows.add(Stage::Snat, 190, service, snat(gateway));
-            let ways = (Kind::Tunnel as u32) << 4 | Kind::Host as u32;
             let begun = format!("reg0={:#x}/{:#x}", TO_SERVICE | ways, TO_SERVICE | 0xff);
             flows.add(Stage::Snat, 190, format!("{ip},{begun}"), snat(gateway));
         }

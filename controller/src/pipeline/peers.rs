@@ -25,6 +25,11 @@ pub fn peer(node: &Node, peer: &Peer) -> Part {
                     IpAddr::V6(v6) => v6.to_string(),
                 };
                 let actions = format!("set_field:{far}->{field},{}", route(tunnel, Kind::Tunnel, ROUTER_MAC));
+                for address in family.among(&peer.addresses) {
+                    let answers = format!("{ip},ct_state=+rpl+trk,ct_mark={:#x}/0xf", Kind::Tunnel as u8);
+                    let matching = format!("{answers},{}={address}", family.dst());
+                    flows.add(Stage::Route, priority::ANSWER, matching, actions.clone());
+                }
                 flows.add(Stage::Route, priority::NETWORK, to, actions);
             }
             (Way::Tunnel(_), None) => flows.drop(Stage::Route, priority::NETWORK, to, "tunnel_down"),

@@ -27,6 +27,7 @@ fn node(families: &[bool]) -> Node {
         pod_cidrs: nets("10.244.1.0/24", "fd00:10:244:1::/64"),
         gateways: ips("10.244.1.1", "fd00:10:244:1::1"),
         addresses: vec![ip("127.0.0.1"), ip("::1"), ip("172.30.0.1"), ip("fd00:30::1"), ip("fe80::1")],
+        known: ips("172.30.0.1", "fd00:30::1"),
         gateway_mac: 0x0a00_0000_0001,
         link: ips("169.254.77.2", "fd73:6c75:6963::2"),
         incoming: ips("169.254.77.3", "fd73:6c75:6963::3"),
@@ -93,6 +94,7 @@ fn web(number: u8, affinity_s: Option<u16>) -> Service {
 fn peers() -> Vec<Peer> {
     let peer = |name: &str, n: u8, way: fn(u8, bool) -> Way| Peer {
         name: name.into(),
+        addresses: vec![ip(&format!("172.30.0.{n}")), ip(&format!("fd00:30::{n}"))],
         pod_cidrs: vec![
             (net(&format!("10.244.{n}.0/24")), way(n, true)),
             (net(&format!("fd00:10:244:{n}::/64")), way(n, false)),

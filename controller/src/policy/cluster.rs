@@ -41,6 +41,14 @@ pub struct Cluster {
     fresh: Vec<u32>,
 }
 
+/// A Pod or a node, to be looked at.
+pub(super) struct Known<'a> {
+    /// None for a node.
+    pub(super) namespace: Option<&'a str>,
+    pub(super) labels: &'a Labels,
+    pub(super) member: &'a Member,
+}
+
 /// A namespace.
 #[derive(Clone, Debug, Default)]
 struct Place {
@@ -134,6 +142,13 @@ impl Cluster {
         self.names.contains_key(name)
     }
 
+    /// The node that a Pod is on, if the Pod may be a member of groups, by `NAMESPACE/NAME`.
+    #[must_use]
+    pub fn node_of(&self, pod: &str) -> Option<&str> {
+        let object = self.names.get(pod).and_then(|id| self.objects.get(*id))?;
+        object.on.map(|_| &*object.member.node)
+    }
+
     /// A node is as this says.
     pub fn put_node(&mut self, node: &Node) {
         let fact = objects::node(node);
@@ -207,6 +222,22 @@ impl Cluster {
     #[must_use]
     pub fn notes(&self, name: &PolicyName) -> &[Note] {
         self.notes.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// What a group selects that a policy names.
+    pub(super) fn selector(&self, key: &GroupKey) -> Option<&Selector> {
+        self.keys.get(key).and_then(|id| self.groups.get(*id)).map(|group| &group.selector)
+    }
+
+    /// A Pod that may be a member of groups, by `NAMESPACE/NAME`, or a node, by `NAME`.
+    pub(super) fn object(&self, name: &str) -> Option<Known<'_>> {
+        let object = self.names.get(name).and_then(|id| self.objects.get(*id))?;
+        Some(Known { namespace: object.namespace.as_deref(), labels: &object.labels, member: &object.member })
+    }
+
+    /// The labels of a namespace that we have seen.
+    pub(super) fn namespace_labels(&self, name: &str) -> Option<&Labels> {
+        self.namespaces.get(name).and_then(|place| place.labels.as_ref())
     }
 
     /// How much there is: objects, namespaces, groups, policies, nodes.

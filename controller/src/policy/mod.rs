@@ -13,13 +13,14 @@
 //! Pods of the host's network, Pods without a node, and Pods that have ended are members of nothing: what they send is their
 //! node's. A Pod without an address is a member without one, so that its policies are on its node before it can speak.
 //!
-//! [`Judge`] answers what becomes of a connection by a node's share, and why.
+//! [`Judge`] answers what becomes of a connection by a node's share, and why; [`Explanation`] tells what each rule made of it.
 //!
 //! Nothing here asks the API server, knows the time, or writes.
 
 pub mod crd;
 
 mod cluster;
+mod explain;
 mod index;
 mod nodes;
 mod objects;
@@ -31,6 +32,7 @@ mod tests;
 mod verdict;
 
 pub use cluster::Cluster;
+pub use explain::{Explanation, PolicyLook, RuleLook, Unmet};
 pub use read::{AUDIT, LOG, Note};
 pub use verdict::{Because, Connection, Judge, RuleName, Subject, Verdict};
 

@@ -55,16 +55,6 @@ fn named_ports(container: &Container) -> impl Iterator<Item = (String, Protocol,
     container.ports.iter().flatten().filter_map(|port| {
         let name = port.name.clone().filter(|name| !name.is_empty())?;
         let number = u16::try_from(port.container_port).ok().filter(|&number| number != 0)?;
-        Some((name, protocol(port.protocol.as_deref())?, number))
+        Some((name, Protocol::of_object(port.protocol.as_deref())?, number))
     })
-}
-
-/// A protocol by Kubernetes' name; TCP if nothing is said, none for one without ports.
-pub(super) fn protocol(name: Option<&str>) -> Option<Protocol> {
-    match name {
-        None | Some("" | "TCP") => Some(Protocol::Tcp),
-        Some("UDP") => Some(Protocol::Udp),
-        Some("SCTP") => Some(Protocol::Sctp),
-        Some(_) => None,
-    }
 }

@@ -73,7 +73,14 @@ impl Requirement {
         }
     }
 
-    fn matches(&self, labels: &Labels) -> bool {
+    /// The label that it is about.
+    pub(super) fn key(&self) -> &str {
+        match self {
+            Self::In(key, _) | Self::NotIn(key, _) | Self::Exists(key) | Self::Missing(key) => key,
+        }
+    }
+
+    pub(super) fn matches(&self, labels: &Labels) -> bool {
         let among = |key: &str, values: &[Box<str>]| {
             labels.get(key).is_some_and(|value| values.binary_search_by(|of| (**of).cmp(value)).is_ok())
         };

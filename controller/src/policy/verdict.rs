@@ -26,8 +26,18 @@ pub struct Connection {
     pub is_with_own_node: bool,
 }
 
+impl Connection {
+    /// The end that is not the Pod's, for which the connection goes this way.
+    pub(super) const fn other_end(&self, direction: Direction) -> IpAddr {
+        match direction {
+            Direction::Ingress => self.source,
+            Direction::Egress => self.destination,
+        }
+    }
+}
+
 /// A rule of a policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RuleName<'a> {
     /// Whose.
     pub policy: &'a PolicyName,
@@ -95,6 +105,9 @@ pub struct Subject<'a> {
     policies: Vec<&'a Policy>,
 }
 
+/// Is told each rule that is asked, in order.
+pub(super) type Asked<'f, 'a> = dyn FnMut(&'a Policy, &'a Rule) + 'f;
+
 fn order<'a>(policy: &&'a Policy) -> (Tier, u16, &'a PolicyName) {
     (policy.tier, policy.priority, &policy.name)
 }
@@ -150,6 +163,16 @@ impl<'a> Subject<'a> {
     /// What becomes of a connection of the Pod that goes this way.
     #[must_use]
     pub fn verdict(&self, direction: Direction, connection: &Connection) -> Verdict<'a> {
+        self.judge(direction, connection, &mut |_, _| {})
+    }
+
+    /// The same, telling each rule that is asked.
+    pub(super) fn judge(
+        &self,
+        direction: Direction,
+        connection: &Connection,
+        asked: &mut Asked<'_, 'a>,
+    ) -> Verdict<'a> {
         let mut verdict =
             Verdict { is_accepted: true, because: Because::Nothing, passed: Vec::new(), audited: Vec::new() };
         if connection.source == connection.destination {
@@ -157,9 +180,10 @@ impl<'a> Subject<'a> {
         } else if connection.is_with_own_node && direction == Direction::Ingress {
             verdict.because = Because::OwnNode;
         } else {
-            let _ = self.ordered(Tier::Admin, direction, connection, &mut verdict)
-                || (!connection.is_with_own_node && self.network(direction, connection, &mut verdict))
-                || self.ordered(Tier::Baseline, direction, connection, &mut verdict);
+            let question = (direction, connection);
+            let _ = self.ordered(Tier::Admin, question, &mut verdict, asked)
+                || (!connection.is_with_own_node && self.network(question, &mut verdict, asked))
+                || self.ordered(Tier::Baseline, question, &mut verdict, asked);
         }
         verdict
     }
@@ -169,11 +193,17 @@ impl<'a> Subject<'a> {
     }
 
     /// Asks a tier of which the first rule that matches decides. Says whether one did.
-    fn ordered(&self, tier: Tier, direction: Direction, connection: &Connection, verdict: &mut Verdict<'a>) -> bool {
+    fn ordered(
+        &self,
+        tier: Tier,
+        (direction, connection): (Direction, &Connection),
+        verdict: &mut Verdict<'a>,
+        asked: &mut Asked<'_, 'a>,
+    ) -> bool {
         let Some((policy, rule)) = self.of_tier(tier).find_map(|policy| {
             let rules = policy.rules.iter().filter(|rule| rule.direction == direction);
-            let mut matching = rules.filter(|rule| self.matches(policy, rule, connection));
-            Some((policy, matching.next()?))
+            let mut matching = rules.inspect(|rule| asked(policy, rule));
+            Some((policy, matching.find(|rule| self.matches(policy, rule, connection))?))
         }) else {
             return false;
         };
@@ -191,11 +221,17 @@ impl<'a> Subject<'a> {
     }
 
     /// Asks the NetworkPolicies. Says whether they decided.
-    fn network(&self, direction: Direction, connection: &Connection, verdict: &mut Verdict<'a>) -> bool {
+    fn network(
+        &self,
+        (direction, connection): (Direction, &Connection),
+        verdict: &mut Verdict<'a>,
+        asked: &mut Asked<'_, 'a>,
+    ) -> bool {
         let isolating = |policy: &&'a Policy| policy.isolates.contains(&direction);
         for policy in self.of_tier(Tier::Network).filter(isolating) {
             let rules = policy.rules.iter().filter(|rule| rule.direction == direction);
-            if let Some(rule) = rules.into_iter().find(|rule| self.matches(policy, rule, connection)) {
+            let mut rules = rules.inspect(|rule| asked(policy, rule));
+            if let Some(rule) = rules.find(|rule| self.matches(policy, rule, connection)) {
                 verdict.because = Because::Rule(RuleName { policy: &policy.name, direction, index: Some(rule.index) });
                 return true;
             }
@@ -216,12 +252,14 @@ impl<'a> Subject<'a> {
         true
     }
 
-    fn matches(&self, policy: &Policy, rule: &Rule, connection: &Connection) -> bool {
-        let member = self.members.get(&policy.subject).copied();
-        let other = match rule.direction {
-            Direction::Ingress => connection.source,
-            Direction::Egress => connection.destination,
-        };
+    /// The Pod, as the subject of a policy that is about it.
+    pub(super) fn member(&self, policy: &Policy) -> Option<&'a Member> {
+        self.members.get(&policy.subject).copied()
+    }
+
+    pub(super) fn matches(&self, policy: &Policy, rule: &Rule, connection: &Connection) -> bool {
+        let member = self.member(policy);
+        let other = connection.other_end(rule.direction);
         match (&rule.peers, &rule.ports) {
             (None, None) => true,
             (None, Some(ports)) => {
@@ -243,7 +281,7 @@ impl<'a> Subject<'a> {
     }
 
     /// Those of a peer who have an address: nobody that is known, of a network; none if the peer does not have it.
-    fn at(&self, peer: &Peer, address: IpAddr) -> Option<&[&'a Member]> {
+    pub(super) fn at(&self, peer: &Peer, address: IpAddr) -> Option<&[&'a Member]> {
         match peer {
             Peer::Group(key) => self.judge.addresses.get(key)?.get(&address).map(Vec::as_slice),
             Peer::Net { net, except } => {
@@ -254,7 +292,7 @@ impl<'a> Subject<'a> {
 }
 
 /// Whether a connection goes to a port, by the names that a member has for its own.
-fn is_port(port: &Port, connection: &Connection, member: Option<&Member>) -> bool {
+pub(super) fn is_port(port: &Port, connection: &Connection, member: Option<&Member>) -> bool {
     let Some(protocol) = connection.protocol else { return false };
     match port {
         Port::All(of) => *of == protocol,

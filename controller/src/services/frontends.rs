@@ -6,7 +6,8 @@
 //! | node port, external address, load balancer's address | all endpoints | by its external traffic policy |
 //!
 //! An external address that is no node's is routed to the switch as a whole. Of one that is a node's only the Service's ports are led
-//! there, each by the host's own translation: everything else at that address goes on as it was.
+//! there, each by the host's own translation: everything else at that address goes on as it was. Node ports that are kept to some
+//! addresses are such ports too.
 
 use super::read::{Port, Spec};
 use super::{Here, Published, PublishedPort};
@@ -31,7 +32,7 @@ pub(super) fn frontends(spec: &Spec<'_>, port: &Port<'_>, cluster_ip: IpAddr, he
         });
     };
     add((cluster_ip, port.port), internal, internal, &[]);
-    if let Some(at) = port.node_port.and_then(|number| here.incoming(&node_port(port, number, v6))) {
+    for at in node_ports(port, v6, here).iter().filter_map(|port| here.incoming(port)) {
         add(at, Scope::Cluster, external, &[]);
     }
     // A load balancer's address comes before an external one that is the same: the narrower one holds.
@@ -53,7 +54,7 @@ pub(super) fn published(spec: &Spec<'_>, here: &Here) -> Published {
     let ports = spec.ports();
     for (v6, cluster_ip) in spec.families() {
         for port in &ports {
-            published.ports.extend(port.node_port.map(|number| node_port(port, number, v6)));
+            published.ports.extend(node_ports(port, v6, here));
         }
         for address in spec.external(v6).into_iter().chain(spec.balanced(v6)) {
             if here.is_node(address) {
@@ -66,9 +67,14 @@ pub(super) fn published(spec: &Spec<'_>, here: &Here) -> Published {
     published
 }
 
-/// A port of all addresses of the host.
-fn node_port(port: &Port<'_>, number: u16, v6: bool) -> PublishedPort {
-    PublishedPort { protocol: port.protocol, address: None, v6, port: number }
+/// The node port of a port: one of all addresses of the host, or one of each of those that answer to node ports.
+fn node_ports(port: &Port<'_>, v6: bool, here: &Here) -> Vec<PublishedPort> {
+    let Some(number) = port.node_port else { return Vec::new() };
+    let at = |address| PublishedPort { protocol: port.protocol, address, v6, port: number };
+    match here.node_port_addresses.get(&v6) {
+        None => vec![at(None)],
+        Some(addresses) => addresses.iter().map(|address| at(Some(*address))).collect(),
+    }
 }
 
 /// A port of one address of the host.

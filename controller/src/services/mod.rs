@@ -29,7 +29,7 @@ use crate::facts::{self, Endpoint, Protocol};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use read::Spec;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 /// The label of a Service that another proxy looks after, and of its slices.
@@ -50,6 +50,8 @@ pub struct Here {
     pub zone: Option<String>,
     /// All addresses of the host, the gateway's among them.
     pub addresses: HashSet<IpAddr>,
+    /// The host's addresses that answer to node ports, by family (`true` for IPv6); of a family that is not here, all.
+    pub node_port_addresses: BTreeMap<bool, BTreeSet<IpAddr>>,
     /// The addresses of all other nodes: the host must go on reaching them by itself.
     pub other_nodes: HashSet<IpAddr>,
     /// The addresses that the host sends to what is for its ports, at most one of each family.

@@ -45,16 +45,6 @@ pub(super) fn service_of(slice: &EndpointSlice) -> Option<String> {
     (!service.is_empty()).then(|| format!("{namespace}/{service}"))
 }
 
-/// A protocol by Kubernetes' name; TCP if nothing is said, none for one without ports.
-pub(super) fn protocol(name: Option<&str>) -> Option<Protocol> {
-    match name {
-        None | Some("" | "TCP") => Some(Protocol::Tcp),
-        Some("UDP") => Some(Protocol::Udp),
-        Some("SCTP") => Some(Protocol::Sctp),
-        Some(_) => None,
-    }
-}
-
 /// An address as the API server may have it: parts of IPv4 addresses in old objects can have zeros in front, and are decimal.
 pub(super) fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
@@ -118,7 +108,7 @@ impl<'a> Spec<'a> {
             .filter_map(|p| {
                 Some(Port {
                     name: p.name.as_deref().unwrap_or_default(),
-                    protocol: protocol(p.protocol.as_deref())?,
+                    protocol: Protocol::of_object(p.protocol.as_deref())?,
                     port: port(Some(p.port))?,
                     node_port: port(p.node_port),
                 })

@@ -49,7 +49,7 @@ pub(super) fn candidates<'a>(
         };
         // A port without a number stands for all ports, which Services cannot have.
         for port in slice.ports.iter().flatten() {
-            let (Some(number), Some(protocol)) = (read::port(port.port), read::protocol(port.protocol.as_deref()))
+            let (Some(number), Some(protocol)) = (read::port(port.port), Protocol::of_object(port.protocol.as_deref()))
             else {
                 continue;
             };

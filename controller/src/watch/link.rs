@@ -131,7 +131,7 @@ fn parsed<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
 }
 
 /// An error with its causes, on one line.
-pub(super) fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -159,6 +159,7 @@ async fn asks(client: &Client) -> Result<(), LinkError> {
 pub struct Link {
     clients: watch::Receiver<Option<Client>>,
     complaints: Arc<Notify>,
+    renewals: Arc<Notify>,
     why: Why,
 }
 
@@ -174,11 +175,17 @@ impl Link {
     #[must_use]
     pub fn start(candidates: Vec<Candidate>) -> (Self, JoinHandle<()>) {
         let (sender, clients) = watch::channel(None);
-        let complaints = Arc::new(Notify::new());
+        let (complaints, renewals) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let why = Why::default();
         say(&why, "no API server has been asked yet".to_owned());
-        let task = tokio::spawn(look(candidates, sender, Arc::clone(&complaints), Arc::clone(&why)));
-        (Self { clients, complaints, why }, task)
+        let end = (Arc::clone(&complaints), Arc::clone(&renewals));
+        let task = tokio::spawn(look(candidates, sender, end, Arc::clone(&why)));
+        (Self { clients, complaints, renewals, why }, task)
+    }
+
+    /// Begins anew: for when connections may have ended without a word, as those of an address that the host has no longer.
+    pub fn renew(&self) {
+        self.renewals.notify_one();
     }
 
     /// The client, as soon as there is one; none when the end has come. What [`Self::changed`] tells is measured from here.
@@ -231,7 +238,7 @@ impl Complaints {
 async fn look(
     mut candidates: Vec<Candidate>,
     sender: watch::Sender<Option<Client>>,
-    complaints: Arc<Notify>,
+    (complaints, renewals): (Arc<Notify>, Arc<Notify>),
     why: Why,
 ) {
     let mut pause = PAUSE.0;
@@ -256,8 +263,12 @@ async fn look(
         candidates[..=index].rotate_right(1);
         info!("the API server answers by {}", candidates[0]);
         sender.send_replace(Some(client.clone()));
-        let fault = stay(&client, &complaints).await;
-        let text = format!("the API server does not answer any more by {}: {fault}", candidates[0]);
+        let text = tokio::select! {
+            fault = stay(&client, &complaints) => {
+                format!("the API server does not answer any more by {}: {fault}", candidates[0])
+            }
+            () = renewals.notified() => "connections to the API server begin anew: addresses of the host have gone".to_owned(),
+        };
         warn!("{text}");
         say(&why, text);
         sender.send_replace(None);

@@ -18,10 +18,14 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tracing::{info, warn};
 
+/// How often a kind that the cluster does not have is looked for.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How many kinds are listed.
 const KINDS: usize = 7;
 
@@ -134,20 +138,24 @@ impl Source {
         _ = self.listed.subscribe().wait_for(|listed| listed.iter().all(|one| *one)).await;
     }
 
-    /// All kinds count as listed.
-    #[cfg(test)]
-    pub(crate) fn listed_for_test(&self) {
+    /// All kinds count as listed: for what does not come from an API server.
+    pub fn assume_listed(&self) {
         self.listed.send_replace([true; KINDS]);
+        self.changed.notify_one();
+    }
+
+    /// Changes what is known.
+    pub fn change(&self, change: impl FnOnce(&mut Cluster)) {
+        change(&mut self.cluster());
+        self.changed.notify_one();
     }
 
     fn put<K: Fed>(&self, object: &K) {
-        object.put(&mut self.cluster());
-        self.changed.notify_one();
+        self.change(|cluster| object.put(cluster));
     }
 
     fn remove<K: Fed>(&self, name: &Name) {
-        K::remove(name, &mut self.cluster());
-        self.changed.notify_one();
+        self.change(|cluster| K::remove(name, cluster));
     }
 
     /// The list as the API server has it; `known` are the names that were there, and are those of the list then.
@@ -201,7 +209,8 @@ async fn follow<K: Fed>(client: Client, complaints: &Complaints, source: &Source
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
-                if std::mem::take(&mut fault) || std::mem::take(&mut missing) {
+                // A list that begins says nothing of what comes of it.
+                if !matches!(event, Event::Init) && (std::mem::take(&mut fault) | std::mem::take(&mut missing)) {
                     info!("{} are listed", K::WHAT);
                 }
                 take(event, &mut list, source, known);
@@ -211,6 +220,8 @@ async fn follow<K: Fed>(client: Client, complaints: &Complaints, source: &Source
                     info!("the cluster has no {}: nothing is to be done for them", K::WHAT);
                     source.replace::<K>(&[], known);
                 }
+                // The watcher itself would ask every second: whenever it begins, it takes the fault for over.
+                sleep(LOOK_AGAIN).await;
             }
             Err(error) => {
                 if !std::mem::replace(&mut fault, true) {

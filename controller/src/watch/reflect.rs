@@ -61,7 +61,8 @@ where
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
-                if std::mem::take(&mut fault) {
+                // A list that begins says nothing of what comes of it.
+                if !matches!(event, Event::Init) && std::mem::take(&mut fault) {
                     info!("{what} are listed again");
                 }
                 take(event, &mut list, store);

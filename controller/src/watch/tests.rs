@@ -2,7 +2,7 @@
 //! and by what a watch tells before its end.
 
 use super::link::{Candidate, Link};
-use super::{Kind, Objects, Store, reflect};
+use super::{Kind, Objects, Store, policies, reflect};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
@@ -23,6 +23,8 @@ struct Cluster {
     is_away: bool,
     /// What watches of Services tell, once.
     told: Vec<Value>,
+    /// How often somebody asked for what there is not.
+    asked_in_vain: usize,
 }
 
 type Shared = Arc<Mutex<Cluster>>;
@@ -41,7 +43,11 @@ fn list(cluster: &Shared, what: &'static str, uri: &Uri) -> Response {
         return told.iter().map(|event| format!("{event}\n")).collect::<String>().into_response();
     }
     let items = cluster.lists.get(what).cloned().unwrap_or_default();
-    let versions = [("ServiceCIDRList", "networking.k8s.io/v1"), ("EndpointSliceList", "discovery.k8s.io/v1")];
+    let versions = [
+        ("ServiceCIDRList", "networking.k8s.io/v1"),
+        ("NetworkPolicyList", "networking.k8s.io/v1"),
+        ("EndpointSliceList", "discovery.k8s.io/v1"),
+    ];
     let version = versions.iter().find(|(name, _)| *name == what).map_or("v1", |(_, version)| version);
     let body = json!({"apiVersion": version, "kind": what, "metadata": {"resourceVersion": "1"}, "items": items});
     answer(&body)
@@ -65,10 +71,17 @@ fn server(cluster: &Shared) -> Client {
         ("/api/v1/services", "ServiceList"),
         ("/apis/discovery.k8s.io/v1/endpointslices", "EndpointSliceList"),
         ("/apis/networking.k8s.io/v1/servicecidrs", "ServiceCIDRList"),
+        ("/api/v1/pods", "PodList"),
+        ("/api/v1/namespaces", "NamespaceList"),
+        ("/apis/networking.k8s.io/v1/networkpolicies", "NetworkPolicyList"),
     ] {
         router = router
             .route(path, get(move |State(cluster): State<Shared>, uri: Uri| async move { list(&cluster, what, &uri) }));
     }
+    let router = router.fallback(|State(cluster): State<Shared>| async move {
+        cluster.lock().unwrap().asked_in_vain += 1;
+        StatusCode::NOT_FOUND
+    });
     Client::new(router.with_state(Arc::clone(cluster)), "default")
 }
 
@@ -160,6 +173,18 @@ async fn a_watch_adds_changes_and_deletes() {
 }
 
 #[tokio::test]
+async fn kinds_that_the_cluster_does_not_have_are_asked_for_now_and_then() {
+    let cluster = cluster();
+    let source = Arc::new(policies::Source::new(None));
+    let (link, _looking) = Link::start(vec![Candidate::Client(server(&cluster))]);
+    let _reflectors = policies::start(&link, &source);
+    timeout(Duration::from_secs(30), source.complete()).await.unwrap();
+    // Long enough for a watcher to ask again.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(cluster.lock().unwrap().asked_in_vain, 3, "there are three such kinds");
+}
+
+#[tokio::test]
 async fn the_next_candidate_is_taken_when_one_does_not_answer_and_when_it_stops_answering() {
     let (first, second, third) = (cluster(), cluster(), cluster());
     first.lock().unwrap().is_away = true;
@@ -172,4 +197,14 @@ async fn the_next_candidate_is_taken_when_one_does_not_answer_and_when_it_stops_
     assert!(link.is_up());
     second.lock().unwrap().is_away = true;
     until("the third's", || store.service_names().into_iter().eq(["shop/third".to_owned()])).await;
+}
+
+#[tokio::test]
+async fn whoever_uses_the_link_begins_anew_when_it_is_renewed() {
+    let (mut link, _looking) = Link::start(vec![Candidate::Client(server(&Shared::default()))]);
+    let _first = timeout(Duration::from_secs(30), link.client()).await.unwrap().unwrap();
+    link.renew();
+    timeout(Duration::from_secs(30), link.changed()).await.unwrap();
+    let _second = timeout(Duration::from_secs(30), link.client()).await.unwrap().unwrap();
+    assert!(timeout(Duration::from_millis(200), link.changed()).await.is_err(), "once is enough");
 }

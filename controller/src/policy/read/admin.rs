@@ -4,7 +4,6 @@ use super::{AUDIT, LOG, Reader, Reading, is_annotated, namespaced, network_of, p
 use crate::facts::Protocol;
 use crate::facts::policy::{Action, Direction, Peer, Policy, PolicyKind, PolicyName, Port, Rule, Tier};
 use crate::policy::crd;
-use crate::policy::objects::protocol;
 use crate::policy::selector::{Requirements, Scope, Selector};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
@@ -264,7 +263,7 @@ fn cluster_port(written: &crd::Protocols) -> Result<Port, String> {
 fn admin_port(written: &crd::AdminPort) -> Result<Port, String> {
     let protocol = |name: &Option<String>| {
         let name = name.as_deref();
-        protocol(name).ok_or_else(|| format!("protocol {:?} has no ports", name.unwrap_or_default()))
+        Protocol::of_object(name).ok_or_else(|| format!("protocol {:?} has no ports", name.unwrap_or_default()))
     };
     match (&written.port_number, &written.named_port, &written.port_range) {
         (Some(of), None, None) => {

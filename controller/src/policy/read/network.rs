@@ -1,8 +1,8 @@
 //! NetworkPolicy, `networking.k8s.io/v1`.
 
 use super::{AUDIT, LOG, Reader, Reading, is_annotated, network_of, port_number, port_range};
+use crate::facts::Protocol;
 use crate::facts::policy::{Action, Direction, Peer, Policy, PolicyKind, PolicyName, Port, Rule, Tier};
-use crate::policy::objects::protocol;
 use crate::policy::selector::{Requirements, Scope, Selector};
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::{
@@ -149,7 +149,8 @@ fn read_block(block: &IPBlock) -> Result<Option<Peer>, String> {
 
 fn read_port(port: &NetworkPolicyPort) -> Result<Port, String> {
     let name = port.protocol.as_deref();
-    let protocol = protocol(name).ok_or_else(|| format!("protocol {:?} has no ports", name.unwrap_or_default()))?;
+    let protocol =
+        Protocol::of_object(name).ok_or_else(|| format!("protocol {:?} has no ports", name.unwrap_or_default()))?;
     match (&port.port, port.end_port) {
         (None, None) => Ok(Port::All(protocol)),
         (Some(IntOrString::Int(number)), None) => {

@@ -80,6 +80,35 @@ fn a_node_port_follows_the_external_policy_and_clients_inside_get_all() {
 }
 
 #[test]
+fn node_ports_that_are_kept_to_some_addresses_are_ports_of_those() {
+    let made = http(json!({
+        "type": "NodePort", "clusterIPs": ["10.96.0.7", "fd00:96::7"],
+        "ports": [{ "name": "http", "port": 80, "nodePort": 30_080 }],
+    }));
+    let key = |address| PublishedPort { protocol: Protocol::Tcp, address, v6: false, port: 30_080 };
+    let own = |text| key(Some(ip(text)));
+    let all6 = PublishedPort { v6: true, ..key(None) };
+    let here = |addresses: &[&str]| Here {
+        node_port_addresses: [(false, addresses.iter().map(|text| ip(text)).collect())].into(),
+        incoming_ports: [(own("192.0.2.1"), 30_080), (own("192.0.2.9"), 1024)].into(),
+        ..here()
+    };
+    let at = |addresses: &[&str]| {
+        let made = service(&made, &[], &here(addresses)).unwrap();
+        let of =
+            |v6| short(&port(&made, "http", Protocol::Tcp, v6).frontends).into_iter().map(|f| f.0).collect::<Vec<_>>();
+        (of(false), of(true))
+    };
+    let v6 = ["[fd00::77:3]:30080", "[fd00:96::7]:80"].map(str::to_owned).to_vec();
+    let v4 = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    assert_eq!(published(&made, &here(&[])).ports, [all6].into(), "no address of IPv4, and all of IPv6");
+    assert_eq!(at(&[]), (v4(&["10.96.0.7:80"]), v6.clone()));
+    let two = ["192.0.2.1", "192.0.2.9"];
+    assert_eq!(published(&made, &here(&two)).ports, [own("192.0.2.1"), own("192.0.2.9"), all6].into());
+    assert_eq!(at(&two), (v4(&["10.96.0.7:80", "169.254.77.3:1024", "169.254.77.3:30080"]), v6));
+}
+
+#[test]
 fn a_load_balancer_without_node_ports_has_its_addresses_alone() {
     let made = balanced(json!({ "allocateLoadBalancerNodePorts": false }), json!([{ "ip": "203.0.113.7" }]));
     let port = only(&made, &[], &here());

@@ -48,6 +48,7 @@ fn here() -> Here {
         node: "a".to_owned(),
         zone: Some("east".to_owned()),
         addresses: ["192.0.2.1", "2001:db8::1", "10.244.0.1"].map(ip).into(),
+        node_port_addresses: BTreeMap::new(),
         other_nodes: [ip("192.0.2.2")].into(),
         incoming: ["169.254.77.3", "fd00::77:3"].map(ip).into(),
         incoming_ports: HashMap::new(),
