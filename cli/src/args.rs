@@ -53,6 +53,14 @@ Examples:
   sluice cni check                  is everything of theirs as it should be
   sluice cni gc --dry-run           what is left of containers that are gone";
 
+const POLICY_EXAMPLES: &str = "\
+Examples:
+  sluice policy explain shop/web-7f9 shop/db-0:5432    may it, and which rule says so
+  sluice policy why-not shop/web-7f9 shop/db-0:81      what would have to change
+  sluice policy diff db.yaml                           what applying it would open and close
+  sluice policy list shop/db-0                         the policies that are about a Pod
+  sluice policy explain shop/web shop/db:80 --from manifests/    of files, without a cluster";
+
 /// Options that every verb knows.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
@@ -121,6 +129,11 @@ pub(crate) enum Command {
     Ct(cmd::ct::Ct),
     /// What was dropped, why, and by whose rule
     Drops(cmd::drops::Drops),
+    /// Policies of a cluster: what they say of a connection and why, and what a change would do
+    #[command(subcommand, after_help = POLICY_EXAMPLES)]
+    Policy(cmd::policy::Verb),
+    /// What policies accept and drop, as it happens, by the names of Pods
+    Log(cmd::log::Log),
     /// The Services of a cluster, as the switch has them: addresses, endpoints, counters
     Svc(cmd::svc::Svc),
     /// How the switch is; exit 5 when a part is not well

@@ -91,6 +91,15 @@ pub(crate) struct BridgeArg {
 /// When a stream is to be left.
 pub(crate) type End = Pin<Box<dyn Future<Output = ()>>>;
 
+/// What came of a stream within some time.
+pub(crate) enum Waited<T> {
+    Message(T),
+    /// It is over.
+    End,
+    /// Nothing.
+    Late,
+}
+
 /// A connection to a switch.
 pub(crate) struct Client {
     runtime: tokio::runtime::Runtime,
@@ -278,6 +287,20 @@ impl Client {
                 () = end => Ok(None),
             }
         })
+    }
+
+    /// The next message of a stream, if it comes within this time.
+    ///
+    /// # Errors
+    /// The stream broke.
+    pub(crate) fn next_within<T>(&self, stream: &mut Streaming<T>, time: Duration) -> Result<Waited<T>, Failure> {
+        let next = self.runtime.block_on(async { tokio::time::timeout(time, stream.message()).await });
+        match next {
+            Err(_) => Ok(Waited::Late),
+            Ok(Ok(Some(message))) => Ok(Waited::Message(message)),
+            Ok(Ok(None)) => Ok(Waited::End),
+            Ok(Err(status)) => Err(self.failure(&status)),
+        }
     }
 
     /// Every message of a stream.

@@ -78,6 +78,8 @@ fn run(command: Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Mdb(args) => cmd::mdb::run(args, out),
         Command::Ct(args) => cmd::ct::run(args, out),
         Command::Drops(args) => cmd::drops::run(args, out),
+        Command::Log(args) => cmd::log::run(&args, out),
+        Command::Policy(verb) => cmd::policy::run(verb, out),
         Command::Svc(args) => cmd::svc::run(&args, out),
         Command::Status(args) => cmd::status::run(&args, out),
         Command::Events(args) => cmd::events::run(&args, out),

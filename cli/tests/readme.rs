@@ -142,6 +142,11 @@ fn every_command_of_the_page_on_links_prints_what_it_says() {
 }
 
 #[test]
+fn every_command_of_the_page_on_policies_prints_what_it_says() {
+    check("docs/kubernetes-policy.md");
+}
+
+#[test]
 fn every_command_of_the_page_on_flows_prints_what_it_says() {
     check("docs/flows.md");
 }

@@ -10,6 +10,8 @@ mod capture;
 mod ct;
 #[path = "verbs/groups.rs"]
 mod groups;
+#[path = "verbs/policies.rs"]
+mod policies;
 #[path = "verbs/relay.rs"]
 mod relay;
 #[path = "verbs/services.rs"]

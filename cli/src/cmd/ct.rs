@@ -10,6 +10,8 @@ mod show;
 mod stats;
 mod timeouts;
 
+pub(crate) use show::proto_name;
+
 use crate::client::{Client, Target};
 use crate::failure::Failure;
 use crate::output::{Exit, Format, Output};

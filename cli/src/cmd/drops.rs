@@ -1,5 +1,6 @@
 //! `sluice drops`.
 
+use super::policy::owner;
 use crate::client::{Client, Target};
 use crate::failure::Failure;
 use crate::kube;
@@ -15,12 +16,21 @@ use std::collections::BTreeMap;
   sluice drops                    what was dropped, why, on which port and by whose rule
   sluice drops --by reason        one line for each reason
   sluice drops --by owner         who drops most
+  sluice drops --by policy        which policies drop most
+  sluice drops --policy shop/db   what a policy dropped: NS/NAME, cnp:NAME, anp:NAME or banp:NAME
   sluice drops --node node-1      on one node of a cluster; by a kubeconfig it is every node's
+  sluice drops --all              with what no Pod misses: multicast, announcements of addresses
   sluice trace \"$(sluice drops -o json | jq -r '.drops[0].last_packet')\"")]
 pub(crate) struct Drops {
     /// Add up by one thing
     #[arg(long, value_enum, value_name = "WHAT")]
     by: Option<By>,
+    /// Only what this policy dropped: NS/NAME, cnp:NAME, anp:NAME or banp:NAME
+    #[arg(long, value_name = "POLICY")]
+    policy: Option<String>,
+    /// Also what ends by design on a cluster's nodes: multicast, and announcements of addresses
+    #[arg(short, long)]
+    all: bool,
     /// Only drops of this bridge's ports
     #[arg(short, long, value_name = "NAME", default_value = "", hide_default_value = true)]
     bridge: String,
@@ -32,6 +42,7 @@ pub(crate) struct Drops {
 enum By {
     Reason,
     Owner,
+    Policy,
     Port,
 }
 
@@ -69,6 +80,18 @@ struct Row {
     hint: String,
 }
 
+/// Where the pipeline of a cluster's node ends what every host says to all others, and nobody has to answer.
+const CHATTER: [&str; 4] =
+    ["builtin:classify", "builtin:arp_responder", "builtin:nd_responder", "builtin:nd_advertise"];
+
+impl Row {
+    /// Whether it is of a cluster's node and ends there by design: multicast, broadcast, announcements. A Pod's own flows drop nothing
+    /// else by `rule_drop`.
+    fn is_chatter(&self) -> bool {
+        self.reason == "rule_drop" && (CHATTER.contains(&self.owner.as_str()) || self.owner.starts_with("pod:"))
+    }
+}
+
 impl From<Drop> for Row {
     fn from(d: Drop) -> Self {
         Self {
@@ -90,6 +113,7 @@ impl From<Drop> for Row {
 /// Runs the verb.
 pub(crate) fn run(args: Drops, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Wide, Format::Json])?;
+    let policy = args.policy.as_deref().map(owner::named).transpose()?;
     let mut answers = kube::ask(&args.target, kube::Unless::All, |client: &Client| {
         let parts = client.collect(client.stats().list_drops(ListDropsRequest { bridge: args.bridge.clone() }))?;
         Ok(parts.into_iter().flat_map(|p| p.drops).map(Row::from).collect::<Vec<_>>())
@@ -99,9 +123,19 @@ pub(crate) fn run(args: Drops, out: &mut Output) -> Result<Exit, Failure> {
         rows.map(|row| Row { node: node.clone(), ..row }).collect::<Vec<_>>()
     };
     let mut drops: Vec<_> = answers.all.iter_mut().flat_map(named).collect();
+    if let Some(policy) = &policy {
+        drops.retain(|row| owner::policies(&row.owner).contains(policy));
+    }
+    let chatter: u64 = drops.iter().filter(|row| row.is_chatter()).map(|row| row.packets).sum();
+    if !args.all {
+        drops.retain(|row| !row.is_chatter());
+    }
     drops.sort_by_key(|row| std::cmp::Reverse(row.packets));
     if drops.is_empty() {
-        eprintln!("nothing was dropped");
+        eprintln!("nothing was dropped{}", policy.map_or(String::new(), |policy| format!(" by {policy}")));
+    }
+    if !args.all && chatter > 0 {
+        eprintln!("left out: {chatter} packets of multicast and announcements, which end here by design; see --all");
     }
     let exit = match args.by {
         Some(by) => sums(by, drops, format, out),
@@ -117,6 +151,7 @@ fn sums(by: By, drops: Vec<Row>, format: Format, out: &mut Output) -> Result<Exi
         let name = match by {
             By::Reason => d.reason,
             By::Owner => d.owner,
+            By::Policy => owner::policies(&d.owner).join(" "),
             By::Port => format!("{}/{}", d.bridge, d.port),
         };
         *totals.entry(name).or_default() += d.packets;
@@ -126,6 +161,7 @@ fn sums(by: By, drops: Vec<Row>, format: Format, out: &mut Output) -> Result<Exi
     let (name, header) = match by {
         By::Reason => ("reason", "REASON"),
         By::Owner => ("owner", "OWNER"),
+        By::Policy => ("policy", "POLICY"),
         By::Port => ("port", "PORT"),
     };
     if format == Format::Json {
@@ -171,4 +207,28 @@ fn table(drops: Vec<Row>, by_node: bool, wide: bool, out: &mut Output) -> Result
 
 fn dash(text: String) -> String {
     if text.is_empty() { "-".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_by_design_is_told_apart_from_what_somebody_may_miss() {
+        let row = |reason: &str, owner: &str| {
+            Row::from(Drop { reason: reason.to_owned(), owner: owner.to_owned(), ..Drop::default() })
+        };
+        for (reason, owner, chatter) in [
+            ("rule_drop", "builtin:classify", true),
+            ("rule_drop", "builtin:nd_responder", true),
+            ("rule_drop", "pod:shop/web-0", true),
+            ("spoof_guard", "pod:shop/web-0", false),
+            ("vlan_filter", "builtin:classify", false),
+            ("rule_drop", "svc:shop/web", false),
+            ("rule_drop", "user", false),
+            ("rule_drop", "", false),
+        ] {
+            assert_eq!(row(reason, owner).is_chatter(), chatter, "{reason} {owner}");
+        }
+    }
 }

@@ -11,11 +11,13 @@
 
 mod error;
 mod fan;
+mod objects;
 mod places;
 mod pods;
 mod stream;
 
 pub(crate) use fan::{Answers, Unless, any, ask, each, sorted};
+pub(crate) use objects::Objects;
 pub(crate) use places::{Member, NodeState, PodPlace};
 pub(crate) use pods::{attachments, find_pod, pod_of};
 

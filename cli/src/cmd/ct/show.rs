@@ -96,7 +96,7 @@ impl From<ConnectionTuple> for Shown {
 }
 
 /// The protocol's name in flows, or its number.
-pub(super) fn proto_name(proto: u32) -> String {
+pub(crate) fn proto_name(proto: u32) -> String {
     match proto {
         1 => "icmp".to_owned(),
         6 => "tcp".to_owned(),

@@ -3,6 +3,7 @@
 use super::of::{Whose, group_table};
 use crate::client::{BridgeArg, Client, Target};
 use crate::failure::Failure;
+use crate::kube;
 use crate::output::{Cell, Exit, Format, Output, Table};
 use crate::watch::Watch;
 use clap::Args;
@@ -23,6 +24,7 @@ use std::fmt::Write;
   sluice flows dump -o ofctl --no-stats > backup.flows
   sluice flows dump --pod shop/web-7f9        what concerns a Pod, on its node
   sluice flows dump --svc shop/web tcp        a Service's flows of TCP, and its groups
+  sluice flows dump --policy shop/db --nonzero     what a policy has decided, on every node
 In a cluster a Pod leads to its node. By Kubernetes names, -o ofctl has no counters.")]
 pub(crate) struct Dump {
     /// Which flows, in OVS's syntax; all if not given
@@ -57,6 +59,9 @@ struct Answer {
 /// A flow in JSON.
 #[derive(Serialize)]
 struct Row {
+    /// Its node, where every node of a cluster was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
     table: u32,
     priority: u32,
     r#match: String,
@@ -78,6 +83,7 @@ struct Row {
 impl From<Flow> for Row {
     fn from(f: Flow) -> Self {
         Self {
+            node: None,
             table: f.table,
             priority: f.priority,
             r#match: f.r#match,
@@ -101,8 +107,43 @@ impl From<Flow> for Row {
 /// Runs the verb.
 pub(super) fn run(args: &Dump, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Wide, Format::Json, Format::Ofctl])?;
+    if args.whose.policy.is_some() {
+        return args.watch.run(out, |out| by_node(args, format, out));
+    }
     let client = args.whose.connect(&args.target)?;
     args.watch.run(out, |out| show(args, &client, format, out))
+}
+
+/// Flows of a policy, which any node may have.
+fn by_node(args: &Dump, format: Format, out: &mut Output) -> Result<Exit, Failure> {
+    let bridge = &args.bridge.bridge;
+    let answers = kube::ask(&args.target, kube::Unless::All, |client: &Client| {
+        let selected = args.whose.selected(client)?;
+        let mut flows = flows(client, bridge.clone(), args.matches.clone(), args.names)?;
+        flows.retain(|f| (!args.nonzero || f.packets > 0) && selected.as_ref().is_none_or(|selected| selected.has(f)));
+        Ok((flows, Whose::table_names(client, bridge)?))
+    })?;
+    if answers.all.iter().all(|(_, (flows, _))| flows.is_empty()) {
+        out.talk(none(false))?;
+    }
+    let mut rows = Vec::new();
+    for (node, (flows, names)) in &answers.all {
+        match format {
+            Format::Json => rows.extend(flows.iter().map(|f| Row { node: node.clone(), ..Row::from(f.clone()) })),
+            Format::Ofctl => flows.iter().try_for_each(|f| out.line(ofctl(f)))?,
+            _ if flows.is_empty() => {}
+            _ => {
+                if let Some(node) = node {
+                    out.line(format!("{node}:"))?;
+                }
+                out.table(&table(flows, names, format == Format::Wide))?;
+            }
+        }
+    }
+    if format == Format::Json {
+        out.json(&Answer { flows: rows, groups: Vec::new() })?;
+    }
+    answers.end(Exit::Yes, out)
 }
 
 fn show(args: &Dump, client: &Client, format: Format, out: &mut Output) -> Result<Exit, Failure> {

@@ -1,6 +1,7 @@
 //! Which flows are an object's of the cluster: by owner, and by what names it in matches and actions.
 
 use super::super::groups;
+use super::super::policy::owner;
 use crate::client::{Client, Target};
 use crate::failure::Failure;
 use crate::kube::find_pod;
@@ -19,6 +20,9 @@ pub(super) struct Whose {
     /// Flows of this Service, and its groups
     #[arg(long, value_name = "NS/SERVICE", group = "whose")]
     svc: Option<String>,
+    /// Flows of this policy, with counters, on every node: NS/NAME, cnp:NAME, anp:NAME or banp:NAME
+    #[arg(long, value_name = "POLICY", group = "whose")]
+    pub(super) policy: Option<String>,
     /// Flows that every node has, whatever there is in the cluster
     #[arg(long, group = "whose")]
     builtin: bool,
@@ -30,6 +34,8 @@ pub(super) enum Selected {
     Owner(String),
     /// Those of an owner, and those with one of these words.
     Words(String, Words),
+    /// Those of a policy, which may have owners in common with others.
+    Policy(String),
 }
 
 /// What names a Pod in matches and actions.
@@ -54,6 +60,9 @@ impl Whose {
     pub(super) fn selected(&self, client: &Client) -> Result<Option<Selected>, Failure> {
         if let Some(service) = &self.svc {
             return Ok(Some(Selected::Owner(format!("svc:{}", service.strip_prefix("svc:").unwrap_or(service)))));
+        }
+        if let Some(policy) = &self.policy {
+            return owner::named(policy).map(|policy| Some(Selected::Policy(policy)));
         }
         let Some(pod) = &self.pod else {
             return Ok(self.builtin.then(|| Selected::Owner("builtin:*".to_owned())));
@@ -93,6 +102,7 @@ impl Selected {
                 Some(start) => flow.owner.starts_with(start),
                 None => flow.owner == *owner,
             },
+            Self::Policy(policy) => owner::policies(&flow.owner).contains(policy),
             Self::Words(owner, words) => flow.owner == *owner || words.are_in(flow),
         }
     }
@@ -154,6 +164,14 @@ mod tests {
         {
             assert!(!selected.has(&flow("x", r#match, actions)), "{match} {actions}");
         }
+    }
+
+    #[test]
+    fn a_policys_flows_are_also_those_that_it_shares() {
+        let selected = Selected::Policy("np:shop/db".to_owned());
+        assert!(selected.has(&flow("np:shop/db/ingress/0", "", "")));
+        assert!(selected.has(&flow("np:shop/a+shop/db/ingress/default", "", "")));
+        assert!(!selected.has(&flow("np:shop/db2/ingress/0", "", "")) && !selected.has(&flow("cnp:shop/db/x", "", "")));
     }
 
     #[test]

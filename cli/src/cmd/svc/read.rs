@@ -10,7 +10,7 @@ use crate::kube;
 use serde::Serialize;
 use sluice_proto::v1::{
     Attachment, Connection, DumpFlowsRequest, Flow, FlowFilter, Group, ListConnectionsRequest, ListGroupsRequest,
-    ListNetworksRequest,
+    ListNetworksRequest, Network,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -41,14 +41,55 @@ pub(super) struct Frontend {
 }
 
 impl Frontend {
-    /// Address and port; of a port of all addresses of the node, the unspecified address.
+    /// Address and port.
     pub(super) fn shown(&self) -> String {
-        let address = match (self.kind, self.address) {
-            ("NodePort", IpAddr::V4(_)) => IpAddr::from([0u8; 4]),
-            ("NodePort", IpAddr::V6(_)) => IpAddr::from([0u16; 8]),
-            (_, address) => address,
+        SocketAddr::new(self.address, self.port).to_string()
+    }
+
+    /// Takes in another one for the same clients: an external address that is the node's own has two, for those by the host and for
+    /// Pods.
+    fn takes_in(&mut self, other: &Self) -> bool {
+        let key = |f: &Self| (f.service.clone(), f.protocol, f.address, f.port, f.from.clone());
+        let is_same = key(self) == key(other);
+        if is_same {
+            self.packets = self.packets.saturating_add(other.packets);
+            self.bytes = self.bytes.saturating_add(other.bytes);
+        }
+        is_same
+    }
+}
+
+/// Where the ports of the node's host arrive at the switch.
+#[derive(Debug, Default)]
+struct Arrivals {
+    /// The addresses that the host sends to.
+    addresses: BTreeSet<IpAddr>,
+    /// The ports of single addresses of the host, by protocol, family and where they arrive.
+    single: HashMap<(String, bool, u32), SocketAddr>,
+}
+
+impl Arrivals {
+    fn of(networks: &[Network]) -> Self {
+        let addresses = networks.iter().flat_map(|n| &n.incoming).filter_map(|address| address.parse().ok()).collect();
+        let single = networks.iter().flat_map(|n| &n.incoming_ports).filter_map(|arrival| {
+            let port = arrival.port.as_ref()?;
+            let address: IpAddr = port.address.parse().ok()?;
+            let at = SocketAddr::new(address, u16::try_from(port.port).ok()?);
+            Some(((port.protocol.clone(), address.is_ipv6(), arrival.incoming_port), at))
+        });
+        Self { addresses, single: single.collect() }
+    }
+
+    /// The port of the host that arrives here; of a port of all its addresses, with the unspecified one.
+    fn port(&self, protocol: &str, address: IpAddr, port: u16) -> Option<SocketAddr> {
+        let any = match address {
+            IpAddr::V4(_) => IpAddr::from([0u8; 4]),
+            IpAddr::V6(_) => IpAddr::from([0u16; 8]),
         };
-        SocketAddr::new(address, self.port).to_string()
+        self.addresses.contains(&address).then(|| {
+            let single = self.single.get(&(protocol.to_owned(), address.is_ipv6(), u32::from(port)));
+            single.copied().unwrap_or(SocketAddr::new(any, port))
+        })
     }
 }
 
@@ -85,10 +126,8 @@ impl Services {
         let groups = groups.into_iter().flat_map(|part| part.groups).filter(|group| group.owner.starts_with("svc:"));
         let groups: Vec<_> = groups.collect();
         let networks = client.call(client.attachments().list_networks(ListNetworksRequest {}))?.networks;
-        let incoming: BTreeSet<IpAddr> =
-            networks.iter().flat_map(|n| &n.incoming).filter_map(|address| address.parse().ok()).collect();
         let cidrs = self::flows(client, bridge, "builtin:service")?;
-        let mut services = Self::of(&flows, &groups, &incoming, &networks_of(&cidrs));
+        let mut services = Self::of(&flows, &groups, &Arrivals::of(&networks), &networks_of(&cidrs));
         if name.is_some() && !services.frontends.is_empty() {
             let request = ListConnectionsRequest { filter: CONNECTIONS.to_owned() };
             let connections = client.collect(client.connections().list_connections(request))?;
@@ -98,7 +137,7 @@ impl Services {
         Ok(services)
     }
 
-    fn of(flows: &[Flow], groups: &[Group], incoming: &BTreeSet<IpAddr>, cidrs: &[ipnet::IpNet]) -> Self {
+    fn of(flows: &[Flow], groups: &[Group], arrivals: &Arrivals, cidrs: &[ipnet::IpNet]) -> Self {
         // Endpoints of Services whose clients keep theirs have flows of their own, by the group's number and theirs.
         let kept: HashMap<(u32, u32), (&Flow, &str)> = flows
             .iter()
@@ -109,11 +148,14 @@ impl Services {
             })
             .collect();
         let groups: BTreeMap<u32, _> = groups.iter().map(|g| (g.id, endpoints(g, &kept))).collect();
-        let mut frontends: Vec<_> = flows.iter().filter_map(|f| frontend(f, incoming, cidrs, &groups)).collect();
+        let mut frontends: Vec<_> = flows.iter().filter_map(|f| frontend(f, arrivals, cidrs, &groups)).collect();
         frontends.sort_by(|a, b| {
-            (&a.service, a.protocol, a.address, a.port, &a.from)
-                .cmp(&(&b.service, b.protocol, b.address, b.port, &b.from))
+            (&a.service, a.protocol, a.address, a.port, &a.from, a.kind)
+                .cmp(&(&b.service, b.protocol, b.address, b.port, &b.from, b.kind))
         });
+        frontends.dedup_by(|later, first| first.takes_in(later));
+        // What most people look for comes first.
+        frontends.sort_by(|a, b| (&a.service, a.kind != "ClusterIP").cmp(&(&b.service, b.kind != "ClusterIP")));
         Self { frontends, groups }
     }
 
@@ -248,7 +290,7 @@ fn number(text: &str) -> Option<u64> {
 
 fn frontend(
     f: &Flow,
-    incoming: &BTreeSet<IpAddr>,
+    arrivals: &Arrivals,
     cidrs: &[ipnet::IpNet],
     groups: &BTreeMap<u32, (Vec<Endpoint>, Option<u32>)>,
 ) -> Option<Frontend> {
@@ -262,7 +304,9 @@ fn frontend(
         (None, Some(false)) => "inside",
         (None, Some(true)) => "outside",
     };
-    let kind = if incoming.contains(&address) {
+    let protocol = matching.protocol()?;
+    let of_host = arrivals.port(protocol, address, port);
+    let kind = if of_host.is_some() {
         "NodePort"
     } else if cidrs.iter().any(|cidr| cidr.contains(&address)) {
         "ClusterIP"
@@ -276,9 +320,9 @@ fn frontend(
     };
     Some(Frontend {
         service: f.owner.strip_prefix("svc:")?.to_owned(),
-        address,
-        port,
-        protocol: matching.protocol()?,
+        address: of_host.map_or(address, |at| at.ip()),
+        port: of_host.map_or(port, |at| at.port()),
+        protocol,
         kind,
         from: from.to_owned(),
         refused,
@@ -345,7 +389,7 @@ fn protocol_of(number: u32) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sluice_proto::v1::{Bucket, ConnectionTuple, TrafficCount};
+    use sluice_proto::v1::{Bucket, ConnectionTuple, IncomingPort, ServicePort, TrafficCount};
 
     fn flow(r#match: &str, actions: &str) -> Flow {
         let owner = "svc:shop/web".to_owned();
@@ -363,8 +407,24 @@ mod tests {
     }
 
     fn read(flows: &[Flow], groups: &[Group]) -> Services {
-        let incoming = BTreeSet::from(["169.254.77.3".parse().unwrap()]);
-        Services::of(flows, groups, &incoming, &["10.96.0.0/16".parse().unwrap()])
+        let single = |address: &str, port, incoming_port| {
+            let (protocol, address) = ("tcp".to_owned(), address.to_owned());
+            IncomingPort {
+                port: Some(ServicePort { protocol, address, port, v6: false }),
+                incoming_port,
+                ..IncomingPort::default()
+            }
+        };
+        let network = Network {
+            incoming: vec!["169.254.77.3".to_owned()],
+            incoming_ports: vec![
+                single("192.0.2.1", 30_081, 1024),
+                single("192.0.2.1", 80, 1025),
+                single("", 30_080, 30_080),
+            ],
+            ..Network::default()
+        };
+        Services::of(flows, groups, &Arrivals::of(&[network]), &["10.96.0.0/16".parse().unwrap()])
     }
 
     const DNAT: &str = "ct(commit,table=30,zone=65000,nat(dst=10.244.1.5:8080),exec(load:0x1->NXM_NX_CT_MARK[4]))";
@@ -389,6 +449,22 @@ mod tests {
             ]
         );
         assert_eq!(services.endpoints_of(&services.frontends[0])[0].address, "10.244.1.5:8080");
+    }
+
+    #[test]
+    fn a_port_of_one_address_of_the_host_is_shown_as_clients_know_it() {
+        let counted = |f: Flow, packets| Flow { packets, ..f };
+        let services = read(
+            &[
+                flow("tcp,nw_dst=169.254.77.3,tp_dst=1024", "group:7"),
+                counted(flow("tcp,nw_dst=169.254.77.3,tp_dst=1025", "group:7"), 3),
+                counted(flow("tcp,nw_dst=192.0.2.1,tp_dst=80", "group:7"), 4),
+            ],
+            &[group(7, &[(1, DNAT)])],
+        );
+        let shown: Vec<_> = services.frontends.iter().map(|f| (f.shown(), f.kind, f.packets)).collect();
+        let wanted = [("192.0.2.1:80".to_owned(), "External", 7), ("192.0.2.1:30081".to_owned(), "NodePort", 0)];
+        assert_eq!(shown, wanted);
     }
 
     #[test]
