@@ -11,14 +11,14 @@
 #
 # Both run on a cluster of tests/cluster with one node, which has Pods for client and server alone; EndpointSlices are written by
 # hand. kube-proxy makes changes at most once a second unless it is told otherwise, so there are more than that between two. Needs root,
-# Go, the packages of xtask/setup.sh, and `cargo build --release -p sluice-benches --bin service-probe`; half an hour.
+# Go, the packages of xtask/setup.sh, and `cargo build -p sluice-benches --bin service-probe`; half an hour.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 changes=${1:-50}
 shift || true
 sizes=${*:-10x1 10x10 1000x1 1000x10 10000x1 10000x10}
 networks=${NETWORKS:-kube-proxy sluice}
-probe=$(realpath "${CARGO_TARGET_DIR:-target}/release/service-probe")
+probe=$(realpath "${CARGO_TARGET_DIR:-target}/debug/service-probe")
 tmp=$(mktemp -d /tmp/sluice-bench.XXXXXX)
 export SLUICE_CLUSTER=bench$$
 cluster=tests/cluster/cluster

@@ -12,7 +12,7 @@ pub(crate) fn root() -> &'static Path {
 
 /// Runs cargo.
 pub(crate) fn cargo(args: &[&str]) -> Result<()> {
-    run(Path::new(env!("CARGO")), args)
+    program(Path::new(env!("CARGO")), args)
 }
 
 /// Runs cargo with more in its environment.
@@ -32,12 +32,7 @@ pub(crate) fn cargo_with(environment: &[(&str, &str)], args: &[&str]) -> Result<
 
 /// Runs a script of the repository.
 pub(crate) fn script(path: &str, args: &[&str]) -> Result<()> {
-    run(&root().join(path), args)
-}
-
-/// Runs the release build of `sluice`.
-pub(crate) fn sluice(args: &[&str]) -> Result<()> {
-    run(&target_dir().join("release/sluice"), args)
+    program(&root().join(path), args)
 }
 
 /// Where cargo builds.
@@ -45,7 +40,8 @@ pub(crate) fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
-fn run(program: &Path, args: &[&str]) -> Result<()> {
+/// Runs a program.
+pub(crate) fn program(program: &Path, args: &[&str]) -> Result<()> {
     let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
     eprintln!("$ {name} {}", args.join(" "));
     let status = Command::new(program)

@@ -38,7 +38,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "sluice-cni", may_use: Some(&["sluice-proto"]), not_direct: &[], not_reachable: KUBE },
     Layer {
         name: "sluice-cli",
-        may_use: Some(&["sluice-flows", "sluice-proto", "sluice-switch", "sluice-cni"]),
+        may_use: Some(&["sluice-flows", "sluice-proto", "sluice-switch", "sluice-cni", "sluice-controller"]),
         not_direct: &["kube-runtime"],
         not_reachable: &[],
     },

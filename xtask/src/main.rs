@@ -7,7 +7,7 @@ mod layering;
 
 use anyhow::{Context, Result};
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
-use command::{cargo, cargo_with, script, sluice};
+use command::{cargo, cargo_with, program, script, target_dir};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use xtask::toolbox;
@@ -99,12 +99,16 @@ fn main() -> ExitCode {
 
 fn run(chore: Chore) -> Result<()> {
     match chore {
-        Chore::Hello => hello(),
+        Chore::Hello => {
+            build_release()?;
+            hello("release")
+        }
         Chore::Test => {
             setup()?;
             check()?;
             test()?;
-            hello()
+            // What was built for the tests will do.
+            hello("debug")
         }
         Chore::Nightly { seed } => nightly(seed),
         Chore::Check => check(),
@@ -122,12 +126,12 @@ fn run(chore: Chore) -> Result<()> {
     }
 }
 
-fn hello() -> Result<()> {
-    build_release()?;
-    let lab = ["--lab", "hello"];
+/// Two hosts that ping each other, by the programs in a folder of the target directory.
+fn hello(built: &str) -> Result<()> {
+    let sluice = |args: &[&str]| program(&target_dir().join(built).join("sluice"), args);
     sluice(&["lab", "up", "--topo", "single,2", "--name", "hello"])?;
-    let pinged = sluice(&[&["lab", "ping"][..], &lab].concat());
-    sluice(&[&["lab", "down"][..], &["hello"]].concat())?;
+    let pinged = sluice(&["lab", "ping", "--lab", "hello"]);
+    sluice(&["lab", "down", "hello"])?;
     pinged
 }
 
@@ -183,7 +187,7 @@ fn bench(what: Measured, seconds: &str) -> Result<()> {
         }
         Measured::Cluster => script("benches/cluster.sh", &[seconds]),
         Measured::Services => {
-            cargo(&["build", "--release", "--locked", "--package", "sluice-benches", "--bin", "service-probe"])?;
+            cargo(&["build", "--locked", "--package", "sluice-benches", "--bin", "service-probe"])?;
             script("benches/services.sh", &[])
         }
     }
