@@ -49,16 +49,22 @@ fn objects(text: &str) -> Map<String, Value> {
         }
         object["metadata"].as_object_mut().unwrap().remove("namespace");
         // Kustomize says by a name, Helm by an annotation that the files have changed.
-        if kind == "ConfigMap" {
+        if kind == "ConfigMap" && object.get("data").is_some() {
             object["metadata"]["name"] = "sluice".into();
             for file in object["data"].as_object_mut().unwrap().values_mut() {
                 *file = file.as_str().unwrap().trim().into();
             }
         }
         if let Some(pod) = object.pointer_mut("/spec/template") {
-            pod["metadata"]["annotations"].as_object_mut().unwrap().remove("sluice/config");
+            let metadata = pod["metadata"].as_object_mut().unwrap();
+            if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+                annotations.remove("sluice/config");
+                if annotations.is_empty() {
+                    metadata.remove("annotations");
+                }
+            }
             for list in ["initContainers", "containers"] {
-                for container in pod["spec"][list].as_array_mut().unwrap() {
+                for container in pod["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
                     container["image"] =
                         container["image"].as_str().unwrap().replace("localhost/sluice:dev", "sluice").into();
                 }
@@ -91,6 +97,28 @@ fn the_chart_makes_what_the_base_says() {
     for (name, object) in &base {
         assert_eq!(&chart[name], object, "{name}");
     }
+}
+
+#[test]
+fn the_cluster_role_of_the_chart_is_what_the_component_says() {
+    let Some((helm, kube)) = programs("the_cluster_role_of_the_chart_is_what_the_component_says") else { return };
+    let folder = tempfile::tempdir_in(deploy("overlays")).unwrap();
+    let overlay = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: sluice-system\n\
+                   resources: [../../base]\ncomponents: [../../components/cluster]\n";
+    std::fs::write(folder.path().join("kustomization.yaml"), overlay).unwrap();
+    let made = say(Command::new(kube).args(["kubectl", "kustomize"]).arg(folder.path()));
+    // The Pod has the nodes' configuration, by whatever name that has.
+    let config =
+        made.lines().find_map(|line| line.trim().strip_prefix("name: sluice-").filter(|name| name.len() == 10));
+    assert!(config.is_some_and(|hash| made.matches(&format!("name: sluice-{hash}")).count() >= 3), "{made}");
+    let component = objects(&made);
+    let chart = objects(&template(&helm, &["--set", "cluster.enabled=true"]));
+    assert_eq!(chart.keys().collect::<Vec<_>>(), component.keys().collect::<Vec<_>>());
+    for (name, object) in &component {
+        assert_eq!(&chart[name], object, "{name}");
+    }
+    let without = objects(&template(&helm, &[]));
+    assert!(without.keys().all(|name| !name.ends_with("sluice-cluster")), "{:?}", without.keys());
 }
 
 #[test]

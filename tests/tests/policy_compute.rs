@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sluice_controller::facts::Protocol;
 use sluice_controller::facts::policy::{Direction, PolicyKind, PolicyName, State};
-use sluice_controller::policy::{Because, Cluster, Connection, Judge, RuleName, Verdict};
+use sluice_controller::policy::{Because, Cluster, Connection, Explanation, Judge, RuleName, Verdict};
 use sluice_tests::policy as oracle;
 use sluice_tests::policy::{End, Object, World};
 use std::collections::BTreeMap;
@@ -126,6 +126,22 @@ fn is_reason(state: Option<&State>, of: &oracle::Because, because: &Because<'_>)
     }
 }
 
+/// What an explanation tells of each rule comes to its verdict.
+fn check_explanation(explanation: &Explanation<'_>, verdict: &Verdict<'_>) {
+    assert_eq!(&explanation.verdict, verdict);
+    let rules = || explanation.policies.iter().flat_map(|policy| policy.rules.iter());
+    for look in rules() {
+        assert_eq!(look.is_match, look.is_peer() && look.is_port(), "{}", look.name);
+        let counts = verdict.because == Because::Rule(look.name)
+            || verdict.passed.contains(&look.name)
+            || verdict.audited.contains(&look.name);
+        assert_eq!(look.is_asked && look.is_match, counts, "{}: {explanation:?}", look.name);
+    }
+    if let Because::Rule(name) = &verdict.because {
+        assert!(rules().any(|look| look.name == *name), "{name} is not told");
+    }
+}
+
 fn compare(seeds: std::ops::Range<u64>, probes: usize) {
     let mut compared = 0;
     for seed in seeds {
@@ -155,7 +171,12 @@ fn compare(seeds: std::ops::Range<u64>, probes: usize) {
                     is_with_own_node: *other == Who::Host(node.clone()),
                 };
                 let ours = match judges.get(node.as_str()) {
-                    Some(judge) => judge.subject(pod).verdict(direction, &connection),
+                    Some(judge) => {
+                        let subject = judge.subject(pod);
+                        let verdict = subject.verdict(direction, &connection);
+                        check_explanation(&subject.explain(direction, &connection), &verdict);
+                        verdict
+                    }
                     None => Verdict {
                         is_accepted: true,
                         because: if subject == other { Because::Itself } else { Because::Nothing },

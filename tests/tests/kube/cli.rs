@@ -120,31 +120,47 @@ pub(crate) fn capture(cluster: &Cluster) {
     has(&told, &["capturing default/a1", "default/a1  to ", "default/a1  from ", "icmp"]);
 }
 
-/// Waits until `sluice status` ends with this code and says these words.
-fn status(cluster: &Cluster, code: i32, words: &[&str]) {
+/// What is said of a node: its line, and those below it that are of no other.
+fn of_node(text: &str, node: &str) -> String {
+    let lines = text.lines().skip_while(|line| line.split(' ').next() != Some(node));
+    let own = lines.enumerate().take_while(|(n, line)| *n == 0 || line.starts_with(' '));
+    own.map(|(_, line)| format!("{line}\n")).collect()
+}
+
+/// Waits until `sluice status` ends with this code and says these words of each node.
+fn status(cluster: &Cluster, code: i32, words: &[(&String, &[&str])]) {
     within(60, &format!("a status of {code} with {words:?}"), || {
         let told = sluice(cluster, &["status"]);
-        let missing = words.iter().any(|word| !told.text.contains(word));
-        if told.code == code && !missing { Ok(()) } else { Err(format!("ended with {}:\n{}", told.code, told.text)) }
+        let says = |(node, words): &(&String, &[&str])| {
+            let said = of_node(&told.text, node);
+            words.iter().all(|word| said.contains(word))
+        };
+        let is_right = told.code == code && words.iter().all(says);
+        if is_right { Ok(()) } else { Err(format!("ended with {}:\n{}", told.code, told.text)) }
     });
 }
 
 pub(crate) fn faults(cluster: &Cluster) {
-    let node = &cluster.nodes[0];
-    // A network of somebody else's before ours.
+    let [first, second, third] = &cluster.nodes[..] else { panic!("there are {} nodes", cluster.nodes.len()) };
+    // A network of somebody else's before ours; the node role has stopped, so that it neither answers nor ends; the tunnel is shut.
     let other = "/etc/cni/net.d/05-other.conflist";
-    cluster.node(node, &["sh", "-c", &format!("echo '{{}}' >{other}")]);
-    status(cluster, 5, &[node, "cni: ", "05-other.conflist comes before 10-sluice.conflist", "next: "]);
-    cluster.node(node, &["rm", other]);
-    // The node role has stopped: it neither answers nor ends.
-    cluster.node(node, &["pkill", "-STOP", "-x", "sluice-controll"]);
-    status(cluster, 5, &[node, "the node's controller does not answer", "next: "]);
-    cluster.node(node, &["pkill", "-CONT", "-x", "sluice-controll"]);
-    // The tunnel is shut.
-    good(cluster, &["ports", "set", "tunnel0", "--down", "--node", node]);
-    status(cluster, 5, &[node, "tunnel0 is down", "sluice ports set tunnel0 --up"]);
-    good(cluster, &["ports", "set", "tunnel0", "--up", "--node", node]);
+    cluster.node(first, &["sh", "-c", &format!("echo '{{}}' >{other}")]);
+    cluster.node(second, &["pkill", "-STOP", "-x", "sluice-controll"]);
+    good(cluster, &["ports", "set", "tunnel0", "--down", "--node", third]);
+    status(
+        cluster,
+        5,
+        &[
+            (first, &["cni: ", "05-other.conflist comes before 10-sluice.conflist", "next: "]),
+            (second, &["the node's controller does not answer", "next: "]),
+            (third, &["tunnel0 is down", "next: ", "sluice ports set tunnel0 --up"]),
+        ],
+    );
+    cluster.node(first, &["rm", other]);
+    cluster.node(second, &["pkill", "-CONT", "-x", "sluice-controll"]);
+    good(cluster, &["ports", "set", "tunnel0", "--up", "--node", third]);
     // The switch does not answer.
+    let node = first;
     cluster.node(node, &["pkill", "-STOP", "-x", "sluiced"]);
     let told = sluice(cluster, &["status"]);
     cluster.node(node, &["pkill", "-CONT", "-x", "sluiced"]);

@@ -1,9 +1,11 @@
 //! A cluster of `tests/cluster`, for one run of the suite: brought up, asked, and taken down whatever happens.
 
+use crate::services::field::Parts;
 use sluice_tests::netns::Netns;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -33,6 +35,8 @@ pub(crate) struct Cluster {
     shape: Shape,
     /// The names of its nodes.
     pub(crate) nodes: Vec<String>,
+    /// What tests of Services share.
+    pub(crate) field: OnceLock<Parts>,
 }
 
 /// What a command printed, and whether it ended with 0.
@@ -53,7 +57,7 @@ impl Cluster {
     /// Brings up a cluster, without a network or with the plain one. The error is what went wrong; 77 is "cannot be done on this machine".
     pub(crate) fn up(name: &str, shape: Shape, plain: bool) -> Result<Self, (Option<i32>, String)> {
         let nodes = (1..=shape.nodes).map(|n| format!("node-{n}")).collect();
-        let cluster = Self { name: name.to_owned(), shape, nodes };
+        let cluster = Self { name: name.to_owned(), shape, nodes, field: OnceLock::new() };
         // What a run before this one may have left when it was killed.
         _ = cluster.script(&["down"]).output();
         let (count, far) = (shape.nodes.to_string(), shape.far.to_string());
@@ -74,6 +78,13 @@ impl Cluster {
             "6" => vec![v6],
             _ => vec![v4, v6],
         }
+    }
+
+    /// A verb of `tests/cluster/cluster` that goes on as long as it is wanted.
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(format!("{ROOT}/tests/cluster/cluster"));
+        command.args(words).current_dir(ROOT).env("SLUICE_CLUSTER", &self.name).stdin(Stdio::null());
+        command
     }
 
     fn script(&self, words: &[&str]) -> Command {
@@ -159,16 +170,6 @@ impl Cluster {
         said.text
     }
 
-    /// A Pod's addresses, one of each family: IPv4, then IPv6.
-    pub(crate) fn addresses(&self, pod: &str) -> Vec<String> {
-        self.jsonpath(&["pod", pod], "{.status.podIPs[*].ip}")
-    }
-
-    /// A Service's addresses, one of each family: IPv4, then IPv6.
-    pub(crate) fn cluster_ips(&self, service: &str) -> Vec<String> {
-        self.jsonpath(&["service", service], "{.spec.clusterIPs[*]}")
-    }
-
     /// The words of a field.
     pub(crate) fn jsonpath(&self, object: &[&str], path: &str) -> Vec<String> {
         let output = format!("jsonpath={path}");
@@ -189,32 +190,9 @@ impl Cluster {
         Netns::of_process(first.split_whitespace().next().unwrap().parse().unwrap()).unwrap()
     }
 
-    /// The network of a Pod.
-    pub(crate) fn netns_of(&self, pod: &str) -> Netns {
-        // The link names it the same in every namespace of processes.
-        let link = PathBuf::from(self.exec(pod, &["readlink", "/proc/self/ns/net"]));
-        let processes =
-            fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        let mut inside =
-            processes.filter(|pid| fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|of| of == link));
-        inside.find_map(|pid| Netns::of_process(pid).ok()).unwrap_or_else(|| panic!("{pod} has no process"))
-    }
-
-    /// The networks of a node's Pods, one of each family: IPv4, then IPv6.
-    pub(crate) fn pod_cidrs(&self, node: &str) -> Vec<String> {
-        self.jsonpath(&["node", node], "{.spec.podCIDRs[*]}")
-    }
-
     /// Where the cluster keeps its files.
     pub(crate) fn folder(&self) -> PathBuf {
         std::env::temp_dir().join(format!("sluice-cluster-{}", self.name))
-    }
-
-    /// The Pod of Sluice on a node.
-    pub(crate) fn agent(&self, node: &str) -> String {
-        let on = format!("spec.nodeName={node}");
-        let pods = self.kubectl(&["-n", SYSTEM, "get", "pods", "--field-selector", &on, "--output", "name"]);
-        pods.lines().next().unwrap_or_default().to_owned()
     }
 
     /// What `sluice` says on a node, through the API server.
@@ -228,13 +206,6 @@ impl Cluster {
         // The kernel keeps fifteen characters of a name.
         let name: String = program.chars().take(15).collect();
         self.node(node, &["pkill", "-KILL", "-x", &name]);
-    }
-
-    /// How often a container of Sluice's Pod on a node was started again.
-    pub(crate) fn restarts(&self, node: &str, container: &str) -> u32 {
-        let agent = self.agent(node);
-        let path = format!("{{.status.containerStatuses[?(@.name==\"{container}\")].restartCount}}");
-        self.jsonpath(&["-n", SYSTEM, &agent], &path)[0].parse().unwrap()
     }
 
     /// Waits until every node has Sluice as it was last applied, one node after the other.

@@ -14,12 +14,16 @@
 //!
 //! `SLUICE_KUBE_IMAGE=FILE.tar` takes an image that is there; without it one of the dev profile is made.
 //! `SLUICE_KUBE_NET=bridge` leaves Sluice out for the plain network and kube-proxy, which shows that cluster and suite are sound.
-//! `SLUICE_KUBE_KEEP=1` leaves clusters up. `SLUICE_KUBE_PODS` is how many Pods are made at once.
+//! `SLUICE_KUBE_KEEP=1` leaves clusters up. `SLUICE_KUBE_PODS` is how many Pods are made at once, `SLUICE_KUBE_CASES` a part of the names
+//! of those of `tests/policies` that are wanted.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is a failed test")]
 
+mod api;
 mod cli;
 mod cluster;
+mod cluster_role;
+mod deploy;
 mod faults;
 mod first_use;
 mod install;
@@ -29,6 +33,7 @@ mod pods;
 mod policies;
 mod sctp;
 mod services;
+mod table;
 
 use cluster::{Cluster, Shape};
 use sluice_tests::netns::skipped;
@@ -36,6 +41,8 @@ use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Instant;
 
 /// What the suite needs that a machine may lack, and Debian's packages of it.
@@ -46,6 +53,9 @@ const PROGRAMS: [(&str, &str); 5] = [
     ("/bin/busybox", "busybox-static"),
     ("/usr/sbin/nft", "nftables"),
 ];
+
+/// Clusters at one time: each waits more than it works.
+const LANES: usize = 2;
 
 /// When a test runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,9 +77,11 @@ struct Scenario {
     tests: &'static [Test],
 }
 
-const SCENARIOS: [Scenario; 3] = [
+const SCENARIOS: [Scenario; 5] = [
     Scenario { name: "dual", shape: Shape { nodes: 3, far: 1, family: "dual" }, tests: DUAL },
     Scenario { name: "faults", shape: Shape { nodes: 2, far: 0, family: "dual" }, tests: FAULTS },
+    Scenario { name: "policies", shape: Shape { nodes: 2, far: 0, family: "dual" }, tests: POLICIES },
+    Scenario { name: "role", shape: Shape { nodes: 2, far: 0, family: "dual" }, tests: ROLE },
     Scenario { name: "ipv6", shape: Shape { nodes: 2, far: 0, family: "6" }, tests: IPV6 },
 ];
 
@@ -117,6 +129,8 @@ const DUAL: &[Test] = &[
     ("a_pods_packets_are_captured_by_its_name", When::Sluice, cli::capture),
     ("kubectl_knows_sluice_as_a_plugin", When::Sluice, cli::plugin),
     ("status_names_what_is_wrong_and_what_to_do", When::Sluice, cli::faults),
+    ("every_node_tells_its_numbers", When::Sluice, deploy::metrics),
+    ("every_overlay_is_taken_by_the_api_server", When::Sluice, deploy::overlays),
     ("many_pods_at_once_become_ready_and_answer", When::Any, pods::many),
     ("sctp_goes_from_pod_to_pod", When::Any, sctp::between_pods),
     ("sctp_goes_to_services_and_node_ports", When::Any, sctp::by_service),
@@ -124,6 +138,7 @@ const DUAL: &[Test] = &[
     ("vxlan_carries_everything", When::Sluice, modes::vxlan),
     ("without_encapsulation_everything_is_routed", When::Sluice, modes::no_encap),
     ("hybrid_takes_the_tunnel_to_other_networks_only", When::Sluice, modes::hybrid),
+    ("node_ports_are_kept_to_the_addresses_that_are_said", When::Sluice, modes::node_port_addresses),
     ("the_mode_goes_back_to_geneve", When::Sluice, modes::back),
     ("a_node_that_is_added_is_part_of_the_network", When::Sluice, nodes::added),
     ("a_node_that_changes_its_addresses_is_reached_by_the_new_ones", When::Sluice, nodes::moved),
@@ -132,20 +147,43 @@ const DUAL: &[Test] = &[
     ("uninstalling_leaves_the_nodes_clean", When::Sluice, install::uninstall),
 ];
 
-/// What stops when something ends, and what is told when something is wrong.
+/// What is said by the cluster role, and what comes of it when that is away.
+const ROLE: &[Test] = &[
+    ("nodes_turn_ready_when_sluice_is_installed", When::First, install::install),
+    ("policies_hold_that_the_cluster_role_tells", When::Sluice, cluster_role::by_stream),
+    ("policies_say_when_they_are_in_force", When::Sluice, cluster_role::status),
+    ("policies_stay_in_force_without_the_cluster_role", When::Sluice, cluster_role::killed),
+    ("a_change_of_the_source_of_policies_loses_nothing", When::Sluice, cluster_role::off_and_on),
+    ("no_call_of_the_controllers_is_denied", When::Sluice, faults::no_denied_call),
+    ("uninstalling_leaves_the_nodes_clean", When::Sluice, install::uninstall),
+];
+
+/// What stops when something ends, and what is told when something is wrong. The kubelet waits longer each time that it starts a
+/// container of a Pod again: tests that kill one more than once come when Sluice's Pods are new.
 const FAULTS: &[Test] = &[
     ("nodes_turn_ready_when_sluice_is_installed", When::First, install::install),
     ("pods_become_ready_by_the_probes_of_the_kubelet", When::First, pods::make),
-    ("connections_to_pods_outlive_a_rolling_update", When::Sluice, faults::rolling_update),
-    ("connections_to_pods_outlive_a_killed_switch", When::Sluice, faults::switch),
+    ("connections_outlive_a_rolling_update", When::Sluice, faults::rolling_update),
+    ("connections_outlive_a_killed_switch", When::Sluice, faults::switch),
     ("a_restart_of_the_node_role_loses_no_packet", When::Sluice, faults::node_role),
     ("the_flows_after_a_restart_are_those_before", When::Sluice, faults::same_flows),
-    ("a_service_deleted_while_the_node_role_was_down_is_gone", When::Sluice, faults::deleted_meanwhile),
     ("a_killed_kubelet_costs_pods_no_packet", When::Sluice, faults::kubelet),
+    ("no_killed_program_of_kubernetes_costs_a_packet", When::Sluice, faults::others),
     ("the_node_role_starts_from_its_copy_without_an_api_server", When::Sluice, faults::without_api_server),
+    ("a_wrong_configuration_is_told_by_the_pod", When::Sluice, first_use::wrong_configuration),
+    ("a_missing_privilege_is_told_by_the_pod", When::Sluice, first_use::missing_privilege),
     ("a_second_network_on_a_node_is_told_by_the_pod", When::Sluice, first_use::second_network),
+    ("an_interface_that_is_not_ours_is_told_by_the_pod", When::Sluice, first_use::foreign_interface),
+    ("a_service_deleted_while_the_node_role_was_down_is_gone", When::Sluice, faults::deleted_meanwhile),
     ("no_call_of_the_controllers_is_denied", When::Sluice, faults::no_denied_call),
-    ("uninstalling_leaves_the_nodes_clean", When::Sluice, install::uninstall),
+    ("uninstalling_after_faults_leaves_the_nodes_clean", When::Sluice, install::uninstall_after_faults),
+];
+
+/// What policies say, cell by cell.
+const POLICIES: &[Test] = &[
+    ("nodes_turn_ready_when_sluice_is_installed", When::First, install::install),
+    ("every_cell_of_every_truth_table_is_right", When::Sluice, table::tables),
+    ("no_call_of_the_controllers_is_denied", When::Sluice, faults::no_denied_call),
 ];
 
 /// What is tested on a cluster that has only IPv6, in order.
@@ -184,9 +222,19 @@ fn main() -> ExitCode {
     if cannot() {
         return ExitCode::SUCCESS;
     }
+    let folder = tempfile::tempdir().unwrap();
+    if !plain() {
+        install::make_image(folder.path());
+    }
+    let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     // Each runs even if one before it has failed.
-    let all = chosen.into_iter().map(|(scenario, tests)| run(scenario, &tests));
-    if all.filter(|good| !good).count() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let lane = || {
+        while let Some((scenario, tests)) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+            failed.fetch_add(usize::from(!run(scenario, tests)), Ordering::Relaxed);
+        }
+    };
+    thread::scope(|scope| (0..LANES).for_each(|_| _ = scope.spawn(lane)));
+    if failed.into_inner() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 impl Scenario {

@@ -4,12 +4,14 @@
 //! and leaves it so; the last one goes back to what the suite began with.
 
 use crate::cluster::{Cluster, ROOT, host, within};
-use crate::pods::{make_server, servers};
+use crate::pods::{make_servers, servers};
+use crate::services::place::{Place, Proto, all_refused, each};
 use crate::{pods, services};
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// The configuration of `deploy/overlays/dev`, to which modes are added.
@@ -19,6 +21,8 @@ const TUNNELLED: usize = 1450;
 const DIRECT: usize = 1500;
 /// The port of datagrams.
 const UDP_PORT: u16 = 7007;
+/// The node port of the Service `web`.
+const NODE_PORT: u16 = 30_080;
 
 /// Changes the configuration of the node role, and waits until every node has it.
 fn change(cluster: &Cluster, keys: &str) {
@@ -26,9 +30,16 @@ fn change(cluster: &Cluster, keys: &str) {
     let own = folder.path().canonicalize().unwrap();
     let up = "../".repeat(own.components().count() - 1);
     let dev = Path::new(ROOT).join("deploy/overlays/dev").canonicalize().unwrap();
+    let base = dev.strip_prefix("/").unwrap().display();
+    // All nodes at once: what goes on during a rolling update is not asked here.
     let kustomization = format!(
-        "namespace: sluice-system\nresources: ['{up}{}']\nconfigMapGenerator:\n  - {{name: sluice, behavior: merge, files: [node.toml]}}\n",
-        dev.strip_prefix("/").unwrap().display()
+        "namespace: sluice-system
+resources: ['{up}{base}']
+configMapGenerator: [{{name: sluice, behavior: merge, files: [node.toml]}}]
+patches:
+  - target: {{kind: DaemonSet}}
+    patch: '- {{op: replace, path: /spec/updateStrategy/rollingUpdate/maxUnavailable, value: 100%}}'
+"
     );
     fs::write(own.join("kustomization.yaml"), kustomization).unwrap();
     fs::write(own.join("node.toml"), format!("{DEV}\n{keys}")).unwrap();
@@ -51,16 +62,17 @@ done
 /// All ways between Pods, each with an MTU of `mtu`.
 fn between(cluster: &Cluster, pods: &[&str], mtu: usize) {
     let addresses: Vec<Vec<String>> = pods.iter().map(|pod| cluster.addresses(pod)).collect();
-    let mut wrong = String::new();
-    for (at, pod) in pods.iter().enumerate() {
+    let wrong = Mutex::new(String::new());
+    each(pods.iter().enumerate(), |(at, pod)| {
         let others = addresses.iter().enumerate().filter(|(other, _)| *other != at);
         let others: Vec<&str> = others.flat_map(|(_, addresses)| addresses).map(String::as_str).collect();
         let mtu = mtu.to_string();
         let said = cluster.try_exec(pod, &[&["sh", "-c", ASK, "sh", &mtu][..], &others].concat());
         if !said.text.is_empty() || !said.good {
-            writeln!(wrong, "{pod}: {}", said.text).unwrap();
+            writeln!(wrong.lock().unwrap(), "{pod}: {}", said.text).unwrap();
         }
-    }
+    });
+    let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "{wrong}");
     for (from, to) in [(0, 1), (0, pods.len() - 1), (pods.len() - 1, 0)] {
         for (own, address) in addresses[from].iter().zip(&addresses[to]) {
@@ -157,10 +169,9 @@ pub(crate) fn no_encap(cluster: &Cluster) {
     }
     everything(cluster, &suite(cluster), TUNNELLED);
     let new = ["n1", "n2", "n3"];
-    for (pod, node) in new.into_iter().zip(&cluster.nodes) {
-        make_server(cluster, pod, node);
-        assert_eq!(mtu_of(cluster, pod), DIRECT, "{pod}");
-    }
+    let on: Vec<(&str, &str)> = new.into_iter().zip(cluster.nodes.iter().map(String::as_str)).collect();
+    make_servers(cluster, &on);
+    new.iter().for_each(|pod| assert_eq!(mtu_of(cluster, pod), DIRECT, "{pod}"));
     between(cluster, &new, DIRECT);
     for pod in ["a1", "n3"] {
         for (address, seen) in cluster.of_families("172.30.0.1", "fd00:30::1").into_iter().zip(cluster.addresses(pod)) {
@@ -186,6 +197,23 @@ pub(crate) fn hybrid(cluster: &Cluster) {
     pods::outside(cluster);
 }
 
+/// Only the first network's nodes answer to node ports, and none on its loopback.
+pub(crate) fn node_port_addresses(cluster: &Cluster) {
+    change(cluster, "mode = \"hybrid\"\nnode_port_addresses = [\"172.30.0.0/24\", \"fd00:30::/64\"]\n");
+    let (inside, outside) = (Place::pod(cluster, "a2"), Place::node(cluster, "control"));
+    let first = Place::node(cluster, &cluster.nodes[0]);
+    for node in &cluster.nodes[..2] {
+        for address in cluster.outside_addresses(node) {
+            for place in [&inside, &outside, &first] {
+                within(20, "the node port", || pods::ask_from(place, &address, NODE_PORT).map(drop));
+            }
+        }
+    }
+    let far = services::field::with_port(&cluster.outside_addresses(&cluster.nodes[2]), NODE_PORT);
+    all_refused(&[&inside, &outside, &first], &[Proto::Tcp], &far);
+    all_refused(&[&first], &[Proto::Tcp], &[([127, 0, 0, 1], NODE_PORT).into()]);
+}
+
 /// Pods that began without a tunnel are told that packets have become shorter.
 pub(crate) fn back(cluster: &Cluster) {
     change(cluster, "");
@@ -207,7 +235,7 @@ pub(crate) fn back(cluster: &Cluster) {
             });
         }
     }
-    for pod in left {
-        cluster.kubectl(&["delete", "pod", pod, "--wait=false"]);
+    if !left.is_empty() {
+        cluster.kubectl(&[&["delete", "pods", "--wait=false"][..], &left].concat());
     }
 }

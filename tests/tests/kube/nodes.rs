@@ -1,7 +1,8 @@
 //! Nodes that come, change their addresses, and go. The tests build on each other: it is one node that does all three.
 
-use crate::cluster::{Cluster, host, within};
-use crate::pods::{answer, ask, make_server, servers};
+use crate::cluster::{Cluster, within};
+use crate::pods::{ask, ask_from, make_server, servers};
+use crate::services::place::Place;
 
 /// The node that comes, and the Pod on it.
 const NODE: &str = "node-4";
@@ -24,19 +25,15 @@ fn reached(cluster: &Cluster) {
             });
         }
     }
-    let curl = |from: &str, url: &str| {
-        let said = cluster.try_node(from, &["curl", "-sS", "-g", "-m", "5", url]);
-        answer(&said.text).map(|(name, _)| name).ok_or_else(|| format!("{from} asks {url}: {}", said.text))
-    };
-    for address in &addresses {
-        let url = format!("http://{}/cgi-bin/who", host(address));
-        for node in cluster.nodes.iter().map(String::as_str).chain([NODE]) {
-            within(30, "hosts to reach the Pod", || curl(node, &url).map(drop));
+    for node in cluster.nodes.iter().map(String::as_str).chain([NODE]) {
+        let place = Place::node(cluster, node);
+        for address in &addresses {
+            within(30, "hosts to reach the Pod", || ask_from(&place, address, 80).map(drop));
         }
     }
+    let outside = Place::node(cluster, "control");
     for address in cluster.outside_addresses(NODE) {
-        let url = format!("http://{}:30080/cgi-bin/who", host(&address));
-        within(30, "the node's port to answer", || curl("control", &url).map(drop));
+        within(30, "the node's port to answer", || ask_from(&outside, &address, 30_080).map(drop));
     }
 }
 

@@ -2,36 +2,47 @@
 
 use crate::cluster::{Cluster, within};
 use crate::services::field::{Field, PORTS, with_port};
-use crate::services::place::{BOTH, Place, Proto, SETTLED};
+use crate::services::place::{BOTH, Place, Proto, SETTLED, all_hear_nothing, all_reach, each};
 use std::net::SocketAddr;
 
 /// What a policy for these Pods is to have in its `spec`, in JSON.
-fn put(cluster: &Cluster, name: &str, spec: &str) {
+pub(crate) fn put(cluster: &Cluster, name: &str, spec: &str) {
     cluster.apply(&format!(
         "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}}}\nspec: {spec}\n"
     ));
 }
 
 /// The endpoints that are asked for here, on both nodes, at a port of theirs.
-fn at(cluster: &Cluster, pod: &str, proto: Proto) -> Vec<SocketAddr> {
+pub(crate) fn at(cluster: &Cluster, pod: &str, proto: Proto) -> Vec<SocketAddr> {
     with_port(&cluster.addresses(pod), if proto == Proto::Tcp { 8080 } else { 5353 })
 }
 
-fn reach(cluster: &Cluster, places: &[&Place], pods: &[&str], protos: &[Proto]) {
-    for (place, pod, proto) in each(places, pods, protos) {
-        at(cluster, pod, proto).into_iter().for_each(|to| drop(place.reaches(proto, to, &[pod])));
-    }
+pub(crate) fn reach(cluster: &Cluster, places: &[&Place], pods: &[&str], protos: &[Proto]) {
+    each(ways(cluster, places, pods, protos), |(place, pod, proto, to)| drop(place.reaches(proto, to, &[pod])));
 }
 
-fn hear_nothing(cluster: &Cluster, places: &[&Place], pods: &[&str], protos: &[Proto]) {
-    for (place, pod, proto) in each(places, pods, protos) {
-        at(cluster, pod, proto).into_iter().for_each(|to| place.hears_nothing(proto, to));
-    }
+pub(crate) fn hear_nothing(cluster: &Cluster, places: &[&Place], pods: &[&str], protos: &[Proto]) {
+    each(ways(cluster, places, pods, protos), |(place, _, proto, to)| place.hears_nothing(proto, to));
 }
 
-fn each<'a>(places: &[&'a Place], pods: &[&'a str], protos: &[Proto]) -> Vec<(&'a Place, &'a str, Proto)> {
-    let pairs = places.iter().flat_map(|place| pods.iter().map(move |pod| (*place, *pod)));
-    pairs.flat_map(|(place, pod)| protos.iter().map(move |proto| (place, pod, *proto))).collect()
+/// Several checks at once.
+fn together(checks: &[&(dyn Fn() + Sync)]) {
+    each(checks, |check| check());
+}
+
+/// Who asks which Pod, by which protocol and where.
+fn ways<'a>(
+    cluster: &Cluster,
+    places: &[&'a Place],
+    pods: &[&'a str],
+    protos: &[Proto],
+) -> Vec<(&'a Place, &'a str, Proto, SocketAddr)> {
+    let mut all = Vec::new();
+    for (pod, proto) in pods.iter().flat_map(|pod| protos.iter().map(move |proto| (*pod, *proto))) {
+        let there = at(cluster, pod, proto);
+        all.extend(places.iter().flat_map(|place| there.iter().map(move |to| (*place, pod, proto, *to))));
+    }
+    all
 }
 
 /// `e1` and `e2` let in whom a policy names, on the ports that it names, and their own node.
@@ -40,30 +51,35 @@ pub(crate) fn ingress(cluster: &Cluster) {
     let (c1, c2) = (&field.c1, &field.c2);
     reach(cluster, &[c1, c2], &["e1", "e2"], &BOTH);
     put(cluster, "deny", "{podSelector: {matchLabels: {field: 'yes'}}, policyTypes: [Ingress]}");
-    hear_nothing(cluster, &[c1, c2], &["e1", "e2"], &BOTH);
-    // The kubelet's probes come from there; another node is anybody.
-    reach(cluster, &[&field.node1], &["e1"], &BOTH);
-    hear_nothing(cluster, &[&field.node2], &["e1"], &BOTH);
+    together(&[
+        &|| hear_nothing(cluster, &[c1, c2], &["e1", "e2"], &BOTH),
+        // The kubelet's probes come from there; another node is anybody.
+        &|| reach(cluster, &[&field.node1], &["e1"], &BOTH),
+        &|| hear_nothing(cluster, &[&field.node2], &["e1"], &BOTH),
+    ]);
     let allow = "{podSelector: {matchLabels: {field: 'yes'}}, ingress: [{from: [{podSelector: {matchLabels: {role: client}}}], ports: [{port: web}]}]}";
     put(cluster, "allow", allow);
     hear_nothing(cluster, &[c1], &["e1"], &BOTH);
     cluster.kubectl(&["label", "pod", "ask1", "role=client"]);
-    reach(cluster, &[c1], &["e1", "e2"], &[Proto::Tcp]);
-    hear_nothing(cluster, &[c1], &["e1"], &[Proto::Udp]);
-    hear_nothing(cluster, &[c2], &["e1", "e2"], &BOTH);
+    together(&[
+        &|| reach(cluster, &[c1], &["e1", "e2"], &[Proto::Tcp]),
+        &|| hear_nothing(cluster, &[c1], &["e1"], &[Proto::Udp]),
+        &|| hear_nothing(cluster, &[c2], &["e1", "e2"], &BOTH),
+    ]);
     // It is the endpoint that is judged, not the Service.
     field.service("guarded", &format!("  selector: {{field: 'yes'}}\n  ports: {PORTS}"));
-    for to in field.at("guarded", 80) {
-        c1.reaches(Proto::Tcp, to, &["e1", "e2", "e3", "e4"]);
-        c1.hears_nothing(Proto::Udp, to);
-        c2.hears_nothing(Proto::Tcp, to);
-    }
+    let to = field.at("guarded", 80);
+    together(&[
+        &|| all_reach(&[c1], &[Proto::Tcp], &to, &["e1", "e2", "e3", "e4"]),
+        &|| all_hear_nothing(&[c1], &[Proto::Udp], &to),
+        &|| all_hear_nothing(&[c2], &[Proto::Tcp], &to),
+    ]);
     // What is open ends when it is no longer allowed, and goes on when it is again.
     let mut open: Vec<_> = at(cluster, "e2", Proto::Tcp).into_iter().map(|to| c1.connect(to).unwrap()).collect();
     open.iter_mut().for_each(|connection| assert_eq!(connection.who().as_deref(), Ok("e2")));
     cluster.kubectl(&["label", "pod", "ask1", "role-"]);
     hear_nothing(cluster, &[c1], &["e1", "e2"], &BOTH);
-    open.iter_mut().for_each(|connection| assert!(connection.who().is_err(), "it goes on without being allowed"));
+    each(&mut open, |connection| assert!(connection.who().is_err(), "it goes on without being allowed"));
     drop(open);
     cluster.kubectl(&["label", "pod", "ask1", "role=client"]);
     reach(cluster, &[c1], &["e1"], &[Proto::Tcp]);
@@ -86,19 +102,17 @@ pub(crate) fn egress(cluster: &Cluster) {
     cluster.kubectl(&["label", "pod", "ask1", "role=client"]);
     let subject = "podSelector: {matchLabels: {role: client}}, policyTypes: [Egress]";
     put(cluster, "out", &format!("{{{subject}, egress: [{{to: [{}]}}]}}", blocks.join(", ")));
-    hear_nothing(cluster, &[c1], &["e3"], &BOTH);
-    reach(cluster, &[c1], &["e1", "e2"], &BOTH);
-    reach(cluster, &[c2], &["e3"], &BOTH);
+    together(&[
+        &|| hear_nothing(cluster, &[c1], &["e3"], &BOTH),
+        &|| reach(cluster, &[c1], &["e1", "e2"], &BOTH),
+        &|| reach(cluster, &[c2], &["e3"], &BOTH),
+    ]);
     // A name is what each destination calls so; a range of numbers is whatever it says.
     let ports = "ports: [{port: dns, protocol: UDP}, {port: 8000, endPort: 8080}]";
     put(cluster, "out", &format!("{{{subject}, egress: [{{to: [{{podSelector: {{}}}}], {ports}}}]}}"));
     reach(cluster, &[c1], &["e1", "e2", "e3"], &BOTH);
-    for to in with_port(&cluster.addresses("e4"), 8081) {
-        c1.hears_nothing(Proto::Tcp, to);
-    }
-    for to in with_port(&cluster.addresses("e4"), 5354) {
-        c1.reaches(Proto::Udp, to, &["e4"]);
-    }
+    all_hear_nothing(&[c1], &[Proto::Tcp], &with_port(&cluster.addresses("e4"), 8081));
+    all_reach(&[c1], &[Proto::Udp], &with_port(&cluster.addresses("e4"), 5354), &["e4"]);
     put(cluster, "out", &format!("{{{subject}}}"));
     hear_nothing(cluster, &[c1], &["e1", "e2"], &BOTH);
     cluster.kubectl(&["delete", "networkpolicy", "out"]);
@@ -140,8 +154,9 @@ pub(crate) fn while_away(cluster: &Cluster) {
         let now = cluster.restarts("node-1", "node");
         if now > restarts { Ok(()) } else { Err(format!("{now} restarts")) }
     });
-    reach(cluster, &[&field.c1], &["e3"], &[Proto::Tcp]);
-    hear_nothing(cluster, &[&field.c1], &["e1"], &[Proto::Tcp]);
+    together(&[&|| reach(cluster, &[&field.c1], &["e3"], &[Proto::Tcp]), &|| {
+        hear_nothing(cluster, &[&field.c1], &["e1"], &[Proto::Tcp])
+    }]);
     cluster.kubectl(&["delete", "networkpolicy", "stays"]);
     reach(cluster, &[&field.c1], &["e1"], &[Proto::Tcp]);
 }

@@ -70,26 +70,14 @@ struct End {
 
 impl End {
     fn new(name: &str, netns: &Netns, address: SocketAddr) -> Self {
-        let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        let raw =
-            |family, kind, protocol| UdpSocket::from(socket(family, kind, SockFlag::SOCK_CLOEXEC, protocol).unwrap());
-        let (out, seen) = netns.run(|| {
-            let out = raw(family, SockType::Raw, SockProtocol::Raw);
-            (out, raw(AddressFamily::Packet, SockType::Datagram, SockProtocol::EthAll))
-        });
+        let (out, seen) = netns.run(|| (sender(address.ip()), sniffer()));
         seen.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         Self { name: name.to_owned(), out, seen, address }
     }
 
     fn send(&self, step: Step, to: SocketAddr) {
         let (tag, chunk) = step.chunk();
-        let mut body = [self.address.port().to_be_bytes(), to.port().to_be_bytes()].concat();
-        body.extend(tag.to_be_bytes());
-        body.extend([0; 4]);
-        body.extend(chunk);
-        let sum = sctp(&body);
-        body[8..12].copy_from_slice(&sum);
-        let packet = [header(self.address.ip(), to.ip(), body.len() as u16), body].concat();
+        let packet = packet(self.address, to, tag, chunk);
         self.out.send_to(&packet, SocketAddr::new(to.ip(), 0)).unwrap();
     }
 
@@ -108,6 +96,42 @@ impl End {
         }
         Err(format!("{} at {} sees no {step:?}", self.name, self.address))
     }
+}
+
+/// A socket that sends packets of an address's family as they are.
+pub(crate) fn sender(address: IpAddr) -> UdpSocket {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw).unwrap().into()
+}
+
+/// A socket that sees all packets.
+pub(crate) fn sniffer() -> UdpSocket {
+    let kind = SockType::Datagram;
+    socket(AddressFamily::Packet, kind, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll).unwrap().into()
+}
+
+/// The first packet of an association, with an initiate tag of its own, which is not 0.
+pub(crate) fn init(tag: u32, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    let mut chunk = Step::Init.chunk().1.to_vec();
+    chunk[4..8].copy_from_slice(&tag.to_be_bytes());
+    packet(from, to, 0, &chunk)
+}
+
+/// Where such a packet goes, and its tag.
+pub(crate) fn read_init(packet: &[u8]) -> Option<(SocketAddr, u32)> {
+    let (_, to, body) = read(packet)?;
+    let tag = body.get(16..20)?.try_into().ok()?;
+    (body[12] == Step::Init.chunk().1[0]).then_some((to, u32::from_be_bytes(tag)))
+}
+
+fn packet(from: SocketAddr, to: SocketAddr, tag: u32, chunk: &[u8]) -> Vec<u8> {
+    let mut body = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+    body.extend(tag.to_be_bytes());
+    body.extend([0; 4]);
+    body.extend(chunk);
+    let sum = sctp(&body);
+    body[8..12].copy_from_slice(&sum);
+    [header(from.ip(), to.ip(), body.len() as u16), body].concat()
 }
 
 fn header(from: IpAddr, to: IpAddr, len: u16) -> Vec<u8> {

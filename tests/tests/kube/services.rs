@@ -6,8 +6,10 @@ pub(crate) mod field;
 pub(crate) mod place;
 
 use crate::cluster::{Cluster, TOOLBOX, host, within};
-use crate::pods::{answer, ask};
+use crate::pods::{answer, ask, ask_from};
+use place::{Place, Proto, each};
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 /// A Service whose only endpoint is `a1`.
 const SELF: &str = "
@@ -48,26 +50,24 @@ pub(crate) fn cluster_ip(cluster: &Cluster) {
     }
 }
 
-fn curl(cluster: &Cluster, node: &str, address: &str, port: u16) -> Result<String, String> {
-    let url = format!("http://{}:{port}/cgi-bin/who", host(address));
-    let said = cluster.try_node(node, &["curl", "-sS", "-g", "-m", "5", &url]);
-    answer(&said.text).map(|(name, _)| name).ok_or_else(|| format!("{node} asks {url}: {}", said.text))
-}
-
 pub(crate) fn from_hosts(cluster: &Cluster) {
-    for address in cluster.cluster_ips("web") {
-        for node in &cluster.nodes {
-            both_answer(|| curl(cluster, node, &address, 8080), &format!("{node} to {address}"));
+    let addresses = cluster.cluster_ips("web");
+    each(&cluster.nodes, |node| {
+        let place = Place::node(cluster, node);
+        for address in &addresses {
+            both_answer(|| ask_from(&place, address, 8080).map(|(name, _)| name), &format!("{node} to {address}"));
         }
-    }
+    });
 }
 
 pub(crate) fn node_port(cluster: &Cluster) {
-    for node in &cluster.nodes {
+    let outside = Place::node(cluster, "control");
+    each(&cluster.nodes, |node| {
         for address in cluster.outside_addresses(node) {
-            both_answer(|| curl(cluster, "control", &address, 30080), &format!("outside to {node} at {address}"));
+            let ask = || ask_from(&outside, &address, 30080).map(|(name, _)| name);
+            both_answer(ask, &format!("outside to {node} at {address}"));
         }
-    }
+    });
 }
 
 pub(crate) fn hairpin(cluster: &Cluster) {
@@ -87,11 +87,7 @@ pub(crate) fn without_endpoints(cluster: &Cluster) {
         "{apiVersion: v1, kind: Service, metadata: {name: empty}, spec: {selector: {app: none}, ports: [{port: 80}]}}",
     );
     let address = &cluster.cluster_ips("empty")[0];
-    within(20, "a refusal", || {
-        let said = cluster.try_exec("a2", &["curl", "-sSg", "-m", "5", &format!("http://{}/", host(address))]);
-        // 7: could not connect, which is not the 28 of a timeout.
-        if said.text.contains("(7)") { Ok(()) } else { Err(said.text) }
-    });
+    Place::pod(cluster, "a2").is_refused(Proto::Tcp, SocketAddr::new(address.parse().unwrap(), 80));
 }
 
 pub(crate) fn api_server(cluster: &Cluster) {

@@ -433,7 +433,12 @@ fn node_facts(number: usize, mode: Mode) -> Node {
         name: format!("n{number}"),
         pod_cidrs: nets(&format!("10.244.{number}.0/24"), &format!("fd00:10:244:{number}::/64")),
         gateways: ips(&format!("10.244.{number}.1"), &format!("fd00:10:244:{number}::1")),
-        addresses: ips(&format!("172.30.0.{number}"), &format!("fd00:30::{number}")),
+        addresses: [
+            ips(&format!("172.30.0.{number}"), &format!("fd00:30::{number}")),
+            ips(&format!("172.17.0.{number}"), &format!("fd00:17::{number}")),
+        ]
+        .concat(),
+        known: ips(&format!("172.30.0.{number}"), &format!("fd00:30::{number}")),
         gateway_mac: 0x0a00_0000_0001,
         link: ips("169.254.77.2", "fd73:6c75:6963::2"),
         incoming: ips("169.254.77.3", "fd73:6c75:6963::3"),
@@ -450,7 +455,8 @@ fn peer_facts(number: usize, mode: Mode) -> Peer {
         Mode::Routed => Way::Host,
     };
     let cidrs = nets(&format!("10.244.{number}.0/24"), &format!("fd00:10:244:{number}::/64"));
-    Peer { name: format!("n{number}"), pod_cidrs: cidrs.into_iter().map(|cidr| (cidr, way)).collect() }
+    let addresses = ips(&format!("172.30.0.{number}"), &format!("fd00:30::{number}"));
+    Peer { name: format!("n{number}"), addresses, pod_cidrs: cidrs.into_iter().map(|cidr| (cidr, way)).collect() }
 }
 
 fn pod_facts(n: usize, port: u16) -> Pod {

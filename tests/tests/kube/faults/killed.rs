@@ -73,14 +73,13 @@ pub(super) enum Loss {
     /// Datagrams to Services: a kubelet that starts takes Pods as not Ready until it has probed them, and Kubernetes takes them out of
     /// their Services so long.
     Services,
-    /// Datagrams, and connections to Services: the switch that translated their answers knows them no more.
+    /// Any datagrams.
     Any,
 }
 
-/// Nothing more was lost than may be, and no other connection has ended.
+/// Nothing more was lost than may be, and no connection has ended.
 pub(super) fn check(what: &str, outcomes: &[Outcome], loss: Loss) {
-    let may_break = |outcome: &Outcome| loss == Loss::Any && outcome.name.contains("Service");
-    let broken: Vec<_> = outcomes.iter().filter(|outcome| outcome.broken.is_some() && !may_break(outcome)).collect();
+    let broken: Vec<_> = outcomes.iter().filter(|outcome| outcome.broken.is_some()).collect();
     assert!(broken.is_empty(), "{what}: these broke: {broken:#?}");
     let may_lose = |outcome: &Outcome| match loss {
         Loss::None => false,
@@ -151,6 +150,19 @@ pub(crate) fn kubelet(cluster: &Cluster) {
         cluster.nodes.iter().for_each(|node| end(cluster, node, "kubelet", "KILL"));
     });
     check("the kubelet was killed", &outcomes, Loss::Services);
+}
+
+/// Programs that the network does not need: nothing is lost while each is away, and what is made later works.
+pub(crate) fn others(cluster: &Cluster) {
+    let outcomes =
+        under_traffic(cluster, "containerd on both nodes, etcd, the API server, one after the other", || {
+            cluster.nodes.iter().for_each(|node| end(cluster, node, "containerd", "KILL"));
+            for program in ["etcd", "kube-apiserver"] {
+                new_ones_work(cluster);
+                end(cluster, "control", program, "KILL");
+            }
+        });
+    check("containerd, etcd and the API server were killed", &outcomes, Loss::None);
 }
 
 /// The node role starts from its copy on disk while no API server answers.

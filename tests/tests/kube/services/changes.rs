@@ -1,7 +1,7 @@
 //! What happens while clients ask: endpoints come and go, Services change.
 
 use super::field::{ENDPOINTS, Field, PORTS, pod, serve};
-use super::place::{BOTH, Connection, Heard, Proto, SETTLED, ask_by};
+use super::place::{BOTH, Connection, Heard, Proto, SETTLED, all_reach, all_refused, ask_by, each};
 use crate::cluster::{Cluster, within};
 use crate::plain;
 use std::collections::BTreeSet;
@@ -17,9 +17,11 @@ const LONG: usize = 20;
 
 /// Labels endpoints by the Service that they are to be of.
 fn mark(field: &Field<'_>, service: &str, ends: &[&str]) {
-    for end in ENDPOINTS {
-        let word = if ends.contains(&end) { format!("{service}=yes") } else { format!("{service}-") };
-        field.cluster.kubectl(&["label", "pod", end, "--overwrite", &word]);
+    let (of, others): (Vec<&str>, Vec<&str>) = ENDPOINTS.into_iter().partition(|end| ends.contains(end));
+    for (pods, word) in [(of, format!("{service}=yes")), (others, format!("{service}-"))] {
+        if !pods.is_empty() {
+            field.cluster.kubectl(&[&["label", "pods", "--overwrite"][..], &pods, &[&word]].concat());
+        }
     }
 }
 
@@ -33,17 +35,17 @@ pub(crate) fn affinity(cluster: &Cluster) {
              sessionAffinityConfig: {{clientIP: {{timeoutSeconds: 5}}}}"
         ),
     );
-    for at in field.at("aff", 80) {
-        for proto in BOTH {
-            within(SETTLED, "an answer", || field.c1.ask(proto, at).who().map(drop));
-            // Once all endpoints are known nobody changes any more.
-            sleep(Duration::from_secs(2));
-            let all: BTreeSet<_> = (0..MANY).map(|_| field.c1.ask(proto, at).who().unwrap()).collect();
-            assert_eq!(all.len(), 1, "{MANY} connections by {proto:?} to {at} from one client go to {all:?}");
-        }
-    }
+    let ats = field.at("aff", 80);
+    let ways = || BOTH.into_iter().flat_map(|proto| ats.iter().map(move |at| (proto, *at)));
+    each(ways(), |(proto, at)| within(SETTLED, "an answer", || field.c1.ask(proto, at).who().map(drop)));
+    // Once all endpoints are known nobody changes any more.
+    sleep(Duration::from_secs(2));
+    each(ways(), |(proto, at)| {
+        let all: BTreeSet<_> = (0..MANY).map(|_| field.c1.ask(proto, at).who().unwrap()).collect();
+        assert_eq!(all.len(), 1, "{MANY} connections by {proto:?} to {at} from one client go to {all:?}");
+    });
     // When its endpoint goes, the client gets another one, and keeps that although the first comes back.
-    let at = field.at("aff", 80)[0];
+    let at = ats[0];
     let first = field.c1.ask(Proto::Tcp, at).who().unwrap();
     let others: Vec<&str> = ENDPOINTS.into_iter().filter(|end| *end != first).collect();
     mark(&field, "aff", &others);
@@ -73,7 +75,7 @@ pub(crate) fn topology(cluster: &Cluster) {
         } else {
             format!("topology.kubernetes.io/zone={zone}")
         };
-        cluster.kubectl(&["label", "node", node, "--overwrite", &word]);
+        cluster.kubectl(&["label", "node", "--overwrite", node, &word]);
     };
     // Hints are made of the zones that nodes had when a slice was made.
     zone("node-1", "here");
@@ -88,11 +90,11 @@ pub(crate) fn topology(cluster: &Cluster) {
             if heard.iter().eq(whom) { Ok(()) } else { Err(format!("{heard:?}")) }
         });
     };
-    for at in &ats {
-        settle(&field.c1, *at, &["e1", "e3"]);
-        settle(&field.node1, *at, &["e1", "e3"]);
-        settle(&field.c2, *at, &["e2", "e4"]);
-    }
+    each(ats.iter().copied(), |at| {
+        settle(&field.c1, at, &["e1", "e3"]);
+        settle(&field.node1, at, &["e1", "e3"]);
+        settle(&field.c2, at, &["e2", "e4"]);
+    });
     // A zone that has none gets all.
     mark(&field, "near", &["e2", "e4"]);
     for at in &ats {
@@ -124,19 +126,18 @@ pub(crate) fn not_ready(cluster: &Cluster) {
     field.service("strict", &format!("  selector: {{app: unready}}\n  ports: {PORTS}"));
     field
         .service("early", &format!("  selector: {{app: unready}}\n  ports: {PORTS}\n  publishNotReadyAddresses: true"));
-    for (strict, early) in field.at("strict", 80).into_iter().zip(field.at("early", 80)) {
+    let (strict, early) = (field.at("strict", 80), field.at("early", 80));
+    all_reach(&[&field.c1], &BOTH, &early, &["unready"]);
+    all_refused(&[&field.c1], &BOTH, &strict);
+    each(strict.iter().copied(), |strict| {
         for proto in BOTH {
-            field.c1.reaches(proto, early, &["unready"]);
-            field.c1.is_refused(proto, strict);
             // kube-proxy tells nothing to the host's own datagrams.
             let host = if plain() && proto == Proto::Udp { Heard::Silence } else { Heard::Refused };
             field.node2.hears(proto, strict, &host);
         }
-    }
+    });
     cluster.exec("unready", &["touch", "/tmp/ready"]);
-    for strict in field.at("strict", 80) {
-        field.c1.reaches(Proto::Tcp, strict, &["unready"]);
-    }
+    all_reach(&[&field.c1], &[Proto::Tcp], &strict, &["unready"]);
     field.delete(&["service/strict", "service/early", "pod/unready"]);
 }
 
@@ -196,18 +197,12 @@ pub(crate) fn terminating(cluster: &Cluster) {
     // When all are going, they still serve.
     cluster.kubectl(&["delete", "pod", "t2", "--wait=false"]);
     await_endpoints(cluster, "slow", 0, 2);
-    for at in &ats {
-        for proto in BOTH {
-            field.c1.reaches(proto, *at, &["t1", "t2"]);
-        }
-    }
+    all_reach(&[&field.c1], &BOTH, &ats, &["t1", "t2"]);
     for (connection, who) in open.iter_mut().zip(["t1", "t2", "t1", "t2"]) {
         assert_eq!(connection.who().as_deref(), Ok(who), "an open connection goes on");
     }
     cluster.kubectl(&["delete", "pods", "t1", "t2", "--grace-period=0", "--force"]);
-    for at in &ats {
-        field.c1.is_refused(Proto::Tcp, *at);
-    }
+    all_refused(&[&field.c1], &[Proto::Tcp], &ats);
     field.delete(&["service/slow"]);
 }
 
@@ -243,20 +238,20 @@ pub(crate) fn udp_clients_that_go_on(cluster: &Cluster) {
         .flat_map(|place| addresses.map(|at| (format!("{} to {at}", place.name), place.datagrams(at))))
         .collect();
     let each_hears = |whom: &str| {
-        for (what, socket) in &sockets {
+        each(&sockets, |(what, socket)| {
             within(SETTLED, &format!("{whom} to answer {what}"), || match ask_by(socket, b"who") {
                 Ok(answer) if answer.starts_with(whom) => Ok(()),
                 other => Err(format!("{other:?}")),
             });
-        }
+        });
     };
     let nobody_answers = || {
-        for (what, socket) in &sockets {
+        each(&sockets, |(what, socket)| {
             within(SETTLED, &format!("nobody to answer {what}"), || match ask_by(socket, b"who") {
                 Err(_) => Ok(()),
                 Ok(answer) => Err(answer),
             });
-        }
+        });
     };
     nobody_answers();
     field.service("udp", &format!("  clusterIP: 10.96.200.200\n  clusterIPs: [10.96.200.200, 'fd00:96::c8c8']\n  selector: {{udp: 'yes'}}\n  ports: {PORTS}"));
@@ -284,14 +279,10 @@ pub(crate) fn ports_and_kinds(cluster: &Cluster) {
                    {name: dns, port: 80, protocol: UDP, targetPort: dns}, {name: num, port: 90, targetPort: 8080}]";
     field.service("vary", &spec("ClusterIP", several));
     let ats = |port: u16| field.at("vary", port);
-    for at in ats(80).into_iter().chain(ats(8088)) {
-        field.c1.reaches(Proto::Tcp, at, &ENDPOINTS);
-    }
-    for at in ats(80) {
-        field.c2.reaches(Proto::Udp, at, &ENDPOINTS);
-        field.c1.is_refused(Proto::Tcp, SocketAddr::new(at.ip(), 82));
-        field.c1.is_refused(Proto::Udp, SocketAddr::new(at.ip(), 8088));
-    }
+    all_reach(&[&field.c1], &[Proto::Tcp], &[ats(80), ats(8088)].concat(), &ENDPOINTS);
+    all_reach(&[&field.c2], &[Proto::Udp], &ats(80), &ENDPOINTS);
+    all_refused(&[&field.c1], &[Proto::Tcp], &ats(82));
+    all_refused(&[&field.c1], &[Proto::Udp], &ats(8088));
     // Nobody of `e4` is at the number that this port has.
     for at in ats(90) {
         let heard: BTreeSet<_> =
@@ -302,28 +293,18 @@ pub(crate) fn ports_and_kinds(cluster: &Cluster) {
     let mut open: Vec<Connection> = ats(80).into_iter().map(|at| field.c1.connect(at).unwrap()).collect();
     let whose: Vec<String> = open.iter_mut().map(|connection| connection.who().unwrap()).collect();
     field.service("vary", &spec("NodePort", "[{name: web, port: 81, targetPort: web, nodePort: 30181}]"));
-    for (at, old) in ats(81).into_iter().zip(ats(80)) {
-        field.c1.reaches(Proto::Tcp, at, &ENDPOINTS);
-        field.c1.is_refused(Proto::Tcp, old);
-        field.node1.is_refused(Proto::Tcp, old);
-    }
-    for at in field.at_node("node-1", 30181) {
-        field.outside.reaches(Proto::Tcp, at, &ENDPOINTS);
-    }
+    all_reach(&[&field.c1], &[Proto::Tcp], &ats(81), &ENDPOINTS);
+    all_refused(&[&field.c1, &field.node1], &[Proto::Tcp], &ats(80));
+    all_reach(&[&field.outside], &[Proto::Tcp], &field.at_node("node-1", 30181), &ENDPOINTS);
     for (connection, who) in open.iter_mut().zip(&whose) {
         assert_eq!(connection.who().as_ref(), Ok(who), "an open connection goes on when its port goes");
     }
     // Another node's port; then none.
     field.service("vary", &spec("NodePort", "[{name: web, port: 81, targetPort: web, nodePort: 30182}]"));
-    for (new, old) in field.at_node("node-2", 30182).into_iter().zip(field.at_node("node-2", 30181)) {
-        field.outside.reaches(Proto::Tcp, new, &ENDPOINTS);
-        field.outside.is_refused(Proto::Tcp, old);
-        field.c1.is_refused(Proto::Tcp, old);
-    }
+    all_reach(&[&field.outside], &[Proto::Tcp], &field.at_node("node-2", 30182), &ENDPOINTS);
+    all_refused(&[&field.outside, &field.c1], &[Proto::Tcp], &field.at_node("node-2", 30181));
     field.service("vary", &spec("ClusterIP", "[{name: web, port: 81, targetPort: 8081}]"));
-    for at in field.at_node("node-2", 30182) {
-        field.outside.is_refused(Proto::Tcp, at);
-    }
+    all_refused(&[&field.outside], &[Proto::Tcp], &field.at_node("node-2", 30182));
     for at in ats(81) {
         within(SETTLED, "only e4 to answer", || {
             let heard: BTreeSet<_> = (0..40).filter_map(|_| field.c1.ask(Proto::Tcp, at).who().ok()).collect();
@@ -337,30 +318,29 @@ pub(crate) fn long_connections(cluster: &Cluster) {
     let field = Field::of(cluster);
     mark(&field, "long", &ENDPOINTS);
     field.service("long", &format!("  selector: {{long: 'yes'}}\n  ports: {PORTS}"));
-    for at in field.at("long", 80) {
-        field.c1.reaches(Proto::Tcp, at, &ENDPOINTS);
-        let mut open: Vec<(Connection, String)> = (0..LONG)
-            .map(|_| {
-                let mut connection = field.c1.connect(at).unwrap();
-                let who = connection.who().unwrap();
-                (connection, who)
-            })
-            .collect();
-        let mut all_go_on = |when: &str| {
-            for (connection, who) in &mut open {
-                assert_eq!(connection.who().as_ref(), Ok(&*who), "a connection {when}");
-            }
-        };
-        mark(&field, "long", &["e1", "e2", "e3"]);
-        await_endpoints(cluster, "long", 3, 0);
-        sleep(Duration::from_secs(2));
-        // `e4` is no endpoint any more, but it is there: TCP is never cut.
-        all_go_on("when one endpoint of four goes");
-        mark(&field, "long", &ENDPOINTS);
-        await_endpoints(cluster, "long", 4, 0);
-        sleep(Duration::from_secs(2));
-        all_go_on("when one comes");
-    }
+    let ats = field.at("long", 80);
+    all_reach(&[&field.c1], &[Proto::Tcp], &ats, &ENDPOINTS);
+    let mut open: Vec<(Connection, String)> = (0..LONG * ats.len())
+        .map(|n| {
+            let mut connection = field.c1.connect(ats[n % ats.len()]).unwrap();
+            let who = connection.who().unwrap();
+            (connection, who)
+        })
+        .collect();
+    let mut all_go_on = |when: &str| {
+        for (connection, who) in &mut open {
+            assert_eq!(connection.who().as_ref(), Ok(&*who), "a connection {when}");
+        }
+    };
+    mark(&field, "long", &["e1", "e2", "e3"]);
+    await_endpoints(cluster, "long", 3, 0);
+    sleep(Duration::from_secs(2));
+    // `e4` is no endpoint any more, but it is there: TCP is never cut.
+    all_go_on("when one endpoint of four goes");
+    mark(&field, "long", &ENDPOINTS);
+    await_endpoints(cluster, "long", 4, 0);
+    sleep(Duration::from_secs(2));
+    all_go_on("when one comes");
     field.delete(&["service/long"]);
 }
 
@@ -371,10 +351,8 @@ pub(crate) fn deleted_endpoint(cluster: &Cluster) {
     let server = serve(cluster, "brief", 8080, 5353);
     mark(&field, "cut", &["e1", "e2", "e3"]);
     field.service("cut", &format!("  selector: {{cut: 'yes'}}\n  ports: {PORTS}"));
-    for at in field.at("cut", 80) {
-        field.c1.reaches(Proto::Tcp, at, &["e1", "e2", "e3", "brief"]);
-    }
     let ats = field.at("cut", 80);
+    all_reach(&[&field.c1], &[Proto::Tcp], &ats, &["e1", "e2", "e3", "brief"]);
     let mut open: Vec<(Connection, String)> = (0..2 * LONG)
         .map(|n| {
             let mut connection = field.c1.connect(ats[n % ats.len()]).unwrap();
@@ -384,18 +362,14 @@ pub(crate) fn deleted_endpoint(cluster: &Cluster) {
         .collect();
     assert!(open.iter().any(|(_, who)| who == "brief"), "one of {} is the brief one's", open.len());
     cluster.kubectl(&["delete", "pod", "brief", "--timeout=60s"]);
-    for at in &ats {
-        field.c1.reaches(Proto::Tcp, *at, &["e1", "e2", "e3"]);
-    }
+    all_reach(&[&field.c1], &[Proto::Tcp], &ats, &["e1", "e2", "e3"]);
     // The Pod's interface goes a moment after the Pod.
     let (brief, _) = open.iter_mut().find(|(_, who)| who == "brief").unwrap();
     within(SETTLED, "the Pod's interface to go", || brief.who().map_or(Ok(()), Err));
-    for (connection, who) in &mut open {
-        match (connection.who(), who.as_str()) {
-            (answer, "brief") => assert!(answer.is_err(), "the Pod is gone, but {answer:?}"),
-            (answer, who) => assert_eq!(answer.as_deref(), Ok(who), "a connection to another one goes on"),
-        }
-    }
+    each(&mut open, |(connection, who)| match (connection.who(), who.as_str()) {
+        (answer, "brief") => assert!(answer.is_err(), "the Pod is gone, but {answer:?}"),
+        (answer, who) => assert_eq!(answer.as_deref(), Ok(who), "a connection to another one goes on"),
+    });
     drop(server);
     field.delete(&["service/cut"]);
 }
@@ -410,7 +384,7 @@ pub(crate) fn fragments(cluster: &Cluster) {
         (&field.node1, field.at("big", 80)),
         (&field.outside, field.at_node("node-1", node_port)),
     ];
-    for (place, ats) in clients {
+    each(clients, |(place, ats)| {
         for at in ats {
             place.reaches(Proto::Udp, at, &ENDPOINTS);
             for first in [b"who".as_slice(), &big] {
@@ -431,6 +405,6 @@ pub(crate) fn fragments(cluster: &Cluster) {
                 }
             }
         }
-    }
+    });
     field.delete(&["service/big"]);
 }

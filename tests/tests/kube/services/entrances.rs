@@ -1,7 +1,7 @@
 //! The ways in: addresses of load balancers, external ones, ports of nodes and of hosts, and who is let in where.
 
 use super::field::{DUAL, ENDPOINTS, Field, PORTS, pod, serve, with_port};
-use super::place::{BOTH, Heard, Place, Proto, SETTLED, Server};
+use super::place::{BOTH, Heard, Place, Proto, SETTLED, Server, all_hear_nothing, all_reach, all_refused, each};
 use crate::cluster::{Cluster, host, within};
 use crate::plain;
 use std::net::{IpAddr, SocketAddr};
@@ -20,30 +20,21 @@ pub(crate) fn load_balancer(cluster: &Cluster) {
     field.service("lb", &format!("  type: LoadBalancer\n  selector: {{field: 'yes'}}\n  ports: {PORTS}"));
     field.balance("lb", &BALANCED);
     field.route(&BALANCED, "node-1");
-    for at in with_port(&BALANCED, 80) {
-        for proto in BOTH {
-            for place in [&field.outside, &field.c1, &field.c2, &field.node1, &field.node2] {
-                place.reaches(proto, at, &ENDPOINTS);
-            }
-        }
-        if !plain() {
-            // The plain network sends what is nobody's on by its routes.
-            for place in [&field.outside, &field.c1, &field.node1] {
-                place.is_refused(Proto::Tcp, SocketAddr::new(at.ip(), NOBODYS));
-                place.is_refused(Proto::Udp, SocketAddr::new(at.ip(), NOBODYS));
-            }
-        }
+    all_reach(&field.everybody(), &BOTH, &with_port(&BALANCED, 80), &ENDPOINTS);
+    if !plain() {
+        // The plain network sends what is nobody's on by its routes.
+        all_refused(&[&field.outside, &field.c1, &field.node1], &BOTH, &with_port(&BALANCED, NOBODYS));
     }
     // A load balancer that is a proxy keeps its address to itself.
     let proxied = r#"[{"ip":"192.0.2.10","ipMode":"Proxy"},{"ip":"2001:db8::10","ipMode":"Proxy"}]"#;
     let patch = format!("{{\"status\":{{\"loadBalancer\":{{\"ingress\":{proxied}}}}}}}");
     cluster.kubectl(&["patch", "service", "lb", "--subresource=status", "--type=merge", "-p", &patch]);
-    for at in with_port(&BALANCED, 80) {
+    each(with_port(&BALANCED, 80), |at| {
         within(SETTLED, &format!("{at} to be nobody's"), || match field.c1.ask(Proto::Tcp, at) {
             Heard::By(who, _) => Err(who),
             _ => Ok(()),
         });
-    }
+    });
     field.delete(&["service/lb"]);
 }
 
@@ -58,29 +49,16 @@ pub(crate) fn source_ranges(cluster: &Cluster) {
     field.balance("ranges", &RANGED);
     field.route(&RANGED, "node-1");
     let node_port = field.node_port("ranges", "web");
-    for at in with_port(&RANGED, 80) {
-        for proto in BOTH {
-            field.outside.reaches(proto, at, &ENDPOINTS);
-            // They hold for everybody, not only for those outside.
-            for place in [&field.c1, &field.c2, &field.node1, &field.node2] {
-                place.hears_nothing(proto, at);
-            }
-        }
-    }
+    let at = with_port(&RANGED, 80);
+    all_reach(&[&field.outside], &BOTH, &at, &ENDPOINTS);
+    // They hold for everybody, not only for those outside.
+    all_hear_nothing(&field.insiders(), &BOTH, &at);
     field.service("ranges", &spec("[10.244.0.0/24, 172.30.0.12/32, 'fd00:30::12/128', 'fd00:244::/64']"));
-    for at in with_port(&RANGED, 80) {
-        for proto in BOTH {
-            field.outside.hears_nothing(proto, at);
-            field.node2.reaches(proto, at, &ENDPOINTS);
-        }
-    }
+    all_hear_nothing(&[&field.outside], &BOTH, &at);
+    all_reach(&[&field.node2], &BOTH, &at, &ENDPOINTS);
     // They are the load balancer's alone.
-    for at in field.at_node("node-1", node_port) {
-        field.outside.reaches(Proto::Tcp, at, &ENDPOINTS);
-    }
-    for at in field.at("ranges", 80) {
-        field.c2.reaches(Proto::Tcp, at, &ENDPOINTS);
-    }
+    all_reach(&[&field.outside], &[Proto::Tcp], &field.at_node("node-1", node_port), &ENDPOINTS);
+    all_reach(&[&field.c2], &[Proto::Tcp], &field.at("ranges", 80), &ENDPOINTS);
     field.delete(&["service/ranges"]);
 }
 
@@ -96,23 +74,13 @@ pub(crate) fn external_ips(cluster: &Cluster) {
         ),
     );
     field.route(&EXTERNAL, "node-2");
-    for at in with_port(&EXTERNAL, 8055).into_iter().chain(with_port(&own, 8055)) {
-        for proto in BOTH {
-            for place in [&field.outside, &field.c1, &field.c2, &field.node1, &field.node2] {
-                place.reaches(proto, at, &ENDPOINTS);
-            }
-        }
-    }
+    let at = [with_port(&EXTERNAL, 8055), with_port(&own, 8055)].concat();
+    all_reach(&field.everybody(), &BOTH, &at, &ENDPOINTS);
     // All else at the node's own address is as it was.
-    for address in &own {
-        let server = Server::start(&field.node2, "node-2", &with_port(&[address], 8056), &with_port(&[address], 8056));
-        for proto in BOTH {
-            for place in [&field.outside, &field.c1, &field.node1] {
-                place.reaches(proto, with_port(&[address], 8056)[0], &["node-2"]);
-            }
-        }
-        drop(server);
-    }
+    let at = with_port(&own, 8056);
+    let server = Server::start(&field.node2, "node-2", &at, &at);
+    all_reach(&[&field.outside, &field.c1, &field.node1], &BOTH, &at, &["node-2"]);
+    drop(server);
     field.delete(&["service/ext"]);
 }
 
@@ -138,30 +106,23 @@ pub(crate) fn external_local(cluster: &Cluster) {
     field.route(&LOCAL, "node-1");
     let ports = [(Proto::Tcp, field.node_port("extlocal", "web")), (Proto::Udp, field.node_port("extlocal", "dns"))];
     let control: [IpAddr; 2] = ["172.30.0.1".parse().unwrap(), "fd00:30::1".parse().unwrap()];
-    for (proto, port) in ports {
-        for (family, client) in control.iter().enumerate() {
-            let (near, far) = (field.at_node("node-1", port)[family], field.at_node("node-2", port)[family]);
-            let balanced = with_port(&LOCAL, 80)[family];
-            // Who asks is seen as they are.
-            for at in [near, balanced] {
-                for heard in field.outside.reaches(proto, at, &["e1"]) {
-                    assert_eq!(heard.seen(), *client, "whom e1 sees by {proto:?} at {at}");
-                }
-            }
-            field.outside.hears_nothing(proto, far);
-            // Who is of the cluster gets every endpoint, wherever they are.
-            for place in [&field.c1, &field.c2, &field.node1, &field.node2] {
-                place.reaches(proto, balanced, &["e1"]);
-            }
-            for place in [&field.c1, &field.node1] {
-                place.reaches(proto, near, &["e1"]);
-            }
-            for place in [&field.c2, &field.node2] {
-                place.reaches(proto, far, &["e1"]);
+    let ways = ports.into_iter().flat_map(|way| control.into_iter().enumerate().map(move |client| (way, client)));
+    each(ways, |((proto, port), (family, client))| {
+        let (near, far) = (field.at_node("node-1", port)[family], field.at_node("node-2", port)[family]);
+        let balanced = with_port(&LOCAL, 80)[family];
+        // Who asks is seen as they are.
+        for at in [near, balanced] {
+            for heard in field.outside.reaches(proto, at, &["e1"]) {
+                assert_eq!(heard.seen(), client, "whom e1 sees by {proto:?} at {at}");
             }
         }
-    }
-    let check = cluster.jsonpath(&["service", "extlocal"], "{.spec.healthCheckNodePort}")[0].parse().unwrap();
+        field.outside.hears_nothing(proto, far);
+        // Who is of the cluster gets every endpoint, wherever they are.
+        all_reach(&field.insiders(), &[proto], &[balanced], &["e1"]);
+        all_reach(&[&field.c1, &field.node1], &[proto], &[near], &["e1"]);
+        all_reach(&[&field.c2, &field.node2], &[proto], &[far], &["e1"]);
+    });
+    let check = cluster.service("extlocal")["spec"]["healthCheckNodePort"].as_u64().unwrap().try_into().unwrap();
     for (node, code, local) in [("node-1", "200", 1), ("node-2", "503", 0)] {
         within(SETTLED, &format!("the health check of {node}"), || {
             for (said, body) in health(&field, node, check) {
@@ -210,24 +171,15 @@ pub(crate) fn manual_endpoints(cluster: &Cluster) {
         field.service(service, ports);
         cluster.apply(&ends.iter().map(|at| slice(service, *at, node)).collect::<String>());
         let who = if node.is_empty() { "outside" } else { node };
-        for at in field.at(service, 80) {
-            for proto in BOTH {
-                for place in [&field.c1, &field.c2, &field.node1, &field.node2] {
-                    place.reaches(proto, at, &[who]);
-                }
-            }
-        }
+        all_reach(&field.insiders(), &BOTH, &field.at(service, 80), &[who]);
         for (proto, name) in [(Proto::Tcp, "web"), (Proto::Udp, "dns")] {
             let port = field.node_port(service, name);
-            for at in field.at_node("node-1", port).into_iter().chain(field.at_node("node-2", port)) {
-                for place in [&field.outside, &field.c1, &field.c2, &field.node1] {
-                    place.reaches(proto, at, &[who]);
-                }
-            }
+            let at = [field.at_node("node-1", port), field.at_node("node-2", port)].concat();
+            all_reach(&[&field.outside, &field.c1, &field.c2, &field.node1], &[proto], &at, &[who]);
         }
     }
-    field.delete(&["service/far", "service/hosted", "endpointslice/far-4", "endpointslice/far-6"]);
-    field.delete(&["endpointslice/hosted-4", "endpointslice/hosted-6"]);
+    let slices = ["endpointslice/far-4", "endpointslice/far-6", "endpointslice/hosted-4", "endpointslice/hosted-6"];
+    field.delete(&[&["service/far", "service/hosted"][..], &slices].concat());
 }
 
 pub(crate) fn hosted_and_local(cluster: &Cluster) {
@@ -253,24 +205,15 @@ pub(crate) fn hosted_and_local(cluster: &Cluster) {
 pub(crate) fn internal_local(cluster: &Cluster) {
     let field = Field::of(cluster);
     field.service("intlocal", &format!("  selector: {{me: e1}}\n  ports: {PORTS}\n  internalTrafficPolicy: Local"));
-    for at in field.at("intlocal", 80) {
-        for proto in BOTH {
-            for place in [&field.c1, &field.node1] {
-                place.reaches(proto, at, &["e1"]);
-            }
-            for place in [&field.c2, &field.node2] {
-                place.hears_nothing(proto, at);
-            }
-        }
-    }
+    let at = field.at("intlocal", 80);
+    all_reach(&[&field.c1, &field.node1], &BOTH, &at, &["e1"]);
+    all_hear_nothing(&[&field.c2, &field.node2], &BOTH, &at);
     field.service(
         "intlocal",
         &format!("  selector: {{field: 'yes'}}\n  ports: {PORTS}\n  internalTrafficPolicy: Local"),
     );
-    for at in field.at("intlocal", 80) {
-        field.c1.reaches(Proto::Tcp, at, &["e1", "e3"]);
-        field.c2.reaches(Proto::Tcp, at, &["e2", "e4"]);
-    }
+    all_reach(&[&field.c1], &[Proto::Tcp], &at, &["e1", "e3"]);
+    all_reach(&[&field.c2], &[Proto::Tcp], &at, &["e2", "e4"]);
     field.delete(&["service/intlocal"]);
 }
 
@@ -279,11 +222,8 @@ pub(crate) fn node_ports(cluster: &Cluster) {
     field.service("np", &format!("  type: NodePort\n  selector: {{field: 'yes'}}\n  ports: {PORTS}"));
     for (proto, name) in [(Proto::Tcp, "web"), (Proto::Udp, "dns")] {
         let port = field.node_port("np", name);
-        for at in field.at_node("node-1", port).into_iter().chain(field.at_node("node-2", port)) {
-            for place in [&field.outside, &field.c1, &field.c2, &field.node1, &field.node2] {
-                place.reaches(proto, at, &ENDPOINTS);
-            }
-        }
+        let at = [field.at_node("node-1", port), field.at_node("node-2", port)].concat();
+        all_reach(&field.everybody(), &[proto], &at, &ENDPOINTS);
         // kube-proxy's nftables mode leaves loopback out.
         let loopback: SocketAddr = ([127, 0, 0, 1], port).into();
         if plain() {
@@ -295,12 +235,8 @@ pub(crate) fn node_ports(cluster: &Cluster) {
     // An endpoint reaches itself by its node's port too.
     field.service("np", &format!("  type: NodePort\n  selector: {{me: e1}}\n  ports: {PORTS}"));
     let e1 = Place::pod(cluster, "e1");
-    for at in field.at_node("node-1", field.node_port("np", "web")) {
-        e1.reaches(Proto::Tcp, at, &["e1"]);
-    }
-    for at in field.at_node("node-2", field.node_port("np", "dns")) {
-        e1.reaches(Proto::Udp, at, &["e1"]);
-    }
+    all_reach(&[&e1], &[Proto::Tcp], &field.at_node("node-1", field.node_port("np", "web")), &["e1"]);
+    all_reach(&[&e1], &[Proto::Udp], &field.at_node("node-2", field.node_port("np", "dns")), &["e1"]);
     field.delete(&["service/np"]);
 }
 
@@ -334,12 +270,10 @@ pub(crate) fn host_ports(cluster: &Cluster) {
         serve(cluster, name, 8080, 5353)
     };
     let _first = begin("hp1");
-    let everybody = [&field.outside, &field.c1, &field.c2, &field.node1, &field.node2];
-    for at in field.at_node("node-1", 8300) {
-        for place in everybody {
-            place.reaches(Proto::Tcp, at, &["hp1"]);
-            place.reaches(Proto::Udp, at, &["hp1"]);
-        }
+    let everybody = field.everybody();
+    let all = field.at_node("node-1", 8300);
+    all_reach(&everybody, &BOTH, &all, &["hp1"]);
+    for at in all.iter().copied() {
         for heard in field.outside.reaches(Proto::Tcp, at, &["hp1"]) {
             assert!(
                 ["172.30.0.1", "fd00:30::1"].contains(&heard.seen().to_string().as_str()),
@@ -350,29 +284,18 @@ pub(crate) fn host_ports(cluster: &Cluster) {
     }
     field.node1.reaches(Proto::Tcp, ([127, 0, 0, 1], 8300).into(), &["hp1"]);
     let [v4, v6] = [8301, 8303].map(|port| field.at_node("node-1", port));
-    for place in everybody {
-        place.reaches(Proto::Tcp, v4[0], &["hp1"]);
-        place.is_refused(Proto::Tcp, v4[1]);
-        place.reaches(Proto::Tcp, v6[1], &["hp1"]);
-        place.is_refused(Proto::Tcp, v6[0]);
-    }
+    all_reach(&everybody, &[Proto::Tcp], &[v4[0], v6[1]], &["hp1"]);
+    all_refused(&everybody, &[Proto::Tcp], &[v4[1], v6[0]]);
     field.node1.is_refused(Proto::Tcp, ([127, 0, 0, 1], 8301).into());
     field.node1.reaches(Proto::Tcp, ([127, 0, 0, 1], 8302).into(), &["hp1"]);
     field.outside.is_refused(Proto::Tcp, field.at_node("node-1", 8302)[0]);
     // The ports are the next one's as soon as the Pod is gone, for who asks from the same port too.
-    let from = field.outside.datagrams(field.at_node("node-1", 8300)[0]);
+    let from = field.outside.datagrams(all[0]);
     assert!(super::place::ask_by(&from, b"who").unwrap().starts_with("hp1 "));
     cluster.kubectl(&["delete", "pod/hp1", "--timeout=60s"]);
-    for at in field.at_node("node-1", 8300) {
-        field.outside.is_refused(Proto::Tcp, at);
-    }
+    all_refused(&[&field.outside], &[Proto::Tcp], &all);
     let _second = begin("hp2");
-    for at in field.at_node("node-1", 8300) {
-        for place in everybody {
-            place.reaches(Proto::Tcp, at, &["hp2"]);
-            place.reaches(Proto::Udp, at, &["hp2"]);
-        }
-    }
+    all_reach(&everybody, &BOTH, &all, &["hp2"]);
     within(SETTLED, "the same client to reach the next Pod", || match super::place::ask_by(&from, b"who") {
         Ok(answer) if answer.starts_with("hp2 ") => Ok(()),
         other => Err(format!("{other:?}")),
@@ -393,12 +316,7 @@ pub(crate) fn families(cluster: &Cluster) {
     service("  ipFamilyPolicy: PreferDualStack\n  ipFamilies: [IPv6, IPv4]\n");
     let two = field.at("fam", 80);
     assert!(matches!(two.as_slice(), [first, second] if *first == one[0] && second.is_ipv4()), "{two:?}");
-    for at in &two {
-        for proto in BOTH {
-            field.c1.reaches(proto, *at, &ENDPOINTS);
-            field.node2.reaches(proto, *at, &ENDPOINTS);
-        }
-    }
+    all_reach(&[&field.c1, &field.node2], &BOTH, &two, &ENDPOINTS);
     // Back to one: the other address is nobody's. kube-proxy drops what is sent to such a one.
     service("  ipFamilyPolicy: SingleStack\n  ipFamilies: [IPv6]\n");
     field.c1.hears(Proto::Tcp, two[1], if plain() { &Heard::Silence } else { &Heard::Refused });

@@ -1,4 +1,5 @@
-//! What tests of Services have in common: Pods on two nodes that ask and answer, and the ways to make Services of them.
+//! What tests of Services have in common: Pods on two nodes that ask and answer, and the ways to make Services of them. The Pods and
+//! their servers are made once for a cluster.
 
 use super::place::{Place, Server};
 use crate::cluster::Cluster;
@@ -22,7 +23,7 @@ pub(crate) const PORTS: &str =
 /// Both families.
 pub(crate) const DUAL: &str = "ipFamilyPolicy: PreferDualStack";
 
-/// The Pods, with servers in them and in the endpoints.
+/// The Pods that ask, and others who do; the endpoints have servers.
 pub(crate) struct Field<'c> {
     pub(crate) cluster: &'c Cluster,
     pub(crate) c1: Place,
@@ -30,6 +31,11 @@ pub(crate) struct Field<'c> {
     pub(crate) node1: Place,
     pub(crate) node2: Place,
     pub(crate) outside: Place,
+}
+
+/// What all tests of a cluster share: they are made by the first one that needs them.
+pub(crate) struct Parts {
+    places: [Place; 5],
     _servers: Vec<Server>,
 }
 
@@ -54,8 +60,8 @@ spec:
     )
 }
 
-impl<'c> Field<'c> {
-    pub(crate) fn of(cluster: &'c Cluster) -> Self {
+impl Parts {
+    fn make(cluster: &Cluster) -> Self {
         let label = |name: &str| {
             if name.starts_with('e') { format!("field: 'yes', me: {name}") } else { "field: 'no'".to_owned() }
         };
@@ -67,15 +73,27 @@ impl<'c> Field<'c> {
             ["wait", "--for=condition=Ready", "--timeout=60s"].into_iter().chain(names.iter().map(String::as_str));
         cluster.kubectl(&wait.collect::<Vec<_>>());
         let servers = PODS[2..].iter().map(|(name, _, web, dns)| serve(cluster, name, *web, *dns));
-        Self {
-            cluster,
-            c1: Place::pod(cluster, "ask1"),
-            c2: Place::pod(cluster, "ask2"),
-            node1: Place::node(cluster, "node-1"),
-            node2: Place::node(cluster, "node-2"),
-            outside: Place::node(cluster, "control"),
-            _servers: servers.collect(),
-        }
+        let nodes = ["node-1", "node-2", "control"].map(|node| Place::node(cluster, node));
+        let [node1, node2, outside] = nodes;
+        let places = [Place::pod(cluster, "ask1"), Place::pod(cluster, "ask2"), node1, node2, outside];
+        Self { places, _servers: servers.collect() }
+    }
+}
+
+impl<'c> Field<'c> {
+    pub(crate) fn of(cluster: &'c Cluster) -> Self {
+        let [c1, c2, node1, node2, outside] = cluster.field.get_or_init(|| Parts::make(cluster)).places.clone();
+        Self { cluster, c1, c2, node1, node2, outside }
+    }
+
+    /// Everybody who asks.
+    pub(crate) fn everybody(&self) -> [&Place; 5] {
+        [&self.outside, &self.c1, &self.c2, &self.node1, &self.node2]
+    }
+
+    /// Those who are of the cluster.
+    pub(crate) fn insiders(&self) -> [&Place; 4] {
+        [&self.c1, &self.c2, &self.node1, &self.node2]
     }
 
     /// Makes or changes a Service of both families, whose `spec` has what is given. Lines of it are indented by two.
@@ -91,8 +109,12 @@ impl<'c> Field<'c> {
 
     /// Where its ports are at the nodes: the TCP one of the name `web`, or the UDP one of `dns`.
     pub(crate) fn node_port(&self, name: &str, port: &str) -> u16 {
-        let path = format!("{{.spec.ports[?(@.name==\"{port}\")].nodePort}}");
-        self.cluster.jsonpath(&["service", name], &path)[0].parse().unwrap()
+        let service = self.cluster.service(name);
+        let mut ports = service["spec"]["ports"].as_array().unwrap().iter();
+        let number = ports.find(|one| one["name"] == port).and_then(|one| one["nodePort"].as_u64());
+        number
+            .and_then(|number| u16::try_from(number).ok())
+            .unwrap_or_else(|| panic!("{name} has no {port}: {service}"))
     }
 
     /// The addresses of a node outside, with a port.

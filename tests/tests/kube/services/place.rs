@@ -24,7 +24,7 @@ pub(crate) const SETTLED: u64 = 20;
 #[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) name: String,
-    netns: Netns,
+    pub(crate) netns: Netns,
 }
 
 /// How sockets talk.
@@ -92,15 +92,12 @@ impl Heard {
 impl Place {
     /// A Pod that runs.
     pub(crate) fn pod(cluster: &Cluster, pod: &str) -> Self {
-        let uid = cluster.jsonpath(&["pod", pod], "{.metadata.uid}").remove(0);
-        let group = format!("/pod{uid}/");
-        let mut numbers =
-            fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        let found = numbers.find(|number: &u32| {
-            fs::read_to_string(format!("/proc/{number}/cgroup")).is_ok_and(|groups| groups.contains(&group))
-        });
-        let process = found.unwrap_or_else(|| panic!("{pod} has no process"));
-        Self { name: pod.to_owned(), netns: Netns::of_process(process).unwrap() }
+        Self::pod_of(cluster, "default", pod)
+    }
+
+    /// A Pod of a namespace that runs.
+    pub(crate) fn pod_of(cluster: &Cluster, namespace: &str, pod: &str) -> Self {
+        Self { name: pod.to_owned(), netns: cluster.netns_in(namespace, pod) }
     }
 
     /// A node, or `control`, which is outside of the cluster.
@@ -108,6 +105,11 @@ impl Place {
         let first = fs::read_to_string(cluster.folder().join(format!("{node}.first"))).unwrap();
         let process = first.split_whitespace().next().unwrap().parse().unwrap();
         Self { name: node.to_owned(), netns: Netns::of_process(process).unwrap() }
+    }
+
+    /// Does something there.
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.netns.run(work)
     }
 
     /// A socket for datagrams of the family of `to`, which it is connected to.
@@ -179,6 +181,40 @@ impl Place {
     pub(crate) fn hears_nothing(&self, proto: Proto, to: SocketAddr) {
         self.hears(proto, to, &Heard::Silence);
     }
+}
+
+/// Checks of several things at once, since most of the time of a check is waiting. One that panics fails the test.
+pub(crate) fn each<T: Send>(things: impl IntoIterator<Item = T>, check: impl Fn(T) + Sync) {
+    thread::scope(|scope| {
+        for thing in things {
+            let check = &check;
+            scope.spawn(move || check(thing));
+        }
+    });
+}
+
+/// All ways from some places to some addresses.
+fn ways<'a>(places: &[&'a Place], protos: &[Proto], to: &[SocketAddr]) -> Vec<(&'a Place, Proto, SocketAddr)> {
+    let of_place = |place: &&'a Place| {
+        let (place, addresses) = (*place, to.to_vec());
+        protos.iter().flat_map(move |proto| addresses.clone().into_iter().map(move |at| (place, *proto, at)))
+    };
+    places.iter().flat_map(of_place).collect()
+}
+
+/// Each place reaches all of `whom`, and nobody else, by each protocol at each address.
+pub(crate) fn all_reach(places: &[&Place], protos: &[Proto], to: &[SocketAddr], whom: &[&str]) {
+    each(ways(places, protos, to), |(place, proto, at)| drop(place.reaches(proto, at, whom)));
+}
+
+/// Each place is refused by each protocol at each address.
+pub(crate) fn all_refused(places: &[&Place], protos: &[Proto], to: &[SocketAddr]) {
+    each(ways(places, protos, to), |(place, proto, at)| place.is_refused(proto, at));
+}
+
+/// Each place hears nothing by each protocol at each address.
+pub(crate) fn all_hear_nothing(places: &[&Place], protos: &[Proto], to: &[SocketAddr]) {
+    each(ways(places, protos, to), |(place, proto, at)| place.hears_nothing(proto, at));
 }
 
 /// A question in a datagram of `question`'s length.
