@@ -80,13 +80,6 @@ impl Cluster {
         }
     }
 
-    /// A verb of `tests/cluster/cluster` that goes on as long as it is wanted.
-    pub(crate) fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(format!("{ROOT}/tests/cluster/cluster"));
-        command.args(words).current_dir(ROOT).env("SLUICE_CLUSTER", &self.name).stdin(Stdio::null());
-        command
-    }
-
     fn script(&self, words: &[&str]) -> Command {
         let mut command = Command::new("timeout");
         command.arg("--kill-after=5").arg(if words[0] == "up" { "900".to_owned() } else { PATIENCE.to_string() });
@@ -186,7 +179,12 @@ impl Cluster {
 
     /// The network of the machine beside the nodes, which is outside of the cluster.
     pub(crate) fn outside(&self) -> Netns {
-        let first = fs::read_to_string(self.folder().join("control.first")).unwrap();
+        self.netns_of_machine("control")
+    }
+
+    /// The network of a node, or of `control`.
+    pub(crate) fn netns_of_machine(&self, machine: &str) -> Netns {
+        let first = fs::read_to_string(self.folder().join(format!("{machine}.first"))).unwrap();
         Netns::of_process(first.split_whitespace().next().unwrap().parse().unwrap()).unwrap()
     }
 

@@ -2,12 +2,9 @@
 //! then each cell asked for, in both families, over TCP, UDP and SCTP, from each Pod to each Pod, and to and from hosts and the outside
 //! where a case speaks of them.
 
-mod api;
 mod site;
 
 use crate::cluster::{Cluster, ROOT};
-use crate::services::place::Place;
-use api::Api;
 use serde_json::{Value, json};
 use site::{Question, Site};
 use sluice_tests::policy::{Case, Cell, End, Step, World};
@@ -45,11 +42,11 @@ impl Sites {
         }
         let mut sites = BTreeMap::new();
         for (name, addresses) in addresses {
-            let place = match name.split_once('/') {
-                Some((namespace, pod)) => Place::pod_of(cluster, namespace, pod),
-                None => Place::node(cluster, name.trim_start_matches('@')),
+            let netns = match name.split_once('/') {
+                Some((namespace, pod)) => cluster.netns_in(namespace, pod),
+                None => cluster.netns_of_machine(name.trim_start_matches('@')),
             };
-            sites.insert(name, Site::start(place.netns, &addresses));
+            sites.insert(name, Site::start(netns, &addresses));
         }
         let outside = cluster.of_families("172.30.0.1", "fd00:30::1").into_iter().map(|text| text.parse().unwrap());
         sites.insert("outside".to_owned(), Site::start(cluster.outside(), &outside.collect::<Vec<_>>()));
@@ -162,14 +159,13 @@ pub(crate) fn tables(cluster: &Cluster) {
     cluster.kubectl(&["apply", "-k", &format!("{ROOT}/deploy/crds")]);
     let world = make_world(cluster);
     let sites = Sites::start(cluster, &world);
-    let api = Api::start(cluster);
     let (mut faults, mut asked) = (Vec::new(), 0);
     let cases = cases(&world);
     for (name, case) in &cases {
         let mut now = world.clone();
         for (index, step) in case.steps.iter().enumerate() {
             step.change(&mut now).unwrap();
-            make(&api, step);
+            make(cluster, step);
             let mut cells = step.cells(&now);
             // What is outside has no way to Pods' addresses of its own.
             cells.retain(|cell| !matches!(cell.from, End::Address(_)));
@@ -181,32 +177,32 @@ pub(crate) fn tables(cluster: &Cluster) {
                 eprintln!("{}", faults[faults.len() - 1]);
             }
         }
-        unmake(&api, case, &now, &world);
+        unmake(cluster, case, &now, &world);
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     println!("{} cases, {asked} cells", cases.len());
 }
 
 /// Does on the cluster what a step says.
-fn make(api: &Api, step: &Step) {
-    step.apply.iter().for_each(|object| api.apply(&object.write()));
-    step.delete.iter().for_each(|key| api.delete(key));
+fn make(cluster: &Cluster, step: &Step) {
+    step.apply.iter().for_each(|object| cluster.put(&object.write()));
+    step.delete.iter().for_each(|key| cluster.delete(key));
     for (key, changes) in &step.label {
-        api.label(key, &json!(changes));
+        cluster.label(key, &json!(changes));
     }
 }
 
 /// Makes the cluster what it was before a case.
-fn unmake(api: &Api, case: &Case, now: &World, before: &World) {
+fn unmake(cluster: &Cluster, case: &Case, now: &World, before: &World) {
     let made = now.objects.iter().map(|object| object.key());
     for (kind, namespace, name) in made.filter(|(kind, ..)| kind.ends_with("Policy")) {
-        api.delete(&(kind.to_owned(), namespace, name));
+        cluster.delete(&(kind.to_owned(), namespace, name));
     }
     let mut before = before.clone();
     for (key, changes) in case.steps.iter().flat_map(|step| &step.label) {
         let object = before.object_mut(&key.0, &key.1, &key.2).unwrap();
         let labels = object.metadata().labels.clone().unwrap_or_default();
         let old: BTreeMap<&String, Option<&String>> = changes.keys().map(|key| (key, labels.get(key))).collect();
-        api.label(key, &json!(old));
+        cluster.label(key, &json!(old));
     }
 }

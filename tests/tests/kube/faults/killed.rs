@@ -1,6 +1,6 @@
 //! Each program of a cluster is killed without a warning, one after the other, under traffic between Pods of two nodes.
 
-use super::traffic::{Outcome, Servers, Traffic, network_of};
+use super::traffic::{Outcome, Servers, Traffic};
 use crate::cluster::{Cluster, SYSTEM, within};
 use crate::pods::{ask, make_server};
 use std::net::{IpAddr, SocketAddr};
@@ -30,7 +30,7 @@ impl Lines {
     pub(super) fn start(cluster: &Cluster) -> Self {
         cluster.kubectl(&["label", "--overwrite", "pod", "b1", "stream=yes-please"]);
         cluster.apply(STREAM);
-        let (from, to) = (network_of(cluster, "node-1", "a2"), network_of(cluster, "node-2", "b1"));
+        let (from, to) = (cluster.netns_of("a2"), cluster.netns_of("b1"));
         let servers = Servers::start(&to, PORT);
         let socket = |address: &String| SocketAddr::new(address.parse::<IpAddr>().unwrap(), PORT);
         let pods: Vec<_> = cluster.addresses("b1").iter().map(socket).collect();

@@ -4,9 +4,7 @@
 //! would end with the API server, the kubelet or containerd. Datagrams are numbered and echoed, one every [`STEP`]. TCP connections
 //! are made once, count in both directions at the same pace, and never connect again.
 
-use crate::cluster::Cluster;
 use sluice_tests::netns::Netns;
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,16 +16,6 @@ use std::time::{Duration, Instant};
 pub(crate) const STEP: Duration = Duration::from_millis(20);
 /// How long an answer may take, and a connection to be made.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// The network of a Pod.
-pub(crate) fn network_of(cluster: &Cluster, node: &str, pod: &str) -> Netns {
-    let address: IpAddr = cluster.addresses(pod)[0].parse().unwrap();
-    let first = fs::read_to_string(cluster.folder().join(format!("{node}.first"))).unwrap();
-    let folder = format!("/proc/{}/root/run/netns", first.split_whitespace().next().unwrap());
-    let networks = fs::read_dir(folder).unwrap().filter_map(|entry| Netns::at(&entry.unwrap().path()).ok());
-    let has_address = |network: &Netns| network.run(|| UdpSocket::bind((address, 0)).is_ok());
-    networks.into_iter().find(has_address).unwrap_or_else(|| panic!("no network on {node} has {address} of {pod}"))
-}
 
 /// What became of a line of traffic.
 #[derive(Clone, Debug)]

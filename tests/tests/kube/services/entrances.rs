@@ -4,6 +4,7 @@ use super::field::{DUAL, ENDPOINTS, Field, PORTS, pod, serve, with_port};
 use super::place::{BOTH, Heard, Place, Proto, SETTLED, Server, all_hear_nothing, all_reach, all_refused, each};
 use crate::cluster::{Cluster, host, within};
 use crate::plain;
+use serde_json::json;
 use std::net::{IpAddr, SocketAddr};
 
 /// Addresses of load balancers, of each test its own.
@@ -18,18 +19,19 @@ const NOBODYS: u16 = 81;
 pub(crate) fn load_balancer(cluster: &Cluster) {
     let field = Field::of(cluster);
     field.service("lb", &format!("  type: LoadBalancer\n  selector: {{field: 'yes'}}\n  ports: {PORTS}"));
-    field.balance("lb", &BALANCED);
-    field.route(&BALANCED, "node-1");
-    all_reach(&field.everybody(), &BOTH, &with_port(&BALANCED, 80), &ENDPOINTS);
+    let balanced = field.of_families(BALANCED);
+    field.balance("lb", &balanced);
+    field.route(&balanced, "node-1");
+    all_reach(&field.everybody(), &BOTH, &with_port(&balanced, 80), &ENDPOINTS);
     if !plain() {
         // The plain network sends what is nobody's on by its routes.
-        all_refused(&[&field.outside, &field.c1, &field.node1], &BOTH, &with_port(&BALANCED, NOBODYS));
+        all_refused(&[&field.outside, &field.c1, &field.node1], &BOTH, &with_port(&balanced, NOBODYS));
     }
     // A load balancer that is a proxy keeps its address to itself.
-    let proxied = r#"[{"ip":"192.0.2.10","ipMode":"Proxy"},{"ip":"2001:db8::10","ipMode":"Proxy"}]"#;
-    let patch = format!("{{\"status\":{{\"loadBalancer\":{{\"ingress\":{proxied}}}}}}}");
+    let proxied: Vec<_> = balanced.iter().map(|ip| json!({"ip": ip, "ipMode": "Proxy"})).collect();
+    let patch = json!({"status": {"loadBalancer": {"ingress": proxied}}}).to_string();
     cluster.kubectl(&["patch", "service", "lb", "--subresource=status", "--type=merge", "-p", &patch]);
-    each(with_port(&BALANCED, 80), |at| {
+    each(with_port(&balanced, 80), |at| {
         within(SETTLED, &format!("{at} to be nobody's"), || match field.c1.ask(Proto::Tcp, at) {
             Heard::By(who, _) => Err(who),
             _ => Ok(()),
@@ -64,17 +66,19 @@ pub(crate) fn source_ranges(cluster: &Cluster) {
 
 pub(crate) fn external_ips(cluster: &Cluster) {
     let field = Field::of(cluster);
-    let own = cluster.outside_addresses("node-2");
+    let (external, own) = (field.of_families(EXTERNAL), cluster.outside_addresses("node-2"));
+    let all: Vec<String> =
+        external.iter().copied().chain(own.iter().map(String::as_str)).map(|address| format!("'{address}'")).collect();
     field.service(
         "ext",
         &format!(
             "  selector: {{field: 'yes'}}\n  ports: [{{name: web, port: 8055, targetPort: web}}, \
-             {{name: dns, port: 8055, protocol: UDP, targetPort: dns}}]\n  externalIPs: ['{}', '{}', '{}', '{}']",
-            EXTERNAL[0], EXTERNAL[1], own[0], own[1]
+             {{name: dns, port: 8055, protocol: UDP, targetPort: dns}}]\n  externalIPs: [{}]",
+            all.join(", ")
         ),
     );
-    field.route(&EXTERNAL, "node-2");
-    let at = [with_port(&EXTERNAL, 8055), with_port(&own, 8055)].concat();
+    field.route(&external, "node-2");
+    let at = [with_port(&external, 8055), with_port(&own, 8055)].concat();
     all_reach(&field.everybody(), &BOTH, &at, &ENDPOINTS);
     // All else at the node's own address is as it was.
     let at = with_port(&own, 8056);
@@ -102,14 +106,16 @@ pub(crate) fn external_local(cluster: &Cluster) {
         "extlocal",
         &format!("  type: LoadBalancer\n  selector: {{me: e1}}\n  ports: {PORTS}\n  externalTrafficPolicy: Local"),
     );
-    field.balance("extlocal", &LOCAL);
-    field.route(&LOCAL, "node-1");
+    let local = field.of_families(LOCAL);
+    field.balance("extlocal", &local);
+    field.route(&local, "node-1");
     let ports = [(Proto::Tcp, field.node_port("extlocal", "web")), (Proto::Udp, field.node_port("extlocal", "dns"))];
-    let control: [IpAddr; 2] = ["172.30.0.1".parse().unwrap(), "fd00:30::1".parse().unwrap()];
-    let ways = ports.into_iter().flat_map(|way| control.into_iter().enumerate().map(move |client| (way, client)));
+    let control: Vec<IpAddr> =
+        field.of_families(["172.30.0.1", "fd00:30::1"]).iter().map(|text| text.parse().unwrap()).collect();
+    let ways = ports.into_iter().flat_map(|way| control.iter().copied().enumerate().map(move |client| (way, client)));
     each(ways, |((proto, port), (family, client))| {
         let (near, far) = (field.at_node("node-1", port)[family], field.at_node("node-2", port)[family]);
-        let balanced = with_port(&LOCAL, 80)[family];
+        let balanced = with_port(&local, 80)[family];
         // Who asks is seen as they are.
         for at in [near, balanced] {
             for heard in field.outside.reaches(proto, at, &["e1"]) {

@@ -96,6 +96,11 @@ impl<'c> Field<'c> {
         [&self.c1, &self.c2, &self.node1, &self.node2]
     }
 
+    /// Addresses of both families, as far as the cluster has them.
+    pub(crate) fn of_families(&self, [v4, v6]: [&'static str; 2]) -> Vec<&'static str> {
+        self.cluster.of_families(v4, v6)
+    }
+
     /// Makes or changes a Service of both families, whose `spec` has what is given. Lines of it are indented by two.
     pub(crate) fn service(&self, name: &str, spec: &str) {
         let head = format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec:\n  {DUAL}\n");

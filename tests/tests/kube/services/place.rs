@@ -5,7 +5,6 @@
 
 use crate::cluster::{Cluster, within};
 use sluice_tests::netns::Netns;
-use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
@@ -24,7 +23,7 @@ pub(crate) const SETTLED: u64 = 20;
 #[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) name: String,
-    pub(crate) netns: Netns,
+    netns: Netns,
 }
 
 /// How sockets talk.
@@ -92,19 +91,12 @@ impl Heard {
 impl Place {
     /// A Pod that runs.
     pub(crate) fn pod(cluster: &Cluster, pod: &str) -> Self {
-        Self::pod_of(cluster, "default", pod)
-    }
-
-    /// A Pod of a namespace that runs.
-    pub(crate) fn pod_of(cluster: &Cluster, namespace: &str, pod: &str) -> Self {
-        Self { name: pod.to_owned(), netns: cluster.netns_in(namespace, pod) }
+        Self { name: pod.to_owned(), netns: cluster.netns_of(pod) }
     }
 
     /// A node, or `control`, which is outside of the cluster.
     pub(crate) fn node(cluster: &Cluster, node: &str) -> Self {
-        let first = fs::read_to_string(cluster.folder().join(format!("{node}.first"))).unwrap();
-        let process = first.split_whitespace().next().unwrap().parse().unwrap();
-        Self { name: node.to_owned(), netns: Netns::of_process(process).unwrap() }
+        Self { name: node.to_owned(), netns: cluster.netns_of_machine(node) }
     }
 
     /// Does something there.
