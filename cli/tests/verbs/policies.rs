@@ -1,16 +1,7 @@
 //! What the switch has of policies, told by their names.
 
-use super::Switch;
+use super::{Switch, udp};
 use std::process::Stdio;
-
-/// A UDP packet over IPv4 from 10.0.0.1 to 10.0.0.2, without a checksum (RFC 768).
-fn udp(src_port: u16, dst_port: u16) -> Vec<u8> {
-    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
-    frame.extend([0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0x66, 0xcf, 10, 0, 0, 1, 10, 0, 0, 2]);
-    frame.extend([src_port, dst_port].iter().flat_map(|port| port.to_be_bytes()));
-    frame.extend([0, 8, 0, 0]);
-    frame
-}
 
 /// A switch that tracks what goes to port 53 as a rule's, and drops what goes to port 54 as two policies'.
 fn switch() -> Switch {

@@ -97,9 +97,10 @@ pub async fn run(config: Config, candidates: Vec<Candidate>, stop: impl Future<O
     let (leads, leading) = watch::channel(false);
     let (end, ended) = watch::channel(false);
     let holding = tokio::spawn(lease::hold(link.clone(), config.clone(), leads, ended));
+    let leader = Leader { config: &config, listener, link, source, metrics };
     tokio::select! {
         () = answering => {}
-        () = lead_whenever(&config, &listener, &link, &source, &metrics, leading) => {}
+        () = leader.lead_whenever(leading) => {}
         () = stop => {}
     }
     // Whoever comes next need not wait for the lease to run out.
@@ -110,65 +111,62 @@ pub async fn run(config: Config, candidates: Vec<Candidate>, stop: impl Future<O
     Ok(())
 }
 
-/// Serves whenever this instance leads, without an end.
-async fn lead_whenever(
-    config: &Config,
-    listener: &TcpListener,
-    link: &Link,
-    source: &Arc<Source>,
-    metrics: &Arc<ClusterMetrics>,
-    mut leading: watch::Receiver<bool>,
-) {
-    loop {
-        if leading.wait_for(|leads| *leads).await.is_err() {
-            return;
-        }
-        info!("this instance leads");
-        let until = {
-            let mut leading = leading.clone();
-            async move { _ = leading.wait_for(|leads| !*leads).await }
-        };
-        match lead(config, listener, link, source, metrics, until).await {
-            Ok(()) => info!("this instance does not lead any more"),
-            Err(error) => {
-                warn!("{error}; trying again");
-                sleep(PAUSE).await;
-            }
-        }
-        metrics.set_hub(None);
-    }
+/// What this instance leads with.
+struct Leader<'a> {
+    config: &'a Config,
+    listener: TcpListener,
+    link: Link,
+    source: Arc<Source>,
+    metrics: Arc<ClusterMetrics>,
 }
 
-/// Serves until `until`.
-async fn lead(
-    config: &Config,
-    listener: &TcpListener,
-    link: &Link,
-    source: &Arc<Source>,
-    metrics: &Arc<ClusterMetrics>,
-    until: impl Future<Output = ()> + Send,
-) -> Result<(), keep::KeepError> {
-    tokio::pin!(until);
-    tokio::select! {
-        () = source.complete() => {}
-        () = &mut until => return Ok(()),
+impl Leader<'_> {
+    /// Serves whenever this instance leads, without an end.
+    async fn lead_whenever(&self, mut leading: watch::Receiver<bool>) {
+        loop {
+            if leading.wait_for(|leads| *leads).await.is_err() {
+                return;
+            }
+            info!("this instance leads");
+            let until = {
+                let mut leading = leading.clone();
+                async move { _ = leading.wait_for(|leads| !*leads).await }
+            };
+            match self.lead(until).await {
+                Ok(()) => info!("this instance does not lead any more"),
+                Err(error) => {
+                    warn!("{error}; trying again");
+                    sleep(PAUSE).await;
+                }
+            }
+            self.metrics.set_hub(None);
+        }
     }
-    let authorities = Arc::new(Mutex::new(Authorities::default()));
-    let keeper = Keeper::new(link.clone(), config, Arc::clone(&authorities));
-    let serving = keeper.begin().await?;
-    let Serving { bundle, certificate, key } = &serving;
-    let config_now = tls::server(bundle, certificate, key).map_err(keep::KeepError::from)?;
-    let (tls, tls_now) = watch::channel(config_now);
-    let hub = Hub::new(Arc::clone(source));
-    metrics.set_hub(Some(Arc::clone(&hub)));
-    let review = tokens::review(link.clone(), &config.namespace);
-    let service = Service::new(Arc::clone(&hub), authorities, review);
-    // Another handle of the same socket: it is there for the next time, too.
-    let listener = keep::again(listener)?;
-    let serving = serve(listener, tls_now, service, until);
-    tokio::select! {
-        result = serving => result.map_err(keep::KeepError::Serving),
-        () = keeper.go_on(now_s(), &tls) => Ok(()),
-        () = status::write(link.clone(), Arc::clone(source), hub) => Ok(()),
+
+    /// Serves until `until`.
+    async fn lead(&self, until: impl Future<Output = ()> + Send) -> Result<(), keep::KeepError> {
+        tokio::pin!(until);
+        tokio::select! {
+            () = self.source.complete() => {}
+            () = &mut until => return Ok(()),
+        }
+        let authorities = Arc::new(Mutex::new(Authorities::default()));
+        let keeper = Keeper::new(self.link.clone(), self.config, Arc::clone(&authorities));
+        let serving = keeper.begin().await?;
+        let Serving { bundle, certificate, key } = &serving;
+        let config_now = tls::server(bundle, certificate, key).map_err(keep::KeepError::from)?;
+        let (tls, tls_now) = watch::channel(config_now);
+        let hub = Hub::new(Arc::clone(&self.source));
+        self.metrics.set_hub(Some(Arc::clone(&hub)));
+        let review = tokens::review(self.link.clone(), &self.config.namespace);
+        let service = Service::new(Arc::clone(&hub), authorities, review);
+        // Another handle of the same socket: it is there for the next time, too.
+        let listener = keep::again(&self.listener)?;
+        let serving = serve(listener, tls_now, service, until);
+        tokio::select! {
+            result = serving => result.map_err(keep::KeepError::Serving),
+            () = keeper.go_on(now_s(), &tls) => Ok(()),
+            () = status::write(self.link.clone(), Arc::clone(&self.source), hub) => Ok(()),
+        }
     }
 }

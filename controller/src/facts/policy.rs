@@ -40,11 +40,10 @@ pub struct PolicyName {
 /// As owners of flows have it: `np:NAMESPACE/NAME`, `cnp:NAME`, `anp:NAME`, `banp:NAME`.
 impl fmt::Display for PolicyName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.kind {
-            PolicyKind::NetworkPolicy => write!(f, "np:{}/{}", self.namespace, self.name),
-            PolicyKind::ClusterNetworkPolicy => write!(f, "cnp:{}", self.name),
-            PolicyKind::AdminNetworkPolicy => write!(f, "anp:{}", self.name),
-            PolicyKind::BaselineAdminNetworkPolicy => write!(f, "banp:{}", self.name),
+        let kind = self.kind.prefix();
+        match self.namespace.as_str() {
+            "" => write!(f, "{kind}{}", self.name),
+            namespace => write!(f, "{kind}{namespace}/{}", self.name),
         }
     }
 }
@@ -60,6 +59,29 @@ pub enum PolicyKind {
     AdminNetworkPolicy,
     /// `policy.networking.k8s.io/v1alpha1`.
     BaselineAdminNetworkPolicy,
+}
+
+impl PolicyKind {
+    /// Every kind.
+    pub const ALL: [Self; 4] =
+        [Self::NetworkPolicy, Self::ClusterNetworkPolicy, Self::AdminNetworkPolicy, Self::BaselineAdminNetworkPolicy];
+
+    /// What names of this kind begin with in owners of flows.
+    #[must_use]
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Self::NetworkPolicy => "np:",
+            Self::ClusterNetworkPolicy => "cnp:",
+            Self::AdminNetworkPolicy => "anp:",
+            Self::BaselineAdminNetworkPolicy => "banp:",
+        }
+    }
+
+    /// The kind that a name begins with, and what stands behind it.
+    #[must_use]
+    pub fn of_prefix(name: &str) -> Option<(Self, &str)> {
+        Self::ALL.into_iter().find_map(|kind| Some((kind, name.strip_prefix(kind.prefix())?)))
+    }
 }
 
 /// When a policy is asked.

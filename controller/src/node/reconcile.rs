@@ -266,11 +266,7 @@ impl Reconciler {
     /// What Services publish depends on the addresses of nodes.
     fn publish(&mut self, view: &View, before: Option<&View>) {
         let here = view.here(&self.name);
-        let is_same = before.is_some_and(|before| {
-            (&before.addresses, &before.node_port_addresses) == (&view.addresses, &view.node_port_addresses)
-                && (&before.other_nodes, &before.zone) == (&view.other_nodes, &view.zone)
-        });
-        if !is_same {
+        if before.is_none_or(|before| before.here(&self.name) != here) {
             self.todo.services.extend(self.store.service_names());
         }
         (self.here.node, self.here.zone) = (here.node, here.zone);

@@ -8,7 +8,7 @@ use crate::services::{Here, ZONE_LABEL};
 use crate::watch::Store;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// What the host has at the moment.
@@ -56,8 +56,6 @@ pub(super) struct View {
     pub(super) peers: BTreeMap<String, Peer>,
     /// The routes of the host that lead to their Pods.
     pub(super) routes: BTreeSet<Route>,
-    /// The addresses of all other nodes.
-    pub(super) other_nodes: HashSet<IpAddr>,
     /// Whether load balancers may send connections here.
     pub(super) is_eligible: bool,
 }
@@ -147,7 +145,6 @@ impl View {
             zone: own.metadata.labels.as_ref().and_then(|labels| labels.get(ZONE_LABEL)).cloned(),
             peers: BTreeMap::new(),
             routes: BTreeSet::new(),
-            other_nodes: HashSet::new(),
             is_eligible: crate::services::health::is_eligible(&own),
             transport,
         };
@@ -155,7 +152,6 @@ impl View {
         for other in store.node_names() {
             let Some(node) = store.node(&other).filter(|_| other != name) else { continue };
             let (peer, routes) = view.transport.peer(&other, &node, config);
-            view.other_nodes.extend(all_addresses(&node));
             view.routes.extend(routes);
             view.peers.insert(other, peer);
         }
@@ -170,7 +166,7 @@ impl View {
             zone: self.zone.clone(),
             addresses: self.addresses.iter().copied().chain(gateways).collect(),
             node_port_addresses: self.node_port_addresses.clone(),
-            other_nodes: self.other_nodes.clone(),
+            other_nodes: self.peers.values().flat_map(|peer| &peer.addresses).copied().collect(),
             ..Here::default()
         }
     }

@@ -6,9 +6,7 @@ use crate::client::{Client, Waited};
 use crate::cmd::policy::owner;
 use crate::failure::Failure;
 use sluice_proto::v1::connection_event::Kind;
-use sluice_proto::v1::{
-    ConnectionEvent, Drop, DumpFlowsRequest, Flow, FlowFilter, ListDropsRequest, WatchConnectionsRequest,
-};
+use sluice_proto::v1::{ConnectionEvent, Drop, Flow, ListDropsRequest, WatchConnectionsRequest};
 use std::collections::HashMap;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -128,13 +126,8 @@ impl Rules {
     fn read(&mut self, client: &Client) -> Result<(), Failure> {
         self.read = Some(Instant::now());
         self.owners.clear();
-        for kind in owner::KINDS {
-            let filter = FlowFilter { r#match: format!("owner={kind}*"), ..FlowFilter::default() };
-            let request = DumpFlowsRequest { filter: Some(filter), ..DumpFlowsRequest::default() };
-            let parts = client.collect(client.flows().dump_flows(request))?;
-            let of = |flow: Flow| Some((number(&flow.actions)?, flow.owner));
-            self.owners.extend(parts.into_iter().flat_map(|part| part.flows).filter_map(of));
-        }
+        let of = |flow: Flow| Some((number(&flow.actions)?, flow.owner));
+        self.owners.extend(owner::flows(client, false)?.into_iter().filter_map(of));
         Ok(())
     }
 }

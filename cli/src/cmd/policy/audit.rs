@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 use sluice_controller::facts::policy::{Action, Policy, PolicyName};
 use sluice_controller::policy::{AUDIT, RuleName};
-use sluice_proto::v1::{DumpFlowsRequest, Flow, FlowFilter};
+use sluice_proto::v1::Flow;
 use std::collections::BTreeMap;
 
 /// Arguments of `sluice policy audit`.
@@ -125,12 +125,7 @@ fn ask(cluster: &Cluster) -> Result<Answers<Counts>, Failure> {
 
 fn counts(client: &Client) -> Result<Counts, Failure> {
     let mut counts = Counts::new();
-    for kind in owner::KINDS {
-        let filter = FlowFilter { r#match: format!("owner={kind}*"), ..FlowFilter::default() };
-        let request = DumpFlowsRequest { filter: Some(filter), nonzero: true, ..DumpFlowsRequest::default() };
-        let parts = client.collect(client.flows().dump_flows(request))?;
-        parts.iter().flat_map(|part| &part.flows).for_each(|flow| count(flow, &mut counts));
-    }
+    owner::flows(client, true)?.iter().for_each(|flow| count(flow, &mut counts));
     Ok(counts)
 }
 

@@ -1,6 +1,7 @@
 //! `sluice policy list` and `sluice policy show`.
 
 use super::Source;
+use super::place::unknown;
 use super::reasons::{peer_text, port_text};
 use super::world::World;
 use crate::failure::Failure;
@@ -69,13 +70,7 @@ pub(super) fn run(args: &List, out: &mut Output) -> Result<Exit, Failure> {
 fn about(world: &World, pod: &str) -> Result<Vec<PolicyName>, Failure> {
     let pod = pod.strip_prefix("pod:").unwrap_or(pod);
     if !world.pods.contains_key(pod) {
-        let near = world.pods.keys().min_by_key(|known| match known.strip_prefix(pod) {
-            Some(_) => 0,
-            None => strsim::damerau_levenshtein(known, pod),
-        });
-        let failure = Failure::new(format!("there is no Pod {pod}"));
-        return Err(near
-            .map_or_else(|| Failure::new("there are no Pods"), |near| failure.next(format!("did you mean {near}?"))));
+        return Err(unknown("Pod", pod, world.pods.keys()));
     }
     let judge = Judge::new(&world.state);
     Ok(judge.subject(pod).policies().iter().map(|policy| policy.name.clone()).collect())

@@ -4,10 +4,10 @@
 //! have it in common, and the last part once where it is the same: `np:shop/a/ingress/0+shop/b/ingress/1`,
 //! `np:shop/a+shop/b/ingress/default`. A flow with more than four names tells how many more there are, and not which.
 
+use crate::client::Client;
 use crate::failure::Failure;
-
-/// The kinds of policies in owners.
-pub(crate) const KINDS: [&str; 4] = ["np:", "cnp:", "anp:", "banp:"];
+use sluice_controller::facts::policy::PolicyKind;
+use sluice_proto::v1::{DumpFlowsRequest, Flow, FlowFilter};
 
 /// The policies that an owner names, each with its kind; none if it is no policy's.
 pub(crate) fn policies(owner: &str) -> Vec<String> {
@@ -16,11 +16,12 @@ pub(crate) fn policies(owner: &str) -> Vec<String> {
 
 /// The same, each with its rule: `ingress/0`, `egress/default`.
 pub(crate) fn rules(owner: &str) -> Vec<(String, String)> {
-    let Some(kind) = KINDS.iter().find(|kind| owner.starts_with(*kind)) else { return Vec::new() };
+    let Some((kind, _)) = PolicyKind::of_prefix(owner) else { return Vec::new() };
+    let kind = kind.prefix();
     let mut all: Vec<(String, Option<&str>)> = Vec::new();
     for part in owner.split('+') {
         let (policy, rule) = split(part);
-        let has_kind = KINDS.iter().any(|kind| policy.starts_with(kind));
+        let has_kind = PolicyKind::of_prefix(policy).is_some();
         let policy = if has_kind { policy.to_owned() } else { format!("{kind}{policy}") };
         all.push((policy, rule));
     }
@@ -45,7 +46,7 @@ fn split(part: &str) -> (&str, Option<&str>) {
 /// # Errors
 /// It is none of these.
 pub(crate) fn named(text: &str) -> Result<String, Failure> {
-    let is_kind = KINDS.iter().any(|kind| text.strip_prefix(kind).is_some_and(|name| !name.is_empty()));
+    let is_kind = PolicyKind::of_prefix(text).is_some_and(|(_, name)| !name.is_empty());
     match text.split('/').collect::<Vec<_>>().as_slice() {
         [namespace, name] if !is_kind && !text.contains(':') && !namespace.is_empty() && !name.is_empty() => {
             Ok(format!("np:{text}"))
@@ -56,6 +57,20 @@ pub(crate) fn named(text: &str) -> Result<String, Failure> {
                 .next("NAMESPACE/NAME, cnp:NAME, anp:NAME or banp:NAME"))
         }
     }
+}
+
+/// The flows of a switch that are policies'; of `only_used` ones, those alone that packets have met.
+///
+/// # Errors
+/// The switch does not answer.
+pub(crate) fn flows(client: &Client, only_used: bool) -> Result<Vec<Flow>, Failure> {
+    let mut flows = Vec::new();
+    for kind in PolicyKind::ALL {
+        let filter = FlowFilter { r#match: format!("owner={}*", kind.prefix()), ..FlowFilter::default() };
+        let request = DumpFlowsRequest { filter: Some(filter), nonzero: only_used, ..DumpFlowsRequest::default() };
+        flows.extend(client.collect(client.flows().dump_flows(request))?.into_iter().flat_map(|part| part.flows));
+    }
+    Ok(flows)
 }
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
 //! What the words of a question name: Pods, Services, nodes and addresses, and where a connection goes there.
 
 use super::namespaced_name;
-use super::world::{End, To, World, pod_name};
+use super::world::{End, To, World, is_selected, pod_name};
 use crate::failure::Failure;
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointPort;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sluice_controller::facts::Protocol;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -86,13 +85,10 @@ fn parse(word: &str) -> Result<(Named, Option<Asked>, Option<Protocol>), Failure
     let (port, protocol) = match behind.map(|behind| behind.split_once('/').unwrap_or((behind, ""))) {
         None => (None, None),
         Some((port, protocol)) => {
-            let protocol = match protocol.to_ascii_lowercase().as_str() {
-                "" => None,
-                "tcp" => Some(Protocol::Tcp),
-                "udp" => Some(Protocol::Udp),
-                "sctp" => Some(Protocol::Sctp),
-                other => return Err(Failure::usage(format!("`{other}` is no protocol")).next("tcp, udp or sctp")),
-            };
+            let known = Protocol::named(&protocol.to_ascii_lowercase());
+            if known.is_none() && !protocol.is_empty() {
+                return Err(Failure::usage(format!("`{protocol}` is no protocol")).next("tcp, udp or sctp"));
+            }
             let port = match port.parse::<u32>().map(u16::try_from) {
                 Ok(Ok(number)) if number > 0 => Asked::Number(number),
                 Ok(_) => return Err(Failure::usage(format!("{port} is no port: they are from 1 to 65535"))),
@@ -101,7 +97,7 @@ fn parse(word: &str) -> Result<(Named, Option<Asked>, Option<Protocol>), Failure
                 }
                 Err(_) => Asked::Name(port.to_owned()),
             };
-            (Some(port), protocol)
+            (Some(port), known)
         }
     };
     Ok((named(place, word)?, port, protocol))
@@ -111,10 +107,9 @@ fn named(place: &str, word: &str) -> Result<Named, Failure> {
     if let Ok(address) = place.trim_start_matches('[').parse() {
         return Ok(Named::Address(address));
     }
-    let kinds = [("svc", true), ("node", true), ("pod", true)];
-    let (kind, name) = kinds
-        .iter()
-        .find_map(|(kind, _)| Some((*kind, place.strip_prefix(kind)?.strip_prefix([':', '/'])?)))
+    let (kind, name) = ["svc", "node", "pod"]
+        .into_iter()
+        .find_map(|kind| Some((kind, place.strip_prefix(kind)?.strip_prefix([':', '/'])?)))
         .unwrap_or(("", place));
     let has_parts = |count: usize| {
         let parts: Vec<_> = name.split('/').collect();
@@ -143,7 +138,8 @@ fn end(world: &World, named: &Named) -> Result<End, Failure> {
     }
 }
 
-fn unknown<'a>(kind: &str, name: &str, known: impl Iterator<Item = &'a String>) -> Failure {
+/// Nothing of this kind is called so; what is called most alike is offered.
+pub(super) fn unknown<'a>(kind: &str, name: &str, known: impl Iterator<Item = &'a String>) -> Failure {
     let failure = Failure::new(format!("there is no {kind} {name}"));
     // What begins so is what a workload's Pods are called.
     let distance = |known: &&String| match known.strip_prefix(name) {
@@ -208,7 +204,7 @@ fn endpoints(
         return Err(Failure::new(format!("the Service {name} has a port of a protocol that has none")));
     };
     let sliced = of_slices(world, name, port, protocol);
-    let all = if sliced.is_empty() { of_selector(world, name, spec.selector.as_ref(), port, protocol) } else { sliced };
+    let all = if sliced.is_empty() { of_selector(world, name, spec.selector.as_ref(), port) } else { sliced };
     if all.is_empty() {
         return Err(Failure::new(format!("the Service {name} has no endpoints"))
             .why("no Pod that its selector selects is ready, or it has no selector"));
@@ -246,28 +242,16 @@ fn of_selector(
     name: &str,
     selector: Option<&BTreeMap<String, String>>,
     port: &ServicePort,
-    protocol: Protocol,
 ) -> Vec<(End, To)> {
     let namespace = name.split_once('/').map_or("default", |(namespace, _)| namespace);
-    let Some(selector) = selector.filter(|selector| !selector.is_empty()) else { return Vec::new() };
-    let is_selected = |pod: &&Pod| {
-        let labels = pod.metadata.labels.as_ref();
-        pod.metadata.namespace.as_deref().unwrap_or("default") == namespace
-            && selector.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+    let is_in = |pod: &&Pod| pod.metadata.namespace.as_deref().unwrap_or("default") == namespace;
+    let selected = world.objects.pods.iter().filter(is_in).filter(|pod| is_selected(selector, pod));
+    let reached = |pod: &Pod| {
+        let name = pod_name(pod);
+        let (protocol, port) = world.target(&name, port)?;
+        Some((world.pod(&name)?, To { protocol: Some(protocol), port }))
     };
-    let mut all = Vec::new();
-    for pod in world.objects.pods.iter().filter(is_selected) {
-        let Some(end) = world.pod(&pod_name(pod)) else { continue };
-        let to = match &port.target_port {
-            Some(IntOrString::String(name)) => named_port(world, &end, name, Some(protocol)).ok(),
-            Some(IntOrString::Int(number)) => {
-                u16::try_from(*number).ok().map(|port| To { protocol: Some(protocol), port })
-            }
-            None => u16::try_from(port.port).ok().map(|port| To { protocol: Some(protocol), port }),
-        };
-        all.extend(to.map(|to| (end, to)));
-    }
-    all
+    selected.filter_map(reached).collect()
 }
 
 #[cfg(test)]

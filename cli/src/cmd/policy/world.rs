@@ -6,7 +6,8 @@
 
 use crate::failure::Failure;
 use crate::kube::Objects;
-use k8s_openapi::api::core::v1::{Pod, PodIP};
+use k8s_openapi::api::core::v1::{Pod, PodIP, ServicePort};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sluice_controller::facts::Protocol;
 use sluice_controller::facts::policy::{Direction, PolicyKind, PolicyName, State};
 use sluice_controller::policy::{Cluster, Connection};
@@ -76,6 +77,15 @@ impl To {
             None => "what has no ports".to_owned(),
         }
     }
+}
+
+/// Whether a Service's selector, which selects nothing when it is empty, selects a Pod of its namespace.
+pub(super) fn is_selected(selector: Option<&BTreeMap<String, String>>, pod: &Pod) -> bool {
+    let labels = pod.metadata.labels.as_ref();
+    selector.is_some_and(|selector| {
+        !selector.is_empty()
+            && selector.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+    })
 }
 
 /// `NAMESPACE/NAME` of a Pod.
@@ -193,15 +203,23 @@ impl World {
         End { name: address.to_string(), addresses: vec![address], ..End::default() }
     }
 
+    /// Where a port of a Service leads at a Pod; nowhere if the Pod has no port of that name.
+    pub(super) fn target(&self, pod: &str, port: &ServicePort) -> Option<(Protocol, u16)> {
+        let protocol = Protocol::of_object(port.protocol.as_deref())?;
+        let number = match &port.target_port {
+            Some(IntOrString::String(wanted)) => {
+                let is_it = |(has, of, _): &&(String, Protocol, u16)| has == wanted && *of == protocol;
+                self.cluster.named_ports(pod).iter().find(is_it).map(|(_, _, number)| *number)
+            }
+            Some(IntOrString::Int(number)) => u16::try_from(*number).ok(),
+            None => u16::try_from(port.port).ok(),
+        };
+        Some((protocol, number?))
+    }
+
     /// A policy by the name that somebody types: `NAMESPACE/NAME`, or `np:`, `cnp:`, `anp:` or `banp:` and its name.
     pub(super) fn policy(&self, text: &str) -> Result<PolicyName, Failure> {
-        let (kind, rest) = match text.split_once(':') {
-            Some(("np", rest)) => (Some(PolicyKind::NetworkPolicy), rest),
-            Some(("cnp", rest)) => (Some(PolicyKind::ClusterNetworkPolicy), rest),
-            Some(("anp", rest)) => (Some(PolicyKind::AdminNetworkPolicy), rest),
-            Some(("banp", rest)) => (Some(PolicyKind::BaselineAdminNetworkPolicy), rest),
-            _ => (None, text),
-        };
+        let (kind, rest) = PolicyKind::of_prefix(text).map_or((None, text), |(kind, rest)| (Some(kind), rest));
         let (namespace, name) = rest.split_once('/').unwrap_or(("", rest));
         let is_it =
             |of: &&PolicyName| kind.is_none_or(|kind| of.kind == kind) && of.namespace == namespace && of.name == name;

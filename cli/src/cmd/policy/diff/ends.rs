@@ -1,10 +1,9 @@
 //! Who is asked about: Pods by workload, and those outside whom changed policies name; and at which ports.
 
 use crate::cmd::policy::snippet::labels;
-use crate::cmd::policy::world::{End, PodPlace, To, World, pod_name};
+use crate::cmd::policy::world::{End, PodPlace, To, World, is_selected, pod_name};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sluice_controller::facts::Protocol;
 use sluice_controller::facts::policy::{Direction, Peer, PolicyName, Port, Rule};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -201,24 +200,10 @@ fn ports(world: &World, pod: &Pod, name: &str) -> BTreeSet<(Protocol, u16)> {
         Some((Protocol::of_object(port.protocol.as_deref())?, u16::try_from(port.container_port).ok()?))
     });
     let mut all: BTreeSet<_> = declared.collect();
-    let own = pod.metadata.labels.as_ref();
     for service in world.objects.services.iter().filter(|of| of.metadata.namespace == pod.metadata.namespace) {
         let Some(spec) = &service.spec else { continue };
-        let Some(selector) = spec.selector.as_ref().filter(|selector| !selector.is_empty()) else { continue };
-        if !selector.iter().all(|(key, value)| own.and_then(|own| own.get(key)) == Some(value)) {
-            continue;
-        }
-        for port in spec.ports.iter().flatten() {
-            let Some(protocol) = Protocol::of_object(port.protocol.as_deref()) else { continue };
-            let number = match &port.target_port {
-                Some(IntOrString::String(wanted)) => {
-                    let is_it = |(has, of, _): &&(String, Protocol, u16)| has == wanted && *of == protocol;
-                    world.cluster.named_ports(name).iter().find(is_it).map(|(_, _, number)| *number)
-                }
-                Some(IntOrString::Int(number)) => u16::try_from(*number).ok(),
-                None => u16::try_from(port.port).ok(),
-            };
-            all.extend(number.map(|number| (protocol, number)));
+        if is_selected(spec.selector.as_ref(), pod) {
+            all.extend(spec.ports.iter().flatten().filter_map(|port| world.target(name, port)));
         }
     }
     all
