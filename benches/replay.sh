@@ -5,7 +5,7 @@
 #
 # usage: benches/replay.sh [ROUNDS] [SECONDS] [FLOWS...]
 #   ROUNDS: times that each is measured (default 3). SECONDS: of each measurement (default 4). FLOWS: files of
-#   benches/flows without `.flows` (default: l2 conntrack).
+#   benches/flows without `.flows`, or rulesN for N policy rules in a pipeline (default: l2 rules1000 conntrack).
 #
 # Both are told by packets a second of the time that the forwarding thread was on its CPU, and by cycles of the
 # time-stamp counter in that time: others who use the CPU do not count, though they leave their traces in its caches.
@@ -18,7 +18,7 @@ cd "$(dirname "$0")/.."
 rounds=${1:-3}
 seconds=${2:-4}
 shift $(($# < 2 ? $# : 2))
-tables=${*:-l2 conntrack}
+tables=${*:-l2 rules1000 conntrack}
 target=${CARGO_TARGET_DIR:-target}
 bin=$target/release
 dpdk=$(realpath -m "$target/ovs-dpdk")
@@ -98,7 +98,7 @@ ovs_cpu_time() {
 # run_ovs TABLE FLOWS: appends "ovs TABLE FLOWS Mpps cycles" to the results.
 run_ovs() {
     local from to before after
-    start_ovs "$tmp/$2.pcap" "benches/flows/$1.flows"
+    start_ovs "$tmp/$2.pcap" "$tmp/$1.flows"
     sleep 3
     from=$(sent_by_ovs) before=$(ovs_cpu_time)
     sleep "$seconds"
@@ -112,7 +112,7 @@ run_ovs() {
 # run_sluice TABLE FLOWS: appends "sluice TABLE FLOWS Mpps cycles" to the results, and sets the counter's speed.
 run_sluice() {
     local said
-    said=$("$bin/sluice" bench replay --pcap "$tmp/$2.pcap" --flows "benches/flows/$1.flows" --seconds "$seconds" \
+    said=$("$bin/sluice" bench replay --pcap "$tmp/$2.pcap" --flows "$tmp/$1.flows" --seconds "$seconds" \
         --warmup 2 --cpu "$cpu" -o json)
     tsc_hz=$(jq .tsc_hz <<<"$said")
     jq -r --arg name "sluice $1 $2" '"\($name) \(.packets_per_cpu_second / 1e6) \(.cycles_per_packet)"' <<<"$said" \
@@ -123,7 +123,13 @@ unpack_ovs
 mkdir "$tmp/huge"
 [ "$pages" -ge 1400 ] || echo 1400 >/proc/sys/vm/nr_hugepages
 mount -t hugetlbfs none "$tmp/huge"
-for count in 1 100 10000; do "$bin/replay-input" $count "$tmp/$count.pcap"; done
+for count in 1 100 10000; do "$bin/replay-input" frames $count "$tmp/$count.pcap"; done
+for table in $tables; do
+    case $table in
+    rules*) "$bin/replay-input" rules "${table#rules}" "$tmp/$table.flows" ;;
+    *) cp "benches/flows/$table.flows" "$tmp/" ;;
+    esac
+done
 for round in $(seq "$rounds"); do
     for table in $tables; do
         for count in 1 100 10000; do

@@ -4,14 +4,10 @@
 //! number of windows, and the best is told, because on a shared machine the others tell what the neighbours do. Time is
 //! the worker's own on its CPU.
 
-use sluice_benches::acl;
-use sluice_flows::action::Action;
-use sluice_flows::field::Field;
+use sluice_benches::{acl, cases};
 use sluice_flows::flow_mod::FlowMod;
 use sluice_flows::packet::compose::compose;
-use sluice_flows::rule::{FlowSpec, TableId};
-use sluice_flows::text::{Names, Parsed, parse_flow_mod};
-use sluice_flows::{Match, Owner, PortNo};
+use sluice_flows::rule::FlowSpec;
 use sluice_switch::port::Recording;
 use sluice_switch::replay::{BRIDGE, Measured, Replay};
 use sluice_switch::stats::CacheStats;
@@ -22,6 +18,25 @@ const WINDOWS: usize = 8;
 const WINDOW: Duration = Duration::from_millis(250);
 const WARMUP: Duration = Duration::from_millis(300);
 
+/// Numbers of flows in the traffic.
+const FLOWS: &[usize] = &[1, 100, 10_000, 100_000, 1_000_000];
+
+/// A name, what makes its rules, and how many flows are in the traffic.
+type Case = (&'static str, fn() -> Vec<FlowSpec>, &'static [usize]);
+
+/// How cost grows with flows, then with rules, then with masks.
+const CASES: &[Case] = &[
+    ("l2", cases::port_to_port, FLOWS),
+    ("normal", cases::normal, FLOWS),
+    ("acl", || acl::pipeline(1000), FLOWS),
+    ("ct", cases::tracked, FLOWS),
+    ("acl-10k", || acl::pipeline(10_000), &[100, 10_000]),
+    ("acl-100k", || acl::pipeline(100_000), &[100, 10_000]),
+    ("masks-10", || acl::many_masks(10), &[100, 10_000]),
+    ("masks-100", || acl::many_masks(100), &[100, 10_000]),
+    ("masks-1000", || acl::many_masks(1000), &[100, 10_000]),
+];
+
 fn main() -> Result<(), Box<dyn Error>> {
     // `cargo bench` passes flags of criterion's; words that are not flags select cases.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
@@ -29,51 +44,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         "{:<10} {:>8} {:>8} {:>8} {:>7} {:>7} {:>7} {:>7}",
         "rules", "flows", "Mpps", "ns/pkt", "exact", "mega", "miss", "conn"
     );
-    for (name, rules) in [("l2", port_to_port()), ("normal", normal()), ("acl", policies()), ("ct", tracked())] {
-        for flows in [1, 100, 10_000] {
-            if wanted.is_empty() || wanted.iter().any(|w| w == name) {
-                run(name, &rules, flows)?;
+    for (name, rules, flows) in CASES {
+        if wanted.is_empty() || wanted.iter().any(|word| word == name) {
+            let rules = rules();
+            for flows in *flows {
+                run(name, &rules, *flows)?;
             }
         }
     }
     Ok(())
-}
-
-/// `in_port=1 actions=output:2`.
-fn port_to_port() -> Vec<FlowSpec> {
-    let mut matches = Match::any();
-    matches.set_field(Field::InPort, 1);
-    vec![FlowSpec::new(matches, [Action::Output(PortNo(2))], Owner::user())]
-}
-
-/// A learning switch.
-fn normal() -> Vec<FlowSpec> {
-    vec![FlowSpec::new(Match::any(), [Action::Output(PortNo::NORMAL)], Owner::user())]
-}
-
-/// Connections are committed, and then matched.
-fn tracked() -> Vec<FlowSpec> {
-    let flows = "priority=100,ip,ct_state=-trk,actions=ct(table=1)\n\
-         table=1,priority=100,ip,ct_state=+trk+new,actions=ct(commit),output:2\n\
-         table=1,priority=100,ip,ct_state=+trk+est,actions=output:2";
-    let flow = |line| match parse_flow_mod(line, &Names::new()) {
-        Ok(Parsed { value: FlowMod::Add { spec, .. }, .. }) => Some(spec),
-        _ => None,
-    };
-    flows.lines().filter_map(flow).collect()
-}
-
-/// Three tables: 1000 policy rules in the middle, a rewrite and an output behind them.
-fn policies() -> Vec<FlowSpec> {
-    let table = |n| TableId::new(n).unwrap_or_default();
-    let mut specs = acl::policy_table(table(1), table(2), 1000);
-    let flow =
-        |n, actions: Vec<Action>| FlowSpec { table: table(n), ..FlowSpec::new(Match::any(), actions, Owner::user()) };
-    let set = Action::SetField { field: Field::EthDst, value: 0x0200_0000_0099, mask: u128::MAX };
-    specs.push(flow(0, vec![Action::GotoTable(table(1))]));
-    specs.push(flow(2, vec![Action::DecTtl(Box::default()), set, Action::GotoTable(table(3))]));
-    specs.push(flow(3, vec![Action::Output(PortNo(2))]));
-    specs
 }
 
 fn run(name: &str, rules: &[FlowSpec], flows: usize) -> Result<(), Box<dyn Error>> {

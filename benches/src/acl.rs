@@ -5,7 +5,7 @@ use sluice_flows::action::Action;
 use sluice_flows::field::{ETH_TYPE_IPV4, Field, IP_PROTO_UDP};
 use sluice_flows::key::FlowKey;
 use sluice_flows::rule::{FlowSpec, TableId};
-use sluice_flows::{Match, Owner};
+use sluice_flows::{Match, Owner, PortNo};
 
 /// A small generator of pseudo-random numbers (xorshift64*), so that runs can be compared.
 #[derive(Clone, Debug)]
@@ -68,6 +68,36 @@ pub fn policy_table(table: TableId, next: TableId, rules: usize) -> Vec<FlowSpec
     let mut ip = Match::any();
     ip.set_field(Field::EthType, ETH_TYPE_IPV4.into());
     specs.push(flow(ip, 1));
+    specs
+}
+
+/// A pipeline of three tables behind the first: so many policy rules, then a rewrite and a hop less, then the output by port 2.
+pub fn pipeline(rules: usize) -> Vec<FlowSpec> {
+    let table = |n| TableId::new(n).unwrap_or_default();
+    let mut specs = policy_table(table(1), table(2), rules);
+    let flow =
+        |n, actions: Vec<Action>| FlowSpec { table: table(n), ..FlowSpec::new(Match::any(), actions, Owner::user()) };
+    let set = Action::SetField { field: Field::EthDst, value: 0x0200_0000_0099, mask: u128::MAX };
+    let mut ip = flow(2, vec![Action::DecTtl(Box::default()), set, Action::GotoTable(table(3))]);
+    ip.matches.set_field(Field::EthType, ETH_TYPE_IPV4.into());
+    specs.extend([flow(0, vec![Action::GotoTable(table(1))]), ip, flow(3, vec![Action::Output(PortNo(2))])]);
+    specs
+}
+
+/// [`pipeline`] with rules of as many different masks, at most 1024 of them: prefixes of every length of both networks.
+pub fn many_masks(masks: usize) -> Vec<FlowSpec> {
+    let mut specs = pipeline(0);
+    let mut random = Random::new(5);
+    for (number, lens) in (0..masks).zip((0..32).flat_map(|src| (0..32).map(move |dst| (32 - src, 32 - dst)))) {
+        let mut matches = Match::any();
+        matches.set_field(Field::EthType, ETH_TYPE_IPV4.into());
+        matches.set(Field::IpSrc.slot(), (0x0a01_0000 | random.below(1 << 16)).into(), prefix(lens.0));
+        matches.set(Field::IpDst.slot(), (0x0a02_0000 | random.below(1 << 16)).into(), prefix(lens.1));
+        let next = [Action::GotoTable(TableId::new(2).unwrap_or_default())];
+        let spec = FlowSpec::new(matches, next, Owner::new("np:bench/masks#1"));
+        let priority = u16::try_from(10 + number).unwrap_or(u16::MAX);
+        specs.push(FlowSpec { table: TableId::new(1).unwrap_or_default(), priority, ..spec });
+    }
     specs
 }
 

@@ -2,4 +2,5 @@
 
 pub mod acl;
 pub mod alloc;
+pub mod cases;
 pub mod routes;

@@ -81,6 +81,8 @@ enum Chore {
 enum Measured {
     /// Packets between network namespaces, then changes of flows, beside a kernel bridge and Open vSwitch.
     Switches,
+    /// The data path of one core alone, beside Open vSwitch with DPDK, and how it grows with flows, rules and masks: ten minutes.
+    Datapath,
     /// Pods of a real cluster, beside a kernel bridge with kube-proxy and the kernel's VXLAN: ten minutes.
     Cluster,
     /// How soon changes of Services are in force, at 10 to 10,000 Services, beside kube-proxy: half an hour.
@@ -184,6 +186,11 @@ fn bench(what: Measured, seconds: &str) -> Result<()> {
             build_release()?;
             script("benches/ports.sh", &[seconds])?;
             script("benches/flows.sh", &[])
+        }
+        Measured::Datapath => {
+            build_release()?;
+            cargo(&["build", "--release", "--locked", "--package", "sluice-benches", "--bin", "replay-input"])?;
+            script("benches/datapath.sh", &[seconds])
         }
         Measured::Cluster => script("benches/cluster.sh", &[seconds]),
         Measured::Services => {
