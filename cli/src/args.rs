@@ -138,6 +138,8 @@ pub(crate) enum Command {
     Svc(cmd::svc::Svc),
     /// How the switch is; exit 5 when a part is not well
     Status(cmd::status::StatusArgs),
+    /// Where the switch's time goes: cycles a packet by stage, bursts, caches
+    Perf(cmd::perf::Perf),
     /// What changes in the switch, as it happens
     Events(cmd::events::Events),
     /// What crosses a port: as lines, or as a pcapng file

@@ -10,6 +10,8 @@ mod capture;
 mod ct;
 #[path = "verbs/groups.rs"]
 mod groups;
+#[path = "verbs/perf.rs"]
+mod perf;
 #[path = "verbs/policies.rs"]
 mod policies;
 #[path = "verbs/relay.rs"]

@@ -19,6 +19,7 @@ pub mod replay;
 pub mod router;
 pub mod stats;
 pub mod systemd;
+mod ticks;
 
 pub use clock::Clock;
 pub use control::{

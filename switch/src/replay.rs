@@ -9,10 +9,9 @@
 //! counts them, while the worker was on a CPU: where others use that CPU too, packets a second suffer and cycles a
 //! packet hardly do.
 
-mod tsc;
-
 use crate::port::{NullPort, PcapPort, Recording};
 use crate::stats::WorkerStats;
+use crate::ticks::ticks;
 use crate::{Config, ControlError, Datapath, FailMode, PortDevice, PortRequest};
 use sluice_flows::{DropReason, PortNo};
 use std::fs;
@@ -78,7 +77,7 @@ impl Replay {
 
     fn now(&self) -> Moment {
         let stats = self.datapath.worker_stats().swap_remove(0);
-        Moment { wall: Instant::now(), cpu: cpu_time(), ticks: tsc::ticks(), stats }
+        Moment { wall: Instant::now(), cpu: cpu_time(), ticks: ticks(), stats }
     }
 }
 

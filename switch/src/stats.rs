@@ -99,6 +99,59 @@ impl PortCounters {
     }
 }
 
+/// What a worker does with a burst, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Takes frames from the port.
+    Receive,
+    /// Reads keys and offsets of headers from the bytes.
+    Read,
+    /// Asks the caches.
+    LookUp,
+    /// Does the actions. Translations are counted apart.
+    Act,
+    /// Hands frames to ports, and counts.
+    Send,
+}
+
+impl Stage {
+    /// All of them, in order.
+    pub const ALL: [Self; 5] = [Self::Receive, Self::Read, Self::LookUp, Self::Act, Self::Send];
+
+    /// What people and programs call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Receive => "receive",
+            Self::Read => "read",
+            Self::LookUp => "look up",
+            Self::Act => "act",
+            Self::Send => "send",
+        }
+    }
+}
+
+/// Kinds of bursts by size: 1, 2 to 3, 4 to 7, 8 to 15, 16 to 31 frames, and more.
+pub const BURST_SIZES: usize = 6;
+
+/// Of which kind, by size, a burst of `count` frames is; at least one.
+pub(crate) fn burst_size(count: usize) -> usize {
+    (count.max(1).ilog2() as usize).min(BURST_SIZES - 1)
+}
+
+/// Where a worker's time went, in ticks of the CPU's counter. All are 0 on a machine without one.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Timing {
+    /// How fast the counter is, in ticks a second.
+    pub ticks_hz: f64,
+    /// Frames of the bursts that were timed stage by stage, one burst in eight.
+    pub packets: u64,
+    /// Ticks of these bursts, by [`Stage`].
+    pub stages: [u64; Stage::ALL.len()],
+    /// Ticks of all translations.
+    pub translation: u64,
+}
+
 /// Counters of one worker since the start.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WorkerStats {
@@ -117,6 +170,10 @@ pub struct WorkerStats {
     pub released: u64,
     /// Bursts that held at least one frame.
     pub bursts: u64,
+    /// The same by size: bursts of 1, 2 to 3, 4 to 7, 8 to 15, 16 to 31 frames, and of more.
+    pub bursts_by_size: [u64; BURST_SIZES],
+    /// Where its time went.
+    pub timing: Timing,
     /// Turns of the poll loop.
     pub rounds: u64,
     /// Times it slept because there was nothing to do.
@@ -183,6 +240,10 @@ pub(crate) struct WorkerCells {
     pub(crate) held: Counter,
     pub(crate) released: Counter,
     pub(crate) bursts: Counter,
+    pub(crate) bursts_by_size: [Counter; BURST_SIZES],
+    pub(crate) timed_packets: Counter,
+    pub(crate) stages: [Counter; Stage::ALL.len()],
+    pub(crate) translation: Counter,
     pub(crate) rounds: Counter,
     pub(crate) parks: Counter,
     pub(crate) busy_us: Counter,
@@ -212,6 +273,13 @@ impl WorkerCells {
             held: self.held.get(),
             released: self.released.get(),
             bursts: self.bursts.get(),
+            bursts_by_size: std::array::from_fn(|i| self.bursts_by_size[i].get()),
+            timing: Timing {
+                ticks_hz: 0.0,
+                packets: self.timed_packets.get(),
+                stages: std::array::from_fn(|i| self.stages[i].get()),
+                translation: self.translation.get(),
+            },
             rounds: self.rounds.get(),
             parks: self.parks.get(),
             busy_us: self.busy_us.get(),

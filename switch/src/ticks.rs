@@ -6,7 +6,7 @@
 
 /// What the counter says; the same on every CPU of a machine whose counter is invariant, as all of this century's
 /// second decade are. `None` on architectures without one.
-pub(super) fn ticks() -> Option<u64> {
+pub(crate) fn ticks() -> Option<u64> {
     #[cfg(target_arch = "x86_64")]
     {
         // SAFETY: every x86-64 CPU has RDTSC. Where the kernel forbids it to programs (prctl PR_SET_TSC, which nothing

@@ -21,6 +21,7 @@ pub(crate) mod mdb;
 pub(crate) mod meters;
 pub(crate) mod neighbors;
 pub(crate) mod packet_out;
+pub(crate) mod perf;
 pub(crate) mod policy;
 pub(crate) mod ports;
 pub(crate) mod relay;

@@ -1,7 +1,7 @@
 //! Counters, drops, and what is in the caches.
 
 use super::{Api, Parts, only};
-use crate::stats::{DropGroup, WorkerStats};
+use crate::stats::{DropGroup, Stage, WorkerStats};
 use crate::{Datapath, MegaflowStats};
 use sluice_flows::bridge::Model;
 use sluice_flows::key::{FlowKey, PacketKey, slot};
@@ -11,7 +11,7 @@ use sluice_flows::{DpPort, DropReason};
 use sluice_proto::v1::stats_service_server::StatsService;
 use sluice_proto::v1::{
     self as proto, Drop, DumpMegaflowsReply, DumpMegaflowsRequest, GetStatsReply, GetStatsRequest, ListDropsReply,
-    ListDropsRequest, Megaflow, ReasonCount,
+    ListDropsRequest, Megaflow, ReasonCount, StageTime,
 };
 use tonic::{Request, Response, Status};
 
@@ -96,7 +96,16 @@ fn worker_stats(w: &WorkerStats) -> proto::WorkerStats {
         pass_entries: w.cache.pass_entries,
         held_packets: w.held,
         released_packets: w.released,
+        bursts_by_size: w.bursts_by_size.to_vec(),
+        ticks_hz: w.timing.ticks_hz,
+        timed_packets: w.timing.packets,
+        stages: Stage::ALL.iter().zip(w.timing.stages).map(stage_time).collect(),
+        translation_ticks: w.timing.translation,
     }
+}
+
+fn stage_time((stage, ticks): (&Stage, u64)) -> StageTime {
+    StageTime { stage: stage.name().to_owned(), ticks }
 }
 
 /// The key with its ingress port's OpenFlow number in the place of the datapath's.

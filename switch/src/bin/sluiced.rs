@@ -195,6 +195,7 @@ fn datapath_config(args: &Args, config: &Config) -> sluice_switch::Config {
     sluice_switch::Config {
         workers: args.workers.map(usize::from).or(config.workers).unwrap_or(default.workers),
         pin: config.pin.clone(),
+        spin: config.spin_us.map_or(default.spin, |spin| Duration::from_micros(spin.into())),
         macs,
         // What is kept of connections has times that the next start knows.
         clock: Clock::since_boot(),

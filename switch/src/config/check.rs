@@ -19,6 +19,8 @@ use tracing_subscriber::EnvFilter;
 
 /// Most workers.
 const MAX_WORKERS: i64 = 64;
+/// Longest time for which a worker may spin: ten seconds.
+const MAX_SPIN_US: i64 = 10_000_000;
 /// Longest name of a bridge or port: an interface name without its NUL.
 const MAX_NAME_LEN: usize = 15;
 
@@ -27,6 +29,8 @@ pub(super) fn config(source: Source<'_>, raw: RawConfig) -> Result<Config, Confi
         raw.workers.as_ref().map(|w| number(source, w, 1..=MAX_WORKERS, "the number of workers")).transpose()?;
     let mac_age_s =
         raw.mac_age.as_ref().map(|a| number(source, a, 1..=1_000_000, "`mac_age`, in seconds,")).transpose()?;
+    let spin_us =
+        raw.spin_us.as_ref().map(|s| number(source, s, 0..=MAX_SPIN_US, "`spin_us`, in microseconds,")).transpose()?;
     let mut pin = Vec::new();
     if let Some(cpus) = &raw.pin {
         for cpu in cpus.get_ref() {
@@ -52,6 +56,7 @@ pub(super) fn config(source: Source<'_>, raw: RawConfig) -> Result<Config, Confi
         state: raw.state,
         workers: workers.or(Some(pin.len()).filter(|n| *n > 0)),
         pin,
+        spin_us,
         mac_age_s,
         tlv_map: raw.tlv_map.as_ref().map_or(Ok(TlvMap::default()), |map| tlv_map(source, map))?,
         log_level: raw.log.level.map(|l| log_level(source, l)).transpose()?,

@@ -47,6 +47,8 @@ pub struct Config {
     pub workers: Option<usize>,
     /// CPUs of the workers, in order; empty leaves the choice to the scheduler.
     pub pin: Vec<usize>,
+    /// Microseconds for which a worker goes on asking its ports after the last frame before it sleeps; `None` for the switch's own choice.
+    pub spin_us: Option<u32>,
     /// Seconds until a learned MAC address that is no longer seen is forgotten; `None` for the switch's own choice.
     pub mac_age_s: Option<u32>,
     /// Which Geneve option each `tun_metadata` field is.
@@ -138,6 +140,7 @@ impl Default for Config {
             state: None,
             workers: None,
             pin: Vec::new(),
+            spin_us: None,
             mac_age_s: None,
             tlv_map: TlvMap::default(),
             log_level: None,

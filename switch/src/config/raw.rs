@@ -13,6 +13,7 @@ pub(super) struct RawConfig {
     pub(super) socket: Option<PathBuf>,
     pub(super) state: Option<PathBuf>,
     pub(super) workers: Option<Spanned<i64>>,
+    pub(super) spin_us: Option<Spanned<i64>>,
     pub(super) mac_age: Option<Spanned<i64>>,
     pub(super) tlv_map: Option<Spanned<String>>,
     pub(super) pin: Option<Spanned<Vec<Spanned<i64>>>>,

@@ -239,6 +239,7 @@ pub fn reload(datapath: &Datapath, old: &Config, new: &Config) -> Result<(Vec<Ch
     for (differs, what) in [
         (old.workers != new.workers, "workers"),
         (old.pin != new.pin, "pin"),
+        (old.spin_us != new.spin_us, "spin_us"),
         (old.mac_age_s != new.mac_age_s, "mac_age"),
         (old.socket != new.socket, "socket"),
         (old.state != new.state, "state"),

@@ -24,6 +24,7 @@ fn everything_that_can_be_said_is_understood() {
 socket = "/tmp/s.sock"
 workers = 2
 pin = [0, 1]
+spin_us = 250
 mac_age = 60
 tlv_map = "{class=0x102,type=0x80,len=4}->tun_metadata3"
 [log]
@@ -53,11 +54,12 @@ flood = false
     .unwrap();
     assert_eq!((config.workers, config.pin, config.log_format), (Some(2), vec![0, 1], Some(LogFormat::Json)));
     let bridge = &config.bridges[0];
+    assert_eq!(config.spin_us, Some(250));
     assert_eq!((config.mac_age_s, bridge.local_port, bridge.mcast_snooping), (Some(60), false, true));
     assert_eq!(config.tlv_map.to_string(), "{class=0x102,type=0x80,len=4}->tun_metadata3");
     let flows = bridge.flows.as_ref().unwrap();
-    assert_eq!((flows[0].line, flows[0].column), (14, 4));
-    assert_eq!((flows[1].text.as_str(), flows[1].line), ("table=1 actions=drop", 15));
+    assert_eq!((flows[0].line, flows[0].column), (15, 4));
+    assert_eq!((flows[1].text.as_str(), flows[1].line), ("table=1 actions=drop", 16));
     // The file's order, not the alphabet's.
     assert_eq!(bridge.ports.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["z-first", "a-second"]);
     let vid = |n| VlanId::new(n).unwrap();
@@ -73,7 +75,7 @@ fn faults_are_told_with_their_place_and_what_is_allowed() {
     let cases = [
         (
             "sokcet = '/x'",
-            "sluiced.toml:1:1: unknown key `sokcet`; did you mean `socket`?\n  allowed here: socket, state, workers, mac_age, tlv_map, pin, log, conntrack, bridges, router",
+            "sluiced.toml:1:1: unknown key `sokcet`; did you mean `socket`?\n  allowed here: socket, state, workers, spin_us, mac_age, tlv_map, pin, log, conntrack, bridges, router",
         ),
         ("workers = 0", "sluiced.toml:1:11: 0 is out of range\n  the number of workers is 1 to 64"),
         (

@@ -6,6 +6,7 @@ use crate::datapath::{Command, MegaflowStats, PacketIn, PacketOut, receive};
 use crate::event::{Event, EventKind};
 use crate::mac_table::MacEntry;
 use crate::stats::{DropGroup, WorkerStats};
+use crate::ticks::ticks;
 use crossbeam::channel::{Receiver, bounded};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -36,10 +37,13 @@ impl Datapath {
     /// Counters of every worker, by number.
     pub fn worker_stats(&self) -> Vec<WorkerStats> {
         let shared = &self.inner.shared;
-        let uptime_us = u64::try_from(shared.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let read = |(i, cells): (usize, &crossbeam::utils::CachePadded<crate::stats::WorkerCells>)| WorkerStats {
-            uptime_us,
-            ..cells.read(i)
+        let uptime = shared.started.elapsed();
+        let ticks = ticks().zip(shared.started_ticks).map_or(0, |(now, then)| now.saturating_sub(then));
+        let read = |(i, cells): (usize, &crossbeam::utils::CachePadded<crate::stats::WorkerCells>)| {
+            let mut stats = cells.read(i);
+            stats.uptime_us = u64::try_from(uptime.as_micros()).unwrap_or(u64::MAX);
+            stats.timing.ticks_hz = ticks as f64 / uptime.as_secs_f64().max(f64::MIN_POSITIVE);
+            stats
         };
         shared.cells.iter().enumerate().map(read).collect()
     }

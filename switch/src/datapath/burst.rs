@@ -16,6 +16,7 @@ use super::ledger::Ledger;
 use super::upcall::{Answer, packet_out, upcall};
 use super::worker::{PacketOut, Worker};
 use crate::conntrack::{Guard, Segment};
+use crate::stats::{Stage, burst_size};
 use sluice_flows::key::PacketKey;
 use sluice_flows::packet::{Frame, Layers, extract, extract_into};
 use sluice_flows::rule::Millis;
@@ -104,12 +105,15 @@ impl Burst {
 impl Worker<'_> {
     /// Runs the first `count` frames, which came in by `port`, to completion.
     pub(super) fn process(&mut self, port: DpPort, count: usize, now: Millis) {
+        self.lap(Stage::Receive);
         let bytes = self.read(port, count);
         self.egress.received(port, count);
+        self.lap(Stage::Read);
         if self.shared.settings.caches {
             self.look_up(count);
             self.prove(count);
         }
+        self.lap(Stage::LookUp);
         let mut answers = Answers::default();
         for index in 0..count {
             let len = self.egress.frames[index].len();
@@ -122,6 +126,7 @@ impl Worker<'_> {
                 answers.miss += 1;
             }
         }
+        self.lap(Stage::Act);
         self.egress.flush();
         self.account(port, count, now);
         if let Some(cells) = self.egress.lanes.cells(port) {
@@ -134,6 +139,14 @@ impl Worker<'_> {
         self.cells.misses.add(answers.miss);
         self.cells.stale.add(answers.stale);
         self.cells.connection_hits.add(answers.connection);
+        self.cells.bursts_by_size[burst_size(count)].add(1);
+        self.lap(Stage::Send);
+        self.egress.laps.end(count, self.cells);
+    }
+
+    #[inline]
+    fn lap(&mut self, stage: Stage) {
+        self.egress.laps.lap(stage, self.cells);
     }
 
     /// Reads the keys of all frames. Returns the bytes of all frames.
@@ -364,7 +377,8 @@ impl Worker<'_> {
     fn install(&mut self, key: &PacketKey, old: Option<u32>, now: Millis) -> u32 {
         // The state before: what changes meanwhile, by this packet's own source too, makes the entry to be checked.
         let epoch = self.epoch;
-        let answer = upcall(self.shared, &self.model, key, super::ledger::ingress(key), now);
+        let translate = || upcall(self.shared, &self.model, key, super::ledger::ingress(key), now);
+        let answer = self.egress.laps.translation(self.cells, translate);
         self.refresh_after(&answer.flow);
         let mask = answer.mask.packet();
         let (mut flow, steps) = answer.numbered(&mut self.egress.passes);
@@ -384,7 +398,8 @@ impl Worker<'_> {
 
     /// Translates a frame and does what comes of it, leaving no trace in the caches.
     fn uncached(&mut self, port: DpPort, index: usize, len: u64, now: Millis) {
-        let answer = upcall(self.shared, &self.model, &self.burst.keys[index], port, now);
+        let translate = || upcall(self.shared, &self.model, &self.burst.keys[index], port, now);
+        let answer = self.egress.laps.translation(self.cells, translate);
         self.once(answer, index, self.burst.layers[index], len, now);
     }
 

@@ -19,6 +19,7 @@ use super::cache::megaflow::Parts;
 use super::cut::{Cutting, NO_MTU};
 use super::fragments::Goes;
 use super::lanes::{Fate, Lanes};
+use super::laps::Laps;
 use super::ledger::Ledger;
 use super::passes::{Cached, Continuation, Passes};
 use super::punt::Budget;
@@ -95,6 +96,8 @@ pub(super) struct Egress {
     pub(super) recording: Recording,
     /// A pass was translated: what that changed has to be picked up.
     pub(super) translated: bool,
+    /// Where the time goes.
+    pub(super) laps: Laps,
     pub(super) budget: Budget,
     /// For answers to packets that were rejected.
     pub(super) answers: Budget,
@@ -138,6 +141,7 @@ impl Egress {
             passes,
             recording: Recording::default(),
             translated: false,
+            laps: Laps::default(),
             budget,
             answers: reject::budget(),
         }
@@ -380,7 +384,8 @@ impl Egress {
                 index
             }
             None => {
-                let answer = resumed(to.shared, to.model, &place.resume, key, to.now)?;
+                let translate = || resumed(to.shared, to.model, &place.resume, key, to.now);
+                let answer = self.laps.translation(to.cells, translate)?;
                 self.translated = true;
                 to.cells.pass_misses.add(1);
                 let mask = answer.mask;

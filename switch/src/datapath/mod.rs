@@ -21,6 +21,7 @@ mod drops;
 mod execute;
 mod fragments;
 mod lanes;
+mod laps;
 mod ledger;
 mod passes;
 mod poll;

@@ -14,7 +14,7 @@ use crossbeam::utils::CachePadded;
 use sluice_flows::DpPort;
 use sluice_flows::bridge::Model;
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a worker tells the control side.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,8 @@ pub(crate) enum Notice {
 pub(crate) struct Settings {
     /// CPU of each worker; empty leaves them to the scheduler.
     pub(crate) pin: Vec<usize>,
+    /// How long they ask in vain before they sleep.
+    pub(crate) spin: Duration,
     /// Without, every packet is translated: the oracle that cached results are compared with.
     pub(crate) caches: bool,
     /// Slots of each worker's exact cache.
@@ -53,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) punts: Punts,
     pub(crate) clock: Clock,
     pub(crate) started: Instant,
+    /// The same in ticks of the CPU's counter, if it has one.
+    pub(crate) started_ticks: Option<u64>,
     pub(crate) cells: Box<[CachePadded<WorkerCells>]>,
     pub(crate) drops: Box<[Drops]>,
     pub(crate) notices: Sender<Notice>,

@@ -3,8 +3,8 @@
 //! # Hot, spinning, parked
 //! A queue that gave frames is *hot*: it is polled directly, without asking the kernel whether it can be read, until it
 //! gives nothing. The other queues are asked about together, by epoll: whenever no hot queue gave half a burst (there is
-//! time), else every [`ASK_EVERY`] rounds. When no queue is hot the worker asks [`SPIN`] times more, then parks in
-//! epoll. A frame wakes it, or the control side by an eventfd. A parked worker with cached entries wakes itself every
+//! time), else every [`ASK_EVERY`] rounds. When no queue is hot the worker goes on asking for as long as
+//! [`Config::spin`](crate::Config::spin) says, then parks in epoll. A frame wakes it, or the control side by an eventfd. A parked worker with cached entries wakes itself every
 //! quarter of a second to credit and expire them; with empty caches it sleeps until it is woken.
 
 use super::burst::Burst;
@@ -39,8 +39,6 @@ use std::time::{Duration, Instant};
 
 /// Rounds of full bursts after which the queues that are not hot are asked about.
 const ASK_EVERY: u64 = 16;
-/// Times the queues are asked about before the worker parks.
-const SPIN: u32 = 16;
 /// Every entry is credited, and expired if it is time, at least twice in this many milliseconds.
 const SWEEP_MS: u64 = 500;
 /// Exit status of a process that a panic has ended, as Rust has it.
@@ -269,8 +267,8 @@ impl<'a> Worker<'a> {
 
     fn run(mut self) {
         let mut round = 0_u64;
-        let mut idle = 0;
         let mut busy_since = None;
+        let mut last_frame: Option<Instant> = None;
         loop {
             round += 1;
             self.cells.rounds.add(1);
@@ -288,13 +286,12 @@ impl<'a> Worker<'a> {
             let now = self.shared.clock.at(start);
             let (received, most) = self.poll(now);
             if received > 0 {
-                idle = 0;
                 busy_since = Some(start);
+                last_frame = Some(start);
             }
             self.tick(now);
             if self.hot.is_empty() {
-                idle += 1;
-                if idle <= SPIN {
+                if last_frame.is_some_and(|last| start.duration_since(last) < self.shared.settings.spin) {
                     self.ask(Some(Duration::ZERO));
                 } else if self.commands.is_empty() {
                     self.park();
@@ -310,6 +307,7 @@ impl<'a> Worker<'a> {
         let (mut total, mut most) = (0, 0);
         let mut i = 0;
         while let Some(&port) = self.hot.get(i) {
+            self.egress.laps.begin(self.cells);
             let (ingress, received) = self.receive(port, now);
             if received == 0 {
                 self.hot.swap_remove(i);
