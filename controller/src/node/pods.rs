@@ -35,6 +35,12 @@ pub(super) fn name(owner: &str) -> &str {
     owner.strip_prefix("pod:").unwrap_or(owner)
 }
 
+/// Whether there may be a way to a Pod, by whether its policies are known: while it is held it cannot send, but whoever knows its
+/// address could reach it.
+pub(super) fn may_be_reached(attachment: &Attachment, knows: impl Fn(&str) -> bool) -> bool {
+    !attachment.unconfirmed || knows(name(&attachment.owner))
+}
+
 /// A Pod as policies are about it.
 pub(super) fn local(pod: &Pod) -> (Arc<str>, LocalPod) {
     (name(&pod.owner).into(), LocalPod { port: pod.port, addresses: pod.addresses.clone() })
@@ -91,6 +97,13 @@ mod tests {
             to: ("10.244.0.2".parse().unwrap(), 80),
         };
         assert_eq!(pod.host_ports, [wanted], "there is no incoming address of IPv6");
+    }
+
+    #[test]
+    fn there_is_no_way_to_a_pod_that_is_held_before_its_policies_are_known() {
+        let (free, held) = (attachment(7), Attachment { unconfirmed: true, ..attachment(7) });
+        assert!(may_be_reached(&free, |_| false), "what is in force stays when the node role starts again");
+        assert!(may_be_reached(&held, |pod| pod == "a/b") && !may_be_reached(&held, |_| false));
     }
 
     #[test]

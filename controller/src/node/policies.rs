@@ -373,6 +373,8 @@ mod tests {
         assert!(after.gather());
         assert_eq!(after.len(), 0);
         assert!(after.changes().iter().all(|(_, part)| part.is_none()));
+        assert!(!after.knows("shop/web"), "nobody has asked for it before that was gathered");
+        assert!(after.gather());
         assert!(after.knows("shop/web") && !after.knows("shop/new"));
     }
 

@@ -372,7 +372,14 @@ impl Reconciler {
 
     /// Lists attachments; the part of each, and those that go.
     async fn pods(&mut self) -> Result<Vec<(Object, Option<Part>)>, Fault> {
-        if !self.todo.attachments {
+        // One that has been seen meanwhile is not held back any more.
+        let policies = &self.policies;
+        let is_late = |one: &Attachment| {
+            one.number != 0
+                && !self.pods.contains_key(&one.number)
+                && pods::may_be_reached(one, |pod| policies.knows(pod))
+        };
+        if !self.todo.attachments && !self.attachments.iter().any(is_late) {
             return Ok(Vec::new());
         }
         let attachments = self.switch.attachments(NETWORK).await?;
@@ -380,14 +387,16 @@ impl Reconciler {
             // Where host ports arrive is in the answer.
             self.made.network = self.switch.put_network(self.made.spec.clone()).await?;
         }
-        let pods: Vec<_> = attachments.iter().filter_map(|one| pods::pod(one, &self.made.network)).collect();
+        let pod = |one| pods::pod(one, &self.made.network);
+        self.policies.set_pods(attachments.iter().filter_map(pod).map(|pod| pods::local(&pod)).collect());
+        let reached = attachments.iter().filter(|one| pods::may_be_reached(one, |pod| self.policies.knows(pod)));
+        let pods: Vec<_> = reached.filter_map(pod).collect();
         let there: BTreeMap<u32, Vec<HostPort>> = pods.iter().map(|pod| (pod.port, pod.host_ports.clone())).collect();
         let gone = self.pods.keys().filter(|port| !there.contains_key(port)).map(|port| (Object::Pod(*port), None));
         let put = pods.iter().map(|pod| (Object::Pod(pod.port), Some(pipeline::pod(&self.node, pod))));
         let changes = gone.chain(put).collect();
         let all = |pods: &BTreeMap<u32, Vec<HostPort>>| pods.values().flatten().cloned().collect::<Vec<_>>();
         self.services.stale.extend(stale_host_ports(&all(&self.pods), &all(&there)));
-        self.policies.set_pods(pods.iter().map(pods::local).collect());
         self.pods = there;
         self.attachments = attachments;
         self.todo.attachments = false;

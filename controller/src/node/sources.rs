@@ -10,6 +10,7 @@ use crate::stream::places::{self, Seen};
 use crate::stream::{Credentials, Place, Told, follow};
 use crate::watch::link::Link;
 use crate::watch::policies::{self as watch_policies, Source};
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
@@ -50,6 +51,9 @@ struct Inner {
     kept: State,
     /// Why there is no stream.
     fault: Option<String>,
+    /// Pods of the node that its own look had when its changes were gathered last, and those that are waited for.
+    seen: BTreeSet<String>,
+    asked: BTreeSet<String>,
 }
 
 /// The sources of a node's policies.
@@ -73,7 +77,10 @@ impl Sources {
 
     /// The node's own look is to tell, or not.
     pub(super) fn set_own(&self, own: Option<Arc<Source>>) {
-        self.lock().own = own;
+        let mut inner = self.lock();
+        inner.own = own;
+        inner.seen.clear();
+        drop(inner);
         self.changed.notify_one();
     }
 
@@ -127,6 +134,12 @@ impl Sources {
             return Some(self.told.state().since(in_force));
         }
         let own = inner.own.clone().filter(|own| own.is_complete())?;
+        // Before its changes are taken, so that what they say of these Pods is among them.
+        let cluster = own.cluster();
+        let is_here = |pod: &String| cluster.node_of(pod) == Some(self.node.as_str());
+        let seen: Vec<String> = inner.asked.extract_if(.., is_here).collect();
+        drop(cluster);
+        inner.seen.extend(seen);
         if inner.teller == Teller::Own {
             return Some(own.updates(&self.node));
         }
@@ -134,20 +147,32 @@ impl Sources {
         Some(own.state(&self.node).since(in_force))
     }
 
-    /// Whether it is known which policies a Pod of this node is a subject of.
+    /// Whether what was gathered last says which policies a Pod of this node is a subject of. What has come since is not in force:
+    /// a Pod that is among that is known when it has been gathered.
     pub(super) fn knows(&self, pod: &str) -> bool {
         if self.told.is_live() {
             return self.told.knows(pod);
         }
-        let inner = self.lock();
-        match &inner.own {
-            Some(own) if inner.teller == Teller::Own => own.cluster().has_pod(pod),
-            _ => inner.teller == Teller::Nobody,
+        let mut inner = self.lock();
+        let Some(own) = inner.own.clone().filter(|_| inner.teller == Teller::Own) else {
+            return inner.teller == Teller::Nobody;
+        };
+        if inner.seen.contains(pod) {
+            return true;
         }
+        inner.asked.insert(pod.to_owned());
+        if own.cluster().node_of(pod) == Some(self.node.as_str()) {
+            self.changed.notify_one();
+        }
+        false
     }
 
     /// Only these Pods are on the node.
     pub(super) fn retain(&self, is_there: impl Fn(&str) -> bool) {
+        let mut inner = self.lock();
+        inner.seen.retain(|pod| is_there(pod));
+        inner.asked.retain(|pod| is_there(pod));
+        drop(inner);
         self.told.retain(is_there);
     }
 
@@ -259,8 +284,16 @@ async fn stream(sources: &Sources, mut places: watch::Receiver<Seen>, token: &Pa
                 continue;
             }
         }
-        sleep(pause.mul_f64(0.5 + share(&sources.node))).await;
-        pause = (pause * 2).min(PAUSE.1);
+        tokio::select! {
+            () = sleep(pause.mul_f64(0.5 + share(&sources.node))) => pause = (pause * 2).min(PAUSE.1),
+            // Another one leads: it need not be waited for.
+            changed = places.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                pause = PAUSE.0;
+            }
+        }
     }
 }
 
@@ -339,9 +372,37 @@ mod tests {
         source.assume_listed();
         let whole = source.cluster().state("n1");
         assert_eq!(sources.gather(&whole), Some(Vec::new()), "it is in force already");
+        assert!(!sources.knows("shop/web") && !sources.knows("shop/new"), "nobody has asked for them before that");
+        assert_eq!(sources.gather(&whole), Some(Vec::new()));
         assert!(sources.knows("shop/web") && !sources.knows("shop/new"));
         source.change(|cluster| cluster.remove_pod("shop", "web"));
         assert!(sources.gather(&whole).is_some_and(|updates| !updates.is_empty()));
+    }
+
+    /// The node's own look has a Pod before what it says of that is gathered.
+    #[test]
+    fn a_pod_is_known_when_what_is_said_of_it_has_been_gathered() {
+        let sources = Sources::new("n1");
+        let source = own();
+        source.assume_listed();
+        sources.set_own(Some(Arc::clone(&source)));
+        let before = sources.gather(&State::default()).unwrap();
+        assert!(!sources.knows("shop/new"));
+        // Until it is known to be on this node, nothing is told of it here.
+        for spec in [json!({"containers": []}), json!({"nodeName": "n1", "containers": []})] {
+            assert_eq!(sources.gather(&State::default()), Some(Vec::new()));
+            assert!(!sources.knows("shop/new"));
+            let metadata = json!({"namespace": "shop", "name": "new"});
+            let pod = object::<Pod>(json!({"metadata": metadata, "spec": spec}));
+            source.change(|cluster| cluster.put_pod(&pod));
+        }
+        assert!(!sources.knows("shop/new"), "that its policy denies is not in force");
+        let mut whole = State::default();
+        before.iter().for_each(|update| whole.apply(update));
+        assert!(sources.gather(&whole).is_some_and(|updates| !updates.is_empty()));
+        assert!(sources.knows("shop/new"));
+        sources.retain(|pod| pod != "shop/new");
+        assert!(!sources.knows("shop/new"), "the next one of its name may be another Pod");
     }
 
     #[test]

@@ -136,12 +136,6 @@ impl Cluster {
         self.remove_object(&pod_name(namespace, name));
     }
 
-    /// Whether a Pod is there that may be a member of groups, by `NAMESPACE/NAME`.
-    #[must_use]
-    pub fn has_pod(&self, name: &str) -> bool {
-        self.names.contains_key(name)
-    }
-
     /// The node that a Pod is on, if the Pod may be a member of groups, by `NAMESPACE/NAME`.
     #[must_use]
     pub fn node_of(&self, pod: &str) -> Option<&str> {

@@ -150,6 +150,8 @@ struct Inner {
     is_live: bool,
     /// The last batch that is there, that somebody has asked for, and that is in force.
     sequences: [u64; 3],
+    /// Pods that were told of since somebody asked for changes, and those before.
+    told: BTreeSet<String>,
     seen: BTreeSet<String>,
     asked: BTreeSet<String>,
     /// Asked, and not sent yet.
@@ -163,6 +165,15 @@ pub struct Told {
     changed: Notify,
     /// There is something to be said to the cluster role.
     to_say: Notify,
+}
+
+impl Inner {
+    /// All that is there has been asked for.
+    fn gathered(&mut self) {
+        self.sequences[1] = self.sequences[0];
+        let told = std::mem::take(&mut self.told);
+        self.seen.extend(told);
+    }
 }
 
 impl Told {
@@ -181,7 +192,7 @@ impl Told {
     pub fn state(&self) -> State {
         let mut inner = self.lock();
         inner.queue = Some(Vec::new());
-        inner.sequences[1] = inner.sequences[0];
+        inner.gathered();
         inner.state.clone()
     }
 
@@ -189,7 +200,7 @@ impl Told {
     #[must_use]
     pub fn updates(&self) -> Option<Vec<Update>> {
         let mut inner = self.lock();
-        inner.sequences[1] = inner.sequences[0];
+        inner.gathered();
         inner.queue.replace(Vec::new())
     }
 
@@ -207,12 +218,16 @@ impl Told {
         }
     }
 
-    /// Whether what is told counts for a Pod of this node, by `NAMESPACE/NAME`. If not, it is asked for.
+    /// Whether what somebody has asked for last counts for a Pod of this node, by `NAMESPACE/NAME`: what was told since is not in
+    /// force yet. If not, the cluster role is asked for the Pod.
     #[must_use]
     pub fn knows(&self, pod: &str) -> bool {
         let mut inner = self.lock();
         if inner.seen.contains(pod) {
             return true;
+        }
+        if inner.told.contains(pod) {
+            return false;
         }
         if inner.asked.len() < MAX_PODS && inner.asked.insert(pod.to_owned()) {
             inner.to_ask.push(pod.to_owned());
@@ -224,6 +239,7 @@ impl Told {
     /// Only these Pods are there: of others nothing is known any more.
     pub fn retain(&self, is_there: impl Fn(&str) -> bool) {
         let mut inner = self.lock();
+        inner.told.retain(|pod| is_there(pod));
         inner.seen.retain(|pod| is_there(pod));
         inner.asked.retain(|pod| is_there(pod));
     }
@@ -238,6 +254,7 @@ impl Told {
     fn end(&self) {
         let mut inner = self.lock();
         inner.is_live = false;
+        inner.told.clear();
         inner.seen.clear();
         drop(inner);
         self.changed.notify_one();
@@ -255,7 +272,7 @@ impl Told {
         for pod in pods {
             // What nobody asks for any more is not kept.
             if inner.asked.remove(&pod) {
-                inner.seen.insert(pod);
+                inner.told.insert(pod);
             }
         }
         inner.is_live = true;

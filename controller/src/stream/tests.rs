@@ -245,6 +245,8 @@ async fn pods_are_known_when_the_cluster_role_has_seen_them_on_this_node() {
             timeout(SOON, async move {
                 while !told.knows(pod) {
                     told.changed().await;
+                    assert!(!told.knows(pod), "what is told of {pod} cannot be in force yet");
+                    _ = told.updates();
                 }
             })
         };
