@@ -26,7 +26,7 @@ enum Chore {
     Hello,
     /// Install what the tests need, then run every check and every test: what CI runs.
     Test,
-    /// The suites that take long: 2,000 random programs beside Open vSwitch, more random programs and longer fuzzing.
+    /// The suites that take long: 2,000 random programs beside Open vSwitch, more random programs and clusters, and longer fuzzing.
     Nightly {
         /// Seed of the first random program beside Open vSwitch.
         #[arg(long, default_value_t = 0)]
@@ -152,12 +152,13 @@ fn test() -> Result<()> {
     cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])
 }
 
-/// Programs beside Open vSwitch, programs beside the interpreter, programs of connections, cases of each property test, and Pods that
-/// are made at once.
-const NIGHTLY: [(&str, &str); 5] = [
+/// Programs beside Open vSwitch, programs beside the interpreter, programs of connections, clusters beside the evaluator of policies,
+/// cases of each property test, and Pods that are made at once.
+const NIGHTLY: [(&str, &str); 6] = [
     ("SLUICE_DIFF_TABLES", "2000"),
     ("SLUICE_PROGRAMS", "10000"),
     ("SLUICE_CT_PROGRAMS", "500"),
+    ("SLUICE_POLICY_WORLDS", "10000"),
     ("PROPTEST_CASES", "20000"),
     ("SLUICE_KUBE_PODS", "100"),
 ];
