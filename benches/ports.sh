@@ -3,7 +3,7 @@
 # latency, all in one run. Prints a Markdown table with each figure's ratio to the kernel bridge.
 #
 # usage: benches/ports.sh [SECONDS] [SWITCH...]
-#   SWITCH: bridge sluice-tap sluice-af-packet ovs ovs-tso (default: all)
+#   SWITCH: bridge sluice-tap sluice-af-packet sluice-af-xdp ovs ovs-tso ovs-af-xdp (default: all)
 #
 # Everything happens in network namespaces that the script makes and removes. Needs root and the packages of
 # xtask/setup.sh, and a release build of sluice.
@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-4}
 shift || true
-switches=${*:-bridge sluice-tap sluice-af-packet ovs ovs-tso}
+switches=${*:-bridge sluice-tap sluice-af-packet sluice-af-xdp ovs ovs-tso ovs-af-xdp}
 bin=${CARGO_TARGET_DIR:-target}/release
 tmp=$(mktemp -d /tmp/sluice-bench.XXXXXX)
 export SLUICE_RUNTIME_DIR=$tmp/run
@@ -108,11 +108,13 @@ lab() {
 }
 run_sluice-tap() { lab sluice-tap tap; }
 run_sluice-af-packet() { lab sluice-af-packet veth; }
+run_sluice-af-xdp() { lab sluice-af-xdp af-xdp; }
 
-# ovs_bridge NAME [other_config...]: Open vSwitch's user-space datapath, run from a folder of its own.
+# ovs_bridge NAME TYPE [other_config...]: Open vSwitch's user-space datapath with interfaces of this type, run from a folder
+# of its own.
 ovs_bridge() {
-    local name=$1 dir=$tmp/ovs config
-    shift
+    local name=$1 type=$2 dir=$tmp/ovs config
+    shift 2
     hosts_up
     rm -rf "$dir"
     mkdir -p "$dir"
@@ -128,7 +130,8 @@ ovs_bridge() {
     ip netns exec "$s" ovs-vswitchd "unix:$dir/db.sock" --log-file="$dir/vs.log" --verbose=console:off \
         --unixctl="$dir/vs.ctl" &
     local switchd=$!
-    $vsctl add-br br0 -- set bridge br0 datapath_type=netdev -- add-port br0 va -- add-port br0 vb
+    $vsctl add-br br0 -- set bridge br0 datapath_type=netdev \
+        -- add-port br0 va -- set interface va "type=$type" -- add-port br0 vb -- set interface vb "type=$type"
     if [ $# = 0 ]; then
         # Without its TSO option, OVS cannot take what the hosts leave to the device.
         for ns in "$a" "$b"; do ip netns exec "$ns" ethtool -K eth0 tx off tso off gso off >/dev/null; done
@@ -137,8 +140,9 @@ ovs_bridge() {
     stop "$switchd" "$db"
     hosts_down
 }
-run_ovs() { ovs_bridge ovs; }
-run_ovs-tso() { ovs_bridge ovs-tso userspace-tso-enable=true; }
+run_ovs() { ovs_bridge ovs system; }
+run_ovs-tso() { ovs_bridge ovs-tso system userspace-tso-enable=true; }
+run_ovs-af-xdp() { ovs_bridge ovs-af-xdp afxdp; }
 
 for switch in $switches; do "run_$switch"; done
 

@@ -5,8 +5,14 @@ use crate::switch::wait_until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+/// Where the daemon is: beside the folder of the suites.
+pub fn sluiced() -> PathBuf {
+    let suite = std::env::current_exe().expect("a suite has a file");
+    suite.parent().and_then(Path::parent).expect("it is in a folder of folders").join("sluiced")
+}
 
 /// A running `sluiced`; killed when dropped.
 #[derive(Debug)]

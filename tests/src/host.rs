@@ -6,7 +6,9 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use sluice_flows::DropReason;
 use sluice_flows::packet::{Frame, MAX_FRAME_LEN};
 use sluice_switch::port::link::Link;
-use sluice_switch::port::{AfPacket, AfPacketOptions, Port, PortQueue, Tap, TapOptions, TapPlain, TxOutcome};
+use sluice_switch::port::{
+    AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, Port, PortQueue, Tap, TapOptions, TapPlain, TxOutcome,
+};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
@@ -30,15 +32,27 @@ pub enum Kind {
     TapPlain,
     /// A packet socket on one end of a veth pair; the host has the other.
     AfPacket,
+    /// An AF_XDP socket on one end of a veth pair; the host has the other.
+    AfXdp,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Tap, Self::TapPlain, Self::AfPacket];
+    pub const ALL: [Self; 4] = [Self::Tap, Self::TapPlain, Self::AfPacket, Self::AfXdp];
 
-    /// Whether super-frames and partial checksums cross it as they are.
+    /// Whether super-frames cross it as they are.
     pub fn offloads(self) -> bool {
+        matches!(self, Self::Tap | Self::AfPacket)
+    }
+
+    /// Whether a host's partial checksums come in by it as they are.
+    pub fn partial_checksums(self) -> bool {
         self != Self::TapPlain
+    }
+
+    /// Whether it is at one end of a veth pair.
+    fn on_veth(self) -> bool {
+        matches!(self, Self::AfPacket | Self::AfXdp)
     }
 }
 
@@ -56,7 +70,7 @@ pub struct Host {
     kind: Kind,
     mtu: u32,
     queues: usize,
-    /// Where the packet socket is.
+    /// Where the switch's end of a veth pair is.
     switch: Netns,
 }
 
@@ -106,25 +120,29 @@ impl Host {
         let (mac, mtu, queues) = (Some(self.mac), Some(self.mtu), self.queues);
         let tap = TapOptions { mac, mtu, queues, up: false, ..TapOptions::default() };
         let new = self.netns.run(|| Link::open(LINK)).is_err();
+        if new && self.kind.on_veth() {
+            self.netns.add_veth(LINK, &self.switch, PORT).expect("a veth pair");
+            let set_mac = || Link::open(LINK).and_then(|link| link.set_mac(self.mac));
+            self.netns.run(set_mac).expect("set the address");
+            self.netns.set_mtu(LINK, self.mtu).expect("set the MTU");
+        }
         let port: Box<dyn Port> = match self.kind {
             Kind::Tap => Box::new(self.netns.run(|| Tap::create(LINK, &tap)).expect("a TAP")),
             Kind::TapPlain => Box::new(self.netns.run(|| TapPlain::create(LINK, &tap)).expect("a plain TAP")),
             Kind::AfPacket => {
-                if new {
-                    self.netns.add_veth(LINK, &self.switch, PORT).expect("a veth pair");
-                    let set_mac = || Link::open(LINK).and_then(|link| link.set_mac(self.mac));
-                    self.netns.run(set_mac).expect("set the address");
-                    self.netns.set_mtu(LINK, self.mtu).expect("set the MTU");
-                }
                 let options = AfPacketOptions { mtu, queues, ..AfPacketOptions::default() };
                 Box::new(self.switch.run(|| AfPacket::open(PORT, &options)).expect("a packet socket"))
+            }
+            Kind::AfXdp => {
+                let options = AfXdpOptions { mtu, ..AfXdpOptions::default() };
+                Box::new(self.switch.run(|| AfXdp::open(PORT, &options)).expect("an AF_XDP socket"))
             }
         };
         if new {
             self.netns.add_address(LINK, self.v4, 24).expect("add the IPv4 address");
             self.netns.set_up(LINK, true).expect("set the interface up");
             wait_for_carrier(&[(&self.netns, LINK)]);
-            if self.kind == Kind::AfPacket {
+            if self.kind.on_veth() {
                 wait_for_carrier(&[(&self.switch, PORT)]);
             }
             self.netns.add_address(LINK, self.v6, 64).expect("add the IPv6 address");

@@ -2,14 +2,14 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is a failed test")]
 
-use sluice_tests::daemon::Daemon;
+use sluice_tests::daemon::{Daemon, sluiced};
 use sluice_tests::host::{PATIENCE, wait_for_carrier};
 use sluice_tests::netns::{Netns, skipped};
 use sluice_tests::switch::wait_until;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
@@ -128,12 +128,6 @@ fn talk(machine: &Machine, pair: &mut [TcpStream; 2], order: [usize; 2]) {
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
-}
-
-/// Where the daemon is: beside the folder of the suites.
-fn sluiced() -> PathBuf {
-    let suite = std::env::current_exe().unwrap();
-    suite.parent().and_then(Path::parent).unwrap().join("sluiced")
 }
 
 #[test]

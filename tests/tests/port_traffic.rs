@@ -119,7 +119,8 @@ fn traffic(test: &str, kinds: [Kind; 2]) {
     assert_eq!(crossed.udp_super_frames > 0, kinds[0].offloads() && near.caps().uso, "{crossed:?}");
     let some = kinds.into_iter().any(Kind::offloads);
     assert_eq!(crossed.tcp_super_frames > 0, some, "{crossed:?}");
-    assert_eq!(crossed.partial_checksums > 0, some, "{crossed:?}");
+    let partial = kinds.into_iter().any(Kind::partial_checksums);
+    assert_eq!(crossed.partial_checksums > 0, partial, "{crossed:?}");
     assert_eq!(crossed.longest > 1514, some, "{crossed:?}");
 }
 
@@ -151,6 +152,26 @@ fn a_tap_s_super_frames_are_cut_for_a_plain_tap() {
 #[test]
 fn a_packet_socket_s_super_frames_are_cut_for_a_plain_tap() {
     traffic("a_packet_socket_s_super_frames_are_cut_for_a_plain_tap", [Kind::AfPacket, Kind::TapPlain]);
+}
+
+#[test]
+fn two_af_xdp_sockets_carry_traffic() {
+    traffic("two_af_xdp_sockets_carry_traffic", [Kind::AfXdp; 2]);
+}
+
+#[test]
+fn a_tap_s_super_frames_are_cut_for_an_af_xdp_socket() {
+    traffic("a_tap_s_super_frames_are_cut_for_an_af_xdp_socket", [Kind::Tap, Kind::AfXdp]);
+}
+
+#[test]
+fn an_af_xdp_socket_s_partial_checksums_are_filled_in_for_a_plain_tap() {
+    traffic("an_af_xdp_socket_s_partial_checksums_are_filled_in_for_a_plain_tap", [Kind::AfXdp, Kind::TapPlain]);
+}
+
+#[test]
+fn an_af_xdp_socket_and_a_packet_socket_carry_traffic() {
+    traffic("an_af_xdp_socket_and_a_packet_socket_carry_traffic", [Kind::AfXdp, Kind::AfPacket]);
 }
 
 #[test]

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
   sluice ports                                      every port with its counters
   sluice ports add tap1                             a new TAP interface
   sluice ports add eth1 --type af-packet            an interface that is there
+  sluice ports add eth1 --type af-xdp --option mode=native
   sluice ports add p1 --type patch --option peer=p2
   sluice ports set tap1 --access 10                 carry VLAN 10, untagged
   sluice ports del tap1
@@ -64,8 +65,8 @@ enum Verb {
 struct Add {
     /// Its name, which is also its interface's
     name: String,
-    /// tap, tap-plain, af-packet, memory, pcap, null, patch, wire, or a tunnel: vxlan, geneve, gre,
-    /// ipip, sit, bareudp
+    /// tap, tap-plain, af-packet, af-xdp, memory, pcap, null, patch, wire, or a tunnel: vxlan, geneve,
+    /// gre, ipip, sit, bareudp
     #[arg(long, value_name = "TYPE", default_value = "tap")]
     r#type: String,
     /// OpenFlow number; the lowest free one if not given

@@ -62,6 +62,7 @@ fn wide(state: &State, out: &mut Output) -> Result<(), Failure> {
     let attached = match state.attachment {
         Attachment::Tap => "tap",
         Attachment::Veth => "veth",
+        Attachment::AfXdp => "af-xdp",
     };
     for (host, namespace) in wiring::namespaces(&state.topology).iter().zip(&state.namespaces) {
         let mtu: Vec<_> = host.interfaces.iter().map(|i| i.mtu.to_string()).collect();

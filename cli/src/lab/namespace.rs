@@ -20,7 +20,7 @@ use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
 use sluice_switch::host::netlink::{LOOPBACK, Netlink, NetlinkError, VethEnd};
 use sluice_switch::host::routing::{HostRoute, MAIN_TABLE, metric_of};
-use sluice_switch::port::{AfPacket, AfPacketOptions, Port, PortError, PortKind, Tap, TapOptions};
+use sluice_switch::port::{AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, Port, PortError, PortKind, Tap, TapOptions};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -74,7 +74,9 @@ impl From<HostError> for Failure {
     fn from(error: HostError) -> Self {
         let denied = match &error {
             HostError::Namespace { source, .. } => source.raw_os_error() == Some(Errno::EPERM as i32),
-            HostError::Port { source, .. } => matches!(**source, PortError::NoPrivilege { .. }),
+            HostError::Port { source, .. } => {
+                matches!(**source, PortError::NoPrivilege { .. } | PortError::NoBpf { .. })
+            }
             HostError::Link { .. } => false,
             HostError::Interface { source, .. } => source.source.raw_os_error() == Some(Errno::EPERM as i32),
         };
@@ -116,6 +118,8 @@ enum SwitchEnd {
     Tap(Tap),
     /// Name of the veth's end in the switch's namespace.
     Veth(String),
+    /// The same, for AF_XDP.
+    AfXdp(String),
 }
 
 /// How hosts can be joined to switches here: by TAP if `/dev/net/tun` may be opened, else by veth.
@@ -156,7 +160,7 @@ pub(crate) fn make(hosts: &[Host], attachment: Attachment, queues: usize) -> Res
 fn make_some(hosts: &[Host], attachment: Attachment, queues: usize, first: u32) -> Result<Vec<Made>, HostError> {
     // Opened before the thread leaves the switch's namespace, and stays there.
     let mut switch_side: Option<Netlink> = None;
-    if let (Attachment::Veth, Some(host)) = (attachment, hosts.first()) {
+    if let (Attachment::Veth | Attachment::AfXdp, Some(host)) = (attachment, hosts.first()) {
         switch_side = Some(Netlink::open().map_err(interface_error(host, "lo"))?);
     }
     let mut number = first;
@@ -175,7 +179,8 @@ fn make_some(hosts: &[Host], attachment: Attachment, queues: usize, first: u32) 
                 None => SwitchEnd::Tap(tap(host, interface, queues)?),
                 Some(switch_side) => {
                     number += 1;
-                    SwitchEnd::Veth(veth(switch_side, number, interface, &namespace).map_err(&failed)?)
+                    let name = veth(switch_side, number, interface, &namespace).map_err(&failed)?;
+                    if attachment == Attachment::AfXdp { SwitchEnd::AfXdp(name) } else { SwitchEnd::Veth(name) }
                 }
             };
             let index = configure(&mut inside, interface).map_err(failed)?;
@@ -300,7 +305,7 @@ impl Made {
     /// Opens the switch's ends of the host's links. Must be called in the switch's namespace.
     ///
     /// # Errors
-    /// A packet socket cannot be opened.
+    /// A packet socket or an AF_XDP socket cannot be opened.
     pub(crate) fn into_ports(self, queues: usize) -> Result<(OwnedFd, Vec<HostPort>), HostError> {
         let Self { host, namespace, ends } = self;
         let mut ports = Vec::new();
@@ -310,6 +315,10 @@ impl Made {
                 SwitchEnd::Veth(name) => {
                     let options = AfPacketOptions { queues, up: false, ..AfPacketOptions::default() };
                     let opened = AfPacket::open(&name, &options);
+                    Box::new(opened.map_err(port_error(&host, &interface.name))?)
+                }
+                SwitchEnd::AfXdp(name) => {
+                    let opened = AfXdp::open(&name, &AfXdpOptions { up: false, ..AfXdpOptions::default() });
                     Box::new(opened.map_err(port_error(&host, &interface.name))?)
                 }
             };

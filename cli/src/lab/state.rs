@@ -165,6 +165,8 @@ pub(crate) enum Attachment {
     Tap,
     /// A veth pair with a packet socket at the switch's end
     Veth,
+    /// A veth pair with an AF_XDP socket at the switch's end
+    AfXdp,
 }
 
 /// A running lab.

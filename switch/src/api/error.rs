@@ -30,10 +30,12 @@ pub(super) fn status(error: ControlError) -> Status {
 /// The status for a device that refused.
 fn port_status(error: &PortError) -> Status {
     let code = match error {
-        PortError::NoPrivilege { .. } => Code::PermissionDenied,
+        PortError::NoPrivilege { .. } | PortError::NoBpf { .. } => Code::PermissionDenied,
         PortError::NoDevice { .. } => Code::NotFound,
         PortError::NameTaken { .. } => Code::AlreadyExists,
-        PortError::Name { .. } | PortError::Mtu { .. } | PortError::Option { .. } => Code::InvalidArgument,
+        PortError::Name { .. } | PortError::Mtu { .. } | PortError::Option { .. } | PortError::NoQueue { .. } => {
+            Code::InvalidArgument
+        }
         _ => Code::FailedPrecondition,
     };
     Status::new(code, error.to_string())

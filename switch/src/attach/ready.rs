@@ -69,7 +69,7 @@ impl Datapath {
         let mtus = others.iter().filter_map(|port| {
             let device = self.device(port.dp)?;
             match device.kind() {
-                PortKind::AfPacket => Some(device.mtu()),
+                PortKind::AfPacket | PortKind::AfXdp => Some(device.mtu()),
                 PortKind::Tunnel(TunnelKind::Wireguard) => Some(device.mtu()),
                 PortKind::Tunnel(kind) => {
                     let fixed = device

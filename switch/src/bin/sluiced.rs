@@ -103,7 +103,9 @@ impl Failure {
 impl From<SetupError> for Failure {
     fn from(error: SetupError) -> Self {
         let code = match &error {
-            SetupError::Control(ControlError::Port(PortError::NoPrivilege { .. })) => NO_PRIVILEGE,
+            SetupError::Control(ControlError::Port(PortError::NoPrivilege { .. } | PortError::NoBpf { .. })) => {
+                NO_PRIVILEGE
+            }
             SetupError::Gateway(error) if error.is_denied() => NO_PRIVILEGE,
             SetupError::Control(_) | SetupError::Gateway(_) => FAILED,
             SetupError::Name(_) | SetupError::Router(_) => USAGE,

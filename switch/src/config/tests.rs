@@ -92,7 +92,7 @@ fn faults_are_told_with_their_place_and_what_is_allowed() {
         ),
         (
             "[bridges.br0.ports.p1]\ntype = 'tapp'",
-            "sluiced.toml:2:8: unknown port type `tapp`; did you mean `tap`?\n  types: tap, tap-plain, af-packet, memory, pcap, null, patch, vxlan, geneve, gre, ipip, sit, bareudp, wireguard, wire",
+            "sluiced.toml:2:8: unknown port type `tapp`; did you mean `tap`?\n  types: tap, tap-plain, af-packet, af-xdp, memory, pcap, null, patch, vxlan, geneve, gre, ipip, sit, bareudp, wireguard, wire",
         ),
         (
             "[bridges.br0.ports.p1]\ntype = 'local'",
@@ -138,7 +138,7 @@ fn faults_are_told_with_their_place_and_what_is_allowed() {
         ("[bridges.br0.ports.p1]\ntype = 'patch'", "sluiced.toml:2:8: a port of type patch needs option `peer`"),
         (
             "[bridges.br0.ports.p1]\nnumber = 1",
-            "sluiced.toml:1:20: port `p1` has no `type`\n  types: tap, tap-plain, af-packet, memory, pcap, null, patch, vxlan, geneve, gre, ipip, sit, bareudp, wireguard, wire",
+            "sluiced.toml:1:20: port `p1` has no `type`\n  types: tap, tap-plain, af-packet, af-xdp, memory, pcap, null, patch, vxlan, geneve, gre, ipip, sit, bareudp, wireguard, wire",
         ),
         (
             "[log]\nlevel = 'inof'",

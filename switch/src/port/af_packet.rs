@@ -104,7 +104,7 @@ impl AfPacket {
     fn bind(&self, count: usize) -> io::Result<()> {
         let mut group = None;
         for socket in self.sockets.iter().take(count) {
-            socket.bind(self.index)?;
+            socket.bind(self.index, true)?;
             if count > 1 {
                 // A group has a hook of its own, which has to be told again not to listen to what we send.
                 let flags = (libc::PACKET_FANOUT_HASH | libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING) << 16;
@@ -160,6 +160,21 @@ impl Port for AfPacket {
             })
             .collect())
     }
+}
+
+/// A queue that only sends, by the interface of this index in the calling thread's network namespace: for a worker that has
+/// no other means to.
+///
+/// # Errors
+/// The system's.
+pub(super) fn sender(index: i32, mtu: Arc<AtomicU32>) -> io::Result<Box<dyn PortQueue>> {
+    let socket = PacketSocket::new()?;
+    socket.set_option(libc::PACKET_VNET_HDR, 1)?;
+    socket.set_option(libc::PACKET_QDISC_BYPASS, 1)?;
+    socket.set_buffer_sizes(BUFFER_SIZE)?;
+    socket.bind(index, false)?;
+    let (socket, loss) = (Arc::new(socket), Arc::default());
+    Ok(Box::new(AfPacketQueue { socket, index, mtu, loss, burst: Burst::new(), receives: false }))
 }
 
 /// One worker's queue of an [`AfPacket`].

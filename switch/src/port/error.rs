@@ -107,6 +107,70 @@ pub enum PortError {
         /// What is wrong with it.
         why: String,
     },
+    /// The kernel refused the XDP program or its socket for lack of privilege.
+    #[error(
+        "port {port}: cannot {op}: not permitted; AF_XDP takes CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF outside any user namespace: run as the machine's root, or use type af-packet"
+    )]
+    NoBpf {
+        /// The port.
+        port: String,
+        /// What was being done.
+        op: &'static str,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// The interface has an XDP program.
+    #[error(
+        "port {port}: another XDP program is at the interface; `ip -d link show {port}` names it: stop the program that it belongs to, or take it off with `ip link set {port} xdp off`"
+    )]
+    XdpTaken {
+        /// The port.
+        port: String,
+    },
+    /// Another AF_XDP socket has the queue.
+    #[error(
+        "port {port}: another program has an AF_XDP socket on receive queue {queue}; stop it (`ss --xdp -p` names it), or choose other queues with the option `queues`"
+    )]
+    QueueTaken {
+        /// The port.
+        port: String,
+        /// The queue.
+        queue: u32,
+    },
+    /// The interface has no such queue.
+    #[error(
+        "port {port}: the interface has no receive queue {queue}: it has {count}, counted from 0; choose one of them, or make more with `ethtool -L`"
+    )]
+    NoQueue {
+        /// The port.
+        port: String,
+        /// The queue asked for.
+        queue: u32,
+        /// How many there are.
+        count: u32,
+    },
+    /// The kernel or the driver cannot what the mode asks for.
+    #[error(
+        "port {port}: cannot {op} in mode {mode}: {source}; AF_XDP takes Linux 5.9 with CONFIG_XDP_SOCKETS, and a driver that has the mode: try mode generic, or type af-packet"
+    )]
+    NoXdp {
+        /// The port.
+        port: String,
+        /// The mode that was tried last.
+        mode: &'static str,
+        /// What was being done.
+        op: &'static str,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// Frames' memory may not be locked.
+    #[error(
+        "port {port}: the limit of locked memory is too low for AF_XDP, which takes 8 MiB a queue or more; raise it (`ulimit -l`, systemd's LimitMEMLOCK=), or grant CAP_IPC_LOCK"
+    )]
+    LockedMemory {
+        /// The port.
+        port: String,
+    },
     /// The system refused for another reason.
     #[error("port {port}: cannot {op}: {source}")]
     Io {

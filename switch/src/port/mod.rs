@@ -19,6 +19,7 @@
 //! asks ([`Port::mtu`], [`Port::link_up`]), not by the queue.
 
 mod af_packet;
+mod af_xdp;
 mod alarm;
 mod device;
 mod error;
@@ -41,6 +42,7 @@ mod wire;
 pub mod wireguard;
 
 pub use af_packet::{AfPacket, AfPacketOptions};
+pub use af_xdp::{AfXdp, AfXdpOptions, XdpMode};
 pub use device::Device;
 pub use error::PortError;
 pub use mem::{MemHandle, MemOptions, MemPort};
@@ -75,6 +77,8 @@ pub enum PortKind {
     TapPlain,
     /// A packet socket on an existing interface.
     AfPacket,
+    /// AF_XDP sockets on an existing interface.
+    AfXdp,
     /// Two rings in memory.
     Memory,
     /// A capture file replayed, and one written.
@@ -97,6 +101,7 @@ impl PortKind {
         Self::Tap,
         Self::TapPlain,
         Self::AfPacket,
+        Self::AfXdp,
         Self::Memory,
         Self::Pcap,
         Self::Null,
@@ -118,6 +123,7 @@ impl PortKind {
             Self::Tap => "tap",
             Self::TapPlain => "tap-plain",
             Self::AfPacket => "af-packet",
+            Self::AfXdp => "af-xdp",
             Self::Memory => "memory",
             Self::Pcap => "pcap",
             Self::Null => "null",

@@ -1,9 +1,9 @@
 //! What a port is to be, as configurations and the API say it: a kind and its options by name.
 
 use super::{
-    AfPacket, AfPacketOptions, Limits, MemOptions, MemPort, NullPort, PcapOptions, PcapPort, Port, PortError, PortKind,
-    Tap, TapOptions, TapPlain, TunnelOptions, TunnelPort, Wire, WireOptions, WireSettings, WireguardOptions,
-    WireguardPort, is_limit,
+    AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, Limits, MemOptions, MemPort, NullPort, PcapOptions, PcapPort, Port,
+    PortError, PortKind, Tap, TapOptions, TapPlain, TunnelOptions, TunnelPort, Wire, WireOptions, WireSettings,
+    WireguardOptions, WireguardPort, XdpMode, is_limit,
 };
 use sluice_flows::tunnel::{Part, TunnelKind};
 use std::borrow::Cow;
@@ -67,6 +67,17 @@ pub enum PortSpec {
         mtu: Option<u32>,
         /// Whether to send past the interface's queueing discipline.
         qdisc_bypass: bool,
+    },
+    /// AF_XDP sockets on the interface named like the port, or `dev`.
+    AfXdp {
+        /// The interface, when its name is not the port's.
+        dev: Option<String>,
+        /// MTU in bytes to set on it.
+        mtu: Option<u32>,
+        /// How frames come and go.
+        mode: XdpMode,
+        /// Its receive queues to take, ascending; all of them when empty.
+        queues: Vec<u32>,
     },
     /// A port in memory.
     Memory {
@@ -184,7 +195,7 @@ impl PortSpec {
             };
             read.take(name, value)?;
         }
-        let Read { dev, attach, mac, mtu, qdisc_bypass, rx, tx, repeat, peer, seed, wire } = read;
+        let Read { dev, attach, mac, mtu, qdisc_bypass, mode, queues, rx, tx, repeat, peer, seed, wire } = read;
         Ok(match kind {
             PortKind::Tap => Self::Tap { dev, attach: attach.unwrap_or(false), mac, mtu },
             PortKind::TapPlain => Self::TapPlain { dev, mac, mtu },
@@ -192,6 +203,7 @@ impl PortSpec {
                 let default = AfPacketOptions::default().qdisc_bypass;
                 Self::AfPacket { dev, mtu, qdisc_bypass: qdisc_bypass.unwrap_or(default) }
             }
+            PortKind::AfXdp => Self::AfXdp { dev, mtu, mode: mode.unwrap_or_default(), queues },
             PortKind::Memory => Self::Memory { mtu },
             PortKind::Pcap => Self::Pcap { rx, tx, repeat: repeat.unwrap_or(false), mtu },
             PortKind::Null => Self::Null { mtu },
@@ -224,6 +236,7 @@ impl PortSpec {
             Self::Tap { .. } => PortKind::Tap,
             Self::TapPlain { .. } => PortKind::TapPlain,
             Self::AfPacket { .. } => PortKind::AfPacket,
+            Self::AfXdp { .. } => PortKind::AfXdp,
             Self::Memory { .. } => PortKind::Memory,
             Self::Pcap { .. } => PortKind::Pcap,
             Self::Null { .. } => PortKind::Null,
@@ -255,6 +268,11 @@ impl PortSpec {
                 let options =
                     AfPacketOptions { mtu: *mtu, queues, qdisc_bypass: *qdisc_bypass, ..AfPacketOptions::default() };
                 Box::new(AfPacket::open(dev.as_deref().unwrap_or(name), &options)?)
+            }
+            Self::AfXdp { dev, mtu, mode, queues } => {
+                let options =
+                    AfXdpOptions { mtu: *mtu, mode: *mode, queues: queues.clone(), ..AfXdpOptions::default() };
+                Box::new(AfXdp::open(dev.as_deref().unwrap_or(name), &options)?)
             }
             Self::Memory { mtu } => {
                 let default = MemOptions::default();
@@ -314,6 +332,12 @@ impl PortSpec {
                 let differs = *qdisc_bypass != AfPacketOptions::default().qdisc_bypass;
                 put("qdisc_bypass", differs.then(|| qdisc_bypass.to_string()));
             }
+            Self::AfXdp { dev, mtu, mode, queues } => {
+                put("dev", text(dev));
+                put("mtu", number(mtu));
+                put("mode", (*mode != XdpMode::default()).then(|| mode.to_string()));
+                put("queues", (!queues.is_empty()).then(|| show_queues(queues)));
+            }
             Self::Memory { mtu } | Self::Null { mtu } => put("mtu", number(mtu)),
             Self::Pcap { rx, tx, repeat, mtu } => {
                 put("rx", path(rx));
@@ -348,6 +372,7 @@ fn option_names(kind: PortKind) -> Vec<&'static str> {
         PortKind::Tap => &["dev", "attach", "mac", "mtu"],
         PortKind::TapPlain => &["dev", "mac", "mtu"],
         PortKind::AfPacket => &["dev", "mtu", "qdisc_bypass"],
+        PortKind::AfXdp => &["dev", "mtu", "mode", "queues"],
         PortKind::Memory | PortKind::Null => &["mtu"],
         PortKind::Pcap => &["rx", "tx", "repeat", "mtu"],
         PortKind::Patch => &["peer"],
@@ -372,6 +397,8 @@ struct Read {
     mac: Option<[u8; 6]>,
     mtu: Option<u32>,
     qdisc_bypass: Option<bool>,
+    mode: Option<XdpMode>,
+    queues: Vec<u32>,
     rx: Option<PathBuf>,
     tx: Option<PathBuf>,
     repeat: Option<bool>,
@@ -391,6 +418,11 @@ impl Read {
             "mac" => self.mac = Some(Mac::parse(value).ok_or_else(|| bad("a unicast address like 02:00:00:00:00:01"))?),
             "mtu" => self.mtu = Some(value.parse().map_err(|_| bad("a number of bytes"))?),
             "qdisc_bypass" => self.qdisc_bypass = Some(flag()?),
+            "mode" => {
+                let wanted = "best-effort, native-with-zerocopy, native or generic";
+                self.mode = Some(XdpMode::from_name(value).ok_or_else(|| bad(wanted))?);
+            }
+            "queues" => self.queues = parse_queues(value).ok_or_else(|| bad("queues like 0-3 or 0,2"))?,
             "rx" => self.rx = Some(filled("a file's path")?.into()),
             "tx" => self.tx = Some(filled("a file's path")?.into()),
             "repeat" => self.repeat = Some(flag()?),
@@ -400,6 +432,35 @@ impl Read {
         }
         Ok(())
     }
+}
+
+/// Greatest number of a receive queue that is read.
+const MAX_QUEUE: u32 = 1023;
+
+/// Numbers and ranges of queues with commas between, like `0-3,6`, ascending and each once.
+fn parse_queues(text: &str) -> Option<Vec<u32>> {
+    let mut queues = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
+        if first > last || last > MAX_QUEUE {
+            return None;
+        }
+        queues.extend(first..=last);
+    }
+    queues.sort_unstable();
+    queues.dedup();
+    Some(queues)
+}
+
+/// The queues as [`parse_queues`] reads them.
+fn show_queues(queues: &[u32]) -> String {
+    let runs = queues.chunk_by(|a, b| a + 1 == *b);
+    let show = |run: &[u32]| match run {
+        [first, .., last] => format!("{first}-{last}"),
+        run => run.iter().map(u32::to_string).collect(),
+    };
+    runs.map(show).collect::<Vec<_>>().join(",")
 }
 
 /// An Ethernet address as text.
@@ -442,6 +503,10 @@ mod tests {
         round_trip(PortKind::Tap, &[("dev", "t0"), ("attach", "true"), ("mac", "02:00:00:0a:0b:0c"), ("mtu", "9000")]);
         round_trip(PortKind::TapPlain, &[("mac", "02:00:00:00:00:01")]);
         round_trip(PortKind::AfPacket, &[("dev", "eth0"), ("mtu", "1500"), ("qdisc_bypass", "false")]);
+        round_trip(
+            PortKind::AfXdp,
+            &[("dev", "eth0"), ("mtu", "1500"), ("mode", "native-with-zerocopy"), ("queues", "0-2,5,7-8")],
+        );
         round_trip(PortKind::Memory, &[("mtu", "1500")]);
         round_trip(PortKind::Pcap, &[("rx", "in.pcap"), ("tx", "out.pcap"), ("repeat", "true"), ("mtu", "9000")]);
         round_trip(PortKind::Null, &[]);
@@ -490,6 +555,15 @@ mod tests {
             let error = PortSpec::parse(PortKind::Tap, [(option, value)]).unwrap_err();
             assert!(matches!(error, SpecError::BadValue { option: o, .. } if o == option), "{option}={value}: {error}");
         }
+    }
+
+    #[test]
+    fn queues_are_read_in_any_order_and_once() {
+        assert_eq!(parse_queues("3,0-1,1").unwrap(), [0, 1, 3]);
+        for bad in ["", "a", "1-", "-1", "3-1", "0,,1", "0-4000000000"] {
+            assert_eq!(parse_queues(bad), None, "{bad}");
+        }
+        assert!(PortSpec::parse(PortKind::AfXdp, [("mode", "fast")]).is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use sluice_proto::v1::{
     NetworkSpec, PutNetworkRequest, ReadyReply, ReadyRequest, SetAttachmentRequest, TapDevice, VethDevice,
 };
 use sluice_switch::port::link::Link;
-use sluice_tests::daemon::Daemon;
+use sluice_tests::daemon::{Daemon, sluiced};
 use sluice_tests::host::wait_for_carrier;
 use sluice_tests::netns::{Netns, skipped};
 use sluice_tests::programs;
@@ -168,12 +168,6 @@ pub(crate) fn say(netns: &Netns, words: &str) -> String {
 pub(crate) fn attempt(netns: &Netns, words: &str) -> (bool, String) {
     let (code, output) = programs::run(netns, &words.split(' ').collect::<Vec<_>>());
     (code == Some(0), output)
-}
-
-/// Where the daemon is: beside the folder of the suites.
-fn sluiced() -> PathBuf {
-    let suite = std::env::current_exe().unwrap();
-    suite.parent().and_then(Path::parent).unwrap().join("sluiced")
 }
 
 /// Calls the switch that listens there.

@@ -1,6 +1,7 @@
 //! A machine with containers and an outside.
 
 pub(crate) use sluice_tests::daemon::Daemon as Running;
+use sluice_tests::daemon::sluiced;
 use sluice_tests::host::{PATIENCE, wait_for_carrier};
 use sluice_tests::netns::{Netns, skipped};
 use sluice_tests::programs;
@@ -8,7 +9,7 @@ use sluice_tests::switch::wait_until;
 use std::fs;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
@@ -166,12 +167,6 @@ pub(crate) fn run(netns: &Netns, words: &[&str]) -> String {
     let (code, output) = programs::run(netns, words);
     assert!(code == Some(0), "{words:?} ended with {code:?}:\n{output}");
     output
-}
-
-/// Where the daemon is: beside the folder of the suites.
-fn sluiced() -> PathBuf {
-    let suite = std::env::current_exe().unwrap();
-    suite.parent().and_then(Path::parent).unwrap().join("sluiced")
 }
 
 /// A listener.

@@ -50,7 +50,7 @@ fn a_full_memory_port_says_so() {
 }
 
 /// UDP over IPv4 from this source port: its hash decides which queue it goes to.
-fn flow(source: u16) -> Frame {
+pub(super) fn flow(source: u16) -> Frame {
     let mut bytes = vec![0x02, 0, 0, 0, 0, 1, 0x02, 0, 0, 0, 0, 2, 0x08, 0x00];
     bytes.extend([0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0, 10, 99, 0, 1, 10, 99, 0, 2]);
     bytes.extend(source.to_be_bytes());
@@ -113,7 +113,7 @@ fn a_packet_socket_spreads_flows_over_the_queues_that_workers_have() {
 }
 
 /// Each of 256 frames came once, to a queue that receives; two such queues share them.
-fn check_spread(workers: usize, got: &[usize]) {
+pub(super) fn check_spread(workers: usize, got: &[usize]) {
     assert_eq!(got.iter().sum::<usize>(), 256, "{got:?}");
     if workers > 1 {
         assert!(got[0] > 0 && got[1] > 0, "{got:?}");

@@ -8,13 +8,14 @@
 mod capture;
 mod device;
 mod wire;
+mod xdp;
 
 use nix::poll::{PollFd, PollFlags, poll};
 use sluice_flows::DropReason;
 use sluice_flows::packet::{Frame, GsoKind, MAX_FRAME_LEN, Offload, checksum};
 use sluice_switch::port::{
-    AfPacket, AfPacketOptions, MemHandle, MemOptions, MemPort, NullPort, Port, PortError, PortKind, PortQueue, Tap,
-    TapOptions, TapPlain, TxOutcome, Wire, WireOptions,
+    AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, MemHandle, MemOptions, MemPort, NullPort, Port, PortError,
+    PortKind, PortQueue, Tap, TapOptions, TapPlain, TxOutcome, Wire, WireOptions, XdpMode,
 };
 use sluice_tests::netns::{Netns, skipped};
 use std::time::Duration;
@@ -128,12 +129,26 @@ fn tap_plain(case: &str) -> Pair {
 }
 
 fn af_packet(case: &str) -> Pair {
+    veth(case, || Box::new(AfPacket::open("near", &AfPacketOptions::default()).unwrap()))
+}
+
+fn af_xdp(case: &str) -> Pair {
+    veth(case, || Box::new(AfXdp::open("near", &AfXdpOptions::default()).unwrap()))
+}
+
+fn af_xdp_generic(case: &str) -> Pair {
+    let options = AfXdpOptions { mode: XdpMode::Generic, ..AfXdpOptions::default() };
+    veth(case, || Box::new(AfXdp::open("near", &options).unwrap()))
+}
+
+/// What `open` makes of the interface `near`, which is one end of a veth pair, and a packet socket at the other.
+fn veth(case: &str, open: impl FnOnce() -> Box<dyn Port> + Send) -> Pair {
     if skipped(case) {
         return None;
     }
     let (near_ns, far_ns) = (Netns::without_ipv6().unwrap(), Netns::without_ipv6().unwrap());
     near_ns.add_veth("near", &far_ns, "far").unwrap();
-    let port = near_ns.run(|| AfPacket::open("near", &AfPacketOptions::default())).unwrap();
+    let port = near_ns.run(open);
     // The far end takes what the near end's MTU lets through.
     let options = AfPacketOptions { mtu: Some(9000), ..AfPacketOptions::default() };
     let far = far_ns.run(|| AfPacket::open("far", &options)).unwrap();
@@ -143,7 +158,7 @@ fn af_packet(case: &str) -> Pair {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    Some((Box::new(port), Box::new(SocketFar { queue: only_queue(&far), netns: near_ns, link: "near" })))
+    Some((port, Box::new(SocketFar { queue: only_queue(&far), netns: near_ns, link: "near" })))
 }
 
 /// An Ethernet frame with an experimental type, so that no network stack answers it.
@@ -463,6 +478,30 @@ suite!(af_packet:
     offload_metadata_survives_the_round_trip,
     vlan_tags_survive_both_ways,
     a_tagged_super_frame_keeps_its_checksum_in_place,
+    a_burst_larger_than_a_port_s_own_keeps_its_order,
+    an_empty_frame_is_survived,
+    a_device_that_vanishes_under_traffic_ends_its_queue,
+);
+
+suite!(af_xdp:
+    bytes_survive_the_round_trip,
+    nothing_there_is_zero_frames,
+    the_descriptor_is_readable_just_while_frames_wait,
+    a_frame_over_the_mtu_is_dropped_and_said_to_be,
+    a_super_frame_is_cut_and_its_checksums_are_filled_in,
+    vlan_tags_survive_both_ways,
+    a_burst_larger_than_a_port_s_own_keeps_its_order,
+    an_empty_frame_is_survived,
+    a_device_that_vanishes_under_traffic_ends_its_queue,
+);
+
+suite!(af_xdp_generic:
+    bytes_survive_the_round_trip,
+    nothing_there_is_zero_frames,
+    the_descriptor_is_readable_just_while_frames_wait,
+    a_frame_over_the_mtu_is_dropped_and_said_to_be,
+    a_super_frame_is_cut_and_its_checksums_are_filled_in,
+    vlan_tags_survive_both_ways,
     a_burst_larger_than_a_port_s_own_keeps_its_order,
     an_empty_frame_is_survived,
     a_device_that_vanishes_under_traffic_ends_its_queue,

@@ -28,12 +28,12 @@ impl PacketSocket {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Starts receiving everything that comes in by the interface of this index.
-    pub(crate) fn bind(&self, index: i32) -> io::Result<()> {
+    /// Sends by the interface of this index and, if it `receives`, starts receiving everything that comes in by it.
+    pub(crate) fn bind(&self, index: i32, receives: bool) -> io::Result<()> {
         // SAFETY: sockaddr_ll is plain data, for which all zero bytes are valid.
         let mut addr: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         addr.sll_family = libc::AF_PACKET as libc::c_ushort;
-        addr.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+        addr.sll_protocol = if receives { (libc::ETH_P_ALL as u16).to_be() } else { 0 };
         addr.sll_ifindex = index;
         let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
         // SAFETY: `addr` is a sockaddr_ll of `len` bytes.
