@@ -8,9 +8,9 @@ use std::time::Duration;
 
 /// What `sluice` says, and how it ends.
 #[derive(Debug)]
-struct Told {
-    code: i32,
-    text: String,
+pub(crate) struct Told {
+    pub(crate) code: i32,
+    pub(crate) text: String,
 }
 
 /// Where `sluice` is: beside the folder of the suites, where the image's programs are built too.
@@ -30,19 +30,19 @@ fn run(cluster: &Cluster, program: &str, words: &[&str]) -> Told {
     Told { code: code.trim().parse().unwrap(), text: text.trim_end().to_owned() }
 }
 
-fn sluice(cluster: &Cluster, words: &[&str]) -> Told {
+pub(crate) fn sluice(cluster: &Cluster, words: &[&str]) -> Told {
     run(cluster, &program().to_string_lossy(), words)
 }
 
 /// What it says, which ends with 0.
-fn good(cluster: &Cluster, words: &[&str]) -> String {
+pub(crate) fn good(cluster: &Cluster, words: &[&str]) -> String {
     let told = sluice(cluster, words);
     assert_eq!(told.code, 0, "sluice {}:\n{}", words.join(" "), told.text);
     told.text
 }
 
 /// Every word is in the text.
-fn has(text: &str, words: &[&str]) {
+pub(crate) fn has(text: &str, words: &[&str]) {
     let missing: Vec<_> = words.iter().filter(|word| !text.contains(**word)).collect();
     assert!(missing.is_empty(), "{missing:?} are not in:\n{text}");
 }

@@ -1,25 +1,40 @@
 //! The cluster role: policies by its stream, without it, and from one source to the other while traffic flows.
 
 use crate::cluster::{Cluster, ROOT, SYSTEM, within};
+use crate::faults::end;
 use crate::policies::{at, hear_nothing, ingress, put, reach};
 use crate::services::field::Field;
-use crate::services::place::{Place, Proto};
+use crate::services::place::{Place, Proto, all_hear_nothing, all_reach};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a change of the source may take, in seconds: a lease has to run out, and a machine is loaded.
 const TAKEN_OVER: u64 = 90;
 
+/// The Pod that leads, as the Lease says.
+fn leader(cluster: &Cluster) -> String {
+    let lease = cluster.get(&format!("/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/sluice-cluster"));
+    lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
+}
+
+/// The node that a Pod of the cluster role is on.
+fn node_of(cluster: &Cluster, pod: &str) -> String {
+    let pod = cluster.get(&format!("/api/v1/namespaces/{SYSTEM}/pods/{pod}"));
+    pod["spec"]["nodeName"].as_str().unwrap().to_owned()
+}
+
 /// A number of the leader's metrics.
 fn number(cluster: &Cluster, name: &str) -> Result<f64, String> {
-    let label = ["-n", SYSTEM, "get", "pods", "-l", "app.kubernetes.io/name=sluice-cluster", "--output", "name"];
-    let pods = cluster.kubectl(&label);
-    let pod = pods.lines().next().and_then(|name| name.strip_prefix("pod/")).ok_or("no Pod")?;
-    let page =
-        cluster.try_kubectl(&["get", "--raw", &format!("/api/v1/namespaces/{SYSTEM}/pods/{pod}:9479/proxy/metrics")]);
+    let path = format!("/api/v1/namespaces/{SYSTEM}/pods/{}:9479/proxy/metrics", leader(cluster));
+    let page = cluster.try_kubectl(&["get", "--raw", &path]);
     let value = page.text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
     value.ok_or(page.text)
+}
+
+/// Kills the cluster role on a node without a warning.
+fn kill_on(cluster: &Cluster, node: &str) {
+    cluster.node(node, &["pkill", "-KILL", "-f", "sluice-controller cluster"]);
 }
 
 fn await_streams(cluster: &Cluster) {
@@ -114,9 +129,7 @@ pub(crate) fn killed(cluster: &Cluster) {
     hear_nothing(cluster, &[&field.c1], &["e1", "e2"], &[Proto::Tcp]);
     let stays = Denied::watch(&field.c2, cluster, "e1");
     // A leader that is killed comes back as another process, which has told nobody anything.
-    let place = cluster
-        .jsonpath(&["-n", SYSTEM, "pods", "-l", "app.kubernetes.io/name=sluice-cluster"], "{.items[0].spec.nodeName}");
-    cluster.node(&place[0], &["pkill", "-KILL", "-f", "sluice-controller cluster"]);
+    kill_on(cluster, &node_of(cluster, &leader(cluster)));
     await_streams(cluster);
     hear_nothing(cluster, &[&field.c1], &["e1", "e2"], &[Proto::Tcp]);
     // It goes, and so does a policy; nobody tells that yet.
@@ -130,6 +143,104 @@ pub(crate) fn killed(cluster: &Cluster) {
         field.c1.ask(Proto::Tcp, to).who().map(drop)
     });
     hear_nothing(cluster, &[&field.c1], &["e1"], &[Proto::Tcp]);
+    stays.held();
+    cluster.kubectl(&["delete", "networkpolicy", "stays"]);
+    reach(cluster, &[&field.c1], &["e1"], &[Proto::Tcp]);
+}
+
+/// Without an API server, and then without a cluster role that could tell anything, all stays in force; a policy that is deleted
+/// before all are back is gone then.
+pub(crate) fn without_api_server(cluster: &Cluster) {
+    let field = Field::of(cluster);
+    put(cluster, "stays", "{podSelector: {matchLabels: {me: e1}}, policyTypes: [Ingress]}");
+    put(cluster, "goes", "{podSelector: {matchLabels: {me: e2}}, policyTypes: [Ingress]}");
+    hear_nothing(cluster, &[&field.c1], &["e1", "e2"], &[Proto::Tcp]);
+    let stays = Denied::watch(&field.c2, cluster, "e1");
+    let [denied, open] = [&["e1", "e2"][..], &["e3"]]
+        .map(|pods| pods.iter().flat_map(|pod| at(cluster, pod, Proto::Tcp)).collect::<Vec<_>>());
+    let check = || {
+        all_hear_nothing(&[&field.c1], &[Proto::Tcp], &denied);
+        all_reach(&[&field.c1], &[Proto::Tcp], &open, &["e3"]);
+    };
+    let node = node_of(cluster, &leader(cluster));
+    end(cluster, "control", "kube-apiserver", "STOP");
+    check();
+    // It starts again, and there is nobody whom it could ask.
+    kill_on(cluster, &node);
+    check();
+    end(cluster, "control", "kube-apiserver", "KILL");
+    within(TAKEN_OVER, "the API server to delete a policy", || {
+        let said = cluster.try_kubectl(&["delete", "networkpolicy", "goes", "--ignore-not-found"]);
+        if said.good { Ok(()) } else { Err(said.text) }
+    });
+    await_streams(cluster);
+    reach(cluster, &[&field.c1], &["e2", "e3"], &[Proto::Tcp]);
+    stays.held();
+    cluster.kubectl(&["delete", "networkpolicy", "stays"]);
+    reach(cluster, &[&field.c1], &["e1"], &[Proto::Tcp]);
+}
+
+/// Of two instances the one that leads is killed and does not come back: the other one leads, and nodes are told only what they lack.
+pub(crate) fn failover(cluster: &Cluster) {
+    let field = Field::of(cluster);
+    scale(cluster, 2);
+    cluster.kubectl(&["-n", SYSTEM, "rollout", "status", "deployment/sluice-cluster", "--timeout=100s"]);
+    put(cluster, "stays", "{podSelector: {matchLabels: {me: e1}}, policyTypes: [Ingress]}");
+    hear_nothing(cluster, &[&field.c1], &["e1"], &[Proto::Tcp]);
+    let stays = Denied::watch(&field.c2, cluster, "e1");
+    let updates = || number(cluster, "sluice_cluster_updates_total");
+    assert!(updates().unwrap() > 0.0, "there is something that could be sent again");
+    let first = leader(cluster);
+    let node = node_of(cluster, &first);
+    // Nobody starts it again.
+    end(cluster, &node, "kubelet", "STOP");
+    kill_on(cluster, &node);
+    let begin = Instant::now();
+    within(TAKEN_OVER, "another instance to lead", || {
+        let now = leader(cluster);
+        if now == first { Err(format!("{now} does")) } else { Ok(()) }
+    });
+    let led = begin.elapsed().as_secs_f64();
+    await_streams(cluster);
+    println!(
+        "another instance led {led:.1} s after the kill, and had all nodes after {:.1} s",
+        begin.elapsed().as_secs_f64()
+    );
+    assert_eq!(updates(), Ok(0.0), "nodes had everything already");
+    stays.held();
+    cluster.kubectl(&["delete", "networkpolicy", "stays"]);
+    reach(cluster, &[&field.c1], &["e1"], &[Proto::Tcp]);
+    assert!(updates().unwrap() > 0.0, "this was told by the other instance");
+    end(cluster, &node, "kubelet", "CONT");
+    scale(cluster, 1);
+    await_streams(cluster);
+}
+
+/// Without a cluster role for good a node looks itself, though it is said that there is one; when it is back, it tells again.
+pub(crate) fn gone(cluster: &Cluster) {
+    let field = Field::of(cluster);
+    put(cluster, "stays", "{podSelector: {matchLabels: {me: e1}}, policyTypes: [Ingress]}");
+    hear_nothing(cluster, &[&field.c1], &["e1"], &[Proto::Tcp]);
+    let stays = Denied::watch(&field.c2, cluster, "e1");
+    let told = |by: &str| {
+        let words = format!("policies are told by the {by}");
+        cluster.nodes.iter().map(|node| said(cluster, node, &words)).collect::<Vec<_>>()
+    };
+    let await_told = |by: &str, before: &[usize]| {
+        within(TAKEN_OVER, &format!("policies to be told by the {by}"), || {
+            let now = told(by);
+            if now.iter().zip(before).all(|(now, before)| now > before) { Ok(()) } else { Err(format!("{now:?}")) }
+        });
+    };
+    let (own, stream) = (told("API server"), told("cluster role"));
+    scale(cluster, 0);
+    await_told("API server", &own);
+    put(cluster, "comes", "{podSelector: {matchLabels: {me: e3}}, policyTypes: [Ingress]}");
+    hear_nothing(cluster, &[&field.c1], &["e1", "e3"], &[Proto::Tcp]);
+    scale(cluster, 1);
+    await_told("cluster role", &stream);
+    cluster.kubectl(&["delete", "networkpolicy", "comes"]);
+    reach(cluster, &[&field.c1], &["e3"], &[Proto::Tcp]);
     stays.held();
     cluster.kubectl(&["delete", "networkpolicy", "stays"]);
     reach(cluster, &[&field.c1], &["e1"], &[Proto::Tcp]);

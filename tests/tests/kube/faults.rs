@@ -3,7 +3,7 @@
 mod killed;
 mod traffic;
 
-pub(crate) use killed::{kubelet, node_role, others, rolling_update, switch, without_api_server};
+pub(crate) use killed::{end, kubelet, node_role, others, rolling_update, switch, without_api_server};
 
 use crate::cluster::{Cluster, within};
 use crate::pods::{ask, make_server};

@@ -14,8 +14,8 @@
 //!
 //! `SLUICE_KUBE_IMAGE=FILE.tar` takes an image that is there; without it one of the dev profile is made.
 //! `SLUICE_KUBE_NET=bridge` leaves Sluice out for the plain network and kube-proxy, which shows that cluster and suite are sound.
-//! `SLUICE_KUBE_KEEP=1` leaves clusters up. `SLUICE_KUBE_PODS` is how many Pods are made at once, `SLUICE_KUBE_CASES` a part of the names
-//! of those of `tests/policies` that are wanted.
+//! `SLUICE_KUBE_KEEP=1` leaves clusters up. `SLUICE_KUBE_PODS` is how many Pods are made, `SLUICE_KUBE_CASES` a part of the names
+//! of those of `tests/policies` that are wanted, `SLUICE_KUBE_CONNECTIONS` how many connections are open while policies change.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is a failed test")]
 
@@ -153,6 +153,9 @@ const ROLE: &[Test] = &[
     ("policies_hold_that_the_cluster_role_tells", When::Sluice, cluster_role::by_stream),
     ("policies_say_when_they_are_in_force", When::Sluice, cluster_role::status),
     ("policies_stay_in_force_without_the_cluster_role", When::Sluice, cluster_role::killed),
+    ("policies_stay_in_force_without_api_server_and_cluster_role", When::Sluice, cluster_role::without_api_server),
+    ("another_instance_takes_over_from_a_leader_that_is_killed", When::Sluice, cluster_role::failover),
+    ("a_node_looks_itself_when_the_cluster_role_is_gone_for_good", When::Sluice, cluster_role::gone),
     ("a_change_of_the_source_of_policies_loses_nothing", When::Sluice, cluster_role::off_and_on),
     ("no_call_of_the_controllers_is_denied", When::Sluice, faults::no_denied_call),
     ("uninstalling_leaves_the_nodes_clean", When::Sluice, install::uninstall),
@@ -183,6 +186,9 @@ const FAULTS: &[Test] = &[
 const POLICIES: &[Test] = &[
     ("nodes_turn_ready_when_sluice_is_installed", When::First, install::install),
     ("every_cell_of_every_truth_table_is_right", When::Sluice, table::tables),
+    ("no_packet_gets_to_a_pod_or_from_it_before_its_policies", When::Sluice, policies::race::from_the_first_moment),
+    ("open_connections_end_when_they_are_denied_and_only_then", When::Sluice, policies::open::while_policies_change),
+    ("who_decided_is_told_by_the_names_of_the_cluster", When::Sluice, policies::told::by_every_verb),
     ("no_call_of_the_controllers_is_denied", When::Sluice, faults::no_denied_call),
 ];
 
@@ -216,6 +222,11 @@ const IPV6: &[Test] = &[
 ];
 
 fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some(policies::open::SERVE) {
+        policies::open::serve(words);
+        return ExitCode::SUCCESS;
+    }
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     if std::env::args().any(|word| word == "--list") {
         for scenario in &SCENARIOS {

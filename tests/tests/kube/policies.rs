@@ -1,5 +1,9 @@
 //! NetworkPolicies with real packets: who is kept out, who is let in, what changes live, and who says so.
 
+pub(crate) mod open;
+pub(crate) mod race;
+pub(crate) mod told;
+
 use crate::cluster::{Cluster, within};
 use crate::services::field::{Field, PORTS, with_port};
 use crate::services::place::{BOTH, Place, Proto, SETTLED, all_hear_nothing, all_reach, each};

@@ -131,22 +131,23 @@ fn packet(from: SocketAddr, to: SocketAddr, tag: u32, chunk: &[u8]) -> Vec<u8> {
     body.extend(chunk);
     let sum = sctp(&body);
     body[8..12].copy_from_slice(&sum);
-    [header(from.ip(), to.ip(), body.len() as u16), body].concat()
+    [header(PROTOCOL, from.ip(), to.ip(), body.len() as u16), body].concat()
 }
 
-fn header(from: IpAddr, to: IpAddr, len: u16) -> Vec<u8> {
+/// What stands before `len` bytes of a protocol.
+pub(crate) fn header(protocol: u8, from: IpAddr, to: IpAddr, len: u16) -> Vec<u8> {
     match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             let mut header = vec![0x45, 0];
             header.extend((20 + len).to_be_bytes());
             // The kernel writes number and checksum.
-            header.extend([0, 0, 0x40, 0, 64, PROTOCOL, 0, 0]);
+            header.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
             [header, from.octets().to_vec(), to.octets().to_vec()].concat()
         }
         (IpAddr::V6(from), IpAddr::V6(to)) => {
             let mut header = vec![0x60, 0, 0, 0];
             header.extend(len.to_be_bytes());
-            header.extend([PROTOCOL, 64]);
+            header.extend([protocol, 64]);
             [header, from.octets().to_vec(), to.octets().to_vec()].concat()
         }
         _ => panic!("{from} and {to} are of two families"),

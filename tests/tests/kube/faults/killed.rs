@@ -90,8 +90,8 @@ pub(super) fn check(what: &str, outcomes: &[Outcome], loss: Loss) {
     assert!(lossy.is_empty(), "{what}: packets were lost: {lossy:#?}");
 }
 
-/// Kills a program that the machines' own supervisor keeps, by its number there.
-fn end(cluster: &Cluster, machine: &str, program: &str, signal: &str) {
+/// Sends a signal to a program that the machines' own supervisor keeps, by its number there.
+pub(crate) fn end(cluster: &Cluster, machine: &str, program: &str, signal: &str) {
     let file = cluster.folder().join(machine).join(format!("{program}.pid"));
     cluster.node(machine, &["sh", "-c", &format!("kill -{signal} $(cat {})", file.display())]);
 }
