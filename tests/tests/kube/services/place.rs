@@ -23,7 +23,7 @@ pub(crate) const SETTLED: u64 = 20;
 #[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) name: String,
-    netns: Netns,
+    pub(crate) netns: Netns,
 }
 
 /// How sockets talk.
@@ -91,7 +91,12 @@ impl Heard {
 impl Place {
     /// A Pod that runs.
     pub(crate) fn pod(cluster: &Cluster, pod: &str) -> Self {
-        Self { name: pod.to_owned(), netns: cluster.netns_of(pod) }
+        Self::pod_of(cluster, "default", pod)
+    }
+
+    /// A Pod of a namespace that runs.
+    pub(crate) fn pod_of(cluster: &Cluster, namespace: &str, pod: &str) -> Self {
+        Self { name: pod.to_owned(), netns: cluster.netns_in(namespace, pod) }
     }
 
     /// A node, or `control`, which is outside of the cluster.
