@@ -18,85 +18,30 @@ changes=${1:-50}
 shift || true
 sizes=${*:-10x1 10x10 1000x1 1000x10 10000x1 10000x10}
 networks=${NETWORKS:-kube-proxy sluice}
-probe=$(realpath "${CARGO_TARGET_DIR:-target}/debug/service-probe")
-tmp=$(mktemp -d /tmp/sluice-bench.XXXXXX)
-export SLUICE_CLUSTER=bench$$
-cluster=tests/cluster/cluster
+# shellcheck source=benches/cluster-lib.sh
+. benches/cluster-lib.sh
 address=10.96.255.1
-folder=${TMPDIR:-/tmp}/sluice-cluster-$SLUICE_CLUSTER
-
-cleanup() {
-    set +e
-    "$cluster" down
-    wait
-    rm -rf "$tmp"
-}
-trap cleanup EXIT
-
-kubectl() { "$cluster" kubectl "$@"; }
-quietly() { "$@" >"$tmp/said" 2>&1 || { cat "$tmp/said" >&2; return 1; }; }
-fail() { echo "$0: $*" >&2; exit 1; }
-
-image=${SLUICE_KUBE_IMAGE:-}
-case " $networks " in *" sluice "*)
-    if [ -z "$image" ]; then
-        image=$tmp/sluice.tar
-        quietly cargo xtask image --output "$image"
-    fi
-    ;;
-esac
+probe_built
+case " $networks " in *" sluice "*) image_made ;; esac
 
 network_up() {
     case $1 in
     kube-proxy) quietly "$cluster" up --nodes 1 --cni bridge --proxy ;;
     sluice)
         quietly "$cluster" up --nodes 1
-        quietly "$cluster" load "$image"
-        quietly kubectl apply -k deploy/overlays/dev
-        quietly kubectl -n sluice-system rollout status daemonset/sluice --timeout=120s
-        quietly kubectl wait --for=condition=Ready node --all --timeout=120s
+        install deploy/overlays/dev
         ;;
     *) fail "unknown network $1" ;;
     esac
-    # The API without TLS and names, for curl.
-    "$cluster" node control "$folder/programs/kube" kubectl proxy --unix-socket="$tmp/api" >/dev/null 2>&1 &
-    for _ in $(seq 100); do [ -S "$tmp/api" ] && break || sleep 0.1; done
+    api_up
     made=0
 }
-network_down() {
-    quietly "$cluster" down
-    wait
-    rm -f "$tmp/api"
-}
-
-pod() {
-    cat <<P
-apiVersion: v1
-kind: Pod
-metadata: {name: $1}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers: [{name: tools, image: "localhost/toolbox:1", imagePullPolicy: IfNotPresent}]
----
-P
-}
-# in_pod NAME WORDS...: a program of this machine in the Pod's network, until the cluster goes.
-in_pod() {
-    local ip
-    ip=$(kubectl get pod "$1" --output 'jsonpath={.status.podIP}')
-    shift
-    # shellcheck disable=SC2016
-    "$cluster" node node-1 bash -c 'for file in /run/netns/*; do
-        if ip -n "${file##*/}" address 2>/dev/null | grep -qF " $0/"; then exec ip netns exec "${file##*/}" "$@"; fi
-    done; exit 1' "$ip" "$@"
-}
 pods_up() {
-    { pod client; pod server; } >"$tmp/pods.yaml"
-    quietly kubectl apply --filename "$tmp/pods.yaml"
-    quietly kubectl wait --for=condition=Ready pod --all --timeout=120s
-    server=$(kubectl get pod server --output 'jsonpath={.status.podIP}')
-    quietly write POST services "$(service probe "$address")"
-    quietly write POST endpointslices "$(slice probe 8001 "$server")"
+    { pod client node-1 "$waits"; pod server node-1 "$waits"; } >"$tmp/pods.yaml"
+    pods_ready
+    server=$(address_of server)
+    quietly write POST "$(path services)" "$(service probe "$address")"
+    quietly write POST "$(path endpointslices)" "$(slice probe 8001 "$server")"
     # These end with the cluster.
     in_pod server "$probe" serve 2>/dev/null &
     in_pod client "$probe" watch "$address:80" >"$tmp/seen" 2>/dev/null &
@@ -121,10 +66,6 @@ path() {
     services*) echo "http://localhost/api/v1/namespaces/default/$1" ;;
     *) echo "http://localhost/apis/discovery.k8s.io/v1/namespaces/default/$1" ;;
     esac
-}
-write() { # write POST|PUT RESOURCE OBJECT
-    curl --silent --show-error --fail --unix-socket "$tmp/api" --request "$1" --header 'Content-Type: application/json' \
-        --data "$3" "$(path "$2")"
 }
 
 # fill SERVICES ENDPOINTS: makes what is not there yet, and gives every Service so many endpoints; a thousand at a time.
@@ -168,24 +109,13 @@ fill() {
     if [ "$1" -gt "$made" ]; then made=$1; fi
 }
 
-# await LETTER SINCE SECONDS: until the client has got that answer after SINCE; sets `seen` to when, in microseconds.
-await() {
-    local end=$((SECONDS + $3))
-    until seen=$(awk -v letter="$1" -v since="$2" '$2 == letter && $1 > since {print $1; exit}' "$tmp/seen") && [ -n "$seen" ]; do
-        if [ "$SECONDS" -ge "$end" ]; then
-            echo "$0: the client does not get to the endpoint $1 in $3 s" >&2
-            return 1
-        fi
-        sleep 0.02
-    done
-}
 # flip SECONDS: changes the endpoint; sets `took`, in microseconds.
 flip() {
     local begin port
     if [ "$now" = a ]; then now=b port=8002; else now=a port=8001; fi
     body=$(slice probe $port "$server")
     begin=${EPOCHREALTIME/[.,]/}
-    write PUT endpointslices/probe "$body" >/dev/null
+    write PUT "$(path endpointslices/probe)" "$body" >/dev/null
     await $now "$begin" "$1" || return 1
     took=$((seen - begin))
 }
@@ -194,23 +124,13 @@ flip() {
 programs() {
     case $1 in
     kube-proxy) echo "kube-proxy $(cat "$folder/node-1/kube-proxy.pid")" ;;
-    # The kernel keeps fifteen characters of a name.
-    sluice) for name in sluiced sluice-controll; do echo "$name $("$cluster" node node-1 pgrep -o -x "$name")"; done ;;
+    sluice) for name in sluiced sluice-controller; do echo "$name $(program "$name")"; done ;;
     esac
 }
-# CPU time of all of them so far, with what they started, in milliseconds.
-spent() {
-    local program pid sum=0
-    while read -r program pid; do
-        sum=$((sum + $("$cluster" node node-1 cat "/proc/$pid/stat" | sed 's/.*) //' | awk '{print ($12 + $13 + $14 + $15) * 10}')))
-    done < <(programs "$1")
-    echo $sum
-}
+numbers() { programs "$1" | awk '{print $2}'; }
 memory() {
     local program pid text=''
-    while read -r program pid; do
-        text+=", ${program/%controll/controller} $("$cluster" node node-1 awk '/^VmRSS/ {printf "%.0f MB", $2 / 1024}' "/proc/$pid/status")"
-    done < <(programs "$1")
+    while read -r program pid; do text+=", $program $(resident "$pid")"; done < <(programs "$1")
     echo "${text#, }"
 }
 
@@ -221,17 +141,16 @@ row() { # row NETWORK SERVICES ENDPOINTS
     flip 600
     settled=$took
     : >"$times"
-    before=$(spent "$1")
+    # shellcheck disable=SC2046
+    before=$(spent $(numbers "$1"))
     for _ in $(seq "$changes"); do
         sleep "1.$((RANDOM % 9))"
         flip 120
         echo "$took" >>"$times"
     done
-    after=$(spent "$1")
-    sort -n "$times" | awk -v row="$2 x $3;$1" -v settled="$settled" -v cpu="$(((after - before) / changes))" -v memory="$(memory "$1")" '
-        {v[NR] = $1 / 1000}
-        END {printf "%s;%.1f;%.1f;%d;%.1f;%s\n", row, v[int((NR + 1) / 2)], v[int(NR * 0.99 + 0.999)], cpu, settled / 1e6, memory}
-    ' >>"$tmp/results"
+    # shellcheck disable=SC2046
+    after=$(spent $(numbers "$1"))
+    echo "$2 x $3;$1;$(percentiles "$times");$(((after - before) / changes));$(jq -n "$settled / 1e6");$(memory "$1")" >>"$tmp/results"
 }
 
 # Ends one of them; how long a change takes that is made at the same time, and how long the client was without an answer.
@@ -246,7 +165,7 @@ restart() { # restart NETWORK PROGRAM
         in_force="not within 30 s"
     fi
     sleep 1
-    awk -v row="$1;${2/%controll/controller};$in_force" -v begin="$begin" -v end="${EPOCHREALTIME/[.,]/}" '
+    awk -v row="$1;$2;$in_force" -v begin="$begin" -v end="${EPOCHREALTIME/[.,]/}" '
         $1 > begin && gone {without += $1 - gone; gone = 0}
         $1 > begin && $2 == "-" {gone = $1}
         END {
@@ -267,11 +186,8 @@ for network in $networks; do
     network_down
 done
 
-echo "Machine: $(nproc) CPUs, $(awk -F': ' '/model name/ {print $2; exit}' /proc/cpuinfo), Linux $(uname -r), $(date -I)," \
-    "$changes changes a row, load $(cut -d' ' -f1 /proc/loadavg). In brackets: ratio to the first network with as many Services."
-echo
-for size in $sizes; do grep "^${size/x/ x };" "$tmp/results"; done | awk -F ';' '
-function cell(value, base, unit) { return sprintf("%.1f %s (%.2fx)", value, unit, base > 0 ? value / base : 0) }
+machine "$changes changes a row, load $(load). In brackets: ratio to the first network with as many Services."
+for size in $sizes; do grep "^${size/x/ x };" "$tmp/results"; done | awk -F ';' "$cells"'
 NR == 1 {
     print "| Services x endpoints | network | change p50 | change p99 | CPU a change | in force after all were written | memory |"
     print "|---|---|---|---|---|---|---|"

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 
 /// What a node has.
 #[derive(Debug, Default)]
-pub(super) struct Digests {
+pub(crate) struct Digests {
     policies: BTreeMap<PolicyName, Digest>,
     groups: BTreeMap<GroupKey, Digest>,
 }
 
 /// What is said of a state.
-pub(super) fn hello(state: &State) -> PolicyHello {
+pub(crate) fn hello(state: &State) -> PolicyHello {
     let policies = state.policies.iter().map(|(name, policy)| PolicyDigest {
         name: Some(words::write_name(name)),
         digest: words::policy_digest(policy).to_vec(),
@@ -31,7 +31,7 @@ fn digest(bytes: &[u8]) -> Digest {
 }
 
 impl Digests {
-    pub(super) fn read(hello: PolicyHello) -> Result<Self, WordError> {
+    pub(crate) fn read(hello: PolicyHello) -> Result<Self, WordError> {
         let mut all = Self::default();
         for policy in hello.policies {
             let name = words::read_name(policy.name.ok_or(WordError::Missing("name"))?)?;
@@ -42,7 +42,7 @@ impl Digests {
     }
 
     /// What has to be told to a node that has these to know all of `whole`, in an order in which it can be put in.
-    pub(super) fn lack(mut self, whole: Vec<Update>) -> Vec<Update> {
+    pub(crate) fn lack(mut self, whole: Vec<Update>) -> Vec<Update> {
         let mut updates: Vec<Update> = whole
             .into_iter()
             .filter(|update| match update {

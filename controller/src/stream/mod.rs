@@ -16,7 +16,7 @@
 
 pub mod certs;
 mod client;
-mod digests;
+pub(crate) mod digests;
 pub mod places;
 mod server;
 pub mod tls;

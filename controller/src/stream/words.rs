@@ -274,7 +274,7 @@ fn write_group(key: &GroupKey, group: &Group) -> GroupUpdate {
 
 /// A change as messages of at most about `size` bytes each: one message, or several for a group with many members. A single
 /// policy or member is never taken apart.
-pub(super) fn write(update: &Update, size: usize) -> Vec<v1::PolicyUpdate> {
+pub(crate) fn write(update: &Update, size: usize) -> Vec<v1::PolicyUpdate> {
     use policy_update::Update as Word;
     let words = match update {
         Update::Policy(_, Some(policy)) => vec![Word::Policy(write_policy(policy))],

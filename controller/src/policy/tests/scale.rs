@@ -2,8 +2,11 @@
 
 use super::*;
 use crate::facts::policy::Policy;
+use crate::stream::digests::{Digests, hello};
+use crate::stream::{PART_SIZE, words};
 use k8s_openapi::api::core::v1::Pod;
-use std::time::Instant;
+use prost::Message;
+use std::time::{Duration, Instant};
 
 const NODES: usize = 5_000;
 const NAMESPACES: usize = 25_000;
@@ -40,10 +43,50 @@ fn put_policies(cluster: &mut Cluster, namespace: usize) {
     }
 }
 
-/// How large what a node is told is as text, and of how many updates it is.
-fn size_of(updates: &[Update]) -> (usize, usize) {
-    let bytes = updates.iter().map(|update| format!("{update:?}").len());
-    (bytes.sum(), updates.len())
+/// Bytes of the messages by which a node is told of updates.
+fn sent(updates: &[Update]) -> usize {
+    let words = updates.iter().flat_map(|update| words::write(update, PART_SIZE));
+    words.map(|word| word.encoded_len()).sum()
+}
+
+/// Bytes and updates of what nodes were sent.
+#[derive(Default)]
+struct Sent {
+    nodes: usize,
+    updates: usize,
+    bytes: usize,
+    most: usize,
+}
+
+impl Sent {
+    fn add(&mut self, told: &BTreeMap<Arc<str>, Vec<Update>>) {
+        for updates in told.values() {
+            let bytes = sent(updates);
+            self.nodes += 1;
+            self.updates += updates.len();
+            self.bytes += bytes;
+            self.most = self.most.max(bytes);
+        }
+    }
+}
+
+/// Every node begins another stream with all that it was told: what it says, and what it is sent.
+fn come_back(cluster: &mut Cluster, told: &BTreeMap<Arc<str>, Vec<Update>>) {
+    let (mut said, mut lacks) = (0, 0);
+    for (node, updates) in told {
+        let mut state = State::default();
+        updates.iter().for_each(|update| state.apply(update));
+        let hello = hello(&state);
+        said += hello.encoded_len();
+        cluster.restart(node);
+        lacks += sent(&Digests::read(hello).unwrap().lack(cluster.take_node(node)));
+    }
+    println!(
+        "a node that comes back says {} bytes, and is sent {} if nothing has changed",
+        said / NODES,
+        lacks / NODES
+    );
+    assert_eq!(lacks, 0);
 }
 
 #[test]
@@ -72,22 +115,25 @@ fn a_large_cluster_is_computed_in_seconds() {
     let start = Instant::now();
     let told = cluster.take();
     println!("told in {:?}, {} MiB with all that is told", start.elapsed(), resident_mib() - before);
-    let sizes: Vec<(usize, usize)> = told.values().map(|updates| size_of(updates)).collect();
-    let bytes: usize = sizes.iter().map(|(bytes, _)| bytes).sum();
-    let updates: usize = sizes.iter().map(|(_, updates)| updates).sum();
-    let most = sizes.iter().max().unwrap();
-    println!("a node is told {} bytes (as text) in {} updates; the most are {most:?}", bytes / NODES, updates / NODES);
+    let mut first = Sent::default();
+    first.add(&told);
+    let Sent { nodes, updates, bytes, most } = first;
+    println!("a node is sent {} bytes at first, in {} updates, and {most} at most", bytes / nodes, updates / nodes);
+    come_back(&mut cluster, &told);
     drop(told);
     println!("{} MiB when it is told", resident_mib() - before);
     println!("objects, namespaces, groups, policies, nodes: {:?}", cluster.sizes());
     let mut timed = |what: &str, times: u32, change: &mut dyn FnMut(&mut Cluster, usize)| {
-        let start = Instant::now();
-        let mut count = 0;
+        let (mut took, mut sent) = (Duration::ZERO, Sent::default());
         for index in 0..times as usize {
+            let start = Instant::now();
             change(&mut cluster, index);
-            count += cluster.take().len();
+            let told = cluster.take();
+            took += start.elapsed();
+            sent.add(&told);
         }
-        println!("{what}: {:?} each, {} nodes told in {times}", start.elapsed() / times, count);
+        let (nodes, bytes) = (sent.nodes, sent.bytes / sent.nodes.max(1));
+        println!("{what}: {:?} each, {nodes} nodes told in {times}, {bytes} bytes each", took / times);
     };
     timed("a Pod's label", 1000, &mut |cluster, index| cluster.put_pod(&pod_of(index + 1, 3, "a0")));
     timed("a Pod's label that nobody asks for", 1000, &mut |cluster, index| {
