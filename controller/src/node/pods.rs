@@ -2,11 +2,15 @@
 
 use super::network::mac;
 use crate::facts::{HostPort, Pod, Protocol};
-use crate::pipeline::LocalPod;
+use crate::pipeline::{Family, LocalPod, ZONE};
 use ipnet::IpNet;
 use sluice_proto::v1::{Attachment, AttachmentKey, IncomingPort, Network};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+
+/// What the owner of a Pod's flows begins with.
+const POD: &str = "pod:";
 
 /// What names an attachment.
 pub(super) fn key(attachment: &Attachment) -> AttachmentKey {
@@ -32,7 +36,30 @@ pub(super) fn pod(attachment: &Attachment, network: &Network) -> Option<Pod> {
 
 /// `NAMESPACE/NAME` of a Pod, of the owner of its flows.
 pub(super) fn name(owner: &str) -> &str {
-    owner.strip_prefix("pod:").unwrap_or(owner)
+    owner.strip_prefix(POD).unwrap_or(owner)
+}
+
+/// The newest attachment of each Pod. A runtime that could not start a Pod's network tries again, and an older one may still be
+/// there: policies are about the Pod, and there is no way to what it was.
+pub(super) fn newest(attachments: &[Attachment]) -> Vec<&Attachment> {
+    let mut newest: BTreeMap<(&str, Option<String>), &Attachment> = BTreeMap::new();
+    let age = |one: &Attachment| (one.created_unix_s, one.number);
+    for one in attachments {
+        // What is no Pod's stands for itself.
+        let own = (!one.owner.starts_with(POD)).then(|| key(one).container_id);
+        let known = newest.entry((one.owner.as_str(), own)).or_insert(one);
+        if age(one) > age(known) {
+            *known = one;
+        }
+    }
+    newest.into_values().collect()
+}
+
+/// The connections from and to an address, as filters of the switch's connections.
+pub(super) fn connections(address: IpAddr) -> [String; 2] {
+    let family = Family::of(address);
+    let (ip, src) = (family.ip(), family.src());
+    ["", "reply_"].map(|way| format!("zone={ZONE},{ip},{way}{src}={address}"))
 }
 
 /// Whether there may be a way to a Pod, by whether its policies are known: while it is held it cannot send, but whoever knows its
@@ -97,6 +124,14 @@ mod tests {
             to: ("10.244.0.2".parse().unwrap(), 80),
         };
         assert_eq!(pod.host_ports, [wanted], "there is no incoming address of IPv6");
+    }
+
+    #[test]
+    fn a_pod_is_its_newest_attachment() {
+        let made = |number, created_unix_s| Attachment { created_unix_s, ..attachment(number) };
+        let other = Attachment { owner: "pod:a/c".to_owned(), ..attachment(1) };
+        let all = [made(7, 20), made(9, 10), other, made(3, 15)];
+        assert_eq!(newest(&all).iter().map(|one| one.number).collect::<Vec<_>>(), [7, 1]);
     }
 
     #[test]

@@ -374,12 +374,12 @@ impl Reconciler {
     async fn pods(&mut self) -> Result<Vec<(Object, Option<Part>)>, Fault> {
         // One that has been seen meanwhile is not held back any more.
         let policies = &self.policies;
-        let is_late = |one: &Attachment| {
+        let is_late = |one: &&Attachment| {
             one.number != 0
                 && !self.pods.contains_key(&one.number)
                 && pods::may_be_reached(one, |pod| policies.knows(pod))
         };
-        if !self.todo.attachments && !self.attachments.iter().any(is_late) {
+        if !self.todo.attachments && !pods::newest(&self.attachments).iter().any(is_late) {
             return Ok(Vec::new());
         }
         let attachments = self.switch.attachments(NETWORK).await?;
@@ -387,10 +387,22 @@ impl Reconciler {
             // Where host ports arrive is in the answer.
             self.made.network = self.switch.put_network(self.made.spec.clone()).await?;
         }
+        let newest = pods::newest(&attachments);
         let pod = |one| pods::pod(one, &self.made.network);
-        self.policies.set_pods(attachments.iter().filter_map(pod).map(|pod| pods::local(&pod)).collect());
-        let reached = attachments.iter().filter(|one| pods::may_be_reached(one, |pod| self.policies.knows(pod)));
-        let pods: Vec<_> = reached.filter_map(pod).collect();
+        self.policies.set_pods(newest.iter().copied().filter_map(pod).map(|pod| pods::local(&pod)).collect());
+        let reached = newest.into_iter().filter(|one| pods::may_be_reached(one, |pod| self.policies.knows(pod)));
+        let before = self.attachments.iter().filter(|one| self.pods.contains_key(&one.number));
+        let before: BTreeSet<_> = before.map(|one| (one.number, one.created_unix_s)).collect();
+        let is_new = |one: &Attachment| one.unconfirmed && !before.contains(&(one.number, one.created_unix_s));
+        let reached: Vec<_> = reached.filter_map(|one| Some((is_new(one), pod(one)?))).collect();
+        // What was open with whoever had a new Pod's addresses before is not this Pod's.
+        let new = reached.iter().filter(|(is_new, _)| *is_new);
+        for address in new.flat_map(|(_, pod)| &pod.addresses) {
+            for filter in pods::connections(*address) {
+                self.switch.flush_connections(&filter).await?;
+            }
+        }
+        let pods: Vec<_> = reached.into_iter().map(|(_, pod)| pod).collect();
         let there: BTreeMap<u32, Vec<HostPort>> = pods.iter().map(|pod| (pod.port, pod.host_ports.clone())).collect();
         let gone = self.pods.keys().filter(|port| !there.contains_key(port)).map(|port| (Object::Pod(*port), None));
         let put = pods.iter().map(|pod| (Object::Pod(pod.port), Some(pipeline::pod(&self.node, pod))));

@@ -43,6 +43,17 @@ fn source(packet: &[u8]) -> Option<IpAddr> {
     }
 }
 
+/// What a packet is: a probe, or an answer to one.
+pub(super) fn kind(packet: &[u8]) -> String {
+    let (protocol, body) = if packet[0] >> 4 == 4 { (packet.get(9), 20) } else { (packet.get(6), 40) };
+    let byte = |at: usize| packet.get(body + at).copied().unwrap_or_default();
+    match protocol.copied() {
+        Some(TCP) => format!("TCP with flags {:#04x}", byte(13)),
+        Some(UDP) => "UDP".to_owned(),
+        other => format!("protocol {}, type {}", other.unwrap_or_default(), byte(0)),
+    }
+}
+
 /// A network's end: packets out of it, and the sources of those that come.
 pub(super) struct Wire {
     out: [UdpSocket; 2],
@@ -67,11 +78,12 @@ impl Wire {
         self.out[usize::from(to.is_ipv6())].send_to(packet, SocketAddr::new(to, 0)).is_ok()
     }
 
-    pub(super) fn sources(&self, mut take: impl FnMut(IpAddr)) {
+    /// Gives where packets come from, with the packets.
+    pub(super) fn sources(&self, mut take: impl FnMut(IpAddr, &[u8])) {
         let mut buffer = [0; 2048];
         for socket in &self.incoming {
             while let Ok(len) = socket.recv(&mut buffer) {
-                source(&buffer[..len]).into_iter().for_each(&mut take);
+                source(&buffer[..len]).into_iter().for_each(|from| take(from, &buffer[..len]));
             }
         }
     }
