@@ -62,7 +62,7 @@ impl Family {
     }
 
     /// The word for its packets.
-    pub(super) const fn ip(self) -> &'static str {
+    pub(crate) const fn ip(self) -> &'static str {
         match self {
             Self::V4 => "ip",
             Self::V6 => "ipv6",

@@ -12,6 +12,8 @@ use sluice_flows::DropReason;
 use sluice_flows::packet::Frame;
 use std::io;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 /// Chunks for each direction, and entries in each ring. A ring is never short of room for the chunks there are.
 const CHUNKS: u32 = 2048;
@@ -21,8 +23,14 @@ const BATCH: usize = 32;
 const PIECES: usize = 17;
 /// How long a full queue is waited for, once a burst.
 const TX_WAIT_MS: i32 = 1;
+/// Bytes in front of a frame to be sent that tell the kernel about it: `struct xsk_tx_metadata`.
+const METADATA_LEN: usize = 24;
 /// Bytes that the kernel reserves in front of every frame that it receives (XDP_PACKET_HEADROOM).
 const HEADROOM: usize = 256;
+/// How often, and after which pause, a queue that is taken is tried again: the kernel gives one back in the background,
+/// after its socket was closed.
+const BIND_TRIES: u32 = 200;
+const BIND_PAUSE: Duration = Duration::from_millis(1);
 /// Bytes that frames under way may take in the kernel: more than all chunks with the kernel's own data about each.
 const SEND_BUFFER: i32 = 32 << 20;
 
@@ -55,6 +63,8 @@ pub(super) struct Channel {
     batch: Vec<usize>,
     /// The kernel sends only when asked, on our thread.
     copies: bool,
+    /// Bytes of metadata in front of every frame to be sent; 0 where the kernel takes none.
+    metadata: usize,
     /// The device was down when last asked to send.
     down: bool,
     /// A full queue was waited for in this burst.
@@ -76,7 +86,13 @@ impl Channel {
         let chunk = join.chunk as usize;
         let socket = Xsk::new().map_err(failed("open an AF_XDP socket"))?;
         let umem = Area::anonymous(2 * CHUNKS as usize * chunk).map_err(failed("get memory for frames"))?;
-        socket.register(&umem, join.chunk, 0).map_err(failed("register memory for frames"))?;
+        let register = |metadata: usize| socket.register(&umem, join.chunk, metadata as u32).map(|()| metadata);
+        let registered = register(METADATA_LEN).or_else(|e| match e.raw_os_error() {
+            // Before Linux 6.11.
+            Some(libc::EINVAL) => register(0),
+            _ => Err(e),
+        });
+        let metadata = registered.map_err(failed("register memory for frames"))?;
         let ring = "make the socket's rings";
         let mut fill = Producer::new(socket.ring(RingKind::Fill, CHUNKS).map_err(failed(ring))?);
         let completion = Consumer::new(socket.ring(RingKind::Completion, CHUNKS).map_err(failed(ring))?);
@@ -88,7 +104,7 @@ impl Channel {
             fill.push(address(number));
         }
         fill.publish();
-        socket.bind(join.index, join.queue, join.flags).map_err(failed("bind the AF_XDP socket"))?;
+        bind(&socket, join).map_err(failed("bind the AF_XDP socket"))?;
         let copies = !socket.is_zero_copy().map_err(failed("ask for the socket's mode"))?;
         Ok(Self {
             socket: Arc::new(socket),
@@ -101,6 +117,7 @@ impl Channel {
             free: (CHUNKS..2 * CHUNKS).map(address).collect(),
             batch: Vec::with_capacity(BATCH),
             copies,
+            metadata,
             down: false,
             waited: false,
         })
@@ -185,10 +202,23 @@ impl Channel {
         }
     }
 
+    /// Whether the kernel completes checksums. Drivers that send from the chunks themselves need not be able to.
+    pub(super) fn completes_checksums(&self) -> bool {
+        self.copies && self.metadata > 0
+    }
+
     /// Sends the bytes of frame `owner` of the burst, or keeps them for [`Self::flush`], which says in `outcomes` what
-    /// did not leave.
-    pub(super) fn send(&mut self, bytes: &[u8], owner: usize, outcomes: &mut [TxOutcome]) -> TxOutcome {
-        let pieces = bytes.len().div_ceil(self.chunk);
+    /// did not leave. If there is a `checksum` to complete, it is the 16-bit one whose field is so many bytes behind where
+    /// it starts, inside the frame.
+    pub(super) fn send(
+        &mut self,
+        bytes: &[u8],
+        checksum: Option<(u16, u16)>,
+        owner: usize,
+        outcomes: &mut [TxOutcome],
+    ) -> TxOutcome {
+        let room = self.chunk - self.metadata;
+        let pieces = bytes.len().div_ceil(room);
         if pieces > PIECES {
             return TxOutcome::Dropped(DropReason::MtuExceeded);
         }
@@ -207,12 +237,23 @@ impl Channel {
             return TxOutcome::Dropped(DropReason::QueueFull);
         }
         let last = pieces.saturating_sub(1);
-        for (i, piece) in bytes.chunks(self.chunk).enumerate() {
-            let Some(addr) = self.free.pop() else { break };
-            if let Some(room) = self.umem.bytes_mut(addr as usize, piece.len()) {
-                room.copy_from_slice(piece);
+        for (i, piece) in bytes.chunks(room).enumerate() {
+            let Some(chunk) = self.free.pop() else { break };
+            let len = self.metadata + piece.len();
+            let Some((metadata, to)) =
+                self.umem.bytes_mut(chunk as usize, len).and_then(|bytes| bytes.split_at_mut_checked(self.metadata))
+            else {
+                break;
+            };
+            to.copy_from_slice(piece);
+            let mut options = if i < last { libc::XDP_PKT_CONTD } else { 0 };
+            if let (0, Some((start, offset)), Some(request)) = (i, checksum, metadata.first_chunk_mut::<12>()) {
+                request[..8].copy_from_slice(&u64::from(libc::XDP_TXMD_FLAGS_CHECKSUM).to_ne_bytes());
+                request[8..10].copy_from_slice(&start.to_ne_bytes());
+                request[10..].copy_from_slice(&offset.to_ne_bytes());
+                options |= libc::XDP_TX_METADATA;
             }
-            let options = if i < last { libc::XDP_PKT_CONTD } else { 0 };
+            let addr = chunk + self.metadata as u64;
             self.tx.push(libc::xdp_desc { addr, len: piece.len() as u32, options });
             self.batch.push(owner);
         }
@@ -274,6 +315,18 @@ impl Channel {
             self.free.push(addr & !(self.chunk as u64 - 1));
         }
         self.completion.release();
+    }
+}
+
+/// Joins the socket to its queue, which may be one that was just given up.
+fn bind(socket: &Xsk, join: Join) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        match socket.bind(join.index, join.queue, join.flags) {
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) && tries < BIND_TRIES => tries += 1,
+            result => return result,
+        }
+        thread::sleep(BIND_PAUSE);
     }
 }
 

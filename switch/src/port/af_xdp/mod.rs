@@ -12,6 +12,7 @@
 //!   queue goes to the host's stack. A worker that is left without one sends by a packet socket.
 //!
 //! # Limits
+//! - Partial checksums are left to the kernel from Linux 6.11 on, where frames are copied; else they are filled in here.
 //! - AF_XDP knows no super-frames: they are cut here before they are sent, and a native program keeps the other end of a
 //!   veth from making any (the kernel turns its segmentation off and on again).
 //! - A VLAN tag that a driver, or the stack at the other end of a veth, keeps beside the frame is not seen: `ethtool -K
@@ -138,6 +139,8 @@ struct Taken {
     mode: XdpMode,
     /// Frames may have several pieces.
     pieces: bool,
+    /// The kernel completes checksums.
+    checksums: bool,
 }
 
 impl AfXdp {
@@ -248,7 +251,8 @@ fn take_by(name: &str, index: i32, mtu: u32, mode: XdpMode, queues: &[u32]) -> R
         pieces &= way & libc::XDP_USE_SG != 0;
         channels.push(channel);
     }
-    Ok((Taken { _link: link, mode, pieces }, channels))
+    let checksums = channels.iter().all(Channel::completes_checksums);
+    Ok((Taken { _link: link, mode, pieces, checksums }, channels))
 }
 
 /// What an error means, when it came from `op`, on a socket of `queue` or before there was one.
@@ -281,7 +285,7 @@ impl Port for AfXdp {
     }
 
     fn caps(&self) -> PortCaps {
-        PortCaps::NONE
+        PortCaps { csum: self.taken.checksums, ..PortCaps::NONE }
     }
 
     fn rx_loss(&self) -> RxLoss {

@@ -5,7 +5,7 @@ use crate::port::finish::Finisher;
 use crate::port::{PortQueue, TxOutcome, fit};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use sluice_flows::DropReason;
-use sluice_flows::packet::Frame;
+use sluice_flows::packet::{Frame, GsoKind, Offload};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -13,6 +13,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Shortest frame that the kernel sends: an Ethernet header.
 const MIN_LEN: usize = 14;
+
+/// Where SCTP has its checksum, which is a CRC: no other protocol has one there.
+const SCTP_CHECKSUM: u16 = 8;
 
 /// A worker's sockets.
 pub(super) struct AfXdpQueue {
@@ -42,6 +45,17 @@ impl AfXdpQueue {
         };
         Ok(Self { channels, turn: 0, any, mtu, invalid, finisher: Finisher::new() })
     }
+}
+
+/// Start and field of a checksum that the kernel can complete: not the CRC of SCTP, not in a super-frame, and nothing that
+/// lies outside.
+#[inline]
+fn completable(frame: &Frame) -> Option<(u16, u16)> {
+    let Offload { gso: GsoKind::None, csum_partial: true, csum_start, csum_offset, .. } = frame.offload else {
+        return None;
+    };
+    let end = usize::from(csum_start) + usize::from(csum_offset) + 2;
+    (csum_offset != SCTP_CHECKSUM && end <= frame.len()).then_some((csum_start, csum_offset))
 }
 
 impl PortQueue for AfXdpQueue {
@@ -84,8 +98,12 @@ impl PortQueue for AfXdpQueue {
                 TxOutcome::Dropped(DropReason::MtuExceeded)
             } else if frame.len() < MIN_LEN {
                 TxOutcome::Dropped(DropReason::ParseError)
+            } else if channel.completes_checksums()
+                && let Some(checksum) = completable(frame)
+            {
+                channel.send(frame.bytes(), Some(checksum), i, outcomes)
             } else {
-                self.finisher.send(frame, |bytes| channel.send(bytes, i, outcomes))
+                self.finisher.send(frame, |bytes| channel.send(bytes, None, i, outcomes))
             };
             if outcome != TxOutcome::Sent {
                 outcomes[i] = outcome;

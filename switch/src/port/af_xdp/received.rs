@@ -34,8 +34,11 @@ pub(super) fn restore(frame: &mut Frame, mtu: u32) -> bool {
         (offload.csum_partial, offload.csum_start, offload.csum_offset) = (true, layers.l4_ofs, offset);
     }
     if fit::too_long(frame, mtu) {
-        let headers = u32::from(layers.payload_ofs - layers.l3_ofs);
-        let size = mtu.checked_sub(headers).and_then(|size| u16::try_from(size).ok()).filter(|size| *size > 0);
+        let headers = layers.payload_ofs.checked_sub(layers.l3_ofs);
+        let size = headers
+            .and_then(|headers| mtu.checked_sub(headers.into()))
+            .and_then(|size| u16::try_from(size).ok())
+            .filter(|size| *size > 0);
         let (L4::Tcp, Some(size), true) = (layers.l4, size, offload.csum_partial) else { return false };
         offload.gso = if layers.l3 == L3::Ipv4 { GsoKind::Tcp4 } else { GsoKind::Tcp6 };
         (offload.gso_size, offload.hdr_len) = (size, layers.payload_ofs);
@@ -183,7 +186,8 @@ mod tests {
         fragment.bytes_mut()[20] = 0x20;
         assert!(restore(&mut fragment, MTU));
         assert_eq!(fragment.offload, Offload::NONE);
-        let mut padded = frame(false, false, 1);
+        let mut padded = Frame::with_capacity(100);
+        padded.clone_from_frame(&frame(false, false, 1));
         assert!(padded.extend(&[0; 20]));
         assert!(restore(&mut padded, MTU));
         assert_eq!(padded.offload, Offload::NONE);

@@ -17,6 +17,7 @@ const MAP_CREATE: libc::c_int = 0;
 const MAP_UPDATE_ELEM: libc::c_int = 2;
 const PROG_LOAD: libc::c_int = 5;
 const LINK_CREATE: libc::c_int = 28;
+const LINK_DETACH: libc::c_int = 34;
 /// The kinds of map, program and place that are used.
 const MAP_TYPE_XSKMAP: u32 = 17;
 const PROG_TYPE_XDP: u32 = 6;
@@ -171,10 +172,7 @@ impl Program {
 
 /// The program at an interface; it goes when this is dropped.
 #[derive(Debug)]
-pub(in super::super) struct Link {
-    /// What the descriptor stands for is all there is to it.
-    _fd: OwnedFd,
-}
+pub(in super::super) struct Link(OwnedFd);
 
 impl Link {
     /// Puts the program at the interface of this index in the calling thread's network namespace.
@@ -200,7 +198,20 @@ impl Link {
             },
         };
         // SAFETY: as in `SocketMap::new`.
-        Ok(Self { _fd: unsafe { bpf_fd(LINK_CREATE, &mut request) }? })
+        Ok(Self(unsafe { bpf_fd(LINK_CREATE, &mut request) }?))
+    }
+}
+
+impl Drop for Link {
+    /// At once: a process that was started and has not yet come to run its program has the descriptor too.
+    fn drop(&mut self) {
+        #[repr(C)]
+        struct Request {
+            link_fd: u32,
+        }
+        let mut request = Request { link_fd: self.0.as_raw_fd().unsigned_abs() };
+        // SAFETY: as in `SocketMap::new`. What can fail is that the interface is gone, and the program with it.
+        _ = unsafe { bpf(LINK_DETACH, &mut request) };
     }
 }
 
