@@ -314,6 +314,7 @@ impl Denied {
     fn held(self) {
         self.ended.store(true, Ordering::Relaxed);
         let (asked, heard) = self.asking.join().unwrap();
-        assert!(asked > 5 && heard.is_empty(), "{} of {asked} came through what is denied", heard.len());
+        // Each question waits for its answer.
+        assert!(asked > 1 && heard.is_empty(), "{} of {asked} came through what is denied", heard.len());
     }
 }
