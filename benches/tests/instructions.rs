@@ -1,7 +1,8 @@
 //! Instructions a packet takes, counted by valgrind's callgrind and held against what is written down: a slow-down is seen without a
 //! quiet machine. They are those of the dev profile, whose switch is optimised a little, so they guard and do not boast.
 //!
-//! `SLUICE_INSTRUCTIONS=write cargo test --package sluice-benches --test instructions` writes them down anew.
+//! `SLUICE_INSTRUCTIONS=write cargo test --workspace --test instructions` writes them down anew: other packages have their part in how
+//! libraries are built.
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use std::process::{Command, Stdio};
 /// Where they are written down: a case, flows in the traffic, instructions a packet.
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/instructions.txt");
 /// How much more or fewer are let pass, in percent.
-const TOLERANCE: f64 = 3.0;
+const TOLERANCE: f64 = 5.0;
 /// Packets of the shorter run; the longer one has three times as many. So what happens once does not count.
 const PACKETS: u64 = 100_000;
 /// What is counted.
