@@ -2,12 +2,13 @@
 
 mod command;
 mod dist;
+mod failures;
 mod image;
 mod layering;
 
 use anyhow::{Context, Result};
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
-use command::{cargo, cargo_with, program, script, target_dir};
+use command::{cargo, cargo_with, program, script, suites, target_dir};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use xtask::toolbox;
@@ -151,7 +152,7 @@ fn check() -> Result<()> {
 
 fn test() -> Result<()> {
     cargo(&["build", "--workspace", "--bins", "--locked"])?;
-    cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])
+    suites(&["test", "--workspace", "--locked", "--no-fail-fast"])
 }
 
 /// Programs beside Open vSwitch, programs beside the interpreter, programs of connections, clusters beside the evaluator of policies,

@@ -37,6 +37,7 @@ mod table;
 
 use cluster::{Cluster, Shape};
 use sluice_tests::netns::skipped;
+use std::any::Any;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -303,7 +304,9 @@ fn run(scenario: &Scenario, tests: &[Test]) -> bool {
             return true;
         }
         Err((_, reason)) => {
-            println!("the cluster {name} did not come up:\n{reason}");
+            println!(
+                "failures:\nthe cluster {name} did not come up:\n{reason}\ntest result: FAILED. {name}: no cluster"
+            );
             return false;
         }
     };
@@ -311,27 +314,31 @@ fn run(scenario: &Scenario, tests: &[Test]) -> bool {
     let mut failed = Vec::new();
     for (test, when, function) in tests {
         let begin = Instant::now();
-        let good = catch_unwind(AssertUnwindSafe(|| function(&cluster))).is_ok();
-        let word = if good { "ok" } else { "FAILED" };
+        let result = catch_unwind(AssertUnwindSafe(|| function(&cluster)));
+        let word = if result.is_ok() { "ok" } else { "FAILED" };
         println!("test {name}::{test} ... {word} ({:.1} s)", begin.elapsed().as_secs_f64());
-        if !good {
+        if let Err(panic) = result {
             if failed.is_empty() {
                 println!("{}", cluster.diagnose());
             }
-            failed.push(*test);
+            failed.push(format!("---- {name}::{test} ----\n{}\n", said(&*panic)));
             if *when == When::First {
                 break;
             }
         }
     }
     drop(cluster);
-    let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
     let seconds = begin.elapsed().as_secs_f64();
-    println!(
-        "test result: {verdict}. {name}: {} failed of {}; {seconds:.0} s\n  {}",
-        failed.len(),
-        tests.len(),
-        failed.join("\n  ")
-    );
-    failed.is_empty()
+    let (count, of) = (failed.len(), tests.len());
+    let verdict = if count == 0 { "ok" } else { "FAILED" };
+    // At once, since another scenario tells of itself meanwhile.
+    let reasons = if count == 0 { String::new() } else { format!("failures:\n{}", failed.concat()) };
+    println!("{reasons}test result: {verdict}. {name}: {count} failed of {of}; {seconds:.0} s");
+    count == 0
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it said nothing")
 }
