@@ -181,6 +181,12 @@ impl TunnelKey {
         Self(words)
     }
 
+    /// The bits of both.
+    pub(crate) fn union(mut self, other: &Self) -> Self {
+        self.0.iter_mut().zip(other.0).for_each(|(word, other)| *word |= other);
+        self
+    }
+
     /// These words with the bits in `mask` as `new` has them.
     #[inline]
     pub fn overlaid(mut self, new: &Self, mask: &Self) -> Self {

@@ -130,7 +130,7 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
             table,
             lists,
             key: self.flow.key,
-            tunnel_written: TunnelKey::written(&self.flow.written),
+            tunnel_written: self.tunnel_written.union(&TunnelKey::written(&self.flow.written)),
             stack: self.values.clone(),
             action_set,
             ct_zone,

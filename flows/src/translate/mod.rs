@@ -53,6 +53,7 @@ use crate::field::{Field, Prereq};
 use crate::key::{FlowKey, FlowMask, Slot, slot};
 use crate::port::{DpPort, PortNo};
 use crate::rule::{Rule, TableId};
+use crate::tunnel::TunnelKey;
 use crate::verdict::{DropReason, Verdict};
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -126,6 +127,7 @@ pub fn translate_resumed(
     walk.action_set.clone_from(&resume.action_set);
     walk.tracked = resume.ct_zone.is_some();
     walk.wire.tunnel = None;
+    walk.tunnel_written = resume.tunnel_written;
     walk.stack.push(Work::ActionSet);
     for Suspended { list, next, table, rule, reason } in &resume.lists {
         let at = At { rule: rule.as_ref(), table: *table, reason: *reason };
@@ -242,6 +244,8 @@ struct Walk<'a, M, S> {
     tracked: bool,
     /// What is under the outermost header, taken off before, has not been read.
     unread: bool,
+    /// The bits of the tunnel words that flows wrote in passes before this one.
+    tunnel_written: TunnelKey,
     /// Why the packet is dropped if nothing else happens.
     reason: DropReason,
     out: Translation,
@@ -270,6 +274,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             forwarded: false,
             tracked: false,
             unread: false,
+            tunnel_written: TunnelKey::NONE,
             reason: DropReason::NoRule,
             out: Translation::dropped(DropReason::NoRule),
         }

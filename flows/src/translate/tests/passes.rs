@@ -4,6 +4,7 @@ use super::*;
 use crate::action::{Ct, CtZone, Learn, LearnSource, LearnSpec};
 use crate::datapath::Effect;
 use crate::key::{CT_NEW, CT_TRK, FRAG_ANY, FRAME_WORDS};
+use crate::tunnel::TunnelKey;
 
 fn to(no: u16) -> Action {
     Action::Output(PortNo(no))
@@ -33,6 +34,24 @@ fn a_tracked_packet_goes_on_in_its_table_with_registers_and_the_rest_sees_no_con
     key.set(slot::CT_STATE, 0);
     let second = translate_resumed(&model, &NoMacs, resume, &key, &mut NoTrace).unwrap();
     assert_eq!(second.verdict, Verdict::Drop(DropReason::NoRule));
+}
+
+/// A pass begins with the tunnel words that the packet arrived with, and those that flows wrote since, in whatever pass.
+#[test]
+fn what_flows_wrote_of_the_tunnel_goes_through_all_passes() {
+    let to_table = |no| Ct { zone: CtZone::Number(5), table: Some(table(no)), ..Ct::default() };
+    let first = vec![set_reg(Field::TunId, 7), Action::Ct(Box::new(to_table(1)))];
+    let second = vec![set_reg(Field::TunDst, 9), Action::Ct(Box::new(to_table(2)))];
+    let model = model(trunks(1), vec![rule(0, first), rule(1, second)]);
+    let first = run(&model, &tcp());
+    let [resume] = &first.resumes[..] else { panic!("{:?}", first.resumes) };
+    let second = translate_resumed(&model, &NoMacs, resume, &resume.key, &mut NoTrace).unwrap();
+    let [resume] = &second.resumes[..] else { panic!("{:?}", second.resumes) };
+    let arrived = TunnelKey::of_flow(&tcp());
+    let mut wanted = arrived;
+    wanted.set_id(7);
+    wanted.set(slot::TUN_DST, 9);
+    assert_eq!(arrived.overlaid(&TunnelKey::of_flow(&resume.key), &resume.tunnel_written), wanted);
 }
 
 #[test]
