@@ -85,6 +85,23 @@ pub struct BridgePort {
     pub tunnel: Option<Arc<Tunnel>>,
 }
 
+impl BridgePort {
+    /// A trunk of all VLANs that is up.
+    pub fn new(no: PortNo, name: impl Into<Arc<str>>, dp: DpPort) -> Self {
+        Self {
+            no,
+            name: name.into(),
+            dp,
+            vlan: VlanMode::default(),
+            up: true,
+            no_flood: false,
+            protected: false,
+            peer: None,
+            tunnel: None,
+        }
+    }
+}
+
 /// Index of a bridge in the [`Model`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BridgeId(pub u16);

@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "this crate is test code: a panic is a failed test")]
 
+pub mod computed;
 pub mod conversation;
 pub mod daemon;
 pub mod events;

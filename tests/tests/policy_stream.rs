@@ -3,12 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
-use serde::de::DeserializeOwned;
 use sluice_controller::facts::policy::{PolicyKind, PolicyName, State};
 use sluice_controller::policy::Cluster;
 use sluice_controller::stream::certs::Authorities;
 use sluice_controller::stream::{Credentials, Hub, Place, Review, Service, Sums, Told, follow, serve, tls};
 use sluice_controller::watch::policies::Source;
+use sluice_tests::computed::put;
 use sluice_tests::policy::{Object, World};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -21,22 +21,6 @@ use tokio::time::{sleep, timeout};
 
 /// How long anything may take that is waited for.
 const SOON: Duration = Duration::from_secs(60);
-
-fn of<T: DeserializeOwned>(object: &Object) -> T {
-    serde_json::from_value(object.write()).unwrap()
-}
-
-fn put(cluster: &mut Cluster, object: &Object) {
-    match object {
-        Object::Namespace(of) => cluster.put_namespace(of),
-        Object::Pod(of) => cluster.put_pod(of),
-        Object::Node(of) => cluster.put_node(of),
-        Object::NetworkPolicy(of) => cluster.put_network_policy(of),
-        Object::ClusterNetworkPolicy(_) => cluster.put_cluster_network_policy(&of(object)),
-        Object::AdminNetworkPolicy(_) => cluster.put_admin_network_policy(&of(object)),
-        Object::BaselineAdminNetworkPolicy(_) => cluster.put_baseline_admin_network_policy(&of(object)),
-    }
-}
 
 fn remove(cluster: &mut Cluster, object: &Object) {
     let (_, namespace, name) = object.key();

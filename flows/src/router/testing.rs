@@ -155,18 +155,8 @@ pub(super) fn install(program: &Program) -> Model {
     let mut model = Model::default();
     let mut bridge = Bridge::new(BridgeId(0), "r1");
     for no in 1..=PORTS {
-        let (no, dp, name) = (PortNo(no), DpPort(no.into()), format!("p{no}").into());
-        let port = BridgePort {
-            no,
-            name,
-            dp,
-            vlan: Default::default(),
-            up: true,
-            no_flood: false,
-            protected: false,
-            peer: None,
-            tunnel: None,
-        };
+        let (no, dp, name) = (PortNo(no), DpPort(no.into()), format!("p{no}"));
+        let port = BridgePort::new(no, name, dp);
         bridge.ports.insert(no, Arc::new(port));
         model.ports.insert(dp, (BridgeId(0), no));
     }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::action::Action;
-use crate::bridge::{Bridge, BridgeId, BridgePort, Model, VlanMode};
+use crate::bridge::{Bridge, BridgeId, BridgePort, Model};
 use crate::bridge_mod::BridgeMod;
 use crate::consistency;
 use crate::datapath::{DpAction, Translation};
@@ -61,9 +61,8 @@ fn model(stations: &[Station]) -> Model {
     let mut bridge = Bridge::new(BridgeId(0), "br0");
     let mut model = Model::default();
     for no in stations.iter().map(|station| station.port).chain([PortNo(9)]) {
-        let (name, dp) = (format!("p{no}").into(), DpPort(no.0.into()));
-        let (vlan, peer, tunnel) = (VlanMode::default(), None, None);
-        let port = BridgePort { no, name, dp, vlan, up: true, no_flood: false, protected: false, peer, tunnel };
+        let dp = DpPort(no.0.into());
+        let port = BridgePort::new(no, format!("p{no}"), dp);
         bridge.ports.insert(no, Arc::new(port));
         model.ports.insert(dp, (BridgeId(0), no));
     }

@@ -17,17 +17,7 @@ const H1: u128 = 0x0200_0000_0001;
 const H2: u128 = 0x0200_0000_0002;
 
 fn port(no: u16, vlan: VlanMode) -> BridgePort {
-    BridgePort {
-        no: PortNo(no),
-        name: format!("p{no}").into(),
-        dp: DpPort(no.into()),
-        vlan,
-        up: true,
-        no_flood: false,
-        protected: false,
-        peer: None,
-        tunnel: None,
-    }
+    BridgePort { vlan, ..BridgePort::new(PortNo(no), format!("p{no}"), DpPort(no.into())) }
 }
 
 /// One bridge with these ports (datapath numbers are port numbers) and these rules.

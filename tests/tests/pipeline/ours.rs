@@ -4,7 +4,7 @@ use crate::ovs::Pass;
 use crate::walks::{Leg, Walk};
 use crate::{PORTS, file, lines};
 use sluice_flows::action::{Nat, NatDirection};
-use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, Model, VlanMode};
+use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, Model};
 use sluice_flows::bridge_mod::BridgeMod;
 use sluice_flows::datapath::{DpAction, DpCt, PacketIn, Resume, Translation};
 use sluice_flows::explain::effective;
@@ -54,18 +54,8 @@ pub(crate) fn model() -> Model {
     let mut bridge = Bridge::new(id, "br0");
     let mut model = Model::default();
     for (name, no, dp) in PORTS {
-        let (name, no, dp) = (name.into(), PortNo(no), DpPort(dp));
-        let port = BridgePort {
-            no,
-            name,
-            dp,
-            vlan: VlanMode::default(),
-            up: true,
-            no_flood: false,
-            protected: false,
-            peer: None,
-            tunnel: None,
-        };
+        let (name, no, dp) = (name, PortNo(no), DpPort(dp));
+        let port = BridgePort::new(no, name, dp);
         bridge.ports.insert(no, Arc::new(port));
         model.ports.insert(dp, (id, no));
     }

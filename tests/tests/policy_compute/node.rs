@@ -5,7 +5,7 @@ use sluice_controller::facts::policy::State;
 use sluice_controller::facts::{Node, Peer, Pod, Service};
 use sluice_controller::flow::Part;
 use sluice_controller::pipeline::{self, Ids, LocalPod, Policies, RuleName, Stage, ZONE};
-use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, Model, VlanMode};
+use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, Model};
 use sluice_flows::bridge_mod::BridgeMod;
 use sluice_flows::datapath::{DpAction, DpCt, Resume, Translation};
 use sluice_flows::explain::{CtKnown, Options, Report, Translator};
@@ -51,17 +51,7 @@ impl NodeFlows {
         let mut model = Model::default();
         for no in pods.iter().map(|pod| pod.port as u16).chain([LOCAL, TUNNEL]) {
             let (no, dp) = (PortNo(no), DpPort(no.into()));
-            let port = BridgePort {
-                no,
-                name: format!("p{no}").into(),
-                dp,
-                vlan: VlanMode::default(),
-                up: true,
-                no_flood: false,
-                protected: false,
-                peer: None,
-                tunnel: None,
-            };
+            let port = BridgePort::new(no, format!("p{no}"), dp);
             bridge.ports.insert(no, Arc::new(port));
             model.ports.insert(dp, (BRIDGE, no));
         }

@@ -1,10 +1,10 @@
 //! What the controller computes of a cluster, and the words of the two sides for the same.
 
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sluice_controller::facts::Protocol;
 use sluice_controller::facts::policy::{PolicyKind, PolicyName, State};
 use sluice_controller::policy::{Because, Cluster, RuleName};
+use sluice_tests::computed::put;
 use sluice_tests::policy as oracle;
 use sluice_tests::policy::{End, Object, World};
 use std::collections::BTreeMap;
@@ -20,24 +20,10 @@ pub(crate) enum Who {
     Outside,
 }
 
-fn of<T: DeserializeOwned>(object: &Object) -> T {
-    serde_json::from_value(object.write()).unwrap()
-}
-
 /// What each node is told, by its name; none where nothing is.
 pub(crate) fn computed(world: &World) -> BTreeMap<String, State> {
     let mut cluster = Cluster::new();
-    for object in &world.objects {
-        match object {
-            Object::Namespace(of) => cluster.put_namespace(of),
-            Object::Pod(of) => cluster.put_pod(of),
-            Object::Node(of) => cluster.put_node(of),
-            Object::NetworkPolicy(of) => cluster.put_network_policy(of),
-            Object::ClusterNetworkPolicy(_) => cluster.put_cluster_network_policy(&of(object)),
-            Object::AdminNetworkPolicy(_) => cluster.put_admin_network_policy(&of(object)),
-            Object::BaselineAdminNetworkPolicy(_) => cluster.put_baseline_admin_network_policy(&of(object)),
-        }
-    }
+    world.objects.iter().for_each(|object| put(&mut cluster, object));
     let mut states = BTreeMap::new();
     for (node, updates) in cluster.take() {
         let state: &mut State = states.entry(node.to_string()).or_default();

@@ -1,6 +1,6 @@
 //! What AF_XDP ports do: what they find and leave at an interface, several queues, full queues, refusals.
 
-use super::device::{check_spread, flow};
+use super::device::{check_loss, check_spread, flow};
 use super::*;
 use sluice_switch::port::{PortDevice, PortSpec, RxLoss};
 use sluice_tests::daemon::{Daemon, sluiced};
@@ -196,18 +196,7 @@ fn a_full_af_xdp_socket_counts_what_it_lost() {
     for _ in 0..sent {
         far.send(plain(1514, 1));
     }
-    let mut frames = buffers(64);
-    let mut got = 0;
-    for _ in 0..sent {
-        match queue.rx_burst(&mut frames).unwrap() {
-            0 => break,
-            count => got += count as u64,
-        }
-    }
-    let loss = port.rx_loss();
-    assert!(loss.queue_full > 0, "{got} received, {loss:?}");
-    assert_eq!(got + loss.queue_full, sent);
-    assert_eq!(port.rx_loss(), loss, "asking again does not lose the count");
+    check_loss(&*port, &mut *queue, sent);
 }
 
 #[test]

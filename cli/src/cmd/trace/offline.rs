@@ -4,7 +4,7 @@ use super::Traced;
 use crate::cmd::bridge_files::Files;
 use crate::failure::Failure;
 use sluice_flows::action::Action;
-use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, Model, VlanMode};
+use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, Model};
 use sluice_flows::bridge_mod::BridgeMod;
 use sluice_flows::explain::{Options, Report};
 use sluice_flows::field::Field;
@@ -146,17 +146,7 @@ fn add_ports(bridge: &mut Bridge, numbers: &BTreeSet<PortNo>, names: &Names) {
             None if no == PortNo::LOCAL => Arc::clone(&bridge.name),
             None => no.to_string().into(),
         };
-        let port = BridgePort {
-            no,
-            name,
-            dp,
-            vlan: VlanMode::default(),
-            up: true,
-            no_flood: false,
-            protected: false,
-            peer: None,
-            tunnel: None,
-        };
+        let port = BridgePort::new(no, name, dp);
         bridge.ports.insert(no, Arc::new(port));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::action::GroupId;
-use crate::bridge::{Bridge, BridgeId, BridgePort, VlanMode};
+use crate::bridge::{Bridge, BridgeId, BridgePort};
 use crate::group::{Bucket, Group, GroupKind, Selection};
 use crate::owner::Owner;
 use crate::port::PortNo;
@@ -22,18 +22,8 @@ fn model(flows: &str, groups: Vec<Group>) -> Model {
     let mut bridge = Bridge { tables, ..Bridge::new(id, "br0") };
     for no in 1..=3 {
         let (no, dp) = (PortNo(no), DpPort(no.into()));
-        let (name, up) = (format!("p{no}").into(), no.0 != 3);
-        let port = BridgePort {
-            no,
-            name,
-            dp,
-            vlan: VlanMode::default(),
-            up,
-            no_flood: false,
-            protected: false,
-            peer: None,
-            tunnel: None,
-        };
+        let (name, up) = (format!("p{no}"), no.0 != 3);
+        let port = BridgePort { up, ..BridgePort::new(no, name, dp) };
         bridge.ports.insert(no, Arc::new(port));
         model.ports.insert(dp, (id, no));
     }
