@@ -69,7 +69,7 @@ struct Add {
     /// gre, ipip, sit, bareudp
     #[arg(long, value_name = "TYPE", default_value = "tap")]
     r#type: String,
-    /// OpenFlow number; the lowest free one if not given
+    /// OpenFlow number; if not given, the lowest that no port had in the last hour
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65279))]
     number: Option<u32>,
     /// An option of its type; may be given again

@@ -118,7 +118,7 @@ pub struct PortConfig {
     pub name: String,
     /// What it is made of.
     pub kind: PortKind,
-    /// Its OpenFlow number; `None` for the lowest free one.
+    /// Its OpenFlow number; `None` for the lowest one that no port had in the last hour.
     pub number: Option<PortNo>,
     /// Which VLANs it carries.
     pub vlan: VlanMode,

@@ -58,6 +58,7 @@ impl Datapath {
         let ports: Vec<_> = bridge.ports.values().cloned().collect();
         let closing = self.inner.remove_from(&mut state, &bridge, &ports);
         state.model.bridges.remove(&bridge.id);
+        state.numbers.remove(&bridge.id);
         self.inner.publish(&mut state);
         drop(state);
         drop(closing);

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// How often the clock is looked at.
 const PERIOD: Duration = Duration::from_millis(500);
+/// How often the interfaces of new ports are looked at: what comes right after one is set up is not to be lost.
+const SOON: Duration = Duration::from_millis(10);
 
 /// Starts the maintenance thread. It ends with the data path.
 pub(super) fn spawn(inner: Weak<Inner>, notices: Receiver<Notice>) -> io::Result<JoinHandle<()>> {
@@ -21,12 +23,15 @@ pub(super) fn spawn(inner: Weak<Inner>, notices: Receiver<Notice>) -> io::Result
 fn run(inner: &Weak<Inner>, notices: &Receiver<Notice>) {
     let mut maintain = Instant::now() + PERIOD;
     let mut sweep = maintain;
+    let mut new = None;
     loop {
-        let notice = notices.recv_deadline(maintain.min(sweep));
+        let next = maintain.min(sweep);
+        let notice = notices.recv_deadline(new.map_or(next, |new| next.min(new)));
         let Some(inner) = inner.upgrade() else { return };
         match notice {
             Ok(Notice::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Ok(Notice::Gone(port)) => inner.port_gone(port),
+            Ok(Notice::New) => new = Some(Instant::now() + SOON),
             Ok(Notice::Effects) => Datapath { inner: Arc::clone(&inner) }.apply_waiting(),
             Err(RecvTimeoutError::Timeout) => {}
         }
@@ -35,6 +40,9 @@ fn run(inner: &Weak<Inner>, notices: &Receiver<Notice>) {
         if now >= sweep {
             let pause = inner.shared.conntrack.table.expire_part(inner.shared.clock.now());
             sweep = now + pause.unwrap_or(PERIOD);
+        }
+        if new.is_some_and(|new| now >= new) {
+            new = inner.watch_new_links(now).then(|| now + SOON);
         }
         if now >= maintain {
             maintain = now + PERIOD;

@@ -20,7 +20,9 @@ mod error;
 mod keep;
 mod lending;
 mod limits;
+mod links;
 mod maintenance;
+mod numbers;
 mod ports;
 mod reading;
 mod tunnels;
@@ -48,9 +50,10 @@ use crate::router::Routers;
 use arc_swap::ArcSwap;
 use crossbeam::channel::unbounded;
 use endpoints::OpenEndpoint;
+use numbers::Numbers;
 use ports::PortState;
 use sluice_flows::DpPort;
-use sluice_flows::bridge::Model;
+use sluice_flows::bridge::{BridgeId, Model};
 use sluice_flows::tunnel::TlvMap;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -132,6 +135,8 @@ pub(crate) struct State {
     /// The model to be changed next; the published one is a clone of it.
     model: Model,
     ports: BTreeMap<DpPort, PortState>,
+    /// Of each bridge that has had a port go.
+    numbers: BTreeMap<BridgeId, Numbers>,
     endpoints: Vec<OpenEndpoint>,
     tlvs: TlvMap,
     lent: Vec<lending::Lent>,

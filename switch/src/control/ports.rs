@@ -3,7 +3,7 @@
 use super::bridges::{check_name, list};
 use super::limits::{self, Held, Target, others};
 use super::{ControlError, Datapath, Inner, State};
-use crate::datapath::Command;
+use crate::datapath::{Command, Notice};
 use crate::event::EventKind;
 use crate::port::{Limits, Port, PortCaps, PortDevice, PortKind, PortSpec, RxLoss, no_options};
 use crate::stats::{PortCounters, PortStats};
@@ -12,12 +12,13 @@ use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, VlanMode};
 use sluice_flows::{DpPort, PortNo};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 /// A port as it is asked for.
 pub struct PortRequest {
     /// Its name, unique in the switch.
     pub name: String,
-    /// Its number in the bridge; `None` takes the lowest free one.
+    /// Its number in the bridge; `None` takes the lowest that no port had in the last hour, or this port's last one.
     pub number: Option<PortNo>,
     /// What it is made of.
     pub device: PortDevice,
@@ -104,15 +105,16 @@ pub struct PortInfo {
 /// What the control side knows of a port.
 pub(super) struct PortState {
     name: Arc<str>,
-    device: Device,
+    pub(super) device: Device,
     counters: Arc<PortCounters>,
     held: Held,
-    admin_up: bool,
-    link_up: bool,
-    gone: bool,
+    pub(super) admin_up: bool,
+    pub(super) link_up: bool,
+    pub(super) gone: bool,
+    pub(super) added: Instant,
 }
 
-enum Device {
+pub(super) enum Device {
     Port(Arc<dyn Port>),
     Patch { peer: String },
 }
@@ -164,7 +166,7 @@ impl Datapath {
         if let Some(holder) = state.bridge_of_port(&request.name) {
             return Err(ControlError::PortExists { name: request.name, bridge: holder.name.to_string() });
         }
-        let no = pick_number(&bridge, &request)?;
+        let no = inner.pick_number(&mut state, &bridge, &request)?;
         limits::check(request.device.kind(), &request.name, request.limits)?;
         let dp = state.free_port();
         let workers = inner.workers.len();
@@ -193,7 +195,17 @@ impl Datapath {
             worker.send(Command::AddPort { port: dp, queue, counters: Arc::clone(&counters), shared: false });
         }
         let name_known = Arc::clone(&name);
-        let known = PortState { name: name_known, device, counters, held, admin_up, link_up, gone: false };
+        let known = PortState {
+            name: name_known,
+            device,
+            counters,
+            held,
+            admin_up,
+            link_up,
+            gone: false,
+            added: Instant::now(),
+        };
+        let is_awaited = known.is_awaited(known.added);
         state.ports.insert(dp, known);
         let port = BridgePort {
             no,
@@ -213,6 +225,10 @@ impl Datapath {
         state.link_patches();
         inner.publish(&mut state);
         inner.workers.iter().for_each(crate::datapath::WorkerHandle::wake);
+        if is_awaited {
+            // Nobody listens only when the switch is ending.
+            _ = inner.shared.notices.send(Notice::New);
+        }
         inner.shared.events.publish(Some(bridge.id), EventKind::PortAdded { name, no, dp });
         Ok(dp)
     }
@@ -234,19 +250,6 @@ impl Datapath {
         let bridge = state.bridge(bridge)?;
         let port = find(&bridge, name)?;
         Ok(self.inner.remove_from(&mut state, &bridge, &[port]))
-    }
-
-    /// Asks the device of a port whether it is up, and makes known what changed. Whether it is.
-    pub(crate) fn watch_port(&self, dp: DpPort) -> bool {
-        let Some(device) = self.device(dp) else { return false };
-        let up = device.link_up();
-        let mut state = self.inner.lock();
-        let Some(known) = state.ports.get_mut(&dp).filter(|known| !known.gone) else { return false };
-        if known.link_up != up && matches!(&known.device, Device::Port(port) if Arc::ptr_eq(port, &device)) {
-            known.link_up = up;
-            self.inner.refresh_port(&mut state, dp);
-        }
-        up
     }
 
     /// Changes a port.
@@ -321,14 +324,40 @@ impl Datapath {
 impl Datapath {
     /// The device of a port; `None` for a patch port.
     pub(crate) fn device(&self, dp: DpPort) -> Option<Arc<dyn Port>> {
-        match &self.inner.lock().ports.get(&dp)?.device {
-            Device::Port(device) => Some(Arc::clone(device)),
-            Device::Patch { .. } => None,
-        }
+        self.inner.device(dp)
     }
 }
 
 impl Inner {
+    pub(super) fn device(&self, dp: DpPort) -> Option<Arc<dyn Port>> {
+        match &self.lock().ports.get(&dp)?.device {
+            Device::Port(device) => Some(Arc::clone(device)),
+            Device::Patch { .. } => None,
+        }
+    }
+
+    /// The number that the port gets.
+    fn pick_number(&self, state: &mut State, bridge: &Bridge, request: &PortRequest) -> Result<PortNo, ControlError> {
+        let name = || request.name.clone();
+        match request.number {
+            Some(no) if !no.is_ordinary() && no != PortNo::LOCAL => Err(ControlError::BadNumber { name: name(), no }),
+            Some(no) => match bridge.ports.get(&no) {
+                None => Ok(no),
+                Some(holder) => Err(ControlError::NumberTaken {
+                    name: name(),
+                    no,
+                    bridge: bridge.name.to_string(),
+                    holder: holder.name.to_string(),
+                }),
+            },
+            None => {
+                let numbers = state.numbers.entry(bridge.id).or_default();
+                let picked = numbers.pick(&request.name, |no| bridge.ports.contains_key(&no), self.shared.clock.now());
+                picked.ok_or_else(|| ControlError::NoNumberLeft { name: name(), bridge: bridge.name.to_string() })
+            }
+        }
+    }
+
     /// Takes ports out of model and workers, in this order: no packet is sent to them when the workers let go of them.
     /// Tunnels are closed at once, before their endpoints; the devices of other ports when what is returned is dropped.
     pub(super) fn remove_from(&self, state: &mut State, bridge: &Bridge, ports: &[Arc<BridgePort>]) -> Closing {
@@ -338,6 +367,7 @@ impl Inner {
             if let Some(bridge) = state.bridge_mut(bridge.id) {
                 bridge.ports.remove(&port.no);
             }
+            state.numbers.entry(bridge.id).or_default().rest(port.no, &port.name, self.shared.clock.now());
             closing.extend(state.ports.remove(&port.dp));
         }
         let lent = state.take_lent(ports.iter().map(|port| port.dp));
@@ -368,7 +398,7 @@ impl Inner {
     }
 
     /// Puts `port` in the place of the one with its number, its state as its device has it.
-    fn update_port(&self, state: &mut State, bridge: BridgeId, mut port: BridgePort) {
+    pub(super) fn update_port(&self, state: &mut State, bridge: BridgeId, mut port: BridgePort) {
         let Some(known) = state.ports.get(&port.dp) else { return };
         let gone = known.gone;
         if matches!(known.device, Device::Port(_)) {
@@ -387,49 +417,6 @@ impl Inner {
             self.shared.macs.flush_groups(bridge, Some(no));
         }
         self.shared.events.publish(Some(bridge), EventKind::PortChanged { name, no, up, gone });
-    }
-
-    /// Notes that a port's device is gone for good.
-    pub(super) fn port_gone(&self, dp: DpPort) {
-        let mut state = self.lock();
-        let Some(known) = state.ports.get_mut(&dp).filter(|p| !p.gone) else { return };
-        known.gone = true;
-        known.link_up = false;
-        self.refresh_port(&mut state, dp);
-    }
-
-    /// Asks every device whether it is up, and makes known what changed.
-    pub(super) fn watch_links(&self) {
-        let devices: Vec<_> = {
-            let state = self.lock();
-            let devices = state.ports.iter().filter(|(_, p)| !p.gone).map(|(dp, p)| (*dp, p.link_up, &p.device));
-            devices
-                .filter_map(|(dp, up, device)| match device {
-                    Device::Port(port) => Some((dp, up, Arc::clone(port))),
-                    Device::Patch { .. } => None,
-                })
-                .collect()
-        };
-        // Asked without the lock: a device may take its time.
-        for (dp, before, device) in devices {
-            let up = device.link_up();
-            if up == before {
-                continue;
-            }
-            let mut state = self.lock();
-            let Some(known) = state.ports.get_mut(&dp).filter(|p| !p.gone) else { continue };
-            // The number may be another port's by now.
-            if matches!(&known.device, Device::Port(port) if Arc::ptr_eq(port, &device)) {
-                known.link_up = up;
-                self.refresh_port(&mut state, dp);
-            }
-        }
-    }
-
-    fn refresh_port(&self, state: &mut State, dp: DpPort) {
-        if let Some((bridge, port)) = state.model.port(dp).map(|(b, p)| (b.id, (**p).clone())) {
-            self.update_port(state, bridge, port);
-        }
     }
 }
 
@@ -472,13 +459,6 @@ impl State {
         })
     }
 
-    /// Notes whether a port's device is up. Returns whether the port is; `None` when there is no such port.
-    pub(super) fn set_link(&mut self, dp: DpPort, link_up: bool) -> Option<bool> {
-        let known = self.ports.get_mut(&dp)?;
-        known.link_up = link_up;
-        Some(known.admin_up && link_up && !known.gone)
-    }
-
     /// Connects every patch port with its peer, if each names the other, and takes the others down; and so with wires.
     pub(super) fn link_patches(&mut self) {
         let patches: Vec<_> = self
@@ -518,27 +498,6 @@ pub(super) fn no_port(bridge: &Bridge, name: &str) -> ControlError {
         bridge: bridge.name.to_string(),
         name: name.to_owned(),
         known: list(bridge.ports.values().map(|p| &*p.name)),
-    }
-}
-
-/// The number that the port gets.
-fn pick_number(bridge: &Bridge, request: &PortRequest) -> Result<PortNo, ControlError> {
-    let name = || request.name.clone();
-    match request.number {
-        Some(no) if !no.is_ordinary() && no != PortNo::LOCAL => Err(ControlError::BadNumber { name: name(), no }),
-        Some(no) => match bridge.ports.get(&no) {
-            None => Ok(no),
-            Some(holder) => Err(ControlError::NumberTaken {
-                name: name(),
-                no,
-                bridge: bridge.name.to_string(),
-                holder: holder.name.to_string(),
-            }),
-        },
-        None => (1..=PortNo::MAX.0)
-            .map(PortNo)
-            .find(|no| !bridge.ports.contains_key(no))
-            .ok_or_else(|| ControlError::NoNumberLeft { name: name(), bridge: bridge.name.to_string() }),
     }
 }
 

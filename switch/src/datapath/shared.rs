@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 pub(crate) enum Notice {
     /// A port's device is gone for good.
     Gone(DpPort),
+    /// A port was added whose interface is still to be set up.
+    New,
     /// Something that packets do to the tables waits.
     Effects,
     /// The switch is ending.
