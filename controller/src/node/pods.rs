@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 /// What the owner of a Pod's flows begins with.
 const POD: &str = "pod:";
+/// The label by which the plugin says which of all Pods of its name one is.
+const UID: &str = "k8s.uid";
 
 /// What names an attachment.
 pub(super) fn key(attachment: &Attachment) -> AttachmentKey {
@@ -39,6 +41,16 @@ pub(super) fn name(owner: &str) -> &str {
     owner.strip_prefix(POD).unwrap_or(owner)
 }
 
+/// What a Pod is asked for by ([`Cluster::is_on`](crate::policy::Cluster::is_on)). Its policies are those of the Pod that the runtime
+/// attaches, not those of one that had its name before and may still be what the API server was heard to say.
+pub(super) fn identity(attachment: &Attachment) -> String {
+    let name = name(&attachment.owner);
+    match attachment.spec.as_ref().and_then(|spec| spec.labels.get(UID)) {
+        Some(uid) => format!("{name}/{uid}"),
+        None => name.to_owned(),
+    }
+}
+
 /// The newest attachment of each Pod. A runtime that could not start a Pod's network tries again, and an older one may still be
 /// there: policies are about the Pod, and there is no way to what it was.
 pub(super) fn newest(attachments: &[Attachment]) -> Vec<&Attachment> {
@@ -65,7 +77,12 @@ pub(super) fn connections(address: IpAddr) -> [String; 2] {
 /// Whether there may be a way to a Pod, by whether its policies are known: while it is held it cannot send, but whoever knows its
 /// address could reach it.
 pub(super) fn may_be_reached(attachment: &Attachment, knows: impl Fn(&str) -> bool) -> bool {
-    !attachment.unconfirmed || knows(name(&attachment.owner))
+    !attachment.unconfirmed || knows(&identity(attachment))
+}
+
+/// Whether nothing can have been open with it: nobody has let it send, since it was made.
+pub(super) const fn is_new(attachment: &Attachment) -> bool {
+    attachment.unconfirmed && !attachment.taken_up
 }
 
 /// A Pod as policies are about it.
@@ -139,6 +156,21 @@ mod tests {
         let (free, held) = (attachment(7), Attachment { unconfirmed: true, ..attachment(7) });
         assert!(may_be_reached(&free, |_| false), "what is in force stays when the node role starts again");
         assert!(may_be_reached(&held, |pod| pod == "a/b") && !may_be_reached(&held, |_| false));
+    }
+
+    #[test]
+    fn what_a_start_of_the_switch_has_taken_up_is_not_new() {
+        let held = Attachment { unconfirmed: true, ..attachment(7) };
+        assert!(is_new(&held) && !is_new(&attachment(7)));
+        assert!(!is_new(&Attachment { taken_up: true, ..held }), "its connections go on");
+    }
+
+    #[test]
+    fn a_pod_is_asked_for_by_its_uid_where_the_runtime_says_that() {
+        let mut attachment = attachment(7);
+        assert_eq!(identity(&attachment), "a/b");
+        attachment.spec.as_mut().unwrap().labels.insert("k8s.uid".to_owned(), "0-1".to_owned());
+        assert_eq!(identity(&attachment), "a/b/0-1");
     }
 
     #[test]

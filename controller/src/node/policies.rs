@@ -14,7 +14,7 @@ use crate::pipeline::{self, CUT, Family, LocalPod, ZONE};
 use crate::policy::{Connection, Judge, Subject};
 use serde::{Deserialize, Serialize};
 use sluice_proto::v1::{self, ConnectionLabel};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -114,12 +114,12 @@ impl Policies {
         self.is_known
     }
 
-    /// The Pods of the node are exactly these.
-    pub(super) fn set_pods(&mut self, pods: BTreeMap<Arc<str>, LocalPod>) {
+    /// The Pods of the node are exactly these, as [`knows`](Self::knows) calls them.
+    pub(super) fn set_pods(&mut self, pods: BTreeMap<Arc<str>, LocalPod>, identities: &BTreeSet<String>) {
         let before = std::mem::replace(&mut self.pods, pods);
         before.keys().filter(|name| !self.pods.contains_key(*name)).for_each(|name| self.flows.remove_pod(name));
         self.pods.iter().for_each(|(name, pod)| self.flows.put_pod(name, pod.clone()));
-        self.sources.retain(|name| self.pods.contains_key(name));
+        self.sources.retain(|pod| identities.contains(pod));
     }
 
     /// Flows that have changed since this was asked last.
@@ -311,7 +311,8 @@ mod tests {
         policies.on(&node());
         let local = |port, address: &str| LocalPod { port, addresses: vec![address.parse().unwrap()] };
         let pods = [("shop/web", local(2, "10.244.0.2")), ("shop/db", local(3, "10.244.0.3"))];
-        policies.set_pods(pods.map(|(name, pod)| (name.into(), pod)).into());
+        let names = pods.each_ref().map(|(name, _)| (*name).to_owned());
+        policies.set_pods(pods.map(|(name, pod)| (name.into(), pod)).into(), &names.into());
         policies
     }
 
@@ -364,7 +365,7 @@ mod tests {
         after.load();
         assert!(after.gather());
         after.on(&node());
-        after.set_pods(before.pods.clone());
+        after.set_pods(before.pods.clone(), &before.pods.keys().map(|name| name.to_string()).collect());
         assert_eq!(after.changes(), flows);
         assert!(after.knows("shop/new"), "nobody can tell");
         // The lists come, and the policy is gone.

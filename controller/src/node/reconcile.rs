@@ -389,11 +389,15 @@ impl Reconciler {
         }
         let newest = pods::newest(&attachments);
         let pod = |one| pods::pod(one, &self.made.network);
-        self.policies.set_pods(newest.iter().copied().filter_map(pod).map(|pod| pods::local(&pod)).collect());
+        let local = newest.iter().copied().filter_map(pod).map(|pod| pods::local(&pod)).collect();
+        self.policies.set_pods(local, &newest.iter().copied().map(pods::identity).collect());
         let reached = newest.into_iter().filter(|one| pods::may_be_reached(one, |pod| self.policies.knows(pod)));
         let before = self.attachments.iter().filter(|one| self.pods.contains_key(&one.number));
-        let before: BTreeSet<_> = before.map(|one| (one.number, one.created_unix_s)).collect();
-        let is_new = |one: &Attachment| one.unconfirmed && !before.contains(&(one.number, one.created_unix_s));
+        let before: BTreeSet<_> = before.map(pods::key).map(|key| (key.container_id, key.ifname)).collect();
+        let is_new = |one: &Attachment| {
+            let key = pods::key(one);
+            pods::is_new(one) && !before.contains(&(key.container_id, key.ifname))
+        };
         let reached: Vec<_> = reached.filter_map(|one| Some((is_new(one), pod(one)?))).collect();
         // What was open with whoever had a new Pod's addresses before is not this Pod's.
         let new = reached.iter().filter(|(is_new, _)| *is_new);
@@ -478,7 +482,7 @@ impl Reconciler {
             refused.iter().any(|(object, _)| matches!(object, Object::Base) || *object == Object::Pod(number))
         };
         let waiting = self.attachments.iter().filter(|one| one.unconfirmed && self.pods.contains_key(&one.number));
-        let ready = waiting.filter(|one| !is_refused(one.number) && self.policies.knows(pods::name(&one.owner)));
+        let ready = waiting.filter(|one| !is_refused(one.number) && self.policies.knows(&pods::identity(one)));
         let numbers: BTreeSet<u32> = ready.clone().map(|one| one.number).collect();
         let keys: Vec<_> = ready.map(pods::key).collect();
         if keys.is_empty() {

@@ -136,7 +136,7 @@ impl Sources {
         let own = inner.own.clone().filter(|own| own.is_complete())?;
         // Before its changes are taken, so that what they say of these Pods is among them.
         let cluster = own.cluster();
-        let is_here = |pod: &String| cluster.node_of(pod) == Some(self.node.as_str());
+        let is_here = |pod: &String| cluster.is_on(&self.node, pod);
         let seen: Vec<String> = inner.asked.extract_if(.., is_here).collect();
         drop(cluster);
         inner.seen.extend(seen);
@@ -147,7 +147,8 @@ impl Sources {
         Some(own.state(&self.node).since(in_force))
     }
 
-    /// Whether what was gathered last says which policies a Pod of this node is a subject of. What has come since is not in force:
+    /// Whether what was gathered last says which policies a Pod of this node is a subject of, by
+    /// [`Cluster::is_on`](crate::policy::Cluster::is_on)'s names. What has come since is not in force:
     /// a Pod that is among that is known when it has been gathered.
     pub(super) fn knows(&self, pod: &str) -> bool {
         if self.told.is_live() {
@@ -161,7 +162,7 @@ impl Sources {
             return true;
         }
         inner.asked.insert(pod.to_owned());
-        if own.cluster().node_of(pod) == Some(self.node.as_str()) {
+        if own.cluster().is_on(&self.node, pod) {
             self.changed.notify_one();
         }
         false
@@ -403,6 +404,29 @@ mod tests {
         assert!(sources.knows("shop/new"));
         sources.retain(|pod| pod != "shop/new");
         assert!(!sources.knows("shop/new"), "the next one of its name may be another Pod");
+    }
+
+    /// The API server is heard later than the runtime: what has a Pod's name may be the one before it.
+    #[test]
+    fn a_pod_is_not_taken_for_the_one_before_it() {
+        let sources = Sources::new("n1");
+        let source = own();
+        source.assume_listed();
+        sources.set_own(Some(Arc::clone(&source)));
+        let put = |uid: &str| {
+            let metadata = json!({"namespace": "shop", "name": "db-0", "uid": uid});
+            let pod = object(json!({"metadata": metadata, "spec": {"nodeName": "n1", "containers": []}}));
+            source.change(|cluster| cluster.put_pod(&pod));
+            sources.gather(&State::default()).unwrap();
+        };
+        let (old, new) = ("3e4f4a0e-0000-4000-8000-000000000001", "3e4f4a0e-0000-4000-8000-000000000002");
+        let name = format!("shop/db-0/{new}");
+        put(old);
+        assert!(!sources.knows(&name));
+        put(old);
+        assert!(!sources.knows(&name), "that is the old one");
+        put(new);
+        assert!(sources.knows(&name));
     }
 
     #[test]

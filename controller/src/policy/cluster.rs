@@ -69,6 +69,8 @@ struct Object {
     on: Option<u32>,
     /// The groups that it is a member of, in order.
     groups: Vec<u32>,
+    /// Which of all Pods of its name it is.
+    uid: Option<u128>,
 }
 
 /// A group.
@@ -136,11 +138,17 @@ impl Cluster {
         self.remove_object(&pod_name(namespace, name));
     }
 
-    /// The node that a Pod is on, if the Pod may be a member of groups, by `NAMESPACE/NAME`.
+    /// Whether a Pod is on a node and may be a member of groups. `NAMESPACE/NAME` is whichever has that name now,
+    /// `NAMESPACE/NAME/UID` is that Pod alone.
     #[must_use]
-    pub fn node_of(&self, pod: &str) -> Option<&str> {
-        let object = self.names.get(pod).and_then(|id| self.objects.get(*id))?;
-        object.on.map(|_| &*object.member.node)
+    pub fn is_on(&self, node: &str, pod: &str) -> bool {
+        let (name, uid) = match pod.rsplit_once('/') {
+            Some((name, uid)) if name.contains('/') => (name, objects::uid(uid)),
+            _ => (pod, None),
+        };
+        let object = self.names.get(name).and_then(|id| self.objects.get(*id));
+        let is_it = |object: &Object| uid.is_none() || object.uid.is_none() || uid == object.uid;
+        object.is_some_and(|object| object.on.is_some() && *object.member.node == *node && is_it(object))
     }
 
     /// A node is as this says.
@@ -244,7 +252,8 @@ impl Cluster {
         if let Some(&id) = self.names.get(name)
             && let Some(object) = self.objects.get_mut(id)
         {
-            let Fact { labels, node, addresses, ports } = &fact;
+            object.uid = fact.uid;
+            let Fact { labels, node, addresses, ports, .. } = &fact;
             let member = &object.member;
             if *member.node == **node {
                 let is_changed = member.addresses != *addresses || member.ports != *ports;
@@ -276,6 +285,7 @@ impl Cluster {
             member: Arc::new(Member { node, addresses: fact.addresses, ports: fact.ports }),
             on,
             groups: Vec::new(),
+            uid: fact.uid,
         });
         self.names.insert(name, id);
         match namespace.and_then(|namespace| self.namespaces.get_mut(&namespace)) {

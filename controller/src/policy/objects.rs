@@ -12,6 +12,16 @@ pub(super) struct Fact {
     pub(super) node: String,
     pub(super) addresses: Vec<IpAddr>,
     pub(super) ports: Vec<(String, Protocol, u16)>,
+    /// Which of all Pods of its name it is.
+    pub(super) uid: Option<u128>,
+}
+
+/// What the kubelet puts on the Pod that stands for a static one: the UID by which container runtimes know it.
+const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+
+/// A UID as a number: an RFC 9562 UUID, or as many digits without hyphens, as static Pods have.
+pub(super) fn uid(text: &str) -> Option<u128> {
+    u128::from_str_radix(&text.replace('-', ""), 16).ok()
 }
 
 /// None for a Pod that is no member of anything: it is nowhere yet, it has ended, or it is its node's host.
@@ -34,7 +44,10 @@ pub(super) fn pod(pod: &Pod) -> Option<Fact> {
     let mut ports: Vec<_> = spec.containers.iter().chain(sidecars).flat_map(named_ports).collect();
     ports.sort();
     ports.dedup();
-    Some(Fact { labels: Labels::of(pod.metadata.labels.as_ref()), node: node.to_owned(), addresses, ports })
+    let metadata = &pod.metadata;
+    let hash = metadata.annotations.as_ref().and_then(|annotations| annotations.get(CONFIG_HASH));
+    let uid = hash.or(metadata.uid.as_ref()).and_then(|text| uid(text));
+    Some(Fact { labels: Labels::of(metadata.labels.as_ref()), node: node.to_owned(), addresses, ports, uid })
 }
 
 /// A node, with all addresses that it lists: its names among them are none.
@@ -44,7 +57,7 @@ pub(super) fn node(node: &Node) -> Fact {
     addresses.sort();
     addresses.dedup();
     let name = node.metadata.name.clone().unwrap_or_default();
-    Fact { labels: Labels::of(node.metadata.labels.as_ref()), node: name, addresses, ports: Vec::new() }
+    Fact { labels: Labels::of(node.metadata.labels.as_ref()), node: name, addresses, ports: Vec::new(), uid: None }
 }
 
 fn address(text: &str) -> Option<IpAddr> {

@@ -218,7 +218,8 @@ impl Told {
         }
     }
 
-    /// Whether what somebody has asked for last counts for a Pod of this node, by `NAMESPACE/NAME`: what was told since is not in
+    /// Whether what somebody has asked for last counts for a Pod of this node, by
+    /// [`Cluster::is_on`](crate::policy::Cluster::is_on)'s names: what was told since is not in
     /// force yet. If not, the cluster role is asked for the Pod.
     #[must_use]
     pub fn knows(&self, pod: &str) -> bool {

@@ -257,8 +257,7 @@ impl Link {
             cluster.restart(&self.node);
         }
         let mut updates = cluster.take_node(&self.node);
-        let seen: Vec<String> =
-            self.asked.iter().filter(|pod| cluster.node_of(pod) == Some(&self.node)).cloned().collect();
+        let seen: Vec<String> = self.asked.iter().filter(|pod| cluster.is_on(&self.node, pod)).cloned().collect();
         drop(cluster);
         seen.iter().for_each(|pod| _ = self.asked.remove(pod));
         self.asks.store(!self.asked.is_empty(), Ordering::Relaxed);

@@ -392,6 +392,7 @@ fn show(model: &Model, record: &Arc<Record>) -> v1::Attachment {
         created_unix_s: record.created_unix_s,
         owner: record.owner().to_string(),
         unconfirmed: record.unconfirmed,
+        taken_up: record.taken_up,
     }
 }
 

@@ -151,6 +151,7 @@ impl Datapath {
             created_unix_s: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
             fault: None,
             unconfirmed: network.spec.confirm,
+            taken_up: false,
         };
         if let Err(error) = self.raise(&mut record) {
             give_back(&record.spec);

@@ -42,6 +42,9 @@ pub(crate) struct Record {
     /// Whether it waits to be confirmed: nothing that it sends passes.
     #[serde(skip)]
     pub(crate) unconfirmed: bool,
+    /// Whether it was there before its port was made anew.
+    #[serde(skip)]
+    pub(crate) taken_up: bool,
 }
 
 impl Record {

@@ -218,7 +218,7 @@ impl Datapath {
         }
         let confirm = self.attachments().network(&record.spec.key.network).is_some_and(|network| network.spec.confirm);
         // What a controller made for its port went with the port.
-        let mut next = Record { fault: None, unconfirmed: confirm, ..(**record).clone() };
+        let mut next = Record { fault: None, unconfirmed: confirm, taken_up: true, ..(**record).clone() };
         self.raise(&mut next).map_err(|error| error.to_string())?;
         let is_same = next.number == record.number && next.alias == record.alias;
         let next = self.attachments().known().put_attachment(next);

@@ -102,12 +102,14 @@ fn what_is_taken_up_is_held_again_and_a_network_that_asks_for_no_word_lets_go() 
     let container = node.container(1, Kind::Veth);
     // An attachment of a network that does not ask for it does not wait.
     running.put(&NetworkSpec { confirm: false, ..controlled() }).unwrap();
-    assert!(!attach(&running, &container).unwrap().unconfirmed);
+    let made = attach(&running, &container).unwrap();
+    assert!(!made.unconfirmed && !made.taken_up);
     running.put(&controlled()).unwrap();
     assert!(reaches_the_gateway(&container), "what is there stays");
     running.crash();
     let running = node.start("");
     assert!(is_waiting(&running, &container), "{}", running.log());
+    assert!(running.list().iter().all(|attachment| attachment.taken_up));
     assert!(!reaches_the_gateway(&container));
     assert_eq!(running.confirm(vec![container.key()]).unwrap(), 1);
     wait_until("the gateway is reached", || reaches_the_gateway(&container));
