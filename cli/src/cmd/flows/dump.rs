@@ -1,6 +1,6 @@
 //! `sluice flows dump`.
 
-use super::of::{Whose, group_table};
+use super::of::{Selected, Whose, group_table};
 use crate::client::{BridgeArg, Client, Target};
 use crate::failure::Failure;
 use crate::kube;
@@ -119,9 +119,7 @@ fn by_node(args: &Dump, format: Format, out: &mut Output) -> Result<Exit, Failur
     let bridge = &args.bridge.bridge;
     let answers = kube::ask(&args.target, kube::Unless::All, |client: &Client| {
         let selected = args.whose.selected(client)?;
-        let mut flows = flows(client, bridge.clone(), args.matches.clone(), args.names)?;
-        flows.retain(|f| (!args.nonzero || f.packets > 0) && selected.as_ref().is_none_or(|selected| selected.has(f)));
-        Ok((flows, Whose::table_names(client, bridge)?))
+        Ok((wanted(args, client, selected)?, Whose::table_names(client, bridge)?))
     })?;
     if answers.all.iter().all(|(_, (flows, _))| flows.is_empty()) {
         out.talk(none(false))?;
@@ -146,6 +144,21 @@ fn by_node(args: &Dump, format: Format, out: &mut Output) -> Result<Exit, Failur
     answers.end(Exit::Yes, out)
 }
 
+/// The flows that match, of those that are selected.
+fn wanted(args: &Dump, client: &Client, mut selected: Option<Selected>) -> Result<Vec<Flow>, Failure> {
+    let bridge = &args.bridge.bridge;
+    let mut found = flows(client, bridge.clone(), args.matches.clone(), args.names)?;
+    match &mut selected {
+        Some(selected @ Selected::Policy(..)) if !args.matches.is_empty() => {
+            selected.find_rules(&flows(client, bridge.clone(), String::new(), false)?);
+        }
+        Some(selected) => selected.find_rules(&found),
+        None => {}
+    }
+    found.retain(|f| (!args.nonzero || f.packets > 0) && selected.as_ref().is_none_or(|selected| selected.has(f)));
+    Ok(found)
+}
+
 fn show(args: &Dump, client: &Client, format: Format, out: &mut Output) -> Result<Exit, Failure> {
     let selected = args.whose.selected(client)?;
     if format == Format::Ofctl && selected.is_none() {
@@ -153,8 +166,7 @@ fn show(args: &Dump, client: &Client, format: Format, out: &mut Output) -> Resul
     }
     let everything = args.matches.is_empty() && !args.nonzero && selected.is_none();
     let bridge = &args.bridge.bridge;
-    let mut flows = flows(client, bridge.clone(), args.matches.clone(), args.names)?;
-    flows.retain(|f| (!args.nonzero || f.packets > 0) && selected.as_ref().is_none_or(|selected| selected.has(f)));
+    let flows = wanted(args, client, selected)?;
     if flows.is_empty() {
         out.talk(none(everything))?;
     }

@@ -34,8 +34,9 @@ pub(super) enum Selected {
     Owner(String),
     /// Those of an owner, and those with one of these words.
     Words(String, Words),
-    /// Those of a policy, which may have owners in common with others.
-    Policy(String),
+    /// Those of a policy, which may have owners in common with others, and those that are clauses of these rules of it: an owner
+    /// names a few policies only.
+    Policy(String, BTreeSet<u32>),
 }
 
 /// What names a Pod in matches and actions.
@@ -62,7 +63,7 @@ impl Whose {
             return Ok(Some(Selected::Owner(format!("svc:{}", service.strip_prefix("svc:").unwrap_or(service)))));
         }
         if let Some(policy) = &self.policy {
-            return owner::named(policy).map(|policy| Some(Selected::Policy(policy)));
+            return owner::named(policy).map(|policy| Some(Selected::Policy(policy, BTreeSet::new())));
         }
         let Some(pod) = &self.pod else {
             return Ok(self.builtin.then(|| Selected::Owner("builtin:*".to_owned())));
@@ -102,9 +103,22 @@ impl Selected {
                 Some(start) => flow.owner.starts_with(start),
                 None => flow.owner == *owner,
             },
-            Self::Policy(policy) => owner::policies(&flow.owner).contains(policy),
+            Self::Policy(policy, rules) => {
+                owner::policies(&flow.owner).contains(policy)
+                    || clauses(&flow.actions).any(|rule| rules.contains(&rule))
+            }
             Self::Words(owner, words) => flow.owner == *owner || words.are_in(flow),
         }
+    }
+
+    /// Learns from all flows of a bridge which rules a policy has there.
+    pub(super) fn find_rules(&mut self, flows: &[Flow]) {
+        let Self::Policy(policy, rules) = self else { return };
+        let own = flows.iter().filter(|flow| owner::policies(&flow.owner).contains(policy));
+        rules.extend(own.filter_map(|flow| {
+            let rule = flow.r#match.split(',').find_map(|word| word.strip_prefix("conj_id="))?;
+            rule.parse::<u32>().ok()
+        }));
     }
 }
 
@@ -126,6 +140,11 @@ impl Words {
             self.values.contains(address) || self.values.contains(end)
         })
     }
+}
+
+/// The rules of which a flow with these actions is a clause: `conjunction(RULE,1/2)`.
+fn clauses(actions: &str) -> impl Iterator<Item = u32> {
+    actions.split("conjunction(").skip(1).filter_map(|rest| rest.split(',').next()?.parse().ok())
 }
 
 /// The groups as `sluice groups` shows them.
@@ -168,10 +187,16 @@ mod tests {
 
     #[test]
     fn a_policys_flows_are_also_those_that_it_shares() {
-        let selected = Selected::Policy("np:shop/db".to_owned());
+        let mut selected = Selected::Policy("np:shop/db".to_owned(), BTreeSet::new());
         assert!(selected.has(&flow("np:shop/db/ingress/0", "", "")));
         assert!(selected.has(&flow("np:shop/a+shop/db/ingress/default", "", "")));
         assert!(!selected.has(&flow("np:shop/db2/ingress/0", "", "")) && !selected.has(&flow("cnp:shop/db/x", "", "")));
+        // One that it shares with so many that it is not named.
+        let clause = flow("np:a/a+b/b+c/c+d/d+1more/ingress/0", "reg1=0x2", "conjunction(7,1/2),conjunction(12,1/2)");
+        selected.find_rules(&[clause.clone(), flow("np:shop/db2/ingress/0", "conj_id=7,ip", "")]);
+        assert!(!selected.has(&clause));
+        selected.find_rules(&[flow("np:shop/db/ingress/0", "conj_id=12,ip", "goto_table:40")]);
+        assert!(selected.has(&clause));
     }
 
     #[test]
