@@ -140,6 +140,8 @@ pub(crate) enum Command {
     Status(cmd::status::StatusArgs),
     /// Where the switch's time goes: cycles a packet by stage, bursts, caches
     Perf(cmd::perf::Perf),
+    /// What happens in the switch now, in a terminal: ports, flows, drops, connections, workers
+    Top(cmd::top::Top),
     /// What changes in the switch, as it happens
     Events(cmd::events::Events),
     /// What crosses a port: as lines, or as a pcapng file

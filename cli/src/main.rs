@@ -83,6 +83,7 @@ fn run(command: Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Svc(args) => cmd::svc::run(&args, out),
         Command::Status(args) => cmd::status::run(&args, out),
         Command::Perf(args) => cmd::perf::run(&args, out),
+        Command::Top(args) => cmd::top::run(&args, out),
         Command::Events(args) => cmd::events::run(&args, out),
         Command::Capture(args) => cmd::capture::run(&args, out),
         Command::PacketOut(args) => cmd::packet_out::run(args, out),

@@ -18,6 +18,8 @@ mod policies;
 mod relay;
 #[path = "verbs/services.rs"]
 mod services;
+#[path = "verbs/top.rs"]
+mod top;
 
 use sluice_flows::PortNo;
 use sluice_switch::api::{self, Running};

@@ -29,6 +29,7 @@ pub(crate) mod routes;
 pub(crate) mod status;
 pub(crate) mod svc;
 pub(crate) mod tables;
+pub(crate) mod top;
 pub(crate) mod trace;
 pub(crate) mod tunnels;
 pub(crate) mod wireguard;
