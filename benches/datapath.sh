@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# The data path of one core alone: beside Open vSwitch with DPDK (`benches/replay.sh`), then how it grows with flows, rules and
-# masks (`cargo bench --bench datapath`). Prints both as Markdown tables and draws them into docs/datapath.png.
+# The data path alone: one core beside Open vSwitch with DPDK (`benches/replay.sh`), then how it grows with flows, rules and masks
+# (`cargo bench --bench datapath`), then what a second worker brings (`--bench workers`). Prints each as a Markdown table and draws
+# the first two into docs/datapath.png.
 #
 # usage: benches/datapath.sh [SECONDS] [ROUNDS]
-#   SECONDS: of each measurement (default 4). ROUNDS: times that each is measured beside Open vSwitch (default 3).
+#   SECONDS: of each measurement (default 3). ROUNDS: times that each is measured beside Open vSwitch (default 3).
+#   RESULTS: environment variable of benches/replay.sh. What it made there counts here; with 0 ROUNDS that alone does.
 #
 # Needs what `benches/replay.sh` needs, and gnuplot.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-seconds=${1:-4}
+seconds=${1:-3}
 rounds=${2:-3}
 tmp=$(mktemp -d /tmp/sluice-datapath.XXXXXX)
 trap 'rm -rf "$tmp"' EXIT
@@ -19,6 +21,11 @@ cargo bench --quiet --locked --package sluice-benches --bench datapath >"$tmp/gr
 awk '
 NR == 1 { print "| rules | flows in the traffic | Mpps | ns a packet | exact cache | megaflow cache |"; print "|---|---|---|---|---|---|"; next }
 { printf "| %s | %s | %s | %s | %s | %s |\n", $1, $2, $3, $4, $5, $6 }' "$tmp/growth"
+echo
+cargo bench --quiet --locked --package sluice-benches --bench workers >"$tmp/workers"
+awk '
+NR == 1 { print "| rules | flows in the traffic | 1 worker | 2 workers | ratio |"; print "|---|---|---|---|---|"; next }
+{ printf "| %s | %s | %s Mpps | %s Mpps | %s |\n", $1, $2, $3, $4, $5 }' "$tmp/workers"
 
 # Bars: what is measured, ours, theirs. Lines: flows and Mpps, a block for each table.
 awk -F'|' '/Mpps/ { gsub(/ /, "", $2); gsub(/ /, "", $3); print "\"" $2 "\\n" $3 "\"", $4 + 0, $5 + 0 }' "$tmp/beside" >"$tmp/bars"

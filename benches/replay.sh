@@ -6,6 +6,8 @@
 # usage: benches/replay.sh [ROUNDS] [SECONDS] [FLOWS...]
 #   ROUNDS: times that each is measured (default 3). SECONDS: of each measurement (default 4). FLOWS: files of
 #   benches/flows without `.flows`, or rulesN for N policy rules in a pipeline (default: l2 rules1000 conntrack).
+#   RESULTS: environment variable, a file that measurements are added to; those that it has already count as well. So a long run can
+#   be made of short ones.
 #
 # Both are told by packets a second of the time that the forwarding thread was on its CPU, and by cycles of the
 # time-stamp counter in that time: others who use the CPU do not count, though they leave their traces in its caches.
@@ -23,6 +25,7 @@ target=${CARGO_TARGET_DIR:-target}
 bin=$target/release
 dpdk=$(realpath -m "$target/ovs-dpdk")
 tmp=$(mktemp -d /tmp/sluice-replay.XXXXXX)
+results=${RESULTS:-$tmp/results}
 cpu=$(($(nproc) - 1))
 lib=usr/lib/$(uname -m)-linux-gnu
 export OVS_RUNDIR=$tmp OVS_DBDIR=$tmp OVS_LOGDIR=$tmp OVS_SYSCONFDIR=$tmp RUNTIME_DIRECTORY=$tmp
@@ -106,7 +109,7 @@ run_ovs() {
     stop_started
     [ -n "$before" ] && [ "$to" -gt "$from" ] || { echo "$0: Open vSwitch forwards nothing:" >&2; tail "$tmp/vs.log" >&2; return 1; }
     awk -v n=$((to - from)) -v t=$((after - before)) -v hz="$tsc_hz" -v name="ovs $1 $2" \
-        'BEGIN {print name, n / t * 1e3, hz * t / 1e9 / n}' >>"$tmp/results"
+        'BEGIN {print name, n / t * 1e3, hz * t / 1e9 / n}' >>"$results"
 }
 
 # run_sluice TABLE FLOWS: appends "sluice TABLE FLOWS Mpps cycles" to the results, and sets the counter's speed.
@@ -116,7 +119,7 @@ run_sluice() {
         --warmup 2 --cpu "$cpu" -o json)
     tsc_hz=$(jq .tsc_hz <<<"$said")
     jq -r --arg name "sluice $1 $2" '"\($name) \(.packets_per_cpu_second / 1e6) \(.cycles_per_packet)"' <<<"$said" \
-        >>"$tmp/results"
+        >>"$results"
 }
 
 unpack_ovs
@@ -141,21 +144,26 @@ for round in $(seq "$rounds"); do
 done
 
 echo "Machine: $(nproc) CPUs, $(awk -F': ' '/model name/ {print $2; exit}' /proc/cpuinfo), Linux $(uname -r), $(date -I)," \
-    "medians of $rounds rounds of $seconds s."
+    "medians of $(awk '{print $1, $2, $3}' "$results" | sort | uniq -c | sort -n | awk '{print $1; exit}') rounds of $seconds s; in" \
+    "brackets: least and most."
 echo
-sort -k1,3 -k4,4g "$tmp/results" | awk '
+sort -k1,3 -k4,4g "$results" | awk '
 { key = $2 " " $3; n[$1, key]++; rate[$1, key, n[$1, key]] = $4; cycles[$1, key, n[$1, key]] = $5; keys[key] = 1 }
 function median(of, name, key,    count, half) {
     count = n[name, key]; half = int((count + 1) / 2)
     return count % 2 ? of[name, key, half] : (of[name, key, half] + of[name, key, half + 1]) / 2
+}
+function told(name, key,    last) {
+    last = n[name, key]
+    return sprintf("%.1f Mpps (%.1f to %.1f), %.0f cycles", median(rate, name, key), rate[name, key, 1], rate[name, key, last], \
+        median(cycles, name, key))
 }
 END {
     print "| flows | in the traffic | sluice | ovs-dpdk | ratio |"
     print "|---|---|---|---|---|"
     for (key in keys) {
         split(key, part, " ")
-        ours = median(rate, "sluice", key); theirs = median(rate, "ovs", key)
-        printf "| %s | %d | %.1f Mpps, %.0f cycles | %.1f Mpps, %.0f cycles | %.2fx |\n", part[1], part[2], ours,
-            median(cycles, "sluice", key), theirs, median(cycles, "ovs", key), ours / theirs | "sort -t\"|\" -k2,2 -k3,3n"
+        printf "| %s | %d | %s | %s | %.2fx |\n", part[1], part[2], told("sluice", key), told("ovs", key),
+            median(rate, "sluice", key) / median(rate, "ovs", key) | "sort -t\"|\" -k2,2 -k3,3n"
     }
 }'

@@ -129,15 +129,16 @@ fn single_commits(count: u32) -> Result<(), Box<dyn Error>> {
 }
 
 fn lookups(count: u32) -> Result<(), Box<dyn Error>> {
-    println!("\n{:<28} {:>10} {:>16}", "lookups", "million/s", "ns each");
+    println!("\n{:<28} {:>10} {:>16} {:>12}", "lookups", "million/s", "ns each", "allocations");
     let table = table(count)?;
     let mut there = 0;
     for of in [1000.min(count), count / 10, count] {
         (there..of).for_each(|n| _ = table.commit(tuple(0, n), None, NOW));
         there = of;
+        let before = ALLOC.made();
         let time = look_up(&table, of, 2_000_000);
-        let name = format!("among {of}");
-        println!("{name:<28} {:>10.2} {:>16.0}", millions(2_000_000, time), time.as_nanos() as f64 / 2e6);
+        let (made, each) = (ALLOC.made() - before, time.as_nanos() as f64 / 2e6);
+        println!("{:<28} {:>10.2} {each:>16.0} {made:>12}", format!("among {of}"), millions(2_000_000, time));
     }
     let time = std::thread::scope(|scope| {
         let table = &table;

@@ -1,22 +1,14 @@
 //! Packets per second of one worker: frames replayed from memory into a null port, through the whole data path.
 //!
-//! A runner of its own and not criterion: what is measured runs in another thread, without end. Each case runs for a
-//! number of windows, and the best is told, because on a shared machine the others tell what the neighbours do. Time is
-//! the worker's own on its CPU.
+//! A runner of its own and not criterion: what is measured runs in another thread, without end. Time is the worker's own on its CPU.
 
-use sluice_benches::{acl, cases};
-use sluice_flows::flow_mod::FlowMod;
-use sluice_flows::packet::compose::compose;
+use sluice_benches::{acl, cases, windows};
 use sluice_flows::rule::FlowSpec;
-use sluice_switch::port::Recording;
-use sluice_switch::replay::{BRIDGE, Measured, Replay};
 use sluice_switch::stats::CacheStats;
 use std::error::Error;
-use std::time::Duration;
 
-const WINDOWS: usize = 8;
-const WINDOW: Duration = Duration::from_millis(250);
-const WARMUP: Duration = Duration::from_millis(300);
+/// CPU of the worker: the first is where most interrupts are.
+const CPU: usize = 1;
 
 /// Numbers of flows in the traffic.
 const FLOWS: &[usize] = &[1, 100, 10_000, 100_000, 1_000_000];
@@ -56,23 +48,17 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn run(name: &str, rules: &[FlowSpec], flows: usize) -> Result<(), Box<dyn Error>> {
-    let replay = Replay::start(Some(1))?;
-    replay.datapath().apply_bundle(BRIDGE, &rules.iter().cloned().map(FlowMod::add).collect::<Vec<_>>())?;
-    replay.begin(Recording::from_frames(acl::packets(flows).iter().map(|key| compose(key, &[b'x'; 18]))))?;
-    replay.measure(WARMUP);
-    let rate = |measured: &Measured| measured.packets_per_cpu_second().unwrap_or_default();
-    let windows = (0..WINDOWS).map(|_| replay.measure(WINDOW));
-    let best = windows.max_by(|a, b| rate(a).total_cmp(&rate(b))).ok_or("no windows")?;
+    let best = windows::best(&[CPU], rules, flows)?;
+    let rate = windows::rate(&best);
     let share = |of: fn(&CacheStats) -> u64| 100.0 * best.share(|stats| of(&stats.cache));
     println!(
         "{name:<10} {flows:>8} {:>8.2} {:>8.1} {:>6.1}% {:>6.1}% {:>6.1}% {:>6.1}%",
-        rate(&best) / 1e6,
-        1e9 / rate(&best),
+        rate / 1e6,
+        1e9 / rate,
         share(|c| c.exact_hits),
         share(|c| c.megaflow_hits),
         share(|c| c.misses + c.stale),
         share(|c| c.connection_hits)
     );
-    replay.shutdown();
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! What the packet code costs per frame: reading the key, writing a field, summing, cutting.
 //!
-//! Frames lie in memory that the first-level cache holds, 32 at a time, as a burst does. Times are per frame.
+//! None of it allocates ([`stage`]). Frames lie in memory that the first-level cache holds, 32 at a time, as a burst does. Times are per frame.
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+mod stage;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sluice_flows::field::Field;
 use sluice_flows::key::{FlowKey, PacketKey, Slot, slot};
 use sluice_flows::packet::compose::compose;
@@ -10,6 +12,7 @@ use sluice_flows::packet::readdress::Readdress;
 use sluice_flows::packet::rewrite::{pop_vlan, push_vlan, set_field};
 use sluice_flows::packet::segment::Segmenter;
 use sluice_flows::packet::{Frame, GsoKind, Layers, MAX_FRAME_LEN, Offload, checksum, extract};
+use stage::stage;
 use std::hint::black_box;
 
 const BURST: usize = 32;
@@ -72,13 +75,11 @@ fn bench_extract(c: &mut Criterion) {
     for (name, frames) in kinds() {
         let mut read = vec![(PacketKey::ZERO, Layers::NONE); frames.len()];
         group.throughput(Throughput::Elements(frames.len() as u64));
-        group.bench_function(BenchmarkId::from_parameter(name), |b| {
-            b.iter(|| {
-                for (frame, (key, layers)) in frames.iter().zip(&mut read) {
-                    *layers = extract(frame, 1, key);
-                }
-                black_box(&mut read);
-            });
+        stage(&mut group, "burst", name, || {
+            for (frame, (key, layers)) in frames.iter().zip(&mut read) {
+                *layers = extract(frame, 1, key);
+            }
+            black_box(&mut read);
         });
     }
     group.finish();
@@ -99,23 +100,19 @@ fn bench_set_field(c: &mut Criterion) {
     for (name, frames, field) in cases {
         let mut frames = frames_with_layers(&frames);
         let mut value = 0u128;
-        group.bench_function(BenchmarkId::from_parameter(name), |b| {
-            b.iter(|| {
-                value = value.wrapping_add(1);
-                for (frame, layers) in &mut frames {
-                    black_box(set_field(frame, layers, black_box(field), value, u128::MAX));
-                }
-            });
+        stage(&mut group, "burst", name, || {
+            value = value.wrapping_add(1);
+            for (frame, layers) in &mut frames {
+                black_box(set_field(frame, layers, black_box(field), value, u128::MAX));
+            }
         });
     }
     let mut frames = frames_with_layers(&burst(&[IPV4, TCP], &[0; 6]));
-    group.bench_function(BenchmarkId::from_parameter("tcp4/push_vlan, pop_vlan"), |b| {
-        b.iter(|| {
-            for (frame, layers) in &mut frames {
-                black_box(push_vlan(frame, layers, 0x8100, black_box(5)));
-                black_box(pop_vlan(frame, layers));
-            }
-        });
+    stage(&mut group, "burst", "tcp4/push_vlan, pop_vlan", || {
+        for (frame, layers) in &mut frames {
+            black_box(push_vlan(frame, layers, 0x8100, black_box(5)));
+            black_box(pop_vlan(frame, layers));
+        }
     });
     group.finish();
 }
@@ -140,23 +137,19 @@ fn bench_readdress(c: &mut Criterion) {
                     Some((frame, layers, new))
                 })
                 .collect();
-            group.bench_function(BenchmarkId::new(format!("{name}/{ends}"), "apply"), |b| {
-                b.iter(|| {
-                    for (frame, layers, new) in &mut frames {
-                        black_box(new.apply(frame, layers));
-                    }
-                });
+            stage(&mut group, &format!("{name}/{ends}"), "apply", || {
+                for (frame, layers, new) in &mut frames {
+                    black_box(new.apply(frame, layers));
+                }
             });
             let mut frames: Vec<_> =
                 frames.into_iter().map(|(frame, layers, new)| (frame, layers, new.changes())).collect();
-            group.bench_function(BenchmarkId::new(format!("{name}/{ends}"), "set_field"), |b| {
-                b.iter(|| {
-                    for (frame, layers, changes) in &mut frames {
-                        for c in black_box(&*changes) {
-                            black_box(set_field(frame, layers, c.field, c.value, c.mask));
-                        }
+            stage(&mut group, &format!("{name}/{ends}"), "set_field", || {
+                for (frame, layers, changes) in &mut frames {
+                    for c in black_box(&*changes) {
+                        black_box(set_field(frame, layers, c.field, c.value, c.mask));
                     }
-                });
+                }
             });
         }
     }
@@ -194,7 +187,7 @@ fn bench_checksum(c: &mut Criterion) {
     for len in [20usize, 64, 1500, 65_535] {
         let bytes = vec![0x5a; len];
         group.throughput(Throughput::Bytes(len as u64));
-        group.bench_function(BenchmarkId::new("sum", len), |b| b.iter(|| checksum::sum(black_box(&bytes))));
+        stage(&mut group, "sum", len, || checksum::sum(black_box(&bytes)));
     }
     group.finish();
 }
@@ -213,14 +206,12 @@ fn bench_segment(c: &mut Criterion) {
     };
     let mut out = Frame::with_capacity(MAX_FRAME_LEN);
     group.throughput(Throughput::Bytes(frame.len() as u64));
-    group.bench_function("tcp4, 64 kB by 1448", |b| {
-        b.iter(|| {
-            if let Ok(mut segmenter) = Segmenter::new(&frame) {
-                while let Ok(true) = segmenter.next_into(&mut out) {
-                    black_box(out.bytes());
-                }
+    stage(&mut group, "tcp4", "64 kB by 1448", || {
+        if let Ok(mut segmenter) = Segmenter::new(&frame) {
+            while let Ok(true) = segmenter.next_into(&mut out) {
+                black_box(out.bytes());
             }
-        });
+        }
     });
     group.finish();
 }

@@ -1,9 +1,11 @@
 //! What tunnels cost beside the sockets: headers written and read, super-frames cut and merged, flows hashed.
 //!
-//! Frames lie in memory that the second-level cache holds. Cutting copies no payload but sums it; merging sums and
+//! None of it allocates ([`stage`]). Frames lie in memory that the second-level cache holds. Cutting copies no payload but sums it; merging sums and
 //! copies it once.
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+mod stage;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sluice_flows::key::{FlowKey, slot};
 use sluice_flows::packet::compose::compose;
 use sluice_flows::packet::tunnel::cut::Cutter;
@@ -11,6 +13,7 @@ use sluice_flows::packet::tunnel::merge::{Merger, Pushed};
 use sluice_flows::packet::tunnel::{MAX_HEADER_LEN, Params, Payload, ecn, entropy, read, write};
 use sluice_flows::packet::{Frame, GsoKind, MAX_FRAME_LEN, Offload, checksum};
 use sluice_flows::tunnel::{Tlv, TlvMap, TunnelKey, TunnelKind};
+use stage::stage;
 use std::hint::black_box;
 
 /// TCP payload of a segment in a tunnel whose path has an MTU of 1500.
@@ -82,14 +85,10 @@ fn bench_headers(c: &mut Criterion) {
     for kind in [TunnelKind::Vxlan, TunnelKind::Geneve, TunnelKind::Gre] {
         let (key, params) = (key(), params(kind));
         let mut out = [0; MAX_HEADER_LEN];
-        group.bench_function(BenchmarkId::new("write", kind), |b| {
-            b.iter(|| write(black_box(&key), &params, black_box(&mut out)));
-        });
+        stage(&mut group, "write", kind, || write(black_box(&key), &params, black_box(&mut out)));
         let len = write(&key, &params, &mut out);
         let bytes = [&out[..len], &super_frame(false).bytes()[..60]].concat();
-        group.bench_function(BenchmarkId::new("read", kind), |b| {
-            b.iter(|| read(kind, black_box(&bytes), &TLVS).map(|inner| black_box(inner).offset));
-        });
+        stage(&mut group, "read", kind, || read(kind, black_box(&bytes), &TLVS).map(|inner| black_box(inner).offset));
     }
     group.finish();
 }
@@ -99,14 +98,10 @@ fn bench_inner(c: &mut Criterion) {
     for (name, v6) in [("tcp4", false), ("tcp6", true)] {
         let frame = super_frame(v6);
         let mut bytes = frame.bytes()[..100].to_vec();
-        group.bench_function(BenchmarkId::new("hash", name), |b| {
-            b.iter(|| entropy::flow_hash(black_box(&bytes), Payload::Ethernet));
-        });
-        group.bench_function(BenchmarkId::new("tos-ttl", name), |b| {
-            b.iter(|| ecn::tos_ttl(black_box(&bytes), Payload::Ethernet));
-        });
-        group.bench_function(BenchmarkId::new("decapsulate", name), |b| {
-            b.iter(|| ecn::decapsulate(black_box(1), black_box(&mut bytes), Payload::Ethernet));
+        stage(&mut group, "hash", name, || entropy::flow_hash(black_box(&bytes), Payload::Ethernet));
+        stage(&mut group, "tos-ttl", name, || ecn::tos_ttl(black_box(&bytes), Payload::Ethernet));
+        stage(&mut group, "decapsulate", name, || {
+            ecn::decapsulate(black_box(1), black_box(&mut bytes), Payload::Ethernet)
         });
     }
     group.finish();
@@ -118,32 +113,28 @@ fn bench_trains(c: &mut Criterion) {
     for (name, v6) in [("tcp4", false), ("tcp6", true)] {
         let frame = super_frame(v6);
         let mut scratch = vec![0; 16 * 1024];
-        group.bench_function(BenchmarkId::new("cut", name), |b| {
-            b.iter(|| {
-                let Ok(mut cutter) = Cutter::new(black_box(&frame), &[8; 8], Payload::Ethernet) else { return 0 };
-                let mut at = 0;
-                while let Ok(Some((len, payload))) = cutter.next(&mut scratch[at..]) {
-                    black_box(payload);
-                    at += len;
-                }
-                at
-            });
+        stage(&mut group, "cut", name, || {
+            let Ok(mut cutter) = Cutter::new(black_box(&frame), &[8; 8], Payload::Ethernet) else { return 0 };
+            let mut at = 0;
+            while let Ok(Some((len, payload))) = cutter.next(&mut scratch[at..]) {
+                black_box(payload);
+                at += len;
+            }
+            at
         });
         let (bytes, len) = train(&frame);
         let mut out = Frame::with_capacity(MAX_FRAME_LEN);
         let mut merger = Merger::new();
-        group.bench_function(BenchmarkId::new("merge", name), |b| {
-            b.iter(|| {
-                for datagram in black_box(&bytes).chunks(len) {
-                    let Ok(inner) = read(TunnelKind::Vxlan, datagram, &TLVS) else { return false };
-                    let packet = &datagram[inner.offset..];
-                    if merger.push(&mut out, packet, inner.payload, &inner.key) != Pushed::Taken {
-                        return false;
-                    }
+        stage(&mut group, "merge", name, || {
+            for datagram in black_box(&bytes).chunks(len) {
+                let Ok(inner) = read(TunnelKind::Vxlan, datagram, &TLVS) else { return false };
+                let packet = &datagram[inner.offset..];
+                if merger.push(&mut out, packet, inner.payload, &inner.key) != Pushed::Taken {
+                    return false;
                 }
-                merger.finish(&mut out);
-                out.offload.gso != GsoKind::None
-            });
+            }
+            merger.finish(&mut out);
+            out.offload.gso != GsoKind::None
         });
         assert_eq!(out.offload.gso, frame.offload.gso, "the train was not merged");
     }
@@ -155,7 +146,7 @@ fn bench_sum(c: &mut Criterion) {
     for len in [64, usize::from(SIZE), 8_900] {
         let bytes = vec![0x5a; len];
         group.throughput(Throughput::Bytes(len as u64));
-        group.bench_function(BenchmarkId::from_parameter(len), |b| b.iter(|| checksum::sum(black_box(&bytes))));
+        stage(&mut group, "sum", len, || checksum::sum(black_box(&bytes)));
     }
     group.finish();
 }

@@ -4,3 +4,4 @@ pub mod acl;
 pub mod alloc;
 pub mod cases;
 pub mod routes;
+pub mod windows;

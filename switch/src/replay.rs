@@ -1,12 +1,12 @@
-//! One worker under full load: frames replayed from memory without end, through the whole data path, into a null port.
+//! Workers under full load: frames replayed from memory without end, through the whole data path, into a null port.
 //!
 //! Port 1 gives the frames, each copied into a buffer of the worker's as a device's driver would, and takes any; port 2
 //! discards what it is sent. So flows that send what comes in by port 1 to port 2 are measured, and nothing else: no
-//! device, no system call.
+//! device, no system call. Several workers share the frames by flow, as the queues of a device do.
 //!
 //! # Figures
 //! Packets a second are those of the clock on the wall. Cycles are those of the time-stamp counter, as Open vSwitch
-//! counts them, while the worker was on a CPU: where others use that CPU too, packets a second suffer and cycles a
+//! counts them, while the workers were on a CPU: where others use that CPU too, packets a second suffer and cycles a
 //! packet hardly do.
 
 use crate::port::{NullPort, PcapPort, Recording};
@@ -25,10 +25,10 @@ pub const IN_PORT: PortNo = PortNo(1);
 pub const OUT_PORT: PortNo = PortNo(2);
 /// MTU of both ports: the longest IP packet, so that no frame is too long.
 const MTU: u32 = 65_535;
-/// What the one worker's thread is called.
-const WORKER: &str = "sluice-w0";
+/// What the workers' threads are called, before their numbers.
+const WORKER: &str = "sluice-w";
 
-/// A data path of one worker with the bridge [`BRIDGE`]. It ends with [`Self::shutdown`] or when it is dropped.
+/// A data path with the bridge [`BRIDGE`]. It ends with [`Self::shutdown`] or when it is dropped.
 pub struct Replay {
     datapath: Datapath,
 }
@@ -39,7 +39,19 @@ impl Replay {
     /// # Errors
     /// [`ControlError::Worker`].
     pub fn start(cpu: Option<usize>) -> Result<Self, ControlError> {
-        let datapath = Datapath::start(Config { pin: cpu.into_iter().collect(), ..Config::default() })?;
+        Self::with(Config { pin: cpu.into_iter().collect(), ..Config::default() })
+    }
+
+    /// Starts a worker on each of these CPUs; the bridge has no ports yet.
+    ///
+    /// # Errors
+    /// [`ControlError::Worker`].
+    pub fn start_on(cpus: &[usize]) -> Result<Self, ControlError> {
+        Self::with(Config { workers: cpus.len(), pin: cpus.to_vec(), ..Config::default() })
+    }
+
+    fn with(config: Config) -> Result<Self, ControlError> {
+        let datapath = Datapath::start(config)?;
         datapath.add_bridge(BRIDGE, FailMode::Secure)?;
         Ok(Self { datapath })
     }
@@ -56,28 +68,28 @@ impl Replay {
     pub fn begin(&self, frames: Recording) -> Result<(), ControlError> {
         let input = PcapPort::repeating("in", frames, MTU).map_err(ControlError::Port)?;
         let output = PortDevice::Device(Box::new(NullPort::new("out", MTU)));
-        // The worker must find the way out when the first frame comes.
+        // The workers must find the way out when the first frame comes.
         self.datapath.add_port(BRIDGE, PortRequest { number: Some(OUT_PORT), ..PortRequest::new("out", output) })?;
         let input = PortDevice::Device(Box::new(input));
         self.datapath.add_port(BRIDGE, PortRequest { number: Some(IN_PORT), ..PortRequest::new("in", input) })?;
         Ok(())
     }
 
-    /// What the worker does from now on, for so long.
+    /// What the workers do from now on, for so long.
     pub fn measure(&self, time: Duration) -> Measured {
         let before = self.now();
         std::thread::sleep(time);
         Measured { before, after: self.now() }
     }
 
-    /// Ends the worker.
+    /// Ends the workers.
     pub fn shutdown(&self) {
         self.datapath.shutdown();
     }
 
     fn now(&self) -> Moment {
-        let stats = self.datapath.worker_stats().swap_remove(0);
-        Moment { wall: Instant::now(), cpu: cpu_time(), ticks: ticks(), stats }
+        let stats = self.datapath.worker_stats();
+        Moment { wall: Instant::now(), cpu: cpu_time(stats.len()), ticks: ticks(), stats }
     }
 }
 
@@ -85,14 +97,14 @@ impl Replay {
 #[derive(Clone, Debug)]
 struct Moment {
     wall: Instant,
-    /// CPU time that the worker has had.
+    /// CPU time that the workers have had.
     cpu: Option<Duration>,
     /// The time-stamp counter.
     ticks: Option<u64>,
-    stats: WorkerStats,
+    stats: Vec<WorkerStats>,
 }
 
-/// What the worker did in a span of time.
+/// What the workers did in a span of time.
 #[derive(Clone, Debug)]
 pub struct Measured {
     before: Moment,
@@ -105,7 +117,7 @@ impl Measured {
         self.after.wall.duration_since(self.before.wall)
     }
 
-    /// How long of that the worker was on a CPU. `None` where the system does not tell.
+    /// How long of that the workers were on a CPU, together. `None` where the system does not tell.
     pub fn cpu(&self) -> Option<Duration> {
         self.after.cpu?.checked_sub(self.before.cpu?)
     }
@@ -116,9 +128,10 @@ impl Measured {
         Some(ticks as f64 / self.wall().as_secs_f64())
     }
 
-    /// What a counter of the worker's grew by.
+    /// What a counter of the workers' grew by, together.
     pub fn grown(&self, counter: impl Fn(&WorkerStats) -> u64) -> u64 {
-        counter(&self.after.stats).saturating_sub(counter(&self.before.stats))
+        let count = |moment: &Moment| moment.stats.iter().map(&counter).sum::<u64>();
+        count(&self.after).saturating_sub(count(&self.before))
     }
 
     /// Frames that went through the data path.
@@ -142,7 +155,7 @@ impl Measured {
         self.packets() as f64 / self.wall().as_secs_f64()
     }
 
-    /// Frames a second of the worker's own time on its CPU.
+    /// Frames a second of a worker's own time on its CPU.
     pub fn packets_per_cpu_second(&self) -> Option<f64> {
         Some(self.packets() as f64 / self.cpu()?.as_secs_f64())
     }
@@ -162,17 +175,17 @@ impl Measured {
     }
 }
 
-/// CPU time that the one worker of this process has had. `None` if there are several, or the system does not tell.
-fn cpu_time() -> Option<Duration> {
-    let mut found = None;
+/// CPU time that the so many workers of this process have had. `None` if there are others too, or the system does not tell.
+fn cpu_time(workers: usize) -> Option<Duration> {
+    let (mut found, mut nanos) = (0, 0);
     for task in fs::read_dir("/proc/self/task").ok()? {
         let path = task.ok()?.path();
-        if fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == WORKER)
-            && found.replace(path).is_some()
-        {
-            return None;
+        let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
+        if name.trim().strip_prefix(WORKER).is_some_and(|number| number.parse::<usize>().is_ok()) {
+            let stat = fs::read_to_string(path.join("schedstat")).ok()?;
+            nanos += stat.split_whitespace().next()?.parse::<u64>().ok()?;
+            found += 1;
         }
     }
-    let stat = fs::read_to_string(found?.join("schedstat")).ok()?;
-    Some(Duration::from_nanos(stat.split_whitespace().next()?.parse().ok()?))
+    (found == workers).then(|| Duration::from_nanos(nanos))
 }

@@ -69,21 +69,23 @@ enum Chore {
     /// Measure Sluice beside others, each in one run, and print tables (needs root).
     Bench {
         /// What to measure.
-        #[arg(value_enum, default_value_t = Measured::Switches)]
+        #[arg(value_enum, default_value_t = Measured::Ports)]
         what: Measured,
-        /// Seconds of each measurement of traffic.
-        #[arg(long, default_value_t = 4)]
-        seconds: u32,
+        /// Seconds of each measurement of traffic; 2 to 4 unless said, by what is measured.
+        #[arg(long)]
+        seconds: Option<u32>,
     },
 }
 
 /// Measurements beside others.
 #[derive(Clone, Copy, ValueEnum)]
 enum Measured {
-    /// Packets between network namespaces, then changes of flows, beside a kernel bridge and Open vSwitch.
-    Switches,
-    /// The data path of one core alone, beside Open vSwitch with DPDK, and how it grows with flows, rules and masks: ten minutes.
+    /// Packets between network namespaces, by each kind of port, beside a kernel bridge and Open vSwitch: seven minutes.
+    Ports,
+    /// The data path alone, beside Open vSwitch with DPDK, how it grows with flows, rules and masks, and with a second worker: ten minutes.
     Datapath,
+    /// Changes of flows, beside Open vSwitch: a minute.
+    Flows,
     /// Pods of a real cluster, beside a kernel bridge with kube-proxy and the kernel's VXLAN: ten minutes.
     Cluster,
     /// How soon changes of Services are in force, at 10 to 10,000 Services, beside kube-proxy: half an hour.
@@ -127,7 +129,7 @@ fn run(chore: Chore) -> Result<()> {
             toolbox::write(&file, &name, &programs).context("cannot write the image")
         }
         Chore::Setup => setup(),
-        Chore::Bench { what, seconds } => bench(what, &seconds.to_string()),
+        Chore::Bench { what, seconds } => bench(what, seconds),
     }
 }
 
@@ -183,20 +185,26 @@ fn setup() -> Result<()> {
     script("xtask/setup.sh", &[])
 }
 
-fn bench(what: Measured, seconds: &str) -> Result<()> {
+fn bench(what: Measured, seconds: Option<u32>) -> Result<()> {
+    let seconds = seconds.map(|seconds| seconds.to_string());
+    let seconds: Vec<&str> = seconds.iter().map(String::as_str).collect();
     setup()?;
     match what {
-        Measured::Switches => {
+        Measured::Ports => {
             build_release()?;
-            script("benches/ports.sh", &[seconds])?;
-            script("benches/flows.sh", &[])
+            build_release_of_benches("requests")?;
+            script("benches/ports.sh", &seconds)
         }
         Measured::Datapath => {
             build_release()?;
-            cargo(&["build", "--release", "--locked", "--package", "sluice-benches", "--bin", "replay-input"])?;
-            script("benches/datapath.sh", &[seconds])
+            build_release_of_benches("replay-input")?;
+            script("benches/datapath.sh", &seconds)
         }
-        Measured::Cluster => script("benches/cluster.sh", &[seconds]),
+        Measured::Flows => {
+            build_release()?;
+            script("benches/flows.sh", &[])
+        }
+        Measured::Cluster => script("benches/cluster.sh", &seconds),
         Measured::Services => {
             build_probe()?;
             script("benches/services.sh", &[])
@@ -206,6 +214,10 @@ fn bench(what: Measured, seconds: &str) -> Result<()> {
             script("benches/policies.sh", &[])
         }
     }
+}
+
+fn build_release_of_benches(program: &str) -> Result<()> {
+    cargo(&["build", "--release", "--locked", "--package", "sluice-benches", "--bin", program])
 }
 
 fn build_probe() -> Result<()> {

@@ -45,6 +45,8 @@ impl Default for PcapOptions {
 pub struct PcapPort {
     device: Device,
     replay: Option<Replay>,
+    /// Whether queues share what is replayed, by flow; otherwise one replays all of it, so that the file's order holds.
+    by_flow: bool,
     writer: Option<Arc<Mutex<Writer>>>,
 }
 
@@ -86,16 +88,29 @@ impl PcapPort {
                 Some(Arc::new(Mutex::new(writer)))
             }
         };
-        Ok(Self { device: Device::without_link(name, None, options.mtu), replay, writer })
+        Ok(Self { device: Device::without_link(name, None, options.mtu), replay, by_flow: false, writer })
     }
 
-    /// A port that gives `frames` over and over, and discards what is sent to it.
+    /// A port that gives `frames` over and over, and discards what is sent to it. Each of several queues gives the flows of its
+    /// part ([`Recording::by_flow`]).
     ///
     /// # Errors
     /// The system's, when it has no descriptor left.
     pub fn repeating(name: &str, frames: Recording, mtu: u32) -> Result<Self, PortError> {
         let replay = Some(Replay::new(name, frames, true)?);
-        Ok(Self { device: Device::without_link(name, None, mtu), replay, writer: None })
+        Ok(Self { device: Device::without_link(name, None, mtu), replay, by_flow: true, writer: None })
+    }
+
+    /// What each of the first queues replays, of so many.
+    fn parts(&self, queues: usize) -> Vec<Option<Replay>> {
+        match (&self.replay, u16::try_from(queues)) {
+            (Some(replay), Ok(queues @ 2..)) if self.by_flow => {
+                let part = |part| Replay { recording: Arc::new(part), ..replay.clone() };
+                let parts = replay.recording.by_flow(queues).into_iter();
+                parts.map(|frames| (!frames.is_empty()).then(|| part(frames))).collect()
+            }
+            (replay, _) => vec![replay.clone()],
+        }
     }
 }
 
@@ -121,12 +136,12 @@ impl Port for PcapPort {
     }
 
     fn queues(&self, count: usize) -> Result<Vec<Box<dyn PortQueue>>, PortError> {
+        let mut parts = self.parts(count).into_iter();
         Ok((0..count)
-            .map(|i| {
+            .map(|_| {
                 Box::new(PcapQueue {
                     mtu: self.device.shared_mtu(),
-                    // One worker replays, so that the file's order holds.
-                    replay: self.replay.clone().filter(|_| i == 0),
+                    replay: parts.next().flatten(),
                     next: 0,
                     writer: self.writer.clone(),
                     finisher: Finisher::new(),

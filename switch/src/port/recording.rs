@@ -5,6 +5,7 @@ use pcap_file::DataLink;
 use pcap_file::pcap::PcapReader;
 use pcap_file::pcapng::{Block, PcapNgReader};
 use sluice_flows::packet::MAX_FRAME_LEN;
+use sluice_flows::packet::tunnel::{Payload, entropy};
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -61,6 +62,20 @@ impl Recording {
     pub fn frame(&self, i: usize) -> Option<&[u8]> {
         let start = i.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
         self.bytes.get(start..*self.ends.get(i)?)
+    }
+
+    /// The frames in `count` parts, each in their order: a flow is whole in one of them, chosen by its hash, as devices with several
+    /// queues do. A part may be empty.
+    pub fn by_flow(&self, count: u16) -> Vec<Self> {
+        let mut parts = vec![Self::default(); usize::from(count)];
+        for frame in (0..self.len()).filter_map(|i| self.frame(i)) {
+            let part = entropy::port(entropy::flow_hash(frame, Payload::Ethernet), 0, count.saturating_sub(1));
+            if let Some(part) = parts.get_mut(usize::from(part)) {
+                part.bytes.extend_from_slice(frame);
+                part.ends.push(part.bytes.len());
+            }
+        }
+        parts
     }
 
     fn read(&mut self, path: &Path) -> Result<(), String> {

@@ -65,6 +65,34 @@ fn a_capture_that_repeats_never_ends() {
 }
 
 #[test]
+fn queues_share_a_recording_by_flow() {
+    let mut frames: Vec<Vec<u8>> = (0..100).map(|n| plain(60, n).bytes().to_vec()).collect();
+    frames.iter_mut().for_each(|frame| frame[5] = frame[59]);
+    // Every flow twice: both of its frames come by one queue, in their order.
+    let twice = [frames.clone(), frames.iter().map(|frame| [&frame[..], &[1]].concat()).collect()].concat();
+    let port = PcapPort::repeating("p0", Recording::from_frames(&twice), 1500).unwrap();
+    let mut queues = port.queues(2).unwrap();
+    let mut seen = Vec::new();
+    for queue in &mut queues {
+        let mut buffers = buffers(400);
+        assert_eq!(queue.rx_burst(&mut buffers).unwrap(), 400);
+        let got: Vec<_> = buffers.iter().map(|frame| (frame.bytes()[5], frame.len())).collect();
+        let part = got[1..].iter().position(|first| *first == got[0]).unwrap() + 1;
+        assert_eq!(got[..part], got[part..2 * part]);
+        assert!((50..150).contains(&part), "{part} of 200 frames come by one of two queues");
+        let (short, long) = got[..part].split_at(part / 2);
+        assert!(short.iter().zip(long).all(|(a, b)| (a.0, 60, 61) == (b.0, a.1, b.1)), "{got:?}");
+        seen.extend(short.iter().map(|frame| frame.0));
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (0..100).collect::<Vec<_>>());
+    // Two queues for one flow: the other has nothing to give.
+    let port = PcapPort::repeating("p0", Recording::from_frames(&frames[..1]), 1500).unwrap();
+    let got = port.queues(2).unwrap().iter_mut().map(|queue| queue.rx_burst(&mut buffers(4)).unwrap()).sum::<usize>();
+    assert_eq!(got, 4);
+}
+
+#[test]
 fn a_pcapng_capture_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("in.pcapng");
