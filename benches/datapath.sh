@@ -31,9 +31,11 @@ NR == 1 { print "| rules | flows in the traffic | 1 worker | 2 workers | ratio |
 awk -F'|' '/Mpps/ { gsub(/ /, "", $2); gsub(/ /, "", $3); print "\"" $2 "\\n" $3 "\"", $4 + 0, $5 + 0 }' "$tmp/beside" >"$tmp/bars"
 awk 'NR > 1 && $1 !~ /-/ { if ($1 != last) { if (last) print "\n"; print "\"" $1 "\""; last = $1 } print $2, $3 }' "$tmp/growth" >"$tmp/lines"
 gnuplot <<EOF
-set terminal pngcairo size 1200,440 font ",10"
+set terminal pngcairo size 1200,460 font ",10"
 set output "docs/datapath.png"
 set multiplot layout 1,2
+set bmargin 4
+set key outside top center horizontal
 set ylabel "Mpps, one core"
 set yrange [0:*]
 set grid ytics lc rgb "#dddddd"

@@ -78,7 +78,10 @@ spent() { awk '{sum += $1} END {printf "%.0f", sum}' "/proc/$1/task/"*/schedstat
 # measure NAME CLIENT SERVER [PROGRAM-NUMBER]: adds lines "NAME MEASURE VALUE" to the results. PROGRAM-NUMBER is the switch's.
 measure() {
     local name=$1 client=$2 server=$3 program=${4:-} before after
-    say() { echo "$name $1 $2" >>"$results"; }
+    say() {
+        [ -n "$2" ] || { echo "$0: $name has no figure for $1" >&2; return 1; }
+        echo "$name $1 $2" >>"$results"
+    }
     # iperf MEASURE FILTER ARGUMENT...: says what the filter makes of iperf3's report.
     iperf() {
         local measure=$1 filter=$2
@@ -102,8 +105,8 @@ measure() {
     iperf udp '(.end.sum.packets - .end.sum.lost_packets) / .end.sum.seconds / 1e3' --udp --bitrate 0 --length 64
     say connections "$($client "$bin/requests" connections 10.0.0.2:7000 "$seconds")"
     $client sockperf ping-pong -i 10.0.0.2 -p 11111 -t "$seconds" -m 64 2>/dev/null | sed 's/\x1b\[[0-9;]*m//g' >"$tmp/sockperf"
-    say p50 "$(awk '/percentile 50.000/ {p50 = $NF} END {print p50 + 0}' "$tmp/sockperf")"
-    say p99 "$(awk '/percentile 99.000/ {p99 = $NF} END {print p99 + 0}' "$tmp/sockperf")"
+    say p50 "$(awk '/percentile 50.000/ {print $NF}' "$tmp/sockperf")"
+    say p99 "$(awk '/percentile 99.000/ {print $NF}' "$tmp/sockperf")"
     say busy "$($client "$bin/requests" latency 10.0.0.2:7000 1 0 | cut -d' ' -f1)"
     say pause "$($client "$bin/requests" latency 10.0.0.2:7000 "$seconds" 20 | cut -d' ' -f1)"
     stop_started
