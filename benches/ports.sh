@@ -58,8 +58,8 @@ hosts_up() {
     done
 }
 
-in_a() { ip netns exec "$a" "$@"; }
-in_b() { ip netns exec "$b" "$@"; }
+# Words and not functions: what is started in the background is the program itself, and ends when it is to.
+in_a="ip netns exec $a" in_b="ip netns exec $b"
 
 reachable() {
     for _ in $(seq 50); do
@@ -125,17 +125,16 @@ run_bridge() {
     ip -n "$s" link set br0 up
     ip -n "$s" link set va master br0
     ip -n "$s" link set vb master br0
-    measure bridge in_a in_b
+    measure bridge "$in_a" "$in_b"
     hosts_down
 }
 
-in_h1() { "$bin/sluice" lab exec --lab bench h1 -- "$@"; }
-in_h2() { "$bin/sluice" lab exec --lab bench h2 -- "$@"; }
+in_h1="$bin/sluice lab exec --lab bench h1 --" in_h2="$bin/sluice lab exec --lab bench h2 --"
 
 # lab NAME ATTACH: our switch, joined to the hosts by TAPs or by veth pairs with packet sockets.
 lab() {
     "$bin/sluice" lab up --topo single,2 --name bench --attach "$2" >/dev/null
-    measure "$1" in_h1 in_h2 "$("$bin/sluice" lab ls -o json | jq '.labs[] | select(.name == "bench").pid')"
+    measure "$1" "$in_h1" "$in_h2" "$("$bin/sluice" lab ls -o json | jq '.labs[] | select(.name == "bench").pid')"
     "$bin/sluice" lab down bench >/dev/null
 }
 run_sluice-tap() { lab sluice-tap tap; }
@@ -168,7 +167,7 @@ ovs_bridge() {
         # Without its TSO option, OVS cannot take what the hosts leave to the device.
         for ns in "$a" "$b"; do ip netns exec "$ns" ethtool -K eth0 tx off tso off gso off >/dev/null; done
     fi
-    measure "$name" in_a in_b "$switchd"
+    measure "$name" "$in_a" "$in_b" "$switchd"
     stop "$switchd" "$db"
     hosts_down
 }
