@@ -35,7 +35,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status, Streaming};
 use tower::service_fn;
@@ -257,22 +257,37 @@ impl Client {
     /// # Errors
     /// The system has no signals left.
     pub(crate) fn end_after(&self, time: Option<Duration>) -> Result<End, Failure> {
-        self.runtime.block_on(async {
-            let mut interrupted = signal(SignalKind::interrupt())
-                .map_err(|error| Failure::new(format!("cannot wait for Ctrl-C: {error}")))?;
-            let end: End = Box::pin(async move {
-                let wait = async {
-                    match time {
-                        Some(time) => tokio::time::sleep(time).await,
-                        None => std::future::pending().await,
-                    }
-                };
-                tokio::select! {
-                    _ = interrupted.recv() => {}
-                    () = wait => {}
+        let mut interrupted = self.interrupts()?;
+        Ok(Box::pin(async move {
+            let wait = async {
+                match time {
+                    Some(time) => tokio::time::sleep(time).await,
+                    None => std::future::pending().await,
                 }
-            });
-            Ok(end)
+            };
+            tokio::select! {
+                _ = interrupted.recv() => {}
+                () = wait => {}
+            }
+        }))
+    }
+
+    /// Where it is noticed that Ctrl-C is pressed. From now on that does not end the program.
+    ///
+    /// # Errors
+    /// The system has no signals left.
+    pub(crate) fn interrupts(&self) -> Result<Signal, Failure> {
+        let interrupts = self.runtime.block_on(async { signal(SignalKind::interrupt()) });
+        interrupts.map_err(|error| Failure::new(format!("cannot wait for Ctrl-C: {error}")))
+    }
+
+    /// Waits so long, or until Ctrl-C is pressed. Returns whether it was.
+    pub(crate) fn pause(&self, time: Duration, interrupts: &mut Signal) -> bool {
+        self.runtime.block_on(async {
+            tokio::select! {
+                _ = interrupts.recv() => true,
+                () = tokio::time::sleep(time) => false,
+            }
         })
     }
 

@@ -2,7 +2,10 @@
 //!
 //! The labs live in their own namespaces. Where none can be made, a test says so by name and does nothing. Times are
 //! compared with lower bounds alone: a machine may be late, and a wire must not be early.
-#![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
+#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+#[path = "lab/impairments.rs"]
+mod impairments;
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
@@ -123,10 +126,11 @@ fn delays_are_felt_shown_changed_and_saved() {
     assert!(lab.shortest_ping() >= Duration::from_millis(32), "{:?}", lab.shortest_ping());
     let shown = lab.ok("lab link show wan");
     let lines: Vec<Vec<_>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(lines[0], ["LINK", "DIR", "DELAY", "JITTER", "QUEUE", "SENT", "LOST", "STATE"]);
-    assert_eq!((&lines[1][..5], lines[1][6]), (&["wan", "s1>s2", "20ms", "0ms", "10000p"][..], "0"), "{shown}");
+    assert_eq!(lines[0], ["LINK", "DIR", "DELAY", "JITTER", "LOSS", "RATE", "QUEUE", "SENT", "LOST", "STATE"]);
+    assert_eq!(lines[1][..7], ["wan", "s1>s2", "20ms", "0ms", "0%", "-", "-"], "{shown}");
+    assert_eq!((lines[1][8], lines[1][9]), ("0", "up"), "{shown}");
     assert_eq!(lines[2][..4], ["wan", "s2>s1", "10ms", "0ms"]);
-    assert!(lines[1][5].parse::<u64>().unwrap() > 0, "{shown}");
+    assert!(lines[1][7].parse::<u64>().unwrap() > 0, "{shown}");
     lab.ok("lab link set wan delay=30ms jitter=1ms");
     lab.ok("lab link set wan delay=50ms --from s2");
     assert!(lab.shortest_ping() >= Duration::from_millis(80), "{:?}", lab.shortest_ping());
@@ -145,7 +149,11 @@ fn delays_are_felt_shown_changed_and_saved() {
 
     for (line, code, text) in [
         ("lab link show wann", 2, "the lab wan has no link named wann"),
-        ("lab link set h2-s2 delay=1ms", 1, "the link h2-s2 came up without a delay"),
+        ("lab link set h2-s2 delay=1ms", 1, "the link h2-s2 came up without impairments"),
+        ("lab link set wan queue_bytes=1", 2, "there is no `queue_bytes` to be set; there is delay, jitter, loss"),
+        ("lab link set wan reorder=5% delay=0ms", 2, "without a delay there is nothing to overtake"),
+        ("lab link down wann", 2, "the lab wan has no link named wann"),
+        ("lab link flap wan --times 1001", 2, "1001 is not in 1..=1000"),
         ("lab link set wan delay=soon", 2, "`soon` is not a time like 20ms"),
         ("lab link set wan delay=1ms --from h1", 2, "h1 is no end of the link wan"),
         ("lab capture s9", 2, "one of: h1, h2, s1, s2, h1-s1, wan, h2-s2"),

@@ -96,7 +96,7 @@ struct Add {
 #[command(after_help = "Examples:
   sluice ports set tap1 --access 10
   sluice ports set tap1 --trunk all
-  sluice ports set w1 --option delay=20ms --option jitter=3ms
+  sluice ports set w1 --option delay=20ms --option loss=1%
   sluice ports set tap1 --option tx_rate=100M       at most 100 Mbit/s towards tap1
   sluice ports set tap1 --option rx_rate=0          no limit of what comes from it
   sluice ports set tap1 --protected yes             not to other protected ports

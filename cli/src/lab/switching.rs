@@ -18,7 +18,7 @@ use sluice_flows::flow_mod::FlowMod;
 use sluice_flows::text::parse_flow;
 use sluice_flows::{Owner, PortNo};
 use sluice_switch::api::Running;
-use sluice_switch::port::{PortKind, PortSpec, show_time};
+use sluice_switch::port::{PortKind, PortSpec};
 use sluice_switch::{Config, ControlError, Datapath, FailMode, PortDevice, PortRequest};
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -98,7 +98,7 @@ pub(crate) struct Around<'a> {
 
 fn add_port(datapath: &Datapath, place: Place, device: PortDevice) -> Result<(), Failure> {
     let number = Some(PortNo(place.number));
-    let request = PortRequest { number, vlan: place.vlan, ..PortRequest::new(&place.name, device) };
+    let request = PortRequest { number, vlan: place.vlan, up: place.up, ..PortRequest::new(&place.name, device) };
     datapath.add_port(&place.bridge, request).map(|_| ()).map_err(failed)
 }
 
@@ -122,13 +122,8 @@ fn join(datapath: &Datapath, joint: Joint, seed: u64, workers: usize) -> Result<
 
 /// One end of a wire, with what happens to the frames that it sends.
 fn wire(peer: String, impairment: Impairment, mtu: u32, seed: u64) -> Result<PortSpec, Failure> {
-    let options = [
-        ("peer", peer),
-        ("mtu", mtu.to_string()),
-        ("seed", seed.to_string()),
-        ("delay", show_time(impairment.delay)),
-        ("jitter", show_time(impairment.jitter)),
-    ];
+    let mut options = vec![("peer", peer), ("mtu", mtu.to_string()), ("seed", seed.to_string())];
+    options.extend(impairment.options());
     spec("wire", &options)
 }
 
@@ -154,6 +149,7 @@ fn add_tunnel(
         number: end.port,
         name: tunnel.port_name(end),
         vlan: topology.vlan_mode(&tunnel.carried),
+        up: true,
     };
     let mut options = vec![("remote_ip", end.remote.to_string())];
     options.extend(end.local.map(|local| ("local_ip", local.to_string())));

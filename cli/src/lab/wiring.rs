@@ -1,8 +1,8 @@
 //! How the data path is wired: which bridges a topology needs, and which port of which bridge each end of a link is.
 //!
 //! A switch or a router is a bridge. A host's interface is a port of it, and a link of two bridges is a pair of ports:
-//! a patch, which costs nothing, or a wire where the link has a delay. What is neither gets small bridges of its own, one
-//! for each end that is a device: a host's link that has a delay, and a routed link, whose ends are interfaces of the two
+//! a patch, which costs nothing, or a wire where the link has impairments. What is neither gets small bridges of its own, one
+//! for each end that is a device: a host's link that has impairments, and a routed link, whose ends are interfaces of the two
 //! switches' own namespaces. Such a bridge has two ports and nothing to decide.
 
 use super::topology::Topology;
@@ -21,6 +21,8 @@ pub(crate) struct Place {
     pub(crate) name: String,
     /// Which VLANs it carries.
     pub(crate) vlan: VlanMode,
+    /// Whether it carries anything.
+    pub(crate) up: bool,
 }
 
 /// The port that an interface of a namespace is at the other end of.
@@ -87,9 +89,9 @@ impl Wiring {
             let own = router.interfaces.iter().filter_map(|i| i.vlan.clone()).collect();
             let vlan = topology.vlan_mode(&Carried::Trunk { vlans: own, native: None });
             let (bridge, name) = (inside.switch.clone(), inside.port_name());
-            let at_switch = Place { bridge, number: inside.port, name, vlan };
+            let at_switch = Place { bridge, number: inside.port, name, vlan, up: true };
             let (bridge, name) = (router.name.clone(), inside.peer_name());
-            let at_router = Place { bridge, number: 1, name, vlan: VlanMode::default() };
+            let at_router = Place { bridge, number: 1, name, vlan: VlanMode::default(), up: true };
             let mtu = router.interfaces.iter().map(|i| i.mtu).max().unwrap_or_default();
             let ends = [at_switch, at_router];
             wiring.joints.push(Joint { link: None, ends, impairment: Default::default(), mtu });
@@ -113,15 +115,16 @@ impl Wiring {
     /// Adds a bridge for an end that is an interface; returns its port for the other end.
     fn add_small(&mut self, link: &Link, end: &End) -> Place {
         let bridge = small_bridge(link, end);
-        let port = |number, what| Place {
+        let port = |number, what, up| Place {
             bridge: bridge.clone(),
             number,
             name: format!("{bridge}.{what}"),
             vlan: VlanMode::default(),
+            up,
         };
         let interface = device(end).unwrap_or_default().to_owned();
-        self.devices.push(DevicePort { host: end.node().to_owned(), interface, place: port(1, "tap") });
-        let place = port(2, "wire");
+        self.devices.push(DevicePort { host: end.node().to_owned(), interface, place: port(1, "tap", true) });
+        let place = port(2, "wire", !link.down);
         self.bridges.push(bridge);
         place
     }
@@ -152,7 +155,7 @@ fn place(topology: &Topology, link: &Link, end: &End, peer: &End) -> Place {
         End::Router { port, .. } => (*port, VlanMode::default()),
         End::Host { .. } | End::Stack { .. } => (0, VlanMode::default()),
     };
-    Place { bridge: end.node().to_owned(), number, name: port_name(end, peer), vlan }
+    Place { bridge: end.node().to_owned(), number, name: port_name(end, peer), vlan, up: !link.down }
 }
 
 /// A way from port to port that a frame takes outside of translation: a wire, or a tunnel whose ends are both here.

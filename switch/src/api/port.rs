@@ -2,7 +2,7 @@
 
 use super::{Api, Parts, error, find_bridge, mac_text, only};
 use crate::config::{PortConfig, add_port};
-use crate::port::PortKind;
+use crate::port::{PortKind, WireCounts, WireQueue};
 use crate::{Datapath, PortChange, PortInfo};
 use sluice_flows::PortNo;
 use sluice_flows::bridge::{VlanId, VlanMode};
@@ -10,7 +10,7 @@ use sluice_proto::v1::port_service_server::PortService;
 use sluice_proto::v1::port_vlan::Mode;
 use sluice_proto::v1::{
     AddPortReply, AddPortRequest, DeletePortReply, DeletePortRequest, ListPortsReply, ListPortsRequest, Port,
-    PortCounters, PortSpec, PortVlan, SetPortReply, SetPortRequest,
+    PortCounters, PortSpec, PortVlan, SetPortReply, SetPortRequest, WireCounters,
 };
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -163,6 +163,20 @@ pub(super) fn port(info: &PortInfo) -> Port {
             tx_errors: info.stats.tx_errors,
         }),
         gone: info.gone,
+        wire: info.wire.as_ref().map(|(counts, queue)| wire_counters(counts, queue)),
+    }
+}
+
+fn wire_counters(counts: &WireCounts, queue: &WireQueue) -> WireCounters {
+    WireCounters {
+        sent: counts.sent,
+        lost: counts.lost,
+        queue_full: counts.queue_full,
+        duplicated: counts.duplicated,
+        corrupted: counts.corrupted,
+        reordered: counts.reordered,
+        queued_packets: queue.packets,
+        queued_ns: u64::try_from(queue.wait.as_nanos()).unwrap_or(u64::MAX),
     }
 }
 

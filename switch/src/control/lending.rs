@@ -10,7 +10,7 @@
 
 use super::{ControlError, Inner, State};
 use crate::datapath::Command;
-use crate::port::{Port, Wire, WireOptions, WireSettings};
+use crate::port::{Port, Wire, WireOptions};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use sluice_flows::DpPort;
 use std::sync::Arc;
@@ -49,8 +49,7 @@ impl Inner {
             return Err(ControlError::Capture { why: "a patch leads nowhere: its other end is not there".to_owned() });
         };
         let workers = self.workers.len();
-        let settings = WireSettings { queue_packets: 100_000, ..WireSettings::default() };
-        let options = WireOptions { mtu: 65_535, queues: workers, settings, ..WireOptions::to("") };
+        let options = WireOptions { mtu: 65_535, queues: workers, ..WireOptions::to("") };
         // Nobody asks for the names of ports that are in no list.
         let wires = Wire::pair(["near", "far"], [&options, &options])?;
         let ends = [near, far];

@@ -5,7 +5,7 @@ use super::limits::{self, Held, Target, others};
 use super::{ControlError, Datapath, Inner, State};
 use crate::datapath::{Command, Notice};
 use crate::event::EventKind;
-use crate::port::{Limits, Port, PortCaps, PortDevice, PortKind, PortSpec, RxLoss, no_options};
+use crate::port::{Limits, Port, PortCaps, PortDevice, PortKind, PortSpec, RxLoss, WireCounts, WireQueue, no_options};
 use crate::stats::{PortCounters, PortStats};
 use crossbeam::channel::unbounded;
 use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, VlanMode};
@@ -100,6 +100,8 @@ pub struct PortInfo {
     pub stats: PortStats,
     /// Frames lost before a worker saw them.
     pub rx_loss: RxLoss,
+    /// For the end of a wire, what became of the frames that it sent, and what waits.
+    pub wire: Option<(WireCounts, WireQueue)>,
 }
 
 /// What the control side knows of a port.
@@ -521,5 +523,6 @@ fn info(bridge: &Arc<Bridge>, port: &Arc<BridgePort>, known: &PortState) -> Port
         caps: device.map_or(PortCaps::ALL, |d| d.caps()),
         stats: known.counters.total(),
         rx_loss: device.map_or_else(RxLoss::default, |d| d.rx_loss()),
+        wire: device.and_then(|d| d.wire()).map(|wire| (wire.counts(), wire.waiting())),
     }
 }

@@ -29,6 +29,7 @@ mod line;
 pub mod link;
 mod mem;
 mod null;
+mod pace;
 mod pcap;
 mod recording;
 mod shape;
@@ -55,7 +56,7 @@ pub use spec::{PortDevice, PortSpec, SpecError};
 pub use tap::{Tap, TapOptions};
 pub use tap_plain::TapPlain;
 pub use tunnel::{Endpoint, EndpointId, TunnelDevice, TunnelOptions, TunnelPort};
-pub use wire::{Wire, WireOptions, WireSettings, parse_time, show_time};
+pub use wire::{Percent, Queue, Wire, WireCounts, WireOptions, WireQueue, WireSettings, parse_time, show_time};
 pub use wireguard::{WireguardOptions, WireguardPort};
 
 use sluice_flows::packet::Frame;
@@ -91,7 +92,7 @@ pub enum PortKind {
     Local,
     /// A tunnel to other hosts.
     Tunnel(TunnelKind),
-    /// One end of a pair between two bridges, which frames cross with a delay.
+    /// One end of a pair between two bridges, which frames cross with a delay, losses or a rate.
     Wire,
 }
 

@@ -212,6 +212,7 @@ impl PortSpec {
             PortKind::Tunnel(kind) => Self::Tunnel(Box::new(TunnelOptions::new(kind, Part::Flow))),
             PortKind::Wire => {
                 let peer = peer.ok_or(SpecError::Missing { kind, option: "peer" })?;
+                wire.check()?;
                 Self::Wire { peer, mtu, seed, settings: wire }
             }
         })
@@ -297,7 +298,7 @@ impl PortSpec {
             Self::Wire { peer, mtu, seed, settings } => {
                 let default = WireOptions::to(peer);
                 let (mtu, seed) = (mtu.unwrap_or(default.mtu), seed.unwrap_or(default.seed));
-                let settings = settings.clone();
+                let settings = *settings;
                 Box::new(Wire::new(name, &WireOptions { mtu, seed, settings, queues, ..default })?)
             }
         };
@@ -356,10 +357,8 @@ impl PortSpec {
                 put("peer", Some(peer.clone()));
                 put("mtu", number(mtu));
                 put("seed", seed.map(|n| n.to_string()));
-                let (now, default) = (settings.options(), WireSettings::default().options());
-                for (now, default) in now.into_iter().zip(default) {
-                    put(now.0, (now != default).then_some(now.1));
-                }
+                let set = settings.differing(&WireSettings::default());
+                set.into_iter().for_each(|(name, value)| put(name, Some(value)));
             }
         }
         out
@@ -379,7 +378,7 @@ fn option_names(kind: PortKind) -> Vec<&'static str> {
         PortKind::Local => &["mac", "mtu"],
         PortKind::Tunnel(TunnelKind::Wireguard) => return super::wireguard::option_names(),
         PortKind::Tunnel(kind) => return super::tunnel::option_names(kind),
-        PortKind::Wire => &["peer", "mtu", "seed", "delay", "jitter", "queue", "queue_bytes"],
+        PortKind::Wire => return [&["peer", "mtu", "seed"], WireSettings::NAMES].concat(),
     };
     names.to_vec()
 }
@@ -522,7 +521,16 @@ mod tests {
         round_trip(PortKind::Tunnel(TunnelKind::Ipip), &[("remote_ip", "192.0.2.2"), ("tos", "184")]);
         round_trip(PortKind::Local, &[("mac", "02:00:00:00:00:01"), ("mtu", "1400")]);
         round_trip(PortKind::Wire, &[("peer", "w1")]);
-        let all = [("mtu", "9000"), ("seed", "42"), ("delay", "20ms"), ("jitter", "3ms"), ("queue", "100")];
+        let all = [
+            ("mtu", "9000"),
+            ("seed", "42"),
+            ("delay", "20ms"),
+            ("jitter", "3ms"),
+            ("loss", "0.5%"),
+            ("rate", "50mbit"),
+            ("queue", "100p"),
+            ("reorder", "1%"),
+        ];
         round_trip(PortKind::Wire, &[&[("peer", "w1")][..], &all[..]].concat());
     }
 

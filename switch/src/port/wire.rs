@@ -1,15 +1,16 @@
-//! A wire: two ports joined inside the switch, with a delay on the way.
+//! A wire: two ports joined inside the switch, with a delay, losses or a rate on the way.
 //!
 //! # Why
-//! A link of a lab has a delay. The kernel's netem may not be there, is set per interface and loses what was set before;
-//! a wire needs no privilege, no device and no module. What is sent into one end comes out of the other, later, in order
-//! and whole: a super-frame stays one, and its offload metadata travels with it.
+//! A link of a lab is slow and loses frames. The kernel's netem may not be there, is set per interface and loses what was
+//! set before; a wire needs no privilege, no device and no module. What is sent into one end comes out of the other,
+//! later and in order, and its offload metadata travels with it.
 //!
 //! # How a frame crosses
-//! Each end has one *lane* per worker, and worker N sends into lane N of the other end. So the thread that puts a frame
+//! Each end has one [`lane`] per worker, and worker N sends into lane N of the other end. So the thread that puts a frame
 //! on a lane is the one that takes it off again: like a patch, a wire moves no work between threads, and a conversation
-//! stays in order because all its frames take one lane. A lane is a [`line`](super::line): bytes and due times in two rings that grow
-//! to what was once under way. Nothing is allocated for a frame, and a wire that never carried any holds no buffers.
+//! stays in order because all its frames take one lane. A lane is a [`line`](super::line): bytes and due times in two
+//! rings that grow to what was once under way, and a second one for frames that overtake. Nothing is allocated for a
+//! frame, and a wire that never carried any holds no buffers.
 //!
 //! A lane's lock is there because the borrow checker cannot see that both ends are one thread's. It is taken once a
 //! burst, never waited for by a worker that sends and receives as above, and still right when somebody else sends.
@@ -18,15 +19,24 @@
 //! sleeps until then. Timer and due times are of one clock (`CLOCK_MONOTONIC`): when the timer says so, the frame is due.
 //!
 //! # Direction
-//! What is set on an end (delay, jitter, limit) is for what *it sends*; the other way is set on the other end. Each
-//! may be changed while frames are under way; those keep the time they were given, and later ones never overtake them.
-//! Jitter of frame N of a direction follows from the seed, the names of both ends in that order, and N alone: equal
-//! traffic has equal jitter. Times themselves are the machine's and are not reproducible. Keeping order makes frames
+//! What is set on an end ([`WireSettings`]) is for what *it sends*; the other way is set on the other end. Each may be
+//! changed while frames are under way; those keep the time they were given, and later ones never overtake them. What
+//! happens to frame N of a direction follows from the seed, the names of both ends in that order, and N alone ([`fate`]):
+//! equal traffic has equal losses. Times themselves are the machine's and are not reproducible. Keeping order makes frames
 //! that are closer together than the jitter wait for one another, so their mean delay is above the one set.
 //!
-//! # Limit
-//! At most so many frames and bytes are under way in a direction; what comes above it is dropped as `queue_full`. A
-//! delay of 100 ms at 1 Gbit/s is 12 MB under way: the limit is part of the link, not of the machine.
+//! # A frame's way, in this order
+//! 1. Number: a super-frame is cut into its segments first, and each has a number. With nothing set but delay and jitter
+//!    it stays whole and has one.
+//! 2. [Rate](transmitter): it waits until those before it are sent, in a queue of frames or of time. What finds that full
+//!    is dropped as `queue_full`.
+//! 3. Loss: what is lost took its time of the link. It is counted as `link_loss` at the port where it would have arrived.
+//! 4. Corruption: a partial checksum is filled in, then one bit behind the Ethernet header is changed.
+//! 5. Delay and jitter, in order; a frame that is reordered skips them.
+//! 6. Duplication: the second copy comes right behind the first.
+//!
+//! Besides, at most so many bytes are under way in a direction, whatever for; what comes above that is dropped as
+//! `queue_full`, too. A delay of 100 ms at 1 Gbit/s is 12 MB under way.
 //!
 //! # Joining
 //! Each end names the other, as patch ports do; the control side joins those that name each other, whatever came first,
@@ -40,21 +50,32 @@
 //!
 //! Without a delay, leave the wire out: a patch, or one bridge with both TAPs, costs less.
 
+mod fate;
+mod lane;
+mod sending;
 mod settings;
+mod shape;
+mod transmitter;
+mod units;
 
-pub use settings::{WireSettings, parse_time, show_time};
+pub use settings::{Queue, WireSettings};
+pub use shape::WireCounts;
+pub use transmitter::WireQueue;
+pub use units::{Percent, parse_time, show_time};
 
-use super::alarm::{Alarm, now};
-use super::line::Line;
+use super::alarm::now;
 use super::{Device, Port, PortCaps, PortError, PortKind, PortQueue, TxOutcome, fit};
 use arc_swap::ArcSwapOption;
-use settings::{Course, Shape};
-use sluice_flows::DropReason;
-use sluice_flows::packet::{Frame, MAX_FRAME_LEN};
+use fate::Course;
+use lane::Lane;
+use sending::Sending;
+use shape::Shape;
+use sluice_flows::packet::Frame;
+use sluice_flows::{DpPort, DropReason};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How to make one end of a wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +84,7 @@ pub struct WireOptions {
     pub peer: String,
     /// MTU in bytes, up to 65,535.
     pub mtu: u32,
-    /// What the jitter's draws follow from, with the names of both ends.
+    /// What the fates of frames follow from, with the names of both ends.
     pub seed: u64,
     /// Of what this end sends.
     pub settings: WireSettings,
@@ -88,6 +109,8 @@ pub struct Wire {
 
 /// What an end's queues share with those of the other end.
 struct End {
+    /// Its number in the switch.
+    number: AtomicU32,
     /// What is on its way to this end, one lane for each worker.
     lanes: Box<[Lane]>,
     under_way: UnderWay,
@@ -104,30 +127,15 @@ struct UnderWay {
     bytes: AtomicU64,
 }
 
-struct Lane {
-    /// Set to when the first frame is due, as soon as a receiver came for nothing.
-    alarm: Alarm,
-    state: Mutex<LaneState>,
-}
-
-#[derive(Default)]
-struct LaneState {
-    line: Line,
-    /// What the timer is set to; it stays readable from then on until it is set anew.
-    set: Option<u64>,
-}
-
 impl Wire {
     /// One end, which is down until it is [joined](Self::join).
     ///
     /// # Errors
     /// The system's, when it has no descriptor left for a timer.
     pub fn new(name: &str, options: &WireOptions) -> Result<Self, PortError> {
-        let lane = || {
-            let alarm = Alarm::new().map_err(|error| PortError::from_io(name, "make a timer", error))?;
-            Ok(Lane { alarm, state: Mutex::default() })
-        };
+        let lane = || Lane::new().map_err(|error| PortError::from_io(name, "make a timer", error));
         let end = End {
+            number: AtomicU32::default(),
             lanes: (0..options.queues.max(1)).map(|_| lane()).collect::<Result<_, PortError>>()?,
             under_way: UnderWay::default(),
             shape: Shape::new(Course::new(options.seed, name, &options.peer), &options.settings),
@@ -188,6 +196,16 @@ impl Wire {
         self.end.shape.set(settings);
     }
 
+    /// What became of the frames that it sent.
+    pub fn counts(&self) -> WireCounts {
+        self.end.shape.counts()
+    }
+
+    /// What waits for its turn at the rate.
+    pub fn waiting(&self) -> WireQueue {
+        self.end.shape.waiting(now())
+    }
+
     /// Frames and bytes that are on their way to the other end.
     pub fn under_way(&self) -> (u32, u64) {
         self.end.peer.load().as_ref().map_or((0, 0), |peer| peer.under_way.read())
@@ -217,6 +235,10 @@ impl Port for Wire {
         PortCaps::ALL
     }
 
+    fn joined(&self, number: DpPort) {
+        self.end.number.store(number.0, Ordering::Relaxed);
+    }
+
     fn wire(&self) -> Option<&Wire> {
         Some(self)
     }
@@ -229,15 +251,17 @@ impl Port for Wire {
 
     fn set_options(&self, options: &[(String, String)]) -> Result<(), PortError> {
         let mut settings = self.settings();
-        for (option, value) in options {
-            settings.take(option, value).map_err(|why| PortError::Option { port: self.name().to_owned(), why })?;
-        }
+        let taken = options.iter().try_for_each(|(option, value)| settings.take(option, value));
+        taken.and_then(|()| settings.check()).map_err(|why| PortError::Option { port: self.name().to_owned(), why })?;
         self.set(&settings);
         Ok(())
     }
 
     fn queues(&self, count: usize) -> Result<Vec<Box<dyn PortQueue>>, PortError> {
-        let queue = |index| WireQueue { end: Arc::clone(&self.end), mtu: self.device.shared_mtu(), index };
+        let queue = |index| {
+            let (end, mtu) = (Arc::clone(&self.end), self.device.shared_mtu());
+            EndQueue { end, mtu, index, scratch: None, lost: 0, worked: false }
+        };
         Ok((0..count).map(|index| Box::new(queue(index)) as Box<dyn PortQueue>).collect())
     }
 }
@@ -247,11 +271,12 @@ impl UnderWay {
         (self.frames.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 
-    /// Takes room for a frame. Returns whether there was some: both limits are kept, whoever else sends.
-    fn enter(&self, len: u64, (most_frames, most_bytes): (u32, u64)) -> bool {
-        let frames = self.frames.fetch_add(1, Ordering::Relaxed);
+    /// Takes room for a frame. Returns whether there was some: the limit is kept, whoever else sends.
+    #[inline]
+    fn enter(&self, len: u64, most: u64) -> bool {
+        self.frames.fetch_add(1, Ordering::Relaxed);
         let bytes = self.bytes.fetch_add(len, Ordering::Relaxed);
-        let fits = frames < most_frames && bytes.saturating_add(len) <= most_bytes;
+        let fits = bytes.saturating_add(len) <= most;
         if !fits {
             self.leave(1, len);
         }
@@ -264,25 +289,19 @@ impl UnderWay {
     }
 }
 
-impl Lane {
-    fn lock(&self) -> MutexGuard<'_, LaneState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes the descriptor readable at `due`, or not at all.
-    fn set(&self, state: &mut LaneState, due: Option<u64>) {
-        self.alarm.set(&mut state.set, due);
-    }
-}
-
 /// One worker's queue of an end.
-struct WireQueue {
+struct EndQueue {
     end: Arc<End>,
     mtu: Arc<AtomicU32>,
     index: usize,
+    /// Where segments and changed frames are made; none until one is.
+    scratch: Option<Frame>,
+    /// Frames that were lost on their way here since the worker asked.
+    lost: u32,
+    worked: bool,
 }
 
-impl PortQueue for WireQueue {
+impl PortQueue for EndQueue {
     fn rx_fd(&self) -> Option<BorrowedFd<'_>> {
         self.end.lanes.get(self.index).map(|lane| lane.alarm.as_fd())
     }
@@ -290,26 +309,31 @@ impl PortQueue for WireQueue {
     fn rx_burst(&mut self, frames: &mut [Frame]) -> io::Result<usize> {
         let Some(lane) = self.end.lanes.get(self.index) else { return Ok(0) };
         let mut state = lane.lock();
-        if state.line.is_empty() {
-            lane.set(&mut state, None);
+        let lost = state.take_lost();
+        self.lost = self.lost.saturating_add(lost);
+        self.worked = lost > 0;
+        if state.is_empty() {
+            lane.wait(&mut state, 0);
             return Ok(0);
         }
         let now = now();
-        let (mut count, mut bytes) = (0, 0);
-        while let Some(frame) = frames.get_mut(count)
-            && let Some(len) = state.line.pop(now, frame)
-        {
-            count += 1;
-            bytes += u64::from(len);
-        }
+        let (count, bytes) = state.receive(now, frames);
         if count == 0 {
             // Who receives nothing waits for the descriptor.
-            let due = state.line.due();
-            lane.set(&mut state, due);
+            lane.wait(&mut state, now);
         } else {
             self.end.under_way.leave(count as u32, bytes);
         }
         Ok(count)
+    }
+
+    fn rx_dropped(&mut self) -> Option<(DpPort, DropReason, u32)> {
+        let lost = std::mem::take(&mut self.lost);
+        (lost > 0).then(|| (DpPort(self.end.number.load(Ordering::Relaxed)), DropReason::LinkLoss, lost))
+    }
+
+    fn worked(&self) -> bool {
+        self.worked
     }
 
     fn tx_burst(&mut self, frames: &[&Frame], outcomes: &mut [TxOutcome]) {
@@ -319,23 +343,26 @@ impl PortQueue for WireQueue {
         };
         // There is at least one lane.
         let Some(lane) = peer.lanes.get(self.index % peer.lanes.len().max(1)) else { return };
-        let mut shape = self.end.shape.begin(now(), frames.len() as u64);
+        let shape = &self.end.shape;
+        let (plan, now) = (shape.plan(), now());
         let mut state = lane.lock();
-        fit::send_each(frames, outcomes, &self.mtu, |frame| {
-            let due = shape.next_due();
-            if frame.len() > MAX_FRAME_LEN {
-                return TxOutcome::Dropped(DropReason::MtuExceeded);
-            }
-            let len = frame.len() as u64;
-            if !peer.under_way.enter(len, shape.limit) {
-                return TxOutcome::Dropped(DropReason::QueueFull);
-            }
-            state.line.push(frame, due);
-            TxOutcome::Sent
-        });
-        if state.set.is_none() {
-            let due = state.line.due();
-            lane.set(&mut state, due);
+        state.paced = plan.is_paced();
+        let mut sending = Sending {
+            shape,
+            plan: &plan,
+            under_way: &peer.under_way,
+            lane: &mut state,
+            now,
+            number: 0,
+            counts: WireCounts::default(),
+        };
+        if plan.plain {
+            sending.number = shape.take_numbers(frames.len() as u64);
+            fit::send_each(frames, outcomes, &self.mtu, |frame| sending.whole(frame));
+        } else {
+            fit::send_each(frames, outcomes, &self.mtu, |frame| sending.each(frame, &mut self.scratch));
         }
+        shape.count(&sending.counts);
+        lane.wake(&mut state, now);
     }
 }

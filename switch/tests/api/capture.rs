@@ -5,7 +5,9 @@ use sluice_flows::packet::{Frame, GsoKind, Offload};
 use sluice_proto::v1::capture_service_client::CaptureServiceClient;
 use sluice_proto::v1::captured_frame::Direction;
 use sluice_proto::v1::port_service_client::PortServiceClient;
-use sluice_proto::v1::{AddPortRequest, CaptureReply, CaptureRequest, CapturedFrame, PortSpec, SetPortRequest};
+use sluice_proto::v1::{
+    AddPortRequest, CaptureReply, CaptureRequest, CapturedFrame, PortSpec, SetPortRequest, WireCounters,
+};
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tonic::{Code, Status, Streaming};
@@ -177,16 +179,31 @@ async fn the_options_of_a_wire_are_listed_and_changed() {
         client.add_port(AddPortRequest { spec: Some(spec) }).await.unwrap();
     }
     let set = |pairs| SetPortRequest { name: "w0".into(), options: options(pairs), ..Default::default() };
-    let port = client.set_port(set(&[("delay", "20ms"), ("queue", "50p")])).await.unwrap().into_inner().port.unwrap();
+    let port = client
+        .set_port(set(&[("delay", "20ms"), ("queue", "50p"), ("loss", "0%")]))
+        .await
+        .unwrap()
+        .into_inner()
+        .port
+        .unwrap();
     assert!(port.link_up);
     let told = port.spec.unwrap().options;
-    assert_eq!((told["delay"].as_str(), told["queue"].as_str(), told["peer"].as_str()), ("20ms", "50", "w1"));
+    assert_eq!((told["delay"].as_str(), told["queue"].as_str(), told["peer"].as_str()), ("20ms", "50p", "w1"));
     let error = client.set_port(set(&[("seed", "2")])).await.unwrap_err();
-    let want = "port w0: option `seed` cannot be changed while the port runs; delay, jitter, queue, queue_bytes, rx_rate, \
-                rx_burst, tx_rate, tx_burst can";
+    let want = "port w0: option `seed` cannot be changed while the port runs; delay, jitter, loss, rate, queue, \
+                duplicate, corrupt, reorder, under_way, rx_rate, rx_burst, tx_rate, tx_burst can";
     assert_eq!((error.code(), error.message()), (Code::InvalidArgument, want));
     switch.add(&["in_port=1 actions=output:4"]).await.unwrap();
     switch.add(&["in_port=5 actions=output:2"]).await.unwrap();
     assert!(switch.ends[0].inject(&syn()));
     assert_eq!(eventually(|| switch.ends[1].take()).await.bytes(), syn());
+    let port = client.set_port(set(&[("loss", "100%")])).await.unwrap().into_inner().port.unwrap();
+    assert_eq!(port.wire.unwrap(), WireCounters { sent: 1, ..Default::default() });
+    assert!(switch.ends[0].inject(&syn()));
+    let counters = eventually(|| {
+        let ports = switch.datapath.ports(None).unwrap();
+        let (counts, _) = ports.iter().find(|port| &*port.port.name == "w0")?.wire?;
+        (counts.lost > 0).then_some(counts)
+    });
+    assert_eq!((counters.await.sent, switch.ends[1].take().is_none()), (2, true));
 }

@@ -121,7 +121,8 @@ fn an_end_that_goes_and_comes_under_traffic_loses_frames_for_named_reasons_only(
 
 #[test]
 fn a_full_wire_drops_as_queue_full_and_its_port_counts_it() {
-    let mut switch = joined(1, &[("queue", "3"), ("delay", "60s")]);
+    // A frame takes half a second, so none leaves the queue meanwhile.
+    let mut switch = joined(1, &[("queue", "3p"), ("rate", "1kbit"), ("delay", "60s")]);
     for _ in 0..10 {
         switch.send(1, &FRAME);
     }
@@ -130,5 +131,26 @@ fn a_full_wire_drops_as_queue_full_and_its_port_counts_it() {
     let ports = switch.datapath.ports(Some("br0")).unwrap();
     let sent = ports.iter().find(|p| p.kind == PortKind::Wire).unwrap().stats;
     assert_eq!((sent.tx_packets, sent.tx_dropped), (3, 7));
+    switch.check_accounts();
+}
+
+#[test]
+fn what_a_link_loses_is_counted_as_such_where_it_would_have_come_in() {
+    const SEGMENTS: u64 = 15;
+    let mut switch = joined(1, &[("loss", "100%")]);
+    switch.send(1, &FRAME);
+    switch.expect_one_more();
+    switch.send_frame(1, gso(20_000, 1400));
+    (0..SEGMENTS).for_each(|_| switch.expect_one_more());
+    switch.wait();
+    assert!(far(&switch).take().is_none());
+    assert_eq!(switch.dropped(DropReason::LinkLoss), 1 + SEGMENTS);
+    switch.sync();
+    let groups = switch.datapath.drops();
+    let place = switch.datapath.ports(Some("br1")).unwrap().into_iter().find(|p| p.kind == PortKind::Wire).unwrap();
+    assert!(groups.iter().all(|group| group.ingress == place.port.dp), "{groups:?}");
+    let ports = switch.datapath.ports(Some("br0")).unwrap();
+    let (counts, _) = ports.iter().find_map(|port| port.wire).unwrap();
+    assert_eq!((counts.sent, counts.lost), (1 + SEGMENTS, 1 + SEGMENTS));
     switch.check_accounts();
 }

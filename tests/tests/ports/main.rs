@@ -7,6 +7,7 @@
 
 mod capture;
 mod device;
+mod impairments;
 mod wire;
 mod xdp;
 

@@ -3,7 +3,7 @@
 //! Times are only ever compared with a lower bound: a busy machine may be late, and a wire must not be early.
 
 use super::*;
-use sluice_switch::port::{Wire, WireOptions, WireSettings};
+use sluice_switch::port::{Wire, WireCounts, WireOptions, WireSettings};
 use std::time::Instant;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -90,19 +90,16 @@ fn each_frame_of_many_is_late_enough_and_in_order() {
 
 #[test]
 fn what_is_above_the_limit_is_dropped_and_there_is_room_again() {
-    let [a, b] = pair(WireSettings { queue_packets: 2, ..WireSettings::default() });
+    let [a, b] = pair(WireSettings { under_way: 70_000, ..WireSettings::default() });
     let (mut near, mut far) = (only_queue(&a), only_queue(&b));
     for _ in 0..2 {
-        assert_eq!(send_one(&mut *near, &plain(60, 1)), TxOutcome::Sent);
-        assert_eq!(send_one(&mut *near, &plain(60, 2)), TxOutcome::Sent);
-        assert_eq!(send_one(&mut *near, &plain(60, 3)), TxOutcome::Dropped(DropReason::QueueFull));
+        assert_eq!(send_one(&mut *near, &tcp(60_000)), TxOutcome::Sent);
+        assert_eq!(send_one(&mut *near, &tcp(20_000)), TxOutcome::Dropped(DropReason::QueueFull));
+        assert_eq!(send_one(&mut *near, &tcp(2_000)), TxOutcome::Sent);
+        assert_eq!(a.under_way(), (2, 62_108));
         assert_eq!(far.rx_burst(&mut buffers(5)).unwrap(), 2);
     }
-    a.set(&WireSettings { queue_bytes: 70_000, ..WireSettings::default() });
-    assert_eq!(send_one(&mut *near, &tcp(60_000)), TxOutcome::Sent);
-    assert_eq!(send_one(&mut *near, &tcp(20_000)), TxOutcome::Dropped(DropReason::QueueFull));
-    assert_eq!(send_one(&mut *near, &tcp(2_000)), TxOutcome::Sent);
-    assert_eq!(a.under_way(), (2, 62_108));
+    assert_eq!(a.counts(), WireCounts { sent: 6, queue_full: 2, ..WireCounts::default() });
 }
 
 #[test]
@@ -198,5 +195,8 @@ fn options_change_what_runs_all_or_none() {
     assert_eq!(error, "port a: option `jitter`: `soon` is not a time like 20ms, 1.5ms, 300us or 2s, up to 60s");
     assert_eq!(a.settings().delay, MS(20), "nothing was changed");
     let told = a.options().into_iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ");
-    assert_eq!(told, "peer=b seed=1 delay=20ms jitter=3ms queue=10000 queue_bytes=33554432");
+    let rest = "loss=0% rate=0 queue=1000p duplicate=0% corrupt=0% reorder=0% under_way=33554432";
+    assert_eq!(told, format!("peer=b seed=1 delay=20ms jitter=3ms {rest}"));
+    let error = change(&[("reorder", "1%"), ("delay", "0ms")]).unwrap_err().to_string();
+    assert_eq!(error, "port a: option `reorder`: without a delay there is nothing to overtake; set delay too");
 }

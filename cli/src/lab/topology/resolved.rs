@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 use sluice_flows::PortNo;
 use sluice_flows::bridge::{VlanId, VlanMode};
 use sluice_flows::text::Names;
+use sluice_switch::port::WireSettings;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A MAC address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -364,6 +364,9 @@ pub(crate) struct Link {
     pub(crate) carried: Carried,
     /// What happens to frames from the first end to the second, and the other way.
     pub(crate) impairment: [Impairment; 2],
+    /// Nothing crosses it.
+    #[serde(default)]
+    pub(crate) down: bool,
     /// The two ends of a link of two switches that carries packets and no frames: interfaces in namespaces of theirs.
     pub(crate) underlay: Option<[Underlay; 2]>,
 }
@@ -376,13 +379,11 @@ impl Link {
 }
 
 /// What happens to frames in one direction of a link.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Impairment {
-    /// How long a frame takes.
-    pub(crate) delay: Duration,
-    /// How much that differs from frame to frame, at most, in both directions of time.
-    pub(crate) jitter: Duration,
-}
+pub(crate) type Impairment = WireSettings;
+
+/// The keys of a link that are impairments, as files and `sluice lab link set` have them.
+pub(crate) const IMPAIRMENTS: &[&str] =
+    &["delay", "jitter", "loss", "rate", "queue", "duplicate", "corrupt", "reorder"];
 
 /// A switch's end of a link that carries packets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -126,10 +126,6 @@ fn what_comes_later_is_refused_by_name() {
         "lab: a\nuplink: {switch: s1}\ntests: []\nlinks: [[h1, s1]]\n",
         &[(2, "uplink: not supported yet by this version"), (3, "tests: not")],
     );
-    bad(
-        "lab: a\nlinks:\n  - {ends: [h1, s1], delay: 20ms,\n     loss: 1%, back: {rate: 1mbit}}\n",
-        &[(4, "loss: not supported yet"), (4, "rate: not supported yet")],
-    );
     bad("lab: a\nhosts: {h1: {dhcp: true, run: x}}\nlinks: []\n", &[(2, "dhcp: not"), (2, "run: not")]);
     bad(
         "lab: a\nvlans: {blue: {dhcp: true}}\nrouters: {r1: {nat: uplink}}\nlinks: []\n",
@@ -231,4 +227,43 @@ fn no_text_makes_the_parser_panic() {
         cut.remove(end);
         let _ = parse(&cut, "t");
     }
+}
+
+#[test]
+fn impairments_hold_both_ways_unless_the_way_back_has_its_own() {
+    let lab = good(
+        "lab: a\nlinks:\n  - {ends: [h1, s1], delay: 20ms, loss: 0.5%, rate: 50mbit, queue: 100p, duplicate: 1%,\n\
+         \x20    corrupt: 2%, reorder: 25%, back: {loss: 5%, rate: 1gbit, queue: 50ms, reorder: 0%}}\n",
+    );
+    let ways = lab.links[0].impairment.map(|way| {
+        let differing = way.differing(&resolved::Impairment::default());
+        differing.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+    });
+    assert_eq!(
+        ways,
+        [
+            "delay=20ms loss=0.5% rate=50mbit queue=100p duplicate=1% corrupt=2% reorder=25%",
+            "delay=20ms loss=5% rate=1gbit queue=50ms duplicate=1% corrupt=2%",
+        ]
+    );
+}
+
+#[test]
+fn impairments_out_of_range_are_refused_with_their_line() {
+    bad(
+        "lab: a\nlinks:\n  - {ends: [h1, s1], loss: 101%,\n     duplicate: 5, rate: 1tb,\n     \
+         back: {queue: 0p, delay: 61s,\n       corrupt: -1%}}\n",
+        &[
+            (3, "loss: `101%` is not a percentage like 0.5% or 12%, from 0% to 100%"),
+            (4, "rate: `1tb` is not a rate like 50mbit"),
+            (4, "duplicate: `5` is not a percentage"),
+            (5, "delay: `61s` is not a time"),
+            (5, "queue: `0p` is not a number of packets like 100p"),
+            (6, "corrupt: `-1%` is not a percentage"),
+        ],
+    );
+    bad("lab: a\nlinks: [{ends: [h1, s1], los: 1%}]\n", &[(2, "unknown key `los` in a link; did you mean `loss`?")]);
+    let nothing = "reorder: without a delay there is nothing to overtake; set delay too";
+    bad("lab: a\nlinks:\n  - {ends: [h1, s1],\n     reorder: 1%}\n", &[(4, nothing)]);
+    bad("lab: a\nlinks:\n  - {ends: [h1, s1], delay: 1ms, reorder: 1%,\n     back: {delay: 0ms}}\n", &[(4, nothing)]);
 }

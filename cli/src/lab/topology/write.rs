@@ -5,10 +5,10 @@
 //! written. That is checked, not hoped for: a text that reads differently is never given out.
 
 use super::parse;
-use super::resolved::{Carried, End, Host, Interface, Link, Router, RouterInterface, Rule, Topology, Tunnel};
-use sluice_switch::port::show_time;
+use super::resolved::{
+    Carried, End, Host, Impairment, Interface, Link, Router, RouterInterface, Rule, Topology, Tunnel,
+};
 use std::fmt::{Display, Write};
-use std::time::Duration;
 
 /// The MTU of a link whose file says none.
 const MTU: u32 = 1500;
@@ -192,22 +192,17 @@ fn link_text(topology: &Topology, link: &Link, detail: Detail) -> String {
     put_addresses(topology, link, detail, &mut map);
     put_domains(topology, link, &mut map);
     let [there, back] = &link.impairment;
-    put_time(&mut map, "delay", there.delay, Duration::ZERO);
-    put_time(&mut map, "jitter", there.jitter, Duration::ZERO);
+    there.differing(&Impairment::default()).iter().for_each(|(key, value)| map.put(key, value));
+    if link.down {
+        map.put("down", true);
+    }
     if back != there {
         let mut other = Map::default();
-        put_time(&mut other, "delay", back.delay, there.delay);
-        put_time(&mut other, "jitter", back.jitter, there.jitter);
+        back.differing(there).iter().for_each(|(key, value)| other.put(key, value));
         map.put("back", other.text());
     }
     // Only ends: the short form.
     if map.0.len() == 1 { format!("[{}, {}]", ends[0], ends[1]) } else { map.text() }
-}
-
-fn put_time(map: &mut Map, key: &str, time: Duration, other: Duration) {
-    if time != other {
-        map.put(key, show_time(time));
-    }
 }
 
 /// `ips:`, where a link gives its ends addresses.
@@ -317,12 +312,23 @@ mod tests {
     }
 
     #[test]
-    fn delays_are_written_for_each_way() {
+    fn impairments_are_written_for_each_way() {
         let written = round_trip(
             "lab: wan\nlinks:\n\
              - {ends: [h1, s1], delay: 20ms, jitter: 3ms}\n\
              - {ends: [s1, s2], delay: 20ms, jitter: 3ms, back: {delay: 60ms, jitter: 0ms}}\n\
-             - {ends: [s2, h2], back: {delay: 1.5ms}}\n",
+             - {ends: [s2, h2], back: {delay: 1.5ms}}\n\
+             - {ends: [s2, h3], delay: 1ms, loss: 0.5%, rate: 1.5gbit, queue: 50ms, duplicate: 1%, corrupt: 0.01%,\n\
+             \x20  reorder: 25%, back: {loss: 0%, rate: 64kbit, queue: 100p}}\n",
+        );
+        let written_down = round_trip("lab: a\nlinks: [{ends: [h1, s1], down: true}, {ends: [h2, s1], down: false}]\n");
+        assert!(written_down.contains("- {ends: [h1, s1], down: true}\n  - [h2, s1]\n"), "{written_down}");
+        assert!(
+            written.contains(
+                "- {ends: [s2, h3], delay: 1ms, loss: 0.5%, rate: 1.5gbit, queue: 50ms, duplicate: 1%, \
+                 corrupt: 0.01%, reorder: 25%, back: {loss: 0%, rate: 64kbit, queue: 100p}}\n"
+            ),
+            "{written}"
         );
         assert!(written.contains("- {ends: [h1, s1], delay: 20ms, jitter: 3ms}\n"), "{written}");
         assert!(written.contains("delay: 20ms, jitter: 3ms, back: {delay: 60ms, jitter: 0ms}}\n"), "{written}");

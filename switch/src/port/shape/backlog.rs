@@ -14,7 +14,7 @@ const MOST_BITS: usize = 1 << 25;
 
 /// Bits that `frame` takes on an Ethernet link, from its header to its check sequence: padded if it is short; all its
 /// segments, each with its headers, if it is a super-frame. The preamble and the gap between frames do not count.
-pub(super) fn bits_of(frame: &Frame) -> u32 {
+pub(in crate::port) fn bits_of(frame: &Frame) -> u32 {
     let len = frame.len();
     let on_link = |len: usize| len.max(LEAST_LEN) + FCS_LEN;
     let (size, headers) = match frame.offload.gso {

@@ -5,21 +5,16 @@
 //! every frame that finds the bucket not empty goes, however long it is, and leaves a debt: over any time T, what goes is
 //! at most `rate * T + burst + one frame`, whichever workers send it. Time is an argument.
 //!
-//! A tick is 1/32 ns, and what a frame takes is rounded up to one: 0.2 per mille of a minimal frame at 10 Gbit/s. The
-//! number lasts for 17 years of the machine's uptime.
+//! Its unit is a tick of [`pace`](crate::port::pace).
 
 use super::Rate;
+use crate::port::pace::{TICKS, per_bit, takes};
 use sluice_flows::packet::MAX_FRAME_LEN;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Ticks of a nanosecond.
-const TICKS: u64 = 32;
-const SECOND: u64 = 1_000_000_000;
 const MS: u64 = 1_000_000;
 /// Where time begins, in ticks, so that a burst can lie before the start of the clock; the longest burst.
 const START: u64 = 1 << 60;
-/// Binary digits of a tick that are kept of what a bit takes.
-const DIGITS: u32 = 24;
 /// A whole frame of a link with MTU 1500.
 const FRAME_BITS: u64 = 1518 * 8;
 /// The burst when none is set, in ms of the rate.
@@ -50,7 +45,7 @@ pub(super) fn burst(rate: Rate) -> u64 {
 
 #[derive(Debug)]
 pub(super) struct Bucket {
-    /// Ticks that a bit takes, with [`DIGITS`] binary digits behind the point; 0 is no limit.
+    /// Ticks that a bit takes, as [`per_bit`] says; 0 is no limit.
     per_bit: AtomicU64,
     /// The burst in ticks.
     burst: AtomicU64,
@@ -82,8 +77,7 @@ impl Bucket {
         let Some(rate) = rate.filter(|rate| rate.bits_per_s != 0) else {
             return self.per_bit.store(0, Ordering::Relaxed);
         };
-        let second = u128::from(SECOND * TICKS) << DIGITS;
-        let per_bit = u64::try_from(second.div_ceil(u128::from(rate.bits_per_s))).unwrap_or(u64::MAX);
+        let per_bit = per_bit(rate.bits_per_s);
         self.room.store(in_ms(rate, WAIT_MS).clamp(LEAST_WAIT, MOST_WAIT), Ordering::Relaxed);
         self.burst.store(takes(burst(rate), per_bit).min(START), Ordering::Relaxed);
         self.paid.fetch_min(ticks(now), Ordering::Relaxed);
@@ -149,10 +143,4 @@ impl Bucket {
 /// A time of the clock in ticks.
 fn ticks(now: u64) -> u64 {
     now.saturating_mul(TICKS).saturating_add(START)
-}
-
-/// Ticks that so many bits take.
-fn takes(bits: u64, per_bit: u64) -> u64 {
-    let ticks = (u128::from(bits) * u128::from(per_bit)) >> DIGITS;
-    u64::try_from(ticks).unwrap_or(u64::MAX).saturating_add(u64::from(per_bit != 0))
 }

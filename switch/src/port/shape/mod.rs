@@ -41,6 +41,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
+pub(super) use backlog::bits_of;
 pub(crate) use limits::is_limit;
 pub use limits::{Limits, Rate, parse_bits, show_bits};
 pub(crate) use queue::{Shaped, Shaping};

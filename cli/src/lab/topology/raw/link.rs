@@ -1,12 +1,12 @@
 //! Entries of `links`.
 
 use super::super::Problem;
+use super::super::resolved::{IMPAIRMENTS, Impairment};
 use super::super::yaml::{Node, Value};
 use super::Spot;
-use super::value::{Fields, Later, check_name, mtu, name_spot, one_or_more, parsed, scalar};
+use super::value::{Fields, check_name, mtu, name_spot, one_or_more, parsed, scalar};
 use ipnet::IpNet;
-use sluice_switch::port::parse_time;
-use std::time::Duration;
+use sluice_switch::port::SpecError;
 
 /// An entry of `links`.
 #[derive(Clone, Debug, Default)]
@@ -25,14 +25,8 @@ pub(in super::super) struct RawLink {
     /// Routing domain of each end.
     pub(in super::super) vrf: [Option<Spot<String>>; 2],
     /// What happens to frames from the first end to the second, and the other way.
-    pub(in super::super) impairment: [RawImpairment; 2],
-}
-
-/// What happens to frames in one direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in super::super) struct RawImpairment {
-    pub(in super::super) delay: Duration,
-    pub(in super::super) jitter: Duration,
+    pub(in super::super) impairment: [Impairment; 2],
+    pub(in super::super) down: bool,
 }
 
 /// One end of a link: `h1`, `h1:eth1` or `s1:3`.
@@ -43,35 +37,19 @@ pub(in super::super) struct RawEnd {
     pub(in super::super) pin: Option<String>,
 }
 
-const KEYS: [&str; 11] = ["ends", "name", "mtu", "trunk", "native", "access", "ips", "vrf", "delay", "jitter", "back"];
-const LATER: Later = &[
-    ("loss", None, "links lose nothing"),
-    ("rate", None, "links have no rate"),
-    ("queue", None, "links have no queue"),
-    ("corrupt", None, "links corrupt nothing"),
-    ("duplicate", None, "links duplicate nothing"),
-    ("reorder", None, "links keep the order"),
-    ("down", Some("false"), "links are up"),
-];
-const BACK_LATER: Later = &[
-    ("loss", None, "links lose nothing"),
-    ("rate", None, "links have no rate"),
-    ("queue", None, "links have no queue"),
-    ("corrupt", None, "links corrupt nothing"),
-    ("duplicate", None, "links duplicate nothing"),
-    ("reorder", None, "links keep the order"),
-];
+const KEYS: [&str; 10] = ["ends", "name", "mtu", "trunk", "native", "access", "ips", "vrf", "down", "back"];
+
 pub(super) fn link(node: &Node, problems: &mut Vec<Problem>) -> Option<RawLink> {
     if let Value::List(items) = &node.value {
         let ends = ends(node.line, items, problems)?;
         return Some(RawLink { line: node.line, mtu_line: node.line, ends, ..RawLink::default() });
     }
-    let fields = Fields::of(node, "a link", &KEYS, LATER, problems);
-    let there = impairment(&fields, RawImpairment::default(), problems);
+    let fields = Fields::of(node, "a link", &[&KEYS, IMPAIRMENTS].concat(), &[], problems);
+    let there = impairment(&fields, node.line, Impairment::default(), problems);
     let back = match fields.get("back") {
         Some(back) => {
-            let fields = Fields::of(back, "`back` of a link", &["delay", "jitter"], BACK_LATER, problems);
-            impairment(&fields, there, problems)
+            let fields = Fields::of(back, "`back` of a link", IMPAIRMENTS, &[], problems);
+            impairment(&fields, back.line, there, problems)
         }
         None => there,
     };
@@ -86,6 +64,7 @@ pub(super) fn link(node: &Node, problems: &mut Vec<Problem>) -> Option<RawLink> 
         ips: ips(&fields, problems),
         vrf: vrf(&fields, problems),
         impairment: [there, back],
+        down: fields.parsed("down", "true or false", problems, |text| text.parse().ok()).is_some_and(|d| d.value),
         ..RawLink::default()
     };
     if let (Some(access), true) = (&link.access, link.trunk.is_some() || link.native.is_some()) {
@@ -105,11 +84,32 @@ pub(super) fn link(node: &Node, problems: &mut Vec<Problem>) -> Option<RawLink> 
     }
 }
 
-fn impairment(fields: &Fields<'_>, other: RawImpairment, problems: &mut Vec<Problem>) -> RawImpairment {
-    let mut duration = |key| fields.parsed(key, "a time like 20ms, 500us or 1.5s, at most 60s", problems, parse_time);
-    RawImpairment {
-        delay: duration("delay").map_or(other.delay, |d| d.value),
-        jitter: duration("jitter").map_or(other.jitter, |d| d.value),
+/// The impairments of one direction; those that are not given are as in `other`.
+fn impairment(fields: &Fields<'_>, line: usize, other: Impairment, problems: &mut Vec<Problem>) -> Impairment {
+    let (mut found, before) = (other, problems.len());
+    for key in IMPAIRMENTS {
+        let Some(text) = fields.text(key, problems) else { continue };
+        if let Err(error) = found.take(key, &text.value) {
+            problems.push(Problem::new(text.line, what_is_wrong(&error)));
+        }
+    }
+    match found.check() {
+        // A mistake in one value makes misleading second errors.
+        Err(error) if problems.len() == before && found != other => {
+            let line = fields.get("reorder").map_or(line, |node| node.line);
+            problems.push(Problem::new(line, what_is_wrong(&error)));
+        }
+        _ => {}
+    }
+    found
+}
+
+/// What a port would say of an option, as it is said of a key.
+fn what_is_wrong(error: &SpecError) -> String {
+    match error {
+        SpecError::BadValue { option, value, wanted } => format!("{option}: `{value}` is not {wanted}"),
+        SpecError::BadOption { option, why } => format!("{option}: {why}"),
+        error => error.to_string(),
     }
 }
 

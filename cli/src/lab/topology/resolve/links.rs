@@ -2,7 +2,7 @@
 
 use super::super::Problem;
 use super::super::raw::{Raw, RawEnd, RawLink};
-use super::super::resolved::{Carried, End, Impairment, Interface, Link, Mac, RouterInterface, Tunnel, Underlay, Vlan};
+use super::super::resolved::{Carried, End, Interface, Link, Mac, RouterInterface, Tunnel, Underlay, Vlan};
 use super::nodes::{Index, Nodes};
 use super::{MTU, PORT_MAX};
 use std::collections::{BTreeMap, BTreeSet};
@@ -228,8 +228,7 @@ impl<'a> Numbering<'a> {
         }
         let mac = Mac([0; 6]);
         let underlay = underlay.then(|| [0, 1].map(|i| Underlay { mac, addresses: given(link, i) }));
-        let impairment = link.impairment.map(|i| Impairment { delay: i.delay, jitter: i.jitter });
-        Link { name, mtu, ends, carried, impairment, underlay }
+        Link { name, mtu, ends, carried, impairment: link.impairment, down: link.down, underlay }
     }
 
     fn end(&mut self, end: &RawEnd, underlay: Option<(&String, usize)>, nodes: &Nodes) -> End {
