@@ -36,6 +36,7 @@ Examples:
   sluice lab up --topo single,3     three hosts on one switch
   sluice lab up office.lab.yml      what a file says
   sluice lab ping                   every host pings every other
+  sluice lab test                   what the file says is to be so
   sluice lab exec h1 -- ip route    a command in a host
   sluice lab down                   and nothing is left";
 
@@ -65,7 +66,7 @@ Examples:
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// How to write the answer: table, wide (every column), json (with `"v": 1`), or ofctl (dumps
-    /// of flows, groups, meters and connections as OVS's)
+    /// of flows, groups, meters and connections as OVS's); drawings also ascii, mermaid, dot or svg
     #[arg(
         short,
         long,

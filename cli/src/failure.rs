@@ -56,6 +56,21 @@ impl Failure {
         self.exit
     }
 
+    /// What happened.
+    pub(crate) fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// The cause, if it is known.
+    pub(crate) fn reason(&self) -> Option<&str> {
+        self.why.as_deref()
+    }
+
+    /// What to do next; nothing if there is no advice.
+    pub(crate) fn next_step(&self) -> &str {
+        self.next.as_deref().unwrap_or_default()
+    }
+
     /// Whether nobody reads our output any more, which is no error.
     pub(crate) fn is_closed_pipe(&self) -> bool {
         self.closed_pipe

@@ -12,6 +12,7 @@ mod kube;
 mod lab;
 mod output;
 mod watch;
+mod xml;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, FromArgMatches};

@@ -20,6 +20,14 @@ pub(crate) enum Format {
     Json,
     /// OVS's own dump syntax (flows, groups, meters, connections)
     Ofctl,
+    /// A drawing as lines of text
+    Ascii,
+    /// A drawing for Mermaid
+    Mermaid,
+    /// A drawing for Graphviz
+    Dot,
+    /// A drawing for a browser
+    Svg,
 }
 
 /// When colours are used.

@@ -7,6 +7,8 @@
 
 #[path = "lab/network.rs"]
 mod network;
+#[path = "lab/tests.rs"]
+mod tests;
 
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -397,7 +399,7 @@ fn a_topology_with_mistakes_makes_nothing() {
     user.fails("lab up bad.yml", 2, &known);
     user.fails("lab up", 2, &["bad.yml:2"]);
     user.fails("lab up missing.yml", 2, &["cannot read missing.yml", "next: "]);
-    user.fails("lab up --topo ring,3", 2, &["ring,3", "single,HOSTS"]);
+    user.fails("lab up --topo star,3", 2, &["star,3", "single,HOSTS"]);
     user.fails("lab up --topo single,2 --name Bad", 2, &["cannot name a lab"]);
     assert!(!user.runtime().exists());
 }

@@ -8,6 +8,8 @@ mod cluster;
 mod json;
 mod offline;
 
+pub(crate) use between::{Fate, Sent, decide};
+
 use super::bridge_files::Files;
 use super::bundle::read;
 use crate::client::{BridgeArg, Client, Target};

@@ -32,6 +32,8 @@ pub(crate) struct Order {
     pub(crate) runtime: PathBuf,
     /// The PID namespace in which the supervisor's number is known, as its inode.
     pub(crate) pid_namespace: u64,
+    /// The folder in which commands of hosts are started: the one of `lab up`.
+    pub(crate) working: PathBuf,
     /// What to make.
     pub(crate) topology: Topology,
     /// Whether it runs in a user namespace.
@@ -172,7 +174,9 @@ fn spawn(
         .spawn()
         .map_err(failed("start the supervisor"))?;
     let runtime = runtime.path().to_owned();
-    let order = Order { runtime, pid_namespace, topology: topology.clone(), rootless, attachment, workers };
+    // One that was removed is of no use to a command.
+    let working = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let order = Order { runtime, pid_namespace, working, topology: topology.clone(), rootless, attachment, workers };
     let order = serde_json::to_vec(&order).map_err(|error| failed("write the order")(error.into()))?;
     // A supervisor that died before reading says why in its log.
     let _ = ours.write_all(&order).and_then(|()| ours.write_all(b"\n"));
@@ -180,7 +184,7 @@ fn spawn(
 }
 
 /// Whether this process may make namespaces and devices as it is.
-fn may_make_namespaces() -> bool {
+pub(crate) fn may_make_namespaces() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let bits = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
@@ -188,7 +192,10 @@ fn may_make_namespaces() -> bool {
 }
 
 /// Makes this process the root of a user namespace in which only its own user exists.
-fn enter_user_namespace() -> Result<(), Failure> {
+///
+/// # Errors
+/// The kernel gives none, or does not let this process fill it.
+pub(crate) fn enter_user_namespace() -> Result<(), Failure> {
     let (uid, gid) = (geteuid(), getegid());
     unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| no_namespace("a user namespace", errno))?;
     let write = |file: &str, text: String| {

@@ -11,23 +11,31 @@
 //! - A process is touched only after its identity was compared with the state file's.
 
 mod capture;
+mod doctor;
 mod down;
 mod enter;
 mod exec;
+mod graph;
 mod inspect;
 mod launch;
 mod link;
+mod logs;
 mod machine;
 mod namespace;
+mod new;
 mod ping;
 mod routing;
+mod run;
 mod runtime;
 mod save;
+mod serve;
 mod state;
 mod supervisor;
 mod switching;
+mod test;
 mod topology;
 mod up;
+mod validate;
 mod view;
 mod wiring;
 
@@ -50,8 +58,14 @@ pub(crate) enum Verb {
     Ping(ping::Ping),
     /// Run a command in a host, or in all of them
     Exec(exec::Exec),
+    /// Run the tests of the lab's file
+    Test(test::Test),
     /// Open a shell in a host
     Sh(exec::Sh),
+    /// What the command of a host has written
+    Logs(logs::Logs),
+    /// Answer TCP connections with the host's name
+    Serve(serve::Serve),
     /// What crosses a link or a node: as lines, or as a pcapng file
     Capture(capture::Capture),
     /// What happens to frames on links: show it, change it
@@ -59,12 +73,22 @@ pub(crate) enum Verb {
     Link(link::Verb),
     /// Print a running lab as a topology file, with what was changed since
     Save(save::Save),
+    /// Draw a lab: as text, Mermaid, DOT or SVG
+    Graph(graph::Graph),
+    /// Say what is wrong with topology files
+    Validate(validate::Validate),
+    /// Print the JSON Schema of topology files
+    Schema(validate::Schema),
+    /// Print a topology file to begin with
+    New(new::New),
     /// Show a lab
     Inspect(inspect::Inspect),
     /// List labs
     Ls(inspect::Ls),
     /// Take a lab down
     Down(down::Down),
+    /// Say what keeps this machine from having labs, and what to do about it
+    Doctor(doctor::Doctor),
     /// Clean up after supervisors that were killed
     Gc(down::Gc),
 }
@@ -91,24 +115,33 @@ pub(crate) fn run(verb: Verb, out: &mut Output) -> Result<Exit, Failure> {
         Verb::Up(args) => up::run(&args, out),
         Verb::Ping(args) => ping::run(&args, out),
         Verb::Exec(args) => exec::run(&args),
+        Verb::Test(args) => test::run(&args, out),
         Verb::Sh(args) => exec::shell(&args),
+        Verb::Logs(args) => logs::run(&args, out),
+        Verb::Serve(args) => serve::run(&args, out),
         Verb::Capture(args) => capture::run(&args, out),
         Verb::Link(verb) => link::run(verb, out),
         Verb::Save(args) => save::run(&args, out),
+        Verb::Graph(args) => graph::run(&args, out),
+        Verb::Validate(args) => validate::run(&args, out),
+        Verb::Schema(args) => validate::schema(&args, out),
+        Verb::New(args) => new::run(&args, out),
         Verb::Inspect(args) => inspect::inspect(&args, out),
         Verb::Ls(args) => inspect::list(&args, out),
         Verb::Down(args) => down::down(&args, out),
+        Verb::Doctor(args) => doctor::run(&args, out),
         Verb::Gc(args) => down::gc(&args, out),
     }
 }
 
 /// Runs what this program starts itself as, if that is what the command line (without the program's name) asks for:
-/// `lab supervise NAME` and `lab inside HOST -- COMMAND...`. They are not in the command tree, because they are nothing
+/// `lab supervise NAME`, `lab examine all` and `lab inside HOST -- COMMAND...`. They are not in the command tree, because they are nothing
 /// for a person to type.
 pub(crate) fn run_own(args: &[OsString]) -> Option<Result<Exit, Failure>> {
     let [family, verb, name, rest @ ..] = args else { return None };
     match (family.to_str()?, verb.to_str()?) {
         ("lab", supervisor::VERB) => Some(supervisor::run().map(|()| Exit::Yes)),
+        ("lab", doctor::VERB) => Some(doctor::examine().map(|()| Exit::Yes)),
         ("lab", enter::VERB) => Some(Err(enter::become_command(name, rest.strip_prefix(&[OsString::from("--")])?))),
         _ => None,
     }

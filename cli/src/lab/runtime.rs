@@ -6,6 +6,7 @@
 //!   labs/NAME/state.json  what runs: see `state`
 //!   labs/NAME/switch.sock the switch's control API
 //!   labs/NAME/supervisor.log
+//!   labs/NAME/logs/HOST.log what the host's command writes
 //! ```
 //! The folder belongs to one user and nobody else can look into it.
 

@@ -7,6 +7,7 @@
 use super::launch::{Order, Word, no_namespace};
 use super::machine::Machine;
 use super::namespace;
+use super::run::Commands;
 use super::runtime::Runtime;
 use super::state::{Identity, Namespace, Phase, State};
 use super::switching::{Around, Switching};
@@ -45,7 +46,7 @@ pub(crate) fn run() -> Result<(), Failure> {
         leave_machine()?;
         make(order, machine, &folder, &mut caller)
     });
-    let lab = match result {
+    let mut lab = match result {
         Ok(lab) => lab,
         Err(failure) => {
             remove(&folder);
@@ -56,7 +57,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     // If nobody waits for the lab any more, nobody wants it.
     if caller.say(&Word::Ready).is_ok() {
         drop(caller);
-        wait_for_end(&signals);
+        wait_for_end(&signals, &mut lab.commands);
     }
     lab.end();
     remove(&folder);
@@ -76,6 +77,7 @@ struct Running {
     hosts: Vec<Host>,
     namespaces: Vec<OwnedFd>,
     switching: Switching,
+    commands: Commands,
 }
 
 impl Running {
@@ -169,8 +171,9 @@ fn make(
     let around = Around { stacks, machine: machine.as_ref() };
     let switching = Switching::start(&state.topology, ports, &around, order.workers, &state.socket)?;
     state.phase = Phase::Running;
+    let commands = Commands::start(&state, &namespaces, folder, &order.working)?;
     state.write(folder).map_err(failed("write the state file"))?;
-    Ok(Running { hosts, namespaces, switching })
+    Ok(Running { hosts, namespaces, switching, commands })
 }
 
 /// Our process number as our caller sees it: `/proc` is still the caller's.
@@ -181,7 +184,7 @@ fn outer_pid() -> Result<i32, Failure> {
 }
 
 /// Waits for the signal that ends the lab, and meanwhile buries the children that a first process inherits.
-fn wait_for_end(signals: &SigSet) {
+fn wait_for_end(signals: &SigSet, commands: &mut Commands) {
     loop {
         match signals.wait() {
             Ok(Signal::SIGCHLD) => {
@@ -189,6 +192,7 @@ fn wait_for_end(signals: &SigSet) {
                     if status == WaitStatus::StillAlive {
                         break;
                     }
+                    commands.ended(status);
                 }
             }
             Ok(_) => return,

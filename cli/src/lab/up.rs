@@ -21,7 +21,8 @@ pub(crate) struct Up {
     /// Topology file
     #[arg(conflicts_with = "topo")]
     file: Option<PathBuf>,
-    /// A topology without a file: single,HOSTS or linear,SWITCHES or tree,DEPTH,FANOUT
+    /// A topology without a file: single,HOSTS or linear,SWITCHES or tree,DEPTH,FANOUT or
+    /// leafspine,SPINES,LEAVES or ring,ROUTERS
     #[arg(long, value_name = "PRESET")]
     topo: Option<Preset>,
     /// Name of the lab, instead of the file's
@@ -63,7 +64,8 @@ pub(crate) fn run(args: &Up, out: &mut Output) -> Result<Exit, Failure> {
     out.line(format!("{}: up in {seconds:.2} s   {size}   seed {}{mode}", topology.name, topology.seed))?;
     view::tables(&topology, out)?;
     let first = topology.hosts.first().map_or("HOST", |host| &host.name);
-    out.talk(format!("next: sluice lab ping | sluice lab sh {first} | sluice lab inspect | sluice lab down"))?;
+    let check = if topology.tests.is_empty() { "ping" } else { "test" };
+    out.talk(format!("next: sluice lab {check} | sluice lab sh {first} | sluice lab inspect | sluice lab down"))?;
     Ok(Exit::Yes)
 }
 

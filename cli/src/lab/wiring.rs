@@ -240,7 +240,7 @@ pub(crate) fn namespaces(topology: &Topology) -> Vec<Host> {
                 });
             }
         }
-        Host { name: name.to_owned(), env: Default::default(), interfaces }
+        Host { name: name.to_owned(), env: Default::default(), run: None, interfaces }
     });
     topology.hosts.iter().cloned().chain(stacks).collect()
 }

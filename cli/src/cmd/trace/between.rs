@@ -1,7 +1,7 @@
 //! Traces between two hosts of a running lab: the lab's state knows their addresses and ports.
 //!
 //! A patch is crossed in translation. Where the packet leaves by a wire, or by a tunnel whose other end is in the lab too,
-//! the trace goes on at the other end ([`path`]).
+//! the trace goes on at the other end ([`path`]). The tests of a lab ask the same ([`decide`]).
 
 mod path;
 
@@ -12,6 +12,7 @@ use crate::lab::{self, RouterInterface, State};
 use crate::output::{Exit, Format, Output};
 use ipnet::IpNet;
 use path::Path;
+use sluice_flows::explain::Options;
 use std::net::IpAddr;
 
 /// Source port of the traced TCP or UDP packet.
@@ -50,7 +51,7 @@ pub(super) fn run(args: &Trace, out: &mut Output) -> Result<Exit, Failure> {
     };
     let state = args.target.lab()?;
     let (from, to) = (endpoint(&state, from)?, endpoint(&state, to)?);
-    let packet = packet(&from, &to, port, proto.first().map(String::as_str))?;
+    let packet = packet(&from, &to, None, port, proto.first().map(String::as_str))?;
     let client = Client::connect(&args.target)?;
     let path = Path::follow(&client, &state, &from, &to, &packet, &args.options(!args.no_names))?;
     if out.format(&[Format::Table, Format::Json])? == Format::Table {
@@ -64,6 +65,46 @@ pub(super) fn run(args: &Trace, out: &mut Output) -> Result<Exit, Failure> {
         Some(false) => Exit::No,
         None => Exit::Dropped,
     })
+}
+
+/// What becomes of a packet from one host to another.
+#[derive(Clone, Debug)]
+pub(crate) enum Fate {
+    /// It gets there.
+    Arrives,
+    /// It is dropped.
+    Dropped {
+        /// Why.
+        reason: String,
+        /// The owner and the priority of the rule that decided.
+        rule: Option<(String, u32)>,
+    },
+    /// It goes elsewhere.
+    Elsewhere,
+}
+
+/// What is sent from one host to another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent<'a> {
+    /// The host that sends.
+    pub(crate) from: &'a str,
+    /// The host that it is for.
+    pub(crate) to: &'a str,
+    /// By IPv6 (`true`) or IPv4; by IPv4 if both hosts have an address when not said.
+    pub(crate) v6: Option<bool>,
+    /// TCP to this port; an echo request without.
+    pub(crate) port: Option<u16>,
+}
+
+/// Traces what one host sends to another, as `sluice trace` does.
+///
+/// # Errors
+/// A host has no interface, the two have no addresses of that version, or the switch does not answer.
+pub(crate) fn decide(client: &Client, state: &State, sent: Sent<'_>) -> Result<Fate, Failure> {
+    let (from, to) = (endpoint(state, sent.from)?, endpoint(state, sent.to)?);
+    let packet = packet(&from, &to, sent.v6, sent.port, None)?;
+    let options = Options { names: true, verbose: false, ct_next: Vec::new() };
+    Ok(Path::follow(client, state, &from, &to, &packet, &options)?.fate())
 }
 
 /// The first interface of a host.
@@ -93,9 +134,17 @@ fn endpoint(state: &State, name: &str) -> Result<Endpoint, Failure> {
     })
 }
 
-/// The packet as a flow.
-fn packet(from: &Endpoint, to: &Endpoint, port: Option<u16>, proto: Option<&str>) -> Result<String, Failure> {
-    let (addresses, v6) = match (from.v4.zip(to.v4), from.v6.zip(to.v6)) {
+/// The packet as a flow; of IPv4 if both have such an address and nothing else is `wanted`.
+fn packet(
+    from: &Endpoint,
+    to: &Endpoint,
+    wanted: Option<bool>,
+    port: Option<u16>,
+    proto: Option<&str>,
+) -> Result<String, Failure> {
+    let [v4, v6] = [(false, from.v4.zip(to.v4)), (true, from.v6.zip(to.v6))]
+        .map(|(v6, pair)| pair.filter(|_| wanted.is_none_or(|wanted| wanted == v6)));
+    let (addresses, v6) = match (v4, v6) {
         (Some((a, b)), _) => (format!("nw_src={},nw_dst={}", a.addr(), b.addr()), false),
         (None, Some((a, b))) => (format!("ipv6_src={},ipv6_dst={}", a.addr(), b.addr()), true),
         (None, None) => {

@@ -16,7 +16,7 @@ mod tests;
 
 use crate::failure::Failure;
 use crate::output::Exit;
-pub(crate) use raw::{NAME_RULE, is_name};
+pub(crate) use raw::{NAME_RULE, is_name, nearest};
 pub(crate) use resolve::MAX_LINKS;
 pub(crate) use resolved::Topology;
 use std::path::{Path, PathBuf};
@@ -57,13 +57,22 @@ impl TopologyError {
         Self { source: source.to_owned(), problems }
     }
 
+    /// Every mistake, in the order of the file.
+    pub(crate) fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// A mistake with its place, for a person.
+    pub(crate) fn told(&self, problem: &Problem) -> String {
+        match problem.line {
+            0 => format!("{}: {}", self.source, problem.message),
+            line if problem.behind => format!("{} ({}:{line})", problem.message, self.source),
+            line => format!("{}:{line}: {}", self.source, problem.message),
+        }
+    }
+
     fn lines(&self) -> Vec<String> {
-        let place = |p: &Problem| match p.line {
-            0 => format!("{}: {}", self.source, p.message),
-            line if p.behind => format!("{} ({}:{line})", p.message, self.source),
-            line => format!("{}:{line}: {}", self.source, p.message),
-        };
-        let mut lines: Vec<_> = self.problems.iter().take(Self::SHOWN).map(place).collect();
+        let mut lines: Vec<_> = self.problems.iter().take(Self::SHOWN).map(|problem| self.told(problem)).collect();
         if self.problems.len() > Self::SHOWN {
             lines.push(format!("and {} more", self.problems.len() - Self::SHOWN));
         }
@@ -96,11 +105,18 @@ pub(crate) fn parse(text: &str, source: &str) -> Result<Topology, TopologyError>
 /// # Errors
 /// The file cannot be read, or every mistake in it.
 pub(crate) fn load(path: &Path) -> Result<Topology, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    Ok(parse(&read(path)?, &path.display().to_string())?)
+}
+
+/// The text of a topology file.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| {
         Failure::usage(format!("cannot read {}: {error}", path.display()))
             .next("sluice lab up --topo single,2 needs no file")
-    })?;
-    Ok(parse(&text, &path.display().to_string())?)
+    })
 }
 
 /// Finds the topology of the current folder: the one `*.lab.yml`, or the only `*.yml` with a `lab:` key.

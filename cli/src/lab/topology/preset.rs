@@ -1,8 +1,12 @@
-//! Topologies that need no file: `single,N`, `linear,N` and `tree,DEPTH,FANOUT`.
+//! Topologies that need no file: `single,N`, `linear,N`, `tree,DEPTH,FANOUT`, and of routers `leafspine,SPINES,LEAVES` and
+//! `ring,N`.
+
+mod routed;
 
 use super::raw::{Raw, RawEnd, RawLink, Spot};
 use super::resolve::resolve;
-use super::{Topology, TopologyError};
+use super::write::write;
+use super::{Topology, TopologyError, parse};
 use ipnet::Ipv4Net;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
@@ -27,6 +31,18 @@ pub(crate) enum Preset {
         /// Children of each switch, from 1.
         fanout: u32,
     },
+    /// Leaves with a host each, and spines that join them.
+    LeafSpine {
+        /// 1 to [`Preset::MAX_SPINES`].
+        spines: u32,
+        /// 2 to [`Preset::MAX_LEAVES`].
+        leaves: u32,
+    },
+    /// Routers in a ring with a host each.
+    Ring {
+        /// 3 to [`Preset::MAX_SWITCHES`].
+        routers: u32,
+    },
 }
 
 impl Preset {
@@ -34,7 +50,12 @@ impl Preset {
     pub(crate) const MAX_HOSTS: u32 = 1000;
     /// Most switches of a preset: a frame crosses no more patch ports than the translation's bound allows.
     pub(crate) const MAX_SWITCHES: u32 = 30;
-    const FORMS: &'static str = "a preset is single,HOSTS or linear,SWITCHES or tree,DEPTH,FANOUT";
+    /// Most spines of a preset: each leaf asks each spine five times a second whether it is there.
+    pub(crate) const MAX_SPINES: u32 = 8;
+    /// Most leaves of a preset.
+    pub(crate) const MAX_LEAVES: u32 = 32;
+    const FORMS: &'static str = "a preset is single,HOSTS or linear,SWITCHES or tree,DEPTH,FANOUT or \
+                                 leafspine,SPINES,LEAVES or ring,ROUTERS";
 
     /// The name of its lab, if none is given.
     pub(crate) fn name(self) -> &'static str {
@@ -42,6 +63,8 @@ impl Preset {
             Self::Single { .. } => "single",
             Self::Linear { .. } => "linear",
             Self::Tree { .. } => "tree",
+            Self::LeafSpine { .. } => "leafspine",
+            Self::Ring { .. } => "ring",
         }
     }
 
@@ -50,7 +73,10 @@ impl Preset {
     /// # Errors
     /// The preset does not fit into its subnet.
     pub(crate) fn topology(self, name: &str) -> Result<Topology, TopologyError> {
+        let source = format!("--topo {self}");
         let pairs = match self {
+            Self::LeafSpine { spines, leaves } => return parse(&routed::leaf_spine(name, spines, leaves), &source),
+            Self::Ring { routers } => return parse(&routed::ring(name, routers), &source),
             Self::Single { hosts } => (1..=hosts).map(|h| (format!("h{h}"), "s1".to_owned())).collect(),
             Self::Linear { switches } => {
                 let hosts = (1..=switches).map(|n| (format!("h{n}"), format!("s{n}")));
@@ -65,9 +91,23 @@ impl Preset {
         }
         let end = |node| RawEnd { line: 0, node, pin: None };
         raw.links = pairs.into_iter().map(|(a, b)| RawLink { ends: [end(a), end(b)], ..RawLink::default() }).collect();
-        let source = format!("--topo {self}");
         let mut problems = Vec::new();
         resolve(&raw, &source, &mut problems).ok_or_else(|| TopologyError::new(&source, problems))
+    }
+}
+
+impl Preset {
+    /// The text of a file that makes the same lab.
+    ///
+    /// # Errors
+    /// The preset does not fit into its subnet.
+    pub(crate) fn file(self, name: &str) -> Result<String, TopologyError> {
+        Ok(match self {
+            Self::LeafSpine { spines, leaves } => routed::leaf_spine(name, spines, leaves),
+            Self::Ring { routers } => routed::ring(name, routers),
+            // Every topology without routers can be written; a test has all kinds.
+            _ => write(&self.topology(name)?).unwrap_or_default(),
+        })
     }
 }
 
@@ -99,6 +139,8 @@ impl std::fmt::Display for Preset {
             Self::Single { hosts } => write!(f, "single,{hosts}"),
             Self::Linear { switches } => write!(f, "linear,{switches}"),
             Self::Tree { depth, fanout } => write!(f, "tree,{depth},{fanout}"),
+            Self::LeafSpine { spines, leaves } => write!(f, "leafspine,{spines},{leaves}"),
+            Self::Ring { routers } => write!(f, "ring,{routers}"),
         }
     }
 }
@@ -133,6 +175,21 @@ impl FromStr for Preset {
                 most("switches", switches, Self::MAX_HOSTS)?;
                 most("levels of switches", depth.into(), Self::MAX_SWITCHES / 2)?;
                 Ok(Self::Tree { depth, fanout })
+            }
+            ("leafspine", &[spines, leaves]) => {
+                most("spines", spines.into(), Self::MAX_SPINES)?;
+                most("leaves", leaves.into(), Self::MAX_LEAVES)?;
+                match leaves {
+                    0..2 => Err(format!("`{text}` makes one leaf, the least is 2")),
+                    _ => Ok(Self::LeafSpine { spines, leaves }),
+                }
+            }
+            ("ring", &[routers]) => {
+                most("routers", routers.into(), Self::MAX_SWITCHES)?;
+                match routers {
+                    0..3 => Err(format!("`{text}` makes no ring, the least is 3")),
+                    _ => Ok(Self::Ring { routers }),
+                }
             }
             _ => Err(format!("`{text}` is no preset; {}", Self::FORMS)),
         }

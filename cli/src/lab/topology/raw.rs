@@ -2,6 +2,7 @@
 
 mod link;
 mod network;
+mod test;
 mod value;
 
 use super::Problem;
@@ -12,7 +13,8 @@ pub(super) use link::{RawEnd, RawLink};
 pub(super) use network::{RawRoute, RawRouter, RawTunnel, RawVlan};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-pub(super) use value::nearest;
+pub(super) use test::{RawTarget, RawTest};
+pub(crate) use value::nearest;
 use value::{Fields, Later, check_name, mtu, name, one_or_more, scalar, subnet};
 pub(crate) use value::{NAME_RULE, is_name};
 
@@ -37,6 +39,7 @@ pub(super) struct Raw {
     pub(super) hosts: Option<Vec<RawHost>>,
     pub(super) links: Vec<RawLink>,
     pub(super) tunnels: Vec<RawTunnel>,
+    pub(super) tests: Vec<RawTest>,
 }
 
 /// An entry of `switches`.
@@ -63,21 +66,17 @@ pub(super) struct RawHost {
     pub(super) addresses: Vec<Spot<(IpAddr, Option<u8>)>>,
     pub(super) mac: Option<Spot<Mac>>,
     pub(super) env: BTreeMap<String, String>,
+    pub(super) run: Option<String>,
 }
 
-const TOP_LATER: Later = &[
-    ("uplink", None, "a lab is not connected to the machine's network"),
-    ("tests", None, "use `sluice lab ping` and `sluice lab exec`"),
-];
+const TOP_LATER: Later = &[("uplink", None, "a lab is not connected to the machine's network")];
 const DEFAULTS_LATER: Later = &[("link", None, "give each link its own `delay:`")];
 const SWITCH_LATER: Later = &[
     ("mirror", None, "capture in a host with `sluice lab exec`"),
     ("stp", Some("false"), "links between switches must not form a loop"),
 ];
-const HOST_LATER: Later = &[
-    ("dhcp", Some("false"), "leave it out and the host gets the next free address of the subnet"),
-    ("run", None, "start commands with `sluice lab exec`"),
-];
+const HOST_LATER: Later =
+    &[("dhcp", Some("false"), "leave it out and the host gets the next free address of the subnet")];
 /// Whether the file calls itself a lab.
 pub(super) fn has_lab_key(root: &Node) -> bool {
     matches!(&root.value, Value::Map(entries) if entries.iter().any(|(key, _)| key.text == "lab"))
@@ -85,7 +84,7 @@ pub(super) fn has_lab_key(root: &Node) -> bool {
 
 /// Reads the whole file.
 pub(super) fn read(root: &Node, problems: &mut Vec<Problem>) -> Raw {
-    let known = ["lab", "seed", "defaults", "vlans", "switches", "routers", "hosts", "links", "tunnels"];
+    let known = ["lab", "seed", "defaults", "vlans", "switches", "routers", "hosts", "links", "tunnels", "tests"];
     let fields = Fields::of(root, "the topology", &known, TOP_LATER, problems);
     let mut raw = Raw::default();
     match fields.get("lab") {
@@ -113,6 +112,7 @@ pub(super) fn read(root: &Node, problems: &mut Vec<Problem>) -> Raw {
         None => problems.push(Problem::new(root.line, "the key `links:` is missing; it lists pairs of names")),
     }
     raw.tunnels = fields.list("tunnels", problems, network::tunnel);
+    raw.tests = fields.list("tests", problems, test::test);
     raw
 }
 
@@ -160,7 +160,7 @@ fn rule(node: &Node, problems: &mut Vec<Problem>) -> Option<RawRule> {
 }
 
 fn host(name: Spot<String>, node: &Node, problems: &mut Vec<Problem>) -> RawHost {
-    let fields = Fields::of(node, "a host", &["ip", "mac", "env"], HOST_LATER, problems);
+    let fields = Fields::of(node, "a host", &["ip", "mac", "env", "run"], HOST_LATER, problems);
     let items = fields.get("ip").map(one_or_more).unwrap_or_default();
     let addresses = items.into_iter().filter_map(|item| address(item, problems)).collect();
     let mac = fields.text("mac", problems).and_then(|text| {
@@ -171,7 +171,14 @@ fn host(name: Spot<String>, node: &Node, problems: &mut Vec<Problem>) -> RawHost
         }
         mac.map(|value| Spot { line: text.line, value })
     });
-    RawHost { name, addresses, mac, env: env(&fields, problems) }
+    let run = fields.text("run", problems).and_then(|text| {
+        let sound = !text.value.trim().is_empty() && !text.value.contains('\0');
+        if !sound {
+            problems.push(Problem::new(text.line, "run: expected a command of a shell, found nothing"));
+        }
+        sound.then_some(text.value)
+    });
+    RawHost { name, addresses, mac, env: env(&fields, problems), run }
 }
 
 fn address(node: &Node, problems: &mut Vec<Problem>) -> Option<Spot<(IpAddr, Option<u8>)>> {

@@ -9,6 +9,7 @@ mod addresses;
 mod links;
 mod nodes;
 mod routers;
+mod tests;
 mod tunnels;
 mod vlans;
 
@@ -39,6 +40,7 @@ pub(super) fn resolve(raw: &Raw, source: &str, problems: &mut Vec<Problem>) -> O
     let vlans = vlans::resolve(raw, &nodes, problems);
     let carried: Vec<_> = raw.links.iter().map(|link| vlans::carried(raw, link, problems)).collect();
     let pins = Pins::collect(raw, &nodes, problems);
+    let tests = tests::resolve(raw, &nodes, problems);
     let (mut links, mut tunnels) = (Vec::new(), Vec::new());
     if problems.is_empty() {
         let mut numbering = Numbering::new(&pins);
@@ -65,6 +67,7 @@ pub(super) fn resolve(raw: &Raw, source: &str, problems: &mut Vec<Problem>) -> O
         routers: nodes.routers,
         links,
         tunnels,
+        tests,
     };
     check_rules(&topology, problems);
     problems.is_empty().then_some(topology)

@@ -1,5 +1,7 @@
 //! A topology with every default filled in: names, ports, MACs and addresses are all decided.
 
+pub(crate) mod test;
+
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use sluice_flows::PortNo;
@@ -11,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use test::Test;
 
 /// A MAC address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -83,6 +86,8 @@ pub(crate) struct Topology {
     pub(crate) links: Vec<Link>,
     /// In the order of the file.
     pub(crate) tunnels: Vec<Tunnel>,
+    /// In the order of the file.
+    pub(crate) tests: Vec<Test>,
 }
 
 impl Topology {
@@ -306,6 +311,8 @@ pub(crate) struct Host {
     pub(crate) name: String,
     /// What its commands find in their environment.
     pub(crate) env: BTreeMap<String, String>,
+    /// What it runs for as long as the lab is up, as a shell has it.
+    pub(crate) run: Option<String>,
     /// One per link.
     pub(crate) interfaces: Vec<Interface>,
 }

@@ -1,4 +1,5 @@
 mod network;
+mod schema;
 
 use super::preset::Preset;
 use super::resolved::{End, Mac};
@@ -122,11 +123,8 @@ fn every_mistake_is_reported_at_once() {
 
 #[test]
 fn what_comes_later_is_refused_by_name() {
-    bad(
-        "lab: a\nuplink: {switch: s1}\ntests: []\nlinks: [[h1, s1]]\n",
-        &[(2, "uplink: not supported yet by this version"), (3, "tests: not")],
-    );
-    bad("lab: a\nhosts: {h1: {dhcp: true, run: x}}\nlinks: []\n", &[(2, "dhcp: not"), (2, "run: not")]);
+    bad("lab: a\nuplink: {switch: s1}\nlinks: [[h1, s1]]\n", &[(2, "uplink: not supported yet by this version")]);
+    bad("lab: a\nhosts: {h1: {dhcp: true}}\nlinks: []\n", &[(2, "dhcp: not")]);
     bad(
         "lab: a\nvlans: {blue: {dhcp: true}}\nrouters: {r1: {nat: uplink}}\nlinks: []\n",
         &[(2, "dhcp: not"), (3, "nat: not")],
@@ -180,6 +178,28 @@ fn presets_build_what_they_say() {
 }
 
 #[test]
+fn presets_of_routers_build_what_they_say() {
+    let fabric = "leafspine,2,4".parse::<Preset>().unwrap().topology("f").unwrap();
+    assert_eq!((fabric.hosts.len(), fabric.routers.len(), fabric.links.len()), (4, 6, 12));
+    assert!(fabric.routers.iter().filter(|r| r.name.starts_with("leaf")).all(|leaf| leaf.routes[0].via.len() == 2));
+    let ring = "ring,4".parse::<Preset>().unwrap().topology("r").unwrap();
+    assert_eq!((ring.hosts.len(), ring.routers.len(), ring.links.len()), (4, 4, 8));
+    let ways: Vec<_> = ring.routers[0].routes.iter().map(|route| route.via.len()).collect();
+    assert_eq!(ways, [1, 2, 1], "the opposite one is as far either way");
+}
+
+#[test]
+fn the_file_of_a_preset_makes_the_same_lab() {
+    let largest = ["single,1000", "linear,30", "tree,2,9", "leafspine,8,32", "ring,30"];
+    for text in ["single,3", "linear,3", "tree,2,3", "leafspine,2,3", "ring,5"].into_iter().chain(largest) {
+        let preset = text.parse::<Preset>().unwrap();
+        let (file, wanted) = (preset.file("x").unwrap(), preset.topology("x").unwrap());
+        let made = parse(&file, &wanted.source).unwrap_or_else(|e| panic!("{text}: {:#?}", e.problems));
+        assert_eq!(made, wanted, "{text}");
+    }
+}
+
+#[test]
 fn presets_out_of_range_say_what_is_allowed() {
     for (text, part) in [
         ("single", "single,HOSTS"),
@@ -188,7 +208,11 @@ fn presets_out_of_range_say_what_is_allowed() {
         ("linear,31", "the most is 30"),
         ("tree,9,9", "the most is 1000"),
         ("tree,4294967295,1", "the most is"),
-        ("ring,3", "is no preset"),
+        ("star,3", "is no preset"),
+        ("ring,2", "the least is 3"),
+        ("ring,31", "the most is 30"),
+        ("leafspine,9,2", "the most is 8"),
+        ("leafspine,2,1", "the least is 2"),
     ] {
         let error = text.parse::<Preset>().unwrap_err();
         assert!(error.contains(part), "{text}: {error}");

@@ -4,6 +4,8 @@
 //! without addresses, MACs and port numbers, then with the one after the other, until reading it gives what was to be
 //! written. That is checked, not hoped for: a text that reads differently is never given out.
 
+mod test;
+
 use super::parse;
 use super::resolved::{
     Carried, End, Host, Impairment, Interface, Link, Router, RouterInterface, Rule, Topology, Tunnel,
@@ -41,6 +43,7 @@ fn without_lines(mut topology: Topology) -> Topology {
     topology.routers.iter_mut().flat_map(|r| &mut r.interfaces).for_each(|interface| interface.line = 0);
     topology.routers.iter_mut().flat_map(|r| &mut r.routes).for_each(|route| route.line = 0);
     topology.tunnels.iter_mut().for_each(|tunnel| tunnel.line = 0);
+    topology.tests.iter_mut().for_each(|test| test.line = 0);
     topology
 }
 
@@ -66,6 +69,7 @@ fn text(topology: &Topology, detail: Detail) -> String {
     section(&mut out, "hosts", &topology.hosts, |host| host_text(topology, host, detail));
     section(&mut out, "links", &topology.links, |link| format!("- {}", link_text(topology, link, detail)));
     section(&mut out, "tunnels", &topology.tunnels, |tunnel| format!("- {}", tunnel_text(tunnel)));
+    section(&mut out, "tests", &topology.tests, |test| format!("- {}", test::text(test)));
     out
 }
 
@@ -164,6 +168,7 @@ fn host_text(topology: &Topology, host: &Host, detail: Detail) -> String {
         let env: Vec<_> = host.env.iter().map(|(key, value)| format!("{}: {}", quoted(key), quoted(value))).collect();
         map.put("env", format!("{{{}}}", env.join(", ")));
     }
+    map.put_some("run", host.run.as_ref().map(quoted));
     format!("{}: {}", host.name, map.text())
 }
 
@@ -306,7 +311,7 @@ mod tests {
              switches: {s1: {rules: [{name: no-ssh, match: \"tcp,tcp_dst=22\", action: drop},\n\
              \x20 {name: rest, action: \"NORMAL\", priority: 1}]}, s2: {}}\n\
              hosts: {h1: {ip: [10.7.0.20, \"fd07::20\"], mac: \"02:00:00:00:00:0b\"},\n\
-             \x20 h2: {env: {A: \"x \\\"y\\\" \\\\ z\", B: \"\", C: \"line\\nfeed\"}}}\n\
+             \x20 h2: {run: \"sluice lab serve 80 # \\\"\", env: {A: \"x \\\"y\\\" \\\\ z\", B: \"\", C: \"line\\nfeed\"}}}\n\
              links: [[h1, \"s1:7\"], [\"h2:eth1\", s2], [h2, s1], {ends: [s1, s2], name: trunk, mtu: 1400}]\n",
         );
     }
@@ -333,6 +338,20 @@ mod tests {
         assert!(written.contains("- {ends: [h1, s1], delay: 20ms, jitter: 3ms}\n"), "{written}");
         assert!(written.contains("delay: 20ms, jitter: 3ms, back: {delay: 60ms, jitter: 0ms}}\n"), "{written}");
         assert!(written.contains("- {ends: [s2, h2], back: {delay: 1.5ms}}\n"), "{written}");
+    }
+
+    #[test]
+    fn tests_survive() {
+        let written = round_trip(
+            "lab: a\nhosts: {h1: {}, h2: {}}\nswitches: {s1: {rules: [{name: no-ssh, action: drop}]}}\n\
+             links: [[h1, s1], [h2, s1]]\ntests:\n\
+             - {ping: [h1, h2], rtt: 74..90ms, max_loss: 0.5%}\n\
+             - {name: six, ping: [h1, 'fd00::1'], want: drop}\n\
+             - {tcp: [h1, 'h2:22'], want: drop, by: no-ssh}\n\
+             - {tcp: [h1, 'h2:23'], want: drop, by: 'np:shop/deny'}\n\
+             - {tcp: [h2, '[fd00::1]:80'], want: refused}\n",
+        );
+        assert!(written.contains("- {ping: [h1, \"h2\"], rtt: 74ms..90ms, max_loss: 0.5%}\n"), "{written}");
     }
 
     #[test]

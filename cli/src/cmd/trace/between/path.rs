@@ -2,7 +2,7 @@
 
 use super::super::json::Out;
 use super::super::{Traced, ask};
-use super::Endpoint;
+use super::{Endpoint, Fate};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::lab::{self, Crossing, State};
@@ -76,6 +76,19 @@ impl Path {
     pub(super) fn arrives(&self) -> Option<bool> {
         let dropped = self.hops.iter().any(|hop| hop.traced.is_dropped());
         if self.last.is_none() && dropped { None } else { Some(self.last.is_some()) }
+    }
+
+    /// What becomes of the packet, in a word.
+    pub(super) fn fate(&self) -> Fate {
+        let dropped = self.hops.iter().find(|hop| hop.traced.is_dropped()).filter(|_| self.last.is_none());
+        match dropped {
+            Some(hop) => Fate::Dropped {
+                reason: hop.traced.reason.clone().unwrap_or_default(),
+                rule: hop.traced.rule.as_ref().map(|rule| (rule.owner.clone(), rule.priority)),
+            },
+            None if self.last.is_some() => Fate::Arrives,
+            None => Fate::Elsewhere,
+        }
     }
 
     /// The traces.

@@ -134,7 +134,7 @@ pub(super) fn scalar(node: &Node) -> Option<&str> {
 }
 
 /// `; did you mean ...?`, or the list of what there is when nothing is near.
-pub(in super::super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<_> = known.collect();
     let best = known.iter().map(|k| (strsim::osa_distance(word, k), k)).min_by_key(|(distance, _)| *distance);
     match best {

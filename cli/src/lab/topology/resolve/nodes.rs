@@ -48,6 +48,7 @@ impl Nodes {
             nodes.add_host(&host.name.value);
             if let Some(last) = nodes.hosts.last_mut() {
                 last.env.clone_from(&host.env);
+                last.run.clone_from(&host.run);
             }
         }
         for end in raw.links.iter().flat_map(|l| &l.ends) {
@@ -88,7 +89,7 @@ impl Nodes {
 
     fn add_host(&mut self, name: &str) {
         self.index.insert(name.to_owned(), Index::Host);
-        self.hosts.push(Host { name: name.to_owned(), env: BTreeMap::new(), interfaces: Vec::new() });
+        self.hosts.push(Host { name: name.to_owned(), env: BTreeMap::new(), run: None, interfaces: Vec::new() });
     }
 
     fn add_router(&mut self, name: &str) {

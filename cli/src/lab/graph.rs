@@ -1,0 +1,252 @@
+//! `sluice lab graph`: a lab as a drawing.
+
+mod ascii;
+mod svg;
+mod text;
+
+use super::runtime::Runtime;
+use super::state::Lab;
+use super::topology::resolved::{Carried, End, IMPAIRMENTS, Impairment, Link};
+use super::topology::{self, Topology};
+use crate::failure::Failure;
+use crate::output::{Exit, Format, Output};
+use clap::Args;
+use serde::Serialize;
+use sluice_switch::port::show_time;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Arguments of `sluice lab graph`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sluice lab graph                                  lines of text
+  sluice lab graph -o mermaid                       for a page in Markdown
+  sluice lab graph -o svg > office.svg              for a browser, light or dark as it is
+  sluice lab graph -o dot | dot -Tpdf > office.pdf
+  sluice lab graph --file office.lab.yml            of a file; no lab need run
+
+-- is a link of a host, == one of switches and routers, ~~ a tunnel.")]
+pub(crate) struct Graph {
+    /// The lab; may be left out when one is running
+    #[arg(conflicts_with = "lab")]
+    name: Option<String>,
+    /// A topology file instead of a running lab
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "lab"])]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    target: super::Target,
+}
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    Host,
+    Switch,
+    Router,
+    /// Another machine, at the other end of a tunnel.
+    Remote,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Node {
+    name: String,
+    kind: Kind,
+    addresses: Vec<String>,
+}
+
+/// What joins two nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Join {
+    /// A link with a host at an end.
+    Host,
+    /// A link of switches and routers.
+    Trunk,
+    Tunnel,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Edge {
+    name: String,
+    kind: Join,
+    /// Places in the list of nodes.
+    #[serde(skip)]
+    ends: [usize; 2],
+    #[serde(rename = "ends")]
+    names: [String; 2],
+    /// What a drawing says of it.
+    label: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Drawing {
+    lab: String,
+    nodes: Vec<Node>,
+    links: Vec<Edge>,
+}
+
+/// Draws a lab.
+pub(crate) fn run(args: &Graph, out: &mut Output) -> Result<Exit, Failure> {
+    use Format::{Ascii, Dot, Json, Mermaid, Svg, Table};
+    let format = out.format(&[Table, Ascii, Mermaid, Dot, Svg, Json])?;
+    let topology = match &args.file {
+        Some(file) => topology::load(file)?,
+        None => {
+            let wanted = args.name.as_deref().or(args.target.lab.as_deref());
+            let (_, mut state) = Lab::running(&Runtime::of_user(), wanted)?;
+            super::link::refresh(&mut state.topology, state.socket)?;
+            state.topology
+        }
+    };
+    let drawing = Drawing::of(&topology);
+    let text = match format {
+        Json => {
+            out.json(&drawing)?;
+            return Ok(Exit::Yes);
+        }
+        Mermaid => text::mermaid(&drawing),
+        Dot => text::dot(&drawing),
+        Svg => svg::draw(&drawing),
+        _ => ascii::draw(&drawing),
+    };
+    text.lines().try_for_each(|line| out.line(line))?;
+    Ok(Exit::Yes)
+}
+
+impl Drawing {
+    fn of(topology: &Topology) -> Self {
+        let mut drawing = Self { lab: topology.name.clone(), nodes: Vec::new(), links: Vec::new() };
+        let mut places = BTreeMap::new();
+        // Nodes in the order in which links name them, which is that of their author.
+        for link in &topology.links {
+            let ends = link.ends.each_ref().map(|end| drawing.place(&mut places, topology, end.node()));
+            let is_host = link.ends.iter().any(|end| matches!(end, End::Host { .. }));
+            drawing.join(&link.name, if is_host { Join::Host } else { Join::Trunk }, ends, label(link));
+        }
+        for tunnel in &topology.tunnels {
+            let mut ends = tunnel.ends.iter().map(|end| drawing.place(&mut places, topology, &end.switch));
+            let (Some(first), second) = (ends.next(), ends.next()) else { continue };
+            let remote = tunnel.ends.first().map(|end| end.remote.to_string()).unwrap_or_default();
+            let second = second.unwrap_or_else(|| drawing.place(&mut places, topology, &remote));
+            let label = format!("{} {}", tunnel.name, tunnel.kind.name());
+            drawing.join(&tunnel.name, Join::Tunnel, [first, second], label);
+        }
+        // Those without links.
+        let hosts = topology.hosts.iter().map(|host| host.name.as_str());
+        let switches = topology.switches.iter().map(|switch| switch.name.as_str());
+        for name in hosts.chain(switches) {
+            drawing.place(&mut places, topology, name);
+        }
+        drawing
+    }
+
+    fn place(&mut self, places: &mut BTreeMap<String, usize>, topology: &Topology, name: &str) -> usize {
+        *places.entry(name.to_owned()).or_insert_with(|| {
+            self.nodes.push(node(topology, name));
+            self.nodes.len() - 1
+        })
+    }
+
+    fn join(&mut self, name: &str, kind: Join, ends: [usize; 2], label: String) {
+        let names = ends.map(|end| self.nodes.get(end).map(|node| node.name.clone()).unwrap_or_default());
+        self.links.push(Edge { name: name.to_owned(), kind, ends, names, label });
+    }
+}
+
+fn node(topology: &Topology, name: &str) -> Node {
+    let router = topology.routers.iter().find(|router| router.name == name);
+    let (kind, nets) = match (topology.host(name), router) {
+        (Some(host), _) => (Kind::Host, host.interfaces.iter().flat_map(|i| &i.addresses).copied().collect()),
+        (_, Some(router)) => (Kind::Router, router.interfaces.iter().flat_map(|i| &i.addresses).copied().collect()),
+        _ if topology.switches.iter().any(|switch| switch.name == name) => (Kind::Switch, Vec::new()),
+        _ => (Kind::Remote, Vec::new()),
+    };
+    Node { name: name.to_owned(), kind, addresses: nets.iter().map(ToString::to_string).collect() }
+}
+
+/// `wan 20/60ms`, `blue,green`: the name or the VLANs, and what happens to frames.
+fn label(link: &Link) -> String {
+    let [a, b] = link.ends.each_ref().map(End::node);
+    let mut parts = Vec::new();
+    if link.name != format!("{a}-{b}") {
+        parts.push(link.name.clone());
+    } else if link.carried != Carried::All {
+        parts.push(link.carried.names());
+    }
+    parts.extend(impairment(&link.impairment));
+    parts.join(" ")
+}
+
+/// What happens to frames, there and back: `20/60ms`, `+-3ms`, `5%`, `50mbit`, `corrupt 1%`.
+fn impairment([there, back]: &[Impairment; 2]) -> Vec<String> {
+    let both = |times: [Duration; 2]| match times {
+        [Duration::ZERO, Duration::ZERO] => None,
+        times => Some(pair(times.map(show_time))),
+    };
+    let jitter = both([there.jitter, back.jitter]).map(|jitter| format!("+-{jitter}"));
+    let set = [there, back].map(|way| way.differing(&Impairment::default()));
+    let others = IMPAIRMENTS.iter().filter(|key| !["delay", "jitter"].contains(*key)).filter_map(|key| {
+        let of = |way: &[(&str, String)]| way.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
+        let values = set.each_ref().map(|way| of(way));
+        if values == [None, None] {
+            return None;
+        }
+        let value = pair(values.map(|value| value.unwrap_or_else(|| "-".to_owned())));
+        Some(if ["loss", "rate"].contains(key) { value } else { format!("{key} {value}") })
+    });
+    both([there.delay, back.delay]).into_iter().chain(jitter).chain(others).collect()
+}
+
+/// One value for both ways, or both; the unit once if they have the same.
+fn pair([there, back]: [String; 2]) -> String {
+    if there == back {
+        return there;
+    }
+    let unit = |text: &str| text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').to_owned();
+    let bare = there.trim_end_matches(|c: char| c.is_alphabetic() || c == '%');
+    let there = if unit(&there) == unit(&back) { bare } else { &there };
+    format!("{there}/{back}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn office() -> Drawing {
+        let text = "lab: office\nvlans:\n  blue: {id: 10, subnet: 10.0.10.0/24, gateway: r1}\n  \
+            green: {id: 20, subnet: 10.0.20.0/24, gateway: r1}\n\
+            switches: {s1: {}, s2: {}}\nrouters: {r1: {}}\nhosts: {h1: {}, h2: {}, web: {}}\nlinks:\n\
+            - {ends: [h1, s1], access: blue}\n- {ends: [h2, s2], access: blue}\n- {ends: [web, s2], access: green}\n\
+            - {ends: [r1, s1], trunk: [blue, green]}\n\
+            - {ends: [s1, s2], name: wan, trunk: [blue, green], delay: 20ms, back: {delay: 60ms}}\n";
+        Drawing::of(&topology::parse(text, "office.yml").unwrap())
+    }
+
+    pub(super) fn of(text: &str) -> Drawing {
+        Drawing::of(&topology::parse(text, "t.yml").unwrap())
+    }
+
+    #[test]
+    fn a_label_says_what_is_peculiar_to_a_link() {
+        let labels: Vec<_> = office().links.into_iter().map(|edge| edge.label).collect();
+        assert_eq!(labels, ["blue", "blue", "green", "blue,green", "wan 20/60ms"]);
+        let drawing = of("lab: a\nlinks:\n- {ends: [h1, s1], delay: 500us, jitter: 1ms, back: {delay: 1ms}}\n");
+        assert_eq!(drawing.links[0].label, "500us/1ms +-1ms");
+        let drawing = of(
+            "lab: a\nlinks:\n- {ends: [h1, s1], loss: 5%, rate: 50mbit, corrupt: 1%, back: {loss: 2%, corrupt: 0%}}\n",
+        );
+        assert_eq!(drawing.links[0].label, "5/2% 50mbit corrupt 1%/-");
+    }
+
+    #[test]
+    fn a_tunnel_to_another_machine_ends_at_its_address() {
+        let drawing = of("lab: a\nlinks: [[h1, s1]]\n\
+             tunnels: [{name: t1, type: vxlan, ends: [s1], vni: 7, remote: 192.0.2.9}]\n");
+        assert_eq!(drawing.nodes.last().map(|node| (node.name.as_str(), node.kind)), Some(("192.0.2.9", Kind::Remote)));
+        assert_eq!(drawing.links.last().map(|edge| (edge.kind, edge.names.clone())), {
+            Some((Join::Tunnel, ["s1".to_owned(), "192.0.2.9".to_owned()]))
+        });
+    }
+}
