@@ -34,6 +34,8 @@ use std::time::Duration;
 const WARM: u64 = 1_000;
 /// Bursts that are watched.
 const WATCHED: u64 = 1_000;
+/// Flows in them: a burst has one frame of each, and a cache of the least size has no place for all.
+const FLOWS: u128 = 32;
 /// Bursts each way of a device; the second half is watched.
 const BURSTS: u64 = 40;
 /// Not counted yet.
@@ -92,7 +94,7 @@ impl Port for Source {
     }
     fn queues(&self, count: usize) -> Result<Vec<Box<dyn PortQueue>>, PortError> {
         let (ready, allocated) = (&self.ready, &self.allocated);
-        let frames: Arc<[Vec<u8>]> = (0..8).map(datagram).collect();
+        let frames: Arc<[Vec<u8>]> = (0..FLOWS).map(datagram).collect();
         let queue = |_| SourceQueue {
             frames: Arc::clone(&frames),
             ready: Arc::clone(ready),
@@ -244,10 +246,11 @@ fn a_frame_on_a_cache_hit_costs_no_allocation() {
 
 #[test]
 fn a_frame_that_only_the_megaflow_cache_answers_costs_no_allocation() {
-    let flow = FlowMod::add(FlowSpec::new(Match::any(), vec![Action::Output(PortNo(2))], Owner::user()));
-    // Eight flows that push each other out of the exact cache.
+    // Flows by their sources, more of them than the exact cache has slots, so that they push each other out.
+    let flows = ["ip,nw_src=10.0.0.1 actions=output:2", "priority=1 actions=output:3"];
+    let flows = flows.map(|flow| parse_flow_mod(flow, Names::NONE).unwrap().value);
     let config = Config { exact_slots: 1, ..Config::default() };
-    let (allocations, stats) = watch(config, &[flow], Limits::default());
+    let (allocations, stats) = watch(config, &flows, Limits::default());
     assert_eq!(allocations, 0);
     assert!(stats.cache.megaflow_hits > (WARM + WATCHED) * 16, "{stats:?}");
 }

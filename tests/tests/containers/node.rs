@@ -157,9 +157,17 @@ impl Node {
     pub(crate) fn switch_state(&self) -> String {
         let sluice = built("sluice");
         let say = |verb: &[&str]| self.say(&[&[sluice.to_str().unwrap()], verb].concat());
-        [&["cni", "list"][..], &["bridges"], &["flows", "dump", "-o", "ofctl", "--no-stats"], &["gateway"]]
-            .map(say)
-            .concat()
+        let state = [&["cni", "list"][..], &["flows", "dump", "-o", "ofctl", "--no-stats"], &["gateway"]].map(say);
+        // Without the last column: the host may have been heard before the gateway gave its interface a MAC address.
+        let bridges = say(&["bridges"]);
+        let bridges =
+            bridges.lines().map(|line| line.trim_end().rsplit_once(' ').map_or(line, |(rest, _)| rest.trim_end()));
+        [state.concat(), bridges.collect::<Vec<_>>().join("\n")].concat()
+    }
+
+    /// The MAC addresses that the switch has learned, with the ports that they are behind.
+    pub(crate) fn learned(&self) -> String {
+        self.say(&[built("sluice").to_str().unwrap(), "fdb"])
     }
 
     /// Starts containerd and waits until it answers.

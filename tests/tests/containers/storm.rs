@@ -99,4 +99,6 @@ fn nothing_is_left_of_two_thousand_calls_while_plugin_and_switch_are_killed() {
         node.say(&["ip", "netns", "del", &format!("lane{lane}")]);
     }
     assert_eq!((node.traces(), node.switch_state()), before);
+    let learned = node.learned();
+    assert!(learned.lines().skip(1).all(|line| line.split_whitespace().nth(1) == Some("br0")), "{learned}");
 }

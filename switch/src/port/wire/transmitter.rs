@@ -74,9 +74,14 @@ impl Transmitter {
     pub(super) fn send(&self, pacing: &Pacing, bits: u32, now: u64) -> Option<u64> {
         let now = now.saturating_mul(TICKS);
         if let Room::Places(places) = &pacing.room {
-            let place = place(places, self.accepted.load(Ordering::Relaxed))?;
-            if place.load(Ordering::Relaxed) > now {
-                return None;
+            let mut number = self.accepted.load(Ordering::Acquire);
+            while place(places, number)?.load(Ordering::Acquire) > now {
+                // Another worker may have taken that place meanwhile, and then it is the next one that counts.
+                let next = self.accepted.load(Ordering::Acquire);
+                if next == number {
+                    return None;
+                }
+                number = next;
             }
         }
         let takes = takes(bits.into(), pacing.per_bit);
@@ -91,7 +96,7 @@ impl Transmitter {
         let sent = before.max(now).saturating_add(takes);
         if let Room::Places(places) = &pacing.room {
             // Workers that come at once may each find the last place free; then it is theirs together.
-            place(places, self.accepted.fetch_add(1, Ordering::Relaxed))?.store(sent, Ordering::Relaxed);
+            place(places, self.accepted.fetch_add(1, Ordering::AcqRel))?.store(sent, Ordering::Release);
         }
         Some(sent.div_ceil(TICKS))
     }
