@@ -136,7 +136,7 @@ fn compare(first: u64) -> Share {
         assert_eq!(cached.1, uncached.1, "seed {seed}: packets for the controller");
         switch.check_accounts();
         oracle.check_accounts();
-        assert_eq!(switch.totals().dropped, oracle.totals().dropped, "seed {seed}: drop reasons");
+        assert_eq!(drops(&switch), drops(&oracle), "seed {seed}: drop reasons");
         assert_eq!(rule_counters(&switch), rule_counters(&oracle), "seed {seed}: rule counters");
         let cache = switch.totals().cache;
         assert_eq!(cache.exact_hits + cache.megaflow_hits + cache.misses + cache.stale, frames.len() as u64);
@@ -145,6 +145,14 @@ fn compare(first: u64) -> Share {
         share.sent += cached.0.iter().map(|(_, _, out)| out.len()).sum::<usize>() as u64;
     }
     share
+}
+
+/// Drops by reason. A packet that goes round in circles and fills a port's ring has both reasons, and the first of them
+/// counts: that depends on how many frames the worker found in the ring at once, so the two are one here.
+fn drops(switch: &Switch) -> Vec<u64> {
+    let mut dropped = switch.totals().dropped.to_vec();
+    dropped[DropReason::Loop as usize] += std::mem::take(&mut dropped[DropReason::QueueFull as usize]);
+    dropped
 }
 
 /// Bridge, table, priority, packets, bytes.
