@@ -16,16 +16,16 @@ pub(crate) struct Watch {
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "1",
-        value_parser = seconds
+        value_parser = |text: &str| seconds(text, Duration::from_secs(86_400))
     )]
     watch: Option<Duration>,
 }
 
-/// A time that a person can wait for, and that leaves the switch time for other things.
-fn seconds(text: &str) -> Result<Duration, String> {
-    let range = Duration::from_millis(100)..=Duration::from_secs(86_400);
+/// A time that a person can wait for, `most` at most, and that leaves the switch time for other things.
+pub(crate) fn seconds(text: &str, most: Duration) -> Result<Duration, String> {
+    let range = Duration::from_millis(100)..=most;
     let time = text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok()).filter(|t| range.contains(t));
-    time.ok_or_else(|| "want seconds, 0.1 to 86400".to_owned())
+    time.ok_or_else(|| format!("want seconds, 0.1 to {}", most.as_secs()))
 }
 
 impl Watch {

@@ -30,9 +30,9 @@ pub(crate) fn tell(lines: impl IntoIterator<Item = Vec<u8>>, mut to: impl Write)
         of.push(line.clone().into_owned());
         if line.starts_with(LAST) {
             let left = of.len().saturating_sub(MOST);
-            let begin = of.drain(..of.len() - left).collect::<Vec<_>>();
+            of.truncate(MOST);
             failed.push(suite.clone());
-            failed.extend(begin);
+            failed.append(of);
             if left > 0 {
                 failed.push(format!("({left} more lines above)"));
             }

@@ -10,7 +10,7 @@ mod show;
 mod stats;
 mod timeouts;
 
-pub(crate) use show::proto_name;
+pub(crate) use show::{end, proto_name};
 
 use crate::client::{Client, Target};
 use crate::failure::Failure;

@@ -323,6 +323,16 @@ impl From<Port> for PortRow {
     }
 }
 
+/// How a port is, in a word.
+pub(crate) const fn state(admin_up: bool, link_up: bool, gone: bool) -> (&'static str, Tone) {
+    match (admin_up, link_up) {
+        _ if gone => ("gone", Tone::Bad),
+        (false, _) => ("down (set)", Tone::Warn),
+        (true, false) => ("down", Tone::Bad),
+        (true, true) => ("up", Tone::Good),
+    }
+}
+
 /// `access 10`, `trunk all`, `trunk 10,20 native 5`.
 pub(crate) fn vlan_text(vlan: Option<&PortVlan>) -> String {
     use port_vlan::Mode;
@@ -370,12 +380,8 @@ fn show(ports: Vec<Port>, pods: &Pods, out: &mut Output) -> Result<Exit, Failure
     let mut table = Table::new(header);
     for p in rows {
         let number = if p.number == 65534 { "LOCAL".to_owned() } else { p.number.to_string() };
-        let state = match (p.admin_up, p.link_up) {
-            _ if p.gone => Cell::from("gone").tone(Tone::Bad),
-            (false, _) => Cell::from("down (set)").tone(Tone::Warn),
-            (true, false) => Cell::from("down").tone(Tone::Bad),
-            (true, true) => Cell::from("up").tone(Tone::Good),
-        };
+        let (word, tone) = state(p.admin_up, p.link_up, p.gone);
+        let state = Cell::from(word).tone(tone);
         let dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
         let limits = limits_text(&p.options);
         let mut row: Vec<Cell> = vec![p.bridge.into(), Cell::right(number), p.name.into(), p.r#type.into(), state];

@@ -7,6 +7,7 @@ mod screen;
 use crate::client::{Client, Target};
 use crate::failure::Failure;
 use crate::output::{Cell, Exit, Format, Output, Table};
+use crate::watch::seconds;
 use clap::{Args, ValueEnum};
 use lines::{Line, Value, lines};
 use sample::Sample;
@@ -15,6 +16,9 @@ use serde_json::Map;
 use std::io::{self, IsTerminal};
 use std::thread;
 use std::time::Duration;
+
+/// Longest time between two looks.
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// Arguments of `sluice top`.
 #[derive(Debug, Args)]
@@ -34,7 +38,7 @@ pub(crate) struct Top {
     #[arg(value_enum, default_value_t = Tab::Ports)]
     view: Tab,
     /// Seconds between two looks
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = |text: &str| seconds(text, HOUR))]
     every: Duration,
     /// Print it once, of that time, and end
     #[arg(long)]
@@ -69,12 +73,6 @@ struct Answer {
     rows: Vec<Map<String, serde_json::Value>>,
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let range = Duration::from_millis(100)..=Duration::from_secs(3600);
-    let time = text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok()).filter(|time| range.contains(time));
-    time.ok_or_else(|| "want seconds, 0.1 to 3600".to_owned())
-}
-
 /// Runs the verb.
 pub(crate) fn run(args: &Top, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Json])?;
@@ -94,8 +92,7 @@ fn once(args: &Top, format: Format, out: &mut Output) -> Result<Exit, Failure> {
     let now = Sample::take(&client, args.view)?;
     let seconds = now.at.duration_since(before.at).as_secs_f64();
     let mut rows = lines(Some(&before), &now);
-    let (column, _) = args.view.order();
-    Line::sort(&mut rows, column, true);
+    Line::sort(&mut rows, args.view.order(), true);
     rows.truncate(if args.lines == 0 { usize::MAX } else { args.lines });
     let columns = args.view.columns();
     if format == Format::Json {

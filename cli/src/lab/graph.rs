@@ -12,10 +12,8 @@ use crate::failure::Failure;
 use crate::output::{Exit, Format, Output};
 use clap::Args;
 use serde::Serialize;
-use sluice_switch::port::show_time;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Arguments of `sluice lab graph`.
 #[derive(Debug, Args)]
@@ -180,23 +178,23 @@ fn label(link: &Link) -> String {
 }
 
 /// What happens to frames, there and back: `20/60ms`, `+-3ms`, `5%`, `50mbit`, `corrupt 1%`.
-fn impairment([there, back]: &[Impairment; 2]) -> Vec<String> {
-    let both = |times: [Duration; 2]| match times {
-        [Duration::ZERO, Duration::ZERO] => None,
-        times => Some(pair(times.map(show_time))),
-    };
-    let jitter = both([there.jitter, back.jitter]).map(|jitter| format!("+-{jitter}"));
-    let set = [there, back].map(|way| way.differing(&Impairment::default()));
-    let others = IMPAIRMENTS.iter().filter(|key| !["delay", "jitter"].contains(*key)).filter_map(|key| {
+fn impairment(ways: &[Impairment; 2]) -> Vec<String> {
+    let set = ways.each_ref().map(|way| way.differing(&Impairment::default()));
+    let label = |key: &&str| {
         let of = |way: &[(&str, String)]| way.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
         let values = set.each_ref().map(|way| of(way));
         if values == [None, None] {
             return None;
         }
-        let value = pair(values.map(|value| value.unwrap_or_else(|| "-".to_owned())));
-        Some(if ["loss", "rate"].contains(key) { value } else { format!("{key} {value}") })
-    });
-    both([there.delay, back.delay]).into_iter().chain(jitter).chain(others).collect()
+        let none = if ["delay", "jitter"].contains(key) { "0ms" } else { "-" };
+        let value = pair(values.map(|value| value.unwrap_or_else(|| none.to_owned())));
+        Some(match *key {
+            "delay" | "loss" | "rate" => value,
+            "jitter" => format!("+-{value}"),
+            key => format!("{key} {value}"),
+        })
+    };
+    IMPAIRMENTS.iter().filter_map(label).collect()
 }
 
 /// One value for both ways, or both; the unit once if they have the same.

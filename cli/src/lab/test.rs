@@ -87,9 +87,9 @@ pub(crate) fn run(args: &Test, out: &mut Output) -> Result<Exit, Failure> {
     let seen = observe(&runs, patience(&state.topology))?;
     let client = Client::connect_to(state.socket.clone())?;
     let mut verdicts = Vec::new();
-    for (test, (seen, took)) in tests.iter().zip(seen) {
-        let fate = if is_silent(&seen) { fate(&client, &state, test)? } else { None };
-        verdicts.push(Verdict::of(&state.topology, test, &seen, fate.as_ref(), took));
+    for (run, (seen, took)) in runs.iter().zip(seen) {
+        let fate = if is_silent(&seen) { fate(&client, &state, run)? } else { None };
+        verdicts.push(Verdict::of(&state.topology, run.test, &seen, fate.as_ref(), took));
     }
     let (seed, failed) = (state.topology.seed, verdicts.iter().filter(|verdict| !verdict.passed).count());
     if let Some(path) = &args.junit {
@@ -197,19 +197,19 @@ fn is_silent(seen: &Observed) -> bool {
 }
 
 /// What a trace says of the packet; nothing where it is for an address that no host has first.
-fn fate(client: &Client, state: &State, test: &Wanted) -> Result<Option<Fate>, Failure> {
-    let (to, v6) = match &test.to {
-        Asked::Host(host) => (host.as_str(), None),
+fn fate(client: &Client, state: &State, Run { test, to: asked, .. }: &Run<'_>) -> Result<Option<Fate>, Failure> {
+    let to = match &test.to {
+        Asked::Host(host) => host.as_str(),
         Asked::Address(ip) => {
             let has_it = |host: &&super::topology::resolved::Host| {
                 host.interfaces.first().is_some_and(|first| first.addresses.iter().any(|net| net.addr() == *ip))
             };
             let Some(host) = state.topology.hosts.iter().find(has_it) else { return Ok(None) };
-            (host.name.as_str(), Some(ip.is_ipv6()))
+            host.name.as_str()
         }
     };
     let port = if let Probe::Tcp { port } = test.probe { Some(port) } else { None };
-    decide(client, state, Sent { from: &test.from, to, v6, port }).map(Some)
+    decide(client, state, Sent { from: &test.from, to, v6: asked.is_ipv6(), port }).map(Some)
 }
 
 fn table(verdicts: &[Verdict]) -> Table {

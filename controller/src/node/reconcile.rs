@@ -393,11 +393,8 @@ impl Reconciler {
         self.policies.set_pods(local, &newest.iter().copied().map(pods::identity).collect());
         let reached = newest.into_iter().filter(|one| pods::may_be_reached(one, |pod| self.policies.knows(pod)));
         let before = self.attachments.iter().filter(|one| self.pods.contains_key(&one.number));
-        let before: BTreeSet<_> = before.map(pods::key).map(|key| (key.container_id, key.ifname)).collect();
-        let is_new = |one: &Attachment| {
-            let key = pods::key(one);
-            pods::is_new(one) && !before.contains(&(key.container_id, key.ifname))
-        };
+        let before: BTreeSet<_> = before.map(|one| (one.number, one.created_unix_s)).collect();
+        let is_new = |one: &Attachment| pods::is_new(one) && !before.contains(&(one.number, one.created_unix_s));
         let reached: Vec<_> = reached.filter_map(|one| Some((is_new(one), pod(one)?))).collect();
         // What was open with whoever had a new Pod's addresses before is not this Pod's.
         let new = reached.iter().filter(|(is_new, _)| *is_new);

@@ -108,7 +108,7 @@ pub(crate) fn proto_name(proto: u32) -> String {
 }
 
 /// Address and port, as they are written together.
-fn end(address: &str, port: u32) -> String {
+pub(crate) fn end(address: &str, port: u32) -> String {
     match (port, address.contains(':')) {
         (0, _) => address.to_owned(),
         (port, true) => format!("[{address}]:{port}"),

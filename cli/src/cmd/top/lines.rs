@@ -1,7 +1,7 @@
 //! The lines of a view: words and counters of two samples, as people and programs are shown them.
 
 use super::Tab;
-use super::sample::{Counted, Sample};
+use super::sample::{Counted, Packet, Sample};
 use serde_json::Value as Json;
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -41,7 +41,7 @@ pub(super) enum Value {
 pub(super) struct Line {
     pub(super) values: Vec<Value>,
     /// A packet to trace.
-    pub(super) packet: String,
+    pub(super) packet: Option<Packet>,
 }
 
 const fn word(title: &'static str, key: &'static str, at: usize) -> Column {
@@ -139,14 +139,13 @@ impl Tab {
         }
     }
 
-    /// The column that it is sorted by at first, and whether the largest come first.
-    pub(super) const fn order(self) -> (usize, bool) {
+    /// The column that it is sorted by at first, largest first.
+    pub(super) const fn order(self) -> usize {
         match self {
-            Self::Ports => (6, true),
-            Self::Flows => (3, true),
-            Self::Drops => (0, true),
-            Self::Connections => (6, true),
-            Self::Workers => (1, true),
+            Self::Ports | Self::Connections => 6,
+            Self::Flows => 3,
+            Self::Drops => 0,
+            Self::Workers => 1,
         }
     }
 }
@@ -262,7 +261,7 @@ mod tests {
             key: (*name).to_owned(),
             words: vec!["br0".to_owned(), "0".to_owned(), "10".to_owned(), (*name).to_owned()],
             counters: counters.to_vec(),
-            packet: String::new(),
+            packet: None,
         };
         let rows = rows.iter().map(row).collect();
         Sample { at, tab: Tab::Flows, status: GetStatusReply::default(), stats: GetStatsReply::default(), rows }

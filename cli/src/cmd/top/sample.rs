@@ -2,7 +2,8 @@
 
 use super::Tab;
 use crate::client::Client;
-use crate::cmd::ct::proto_name;
+use crate::cmd::ct::{end, proto_name};
+use crate::cmd::ports::state;
 use crate::failure::Failure;
 use sluice_proto::v1::{
     Connection, ConnectionTuple, Drop, DumpFlowsRequest, Flow, GetStatsReply, GetStatsRequest, GetStatusReply,
@@ -26,8 +27,15 @@ pub(super) struct Counted {
     pub(super) key: String,
     pub(super) words: Vec<String>,
     pub(super) counters: Vec<u64>,
-    /// A packet that can be traced; empty for none.
-    pub(super) packet: String,
+    /// A packet that can be traced, if there is one.
+    pub(super) packet: Option<Packet>,
+}
+
+/// A packet as a flow, and the bridge that it came to.
+#[derive(Clone, Debug)]
+pub(super) struct Packet {
+    pub(super) bridge: String,
+    pub(super) flow: String,
 }
 
 impl Sample {
@@ -61,12 +69,7 @@ impl Sample {
 
 fn port(port: Port) -> Counted {
     let (spec, counters) = (port.spec.unwrap_or_default(), port.counters.unwrap_or_default());
-    let state = match (spec.admin_down, port.link_up) {
-        _ if port.gone => "gone",
-        (false, true) => "up",
-        (false, false) => "down",
-        (true, _) => "down (set)",
-    };
+    let (state, _) = state(!spec.admin_down, port.link_up, port.gone);
     let drops = [counters.rx_dropped, counters.rx_errors, counters.tx_dropped, counters.tx_errors];
     Counted {
         key: format!("{} {}", spec.bridge, spec.name),
@@ -78,7 +81,7 @@ fn port(port: Port) -> Counted {
             counters.tx_bytes,
             drops.iter().sum(),
         ],
-        packet: String::new(),
+        packet: None,
     }
 }
 
@@ -99,7 +102,7 @@ fn flow(bridge: &str, flow: Flow) -> Counted {
         key: format!("{bridge} {table} {priority} {matches}"),
         words: vec![bridge.to_owned(), table, priority, flow.owner, matches, flow.actions],
         counters: vec![flow.packets, flow.bytes],
-        packet: String::new(),
+        packet: None,
     }
 }
 
@@ -109,15 +112,11 @@ fn drop(drop: Drop) -> Counted {
         key: format!("{} {port} {} {}", drop.reason, drop.owner, drop.rule),
         words: vec![drop.reason, port, drop.owner, drop.rule, drop.last_packet.clone()],
         counters: vec![drop.packets],
-        packet: drop.last_packet,
+        packet: Some(drop.last_packet).filter(|flow| !flow.is_empty()).map(|flow| Packet { bridge: drop.bridge, flow }),
     }
 }
 
 fn connection(connection: Connection) -> Counted {
-    let end = |address: &str, port: u32| match address.contains(':') {
-        true => format!("[{address}]:{port}"),
-        false => format!("{address}:{port}"),
-    };
     let (original, reply) = (connection.original.unwrap_or_default(), connection.reply.unwrap_or_default());
     let [source, answers] = [&original, &reply].map(|tuple: &ConnectionTuple| end(&tuple.src, tuple.src_port));
     let (destination, protocol) = (end(&original.dst, original.dst_port), proto_name(connection.proto));
@@ -127,7 +126,7 @@ fn connection(connection: Connection) -> Counted {
         key: format!("{zone} {protocol} {source} {destination}"),
         words: vec![protocol, source, destination, answers, connection.state, zone, connection.owner],
         counters: vec![counts.iter().map(|of| of.packets).sum(), counts.iter().map(|of| of.bytes).sum()],
-        packet: String::new(),
+        packet: None,
     }
 }
 
@@ -146,6 +145,6 @@ fn worker(worker: &WorkerStats) -> Counted {
             worker.exact_entries,
             worker.megaflow_entries,
         ],
-        packet: String::new(),
+        packet: None,
     }
 }

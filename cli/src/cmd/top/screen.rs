@@ -70,11 +70,10 @@ pub(super) fn run(target: &Target, tab: Tab, every: Duration) -> Result<Exit, Fa
 
 impl Screen {
     fn new(tab: Tab) -> Self {
-        let (column, is_descending) = tab.order();
         Self {
             tab,
-            column,
-            is_descending,
+            column: tab.order(),
+            is_descending: true,
             filter: String::new(),
             is_typing: false,
             is_paused: false,
@@ -249,21 +248,17 @@ impl Screen {
     }
 
     fn trace(&mut self, client: Option<&Client>) {
-        let Some(packet) = self.line().map(|line| line.packet.clone()).filter(|packet| !packet.is_empty()) else {
+        let Some(packet) = self.line().and_then(|line| line.packet.clone()) else {
             return self.open("Trace", "Only drops whose last packet was kept can be traced.".to_owned());
         };
         let Some(client) = client else { return };
-        let packets = vec![TracePacket { packet: Some(Packet::Flow(packet.clone())), in_port: String::new() }];
-        let bridge = self.line().and_then(|line| match &line.values[3] {
-            Value::Word(port) => port.split(':').next().map(str::to_owned),
-            Value::Number(_) => None,
-        });
-        let request = TraceRequest { bridge: bridge.unwrap_or_default(), packets, ..TraceRequest::default() };
+        let packets = vec![TracePacket { packet: Some(Packet::Flow(packet.flow.clone())), in_port: String::new() }];
+        let request = TraceRequest { bridge: packet.bridge, packets, ..TraceRequest::default() };
         let text = match client.collect(client.trace().trace(request)) {
             Ok(replies) => replies.into_iter().map(|reply| reply.walk).collect::<Vec<_>>().join("\n"),
             Err(error) => error.to_string(),
         };
-        self.open(&format!("sluice trace '{packet}'"), text);
+        self.open(&format!("sluice trace '{}'", packet.flow), text);
     }
 
     fn draw(&mut self, frame: &mut Frame<'_>) {

@@ -90,8 +90,8 @@ pub(crate) struct Sent<'a> {
     pub(crate) from: &'a str,
     /// The host that it is for.
     pub(crate) to: &'a str,
-    /// By IPv6 (`true`) or IPv4; by IPv4 if both hosts have an address when not said.
-    pub(crate) v6: Option<bool>,
+    /// By IPv6 rather than IPv4.
+    pub(crate) v6: bool,
     /// TCP to this port; an echo request without.
     pub(crate) port: Option<u16>,
 }
@@ -102,7 +102,7 @@ pub(crate) struct Sent<'a> {
 /// A host has no interface, the two have no addresses of that version, or the switch does not answer.
 pub(crate) fn decide(client: &Client, state: &State, sent: Sent<'_>) -> Result<Fate, Failure> {
     let (from, to) = (endpoint(state, sent.from)?, endpoint(state, sent.to)?);
-    let packet = packet(&from, &to, sent.v6, sent.port, None)?;
+    let packet = packet(&from, &to, Some(sent.v6), sent.port, None)?;
     let options = Options { names: true, verbose: false, ct_next: Vec::new() };
     Ok(Path::follow(client, state, &from, &to, &packet, &options)?.fate())
 }
