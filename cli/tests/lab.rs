@@ -5,10 +5,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "lab/machine.rs"]
+mod machine;
 #[path = "lab/network.rs"]
 mod network;
 #[path = "lab/tests.rs"]
 mod tests;
+#[path = "lab/uplink.rs"]
+mod uplink;
 
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -107,6 +111,20 @@ impl User {
         for part in parts {
             assert!(said.err.contains(part), "{line}: no {part:?} in {}", said.err);
         }
+    }
+
+    /// Brings up the lab of this file.
+    #[track_caller]
+    fn up(&self, file: &str, options: &str) {
+        fs::write(self.folder.path().join("lab.yml"), file).unwrap();
+        self.ok(&format!("lab up lab.yml {options}"));
+    }
+
+    /// Asserts how many pairs reach each other, and that no packet of theirs is lost.
+    #[track_caller]
+    fn reaches(&self, hosts: &str, pairs: u64) {
+        let ping = self.json(&format!("lab ping {hosts} -o json"));
+        assert_eq!((ping["reachable"].as_u64(), ping["lost"].as_u64()), (Some(pairs), Some(0)), "{ping}");
     }
 
     fn state(&self, lab: &str) -> Value {
@@ -395,7 +413,7 @@ fn several_labs_are_told_apart_by_name() {
 fn a_topology_with_mistakes_makes_nothing() {
     let user = User::new();
     fs::write(user.folder.path().join("bad.yml"), "lab: bad\nlnks: []\nlinks: [[h1, s1]]\nuplink: {}\n").unwrap();
-    let known = ["bad.yml:2: unknown key `lnks`", "did you mean `links`?", "bad.yml:4: uplink: not supported yet"];
+    let known = ["bad.yml:2: unknown key `lnks`", "did you mean `links`?", "bad.yml:4: the uplink needs `switch:`"];
     user.fails("lab up bad.yml", 2, &known);
     user.fails("lab up", 2, &["bad.yml:2"]);
     user.fails("lab up missing.yml", 2, &["cannot read missing.yml", "next: "]);

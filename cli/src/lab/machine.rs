@@ -1,4 +1,4 @@
-//! A thread that stays in the machine's network namespace, for tunnels to other machines.
+//! A thread that stays in the machine's network namespace, for tunnels to other machines and the uplink.
 //!
 //! The supervisor leaves the machine's namespace before it makes anything. A namespace that was left cannot be entered
 //! again without privilege, but a thread that was started before stays in it: an unprivileged lab may open UDP sockets

@@ -35,6 +35,7 @@ mod switching;
 mod test;
 mod topology;
 mod up;
+mod uplink;
 mod validate;
 mod view;
 mod wiring;

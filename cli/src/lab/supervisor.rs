@@ -14,6 +14,7 @@ use super::switching::{Around, Switching};
 use super::topology::resolved::Host;
 use super::wiring;
 use crate::failure::Failure;
+use crate::output::Exit;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -64,10 +65,17 @@ pub(crate) fn run() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Leaves a thread behind in the machine's network namespace, if a tunnel goes to another machine.
+/// Leaves a thread behind in the machine's network namespace, if a tunnel goes to another machine or there is an uplink.
 fn stay_at_machine(order: &Order) -> Result<Option<Machine>, Failure> {
-    if order.topology.tunnels.iter().all(|tunnel| tunnel.over.is_some()) {
+    let topology = &order.topology;
+    if topology.uplink.is_none() && topology.tunnels.iter().all(|tunnel| tunnel.over.is_some()) {
         return Ok(None);
+    }
+    if topology.uplink.is_some() && order.rootless {
+        return Err(Failure::new("an uplink needs the right to change the machine's network")
+            .why("`uplink:` makes an interface and rules on the machine; the rest of a lab needs no privilege")
+            .next("sudo sluice lab up, or leave `uplink:` out")
+            .exit(Exit::NoPrivilege));
     }
     Machine::start().map(Some).map_err(|error| Failure::new(format!("cannot start a thread: {error}")))
 }

@@ -12,6 +12,7 @@ use super::namespace::HostPort;
 use super::routing;
 use super::topology::Topology;
 use super::topology::resolved::{Impairment, Switch, Tunnel, TunnelEnd};
+use super::uplink::{self, Rules};
 use super::wiring::{Joint, Place, Wiring};
 use crate::failure::Failure;
 use sluice_flows::flow_mod::FlowMod;
@@ -28,6 +29,8 @@ use std::thread;
 /// The running switches and their control API.
 pub(crate) struct Switching {
     datapath: Datapath,
+    /// The machine translates for as long as this is there.
+    _rules: Option<Rules>,
     _api: Running,
 }
 
@@ -75,9 +78,22 @@ impl Switching {
                 add_tunnel(&datapath, topology, tunnel, end, around, workers)?;
             }
         }
+        let rules = match (&topology.uplink, around.machine) {
+            (Some(link), Some(machine)) => {
+                let vlan = topology.vlan_mode(&link.carried());
+                let place =
+                    Place { bridge: link.switch.clone(), number: link.port, name: link.port_name(), vlan, up: true };
+                let (datapath, link, lab) = (datapath.clone(), link.clone(), topology.name.clone());
+                machine.run(move || {
+                    let (device, rules) = uplink::open(&link, &lab, workers)?;
+                    add_port(&datapath, place, device).map(|()| rules)
+                })?
+            }
+            _ => None,
+        };
         let api =
             sluice_switch::api::spawn(datapath.clone(), socket).map_err(|error| Failure::new(error.to_string()))?;
-        Ok(Self { datapath, _api: api })
+        Ok(Self { datapath, _rules: rules, _api: api })
     }
 
     /// Ends the switches and closes their ports, but not the control API, which would wait for its clients: the process
@@ -92,7 +108,7 @@ impl Switching {
 pub(crate) struct Around<'a> {
     /// The namespaces of switches.
     pub(crate) stacks: BTreeMap<&'a str, BorrowedFd<'a>>,
-    /// The machine's, if a tunnel needs it.
+    /// The machine's, if a tunnel or the uplink needs it.
     pub(crate) machine: Option<&'a Machine>,
 }
 
@@ -128,7 +144,7 @@ fn wire(peer: String, impairment: Impairment, mtu: u32, seed: u64) -> Result<Por
 }
 
 /// A port's kind and options, as they are read everywhere.
-fn spec(kind: &str, options: &[(&str, String)]) -> Result<PortSpec, Failure> {
+pub(super) fn spec(kind: &str, options: &[(&str, String)]) -> Result<PortSpec, Failure> {
     let unknown = || Failure::new(format!("the switch has no ports of type {kind}"));
     let kind = PortKind::from_name(kind).ok_or_else(unknown)?;
     let options = options.iter().map(|(key, value)| (*key, value.as_str()));

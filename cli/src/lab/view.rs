@@ -1,6 +1,7 @@
 //! How a topology is shown: the node table, those of VLANs and tunnels, and its size in words.
 
 use super::topology::Topology;
+use super::topology::resolved::uplink::Outside;
 use super::topology::resolved::{Carried, End, Link, RouterInterface};
 use crate::failure::Failure;
 use crate::output::{Output, Table};
@@ -37,6 +38,15 @@ fn nodes(topology: &Topology) -> Table {
             let addresses = addresses(&interface.addresses);
             table.row([router.name.as_str(), &port, &interface.peer, &addresses, &mac, &vlan_of(interface)]);
         }
+    }
+    if let Some(uplink) = &topology.uplink {
+        let (port, addresses) = (uplink.port.to_string(), addresses(uplink.addresses()));
+        let mac = match &uplink.outside {
+            Outside::Nat { mac, .. } => mac.to_string(),
+            Outside::Device(_) => "-".to_owned(),
+        };
+        let peer = format!("uplink ({})", uplink.mode());
+        table.row([uplink.switch.as_str(), &port, &peer, &addresses, &mac, uplink.vlan.as_deref().unwrap_or("-")]);
     }
     for link in &topology.links {
         match &link.ends {

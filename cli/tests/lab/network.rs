@@ -1,25 +1,9 @@
 //! Labs of several networks: VLANs, tunnels, routers.
 
+use super::machine::Machine;
 use super::*;
-use std::process::Child;
 
 const OVERLAY: &str = include_str!("../../../examples/overlay/overlay.yml");
-
-impl User {
-    /// Brings up the lab of this file.
-    #[track_caller]
-    fn up(&self, file: &str, options: &str) {
-        fs::write(self.folder.path().join("lab.yml"), file).unwrap();
-        self.ok(&format!("lab up lab.yml {options}"));
-    }
-
-    /// Asserts how many pairs reach each other, and that no packet of theirs is lost.
-    #[track_caller]
-    fn reaches(&self, hosts: &str, pairs: u64) {
-        let ping = self.json(&format!("lab ping {hosts} -o json"));
-        assert_eq!((ping["reachable"].as_u64(), ping["lost"].as_u64()), (Some(pairs), Some(0)), "{ping}");
-    }
-}
 
 #[test]
 fn a_vlan_goes_through_every_kind_of_tunnel() {
@@ -120,50 +104,13 @@ fn a_tunnel_that_does_not_fit_makes_nothing() {
     assert!(!user.runtime().exists());
 }
 
-/// A network namespace that stands for a machine, as a process that sleeps in it.
-struct Machine(Child);
-
-impl Machine {
-    fn new() -> Self {
-        let mut command = Command::new("unshare");
-        let command = command.args(["--net", "sh", "-c", "echo; exec sleep 600"]).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-        Self(child)
-    }
-
-    /// A user whose commands run there.
-    fn user(&self) -> User {
-        let mut user = User::new();
-        user.through = ["nsenter", "-t", &self.0.id().to_string(), "-n"].map(str::to_owned).to_vec();
-        user
-    }
-
-    fn run(&self, command: &str) {
-        let mut enter = Command::new("nsenter");
-        enter.args(["-t", &self.0.id().to_string(), "-n"]).args(command.split(' '));
-        assert!(enter.status().unwrap().success(), "{command}");
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn labs_on_two_machines_are_one_network() {
     if !is_root("labs_on_two_machines_are_one_network") {
         return;
     }
     let (a, b) = (Machine::new(), Machine::new());
-    a.run(&format!("ip link add wire mtu 1550 type veth peer name wire mtu 1550 netns {}", b.0.id()));
-    for (machine, address) in [(&a, "198.51.100.1/24"), (&b, "198.51.100.2/24")] {
-        machine.run(&format!("ip addr add {address} dev wire"));
-        machine.run("ip link set wire up");
-    }
+    a.join(&b, 1550, &[["198.51.100.1/24", "198.51.100.2/24"]]);
     let users = [(a.user(), 1, 2), (b.user(), 2, 1)];
     for (user, own, other) in &users {
         let file = format!(

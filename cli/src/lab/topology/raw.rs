@@ -3,6 +3,7 @@
 mod link;
 mod network;
 mod test;
+mod uplink;
 mod value;
 
 use super::Problem;
@@ -14,6 +15,7 @@ pub(super) use network::{RawRoute, RawRouter, RawTunnel, RawVlan};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 pub(super) use test::{RawTarget, RawTest};
+pub(super) use uplink::{RawOutside, RawUplink};
 pub(crate) use value::nearest;
 use value::{Fields, Later, check_name, mtu, name, one_or_more, scalar, subnet};
 pub(crate) use value::{NAME_RULE, is_name};
@@ -39,6 +41,7 @@ pub(super) struct Raw {
     pub(super) hosts: Option<Vec<RawHost>>,
     pub(super) links: Vec<RawLink>,
     pub(super) tunnels: Vec<RawTunnel>,
+    pub(super) uplink: Option<RawUplink>,
     pub(super) tests: Vec<RawTest>,
 }
 
@@ -69,7 +72,6 @@ pub(super) struct RawHost {
     pub(super) run: Option<String>,
 }
 
-const TOP_LATER: Later = &[("uplink", None, "a lab is not connected to the machine's network")];
 const DEFAULTS_LATER: Later = &[("link", None, "give each link its own `delay:`")];
 const SWITCH_LATER: Later = &[
     ("mirror", None, "capture in a host with `sluice lab exec`"),
@@ -84,8 +86,9 @@ pub(super) fn has_lab_key(root: &Node) -> bool {
 
 /// Reads the whole file.
 pub(super) fn read(root: &Node, problems: &mut Vec<Problem>) -> Raw {
-    let known = ["lab", "seed", "defaults", "vlans", "switches", "routers", "hosts", "links", "tunnels", "tests"];
-    let fields = Fields::of(root, "the topology", &known, TOP_LATER, problems);
+    let known =
+        ["lab", "seed", "defaults", "vlans", "switches", "routers", "hosts", "links", "tunnels", "uplink", "tests"];
+    let fields = Fields::of(root, "the topology", &known, &[], problems);
     let mut raw = Raw::default();
     match fields.get("lab") {
         Some(node) => raw.name = name(node, "the lab", problems).unwrap_or_default(),
@@ -112,6 +115,7 @@ pub(super) fn read(root: &Node, problems: &mut Vec<Problem>) -> Raw {
         None => problems.push(Problem::new(root.line, "the key `links:` is missing; it lists pairs of names")),
     }
     raw.tunnels = fields.list("tunnels", problems, network::tunnel);
+    raw.uplink = fields.get("uplink").and_then(|node| uplink::uplink(node, problems));
     raw.tests = fields.list("tests", problems, test::test);
     raw
 }

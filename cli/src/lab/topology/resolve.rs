@@ -11,10 +11,12 @@ mod nodes;
 mod routers;
 mod tests;
 mod tunnels;
+mod uplink;
 mod vlans;
 
 use super::Problem;
 use super::raw::Raw;
+use super::resolved::uplink::{Outside, Uplink};
 use super::resolved::{Link, Mac, Router, Topology};
 use links::{Numbering, Pins};
 use nodes::Nodes;
@@ -41,7 +43,7 @@ pub(super) fn resolve(raw: &Raw, source: &str, problems: &mut Vec<Problem>) -> O
     let carried: Vec<_> = raw.links.iter().map(|link| vlans::carried(raw, link, problems)).collect();
     let pins = Pins::collect(raw, &nodes, problems);
     let tests = tests::resolve(raw, &nodes, problems);
-    let (mut links, mut tunnels) = (Vec::new(), Vec::new());
+    let (mut links, mut tunnels, mut uplink) = (Vec::new(), Vec::new(), None);
     if problems.is_empty() {
         let mut numbering = Numbering::new(&pins);
         for (index, carried) in carried.into_iter().enumerate() {
@@ -51,8 +53,9 @@ pub(super) fn resolve(raw: &Raw, source: &str, problems: &mut Vec<Problem>) -> O
         tunnels = tunnels::resolve(raw, &links, &nodes, &mut numbering, problems);
         links::check_loops(raw, &links, &tunnels, &nodes, &vlans, problems);
         routers::add_inside(raw, &links, &vlans, &mut nodes, &mut numbering, problems);
-        set_macs(raw, &mut nodes, &mut links, problems);
-        addresses::set(raw, &mut nodes, &vlans, problems);
+        uplink = uplink::resolve(raw, &nodes, &mut numbering, problems);
+        set_macs(raw, &mut nodes, &mut links, &mut uplink, problems);
+        addresses::set(raw, &mut nodes, &vlans, &mut uplink, problems);
         routers::check_overlaps(&nodes, problems);
         routers::add_routes(raw, &mut nodes, problems);
         tunnels::check_sizes(raw, &tunnels, &nodes, &links, problems);
@@ -67,6 +70,7 @@ pub(super) fn resolve(raw: &Raw, source: &str, problems: &mut Vec<Problem>) -> O
         routers: nodes.routers,
         links,
         tunnels,
+        uplink,
         tests,
     };
     check_rules(&topology, problems);
@@ -89,8 +93,14 @@ fn check_rules(topology: &Topology, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Gives every interface its MAC address: those of hosts first, then those of routers and of routed links.
-fn set_macs(raw: &Raw, nodes: &mut Nodes, links: &mut [Link], problems: &mut Vec<Problem>) {
+/// Gives every interface its MAC address: those of hosts first, then those of routers, of routed links and of the uplink.
+fn set_macs(
+    raw: &Raw,
+    nodes: &mut Nodes,
+    links: &mut [Link],
+    uplink: &mut Option<Uplink>,
+    problems: &mut Vec<Problem>,
+) {
     let mut used = BTreeMap::new();
     for host in raw.hosts.iter().flatten() {
         let Some(mac) = &host.mac else { continue };
@@ -119,4 +129,7 @@ fn set_macs(raw: &Raw, nodes: &mut Nodes, links: &mut [Link], problems: &mut Vec
     }
     nodes.routers.iter_mut().flat_map(|r| &mut r.interfaces).for_each(|interface| interface.mac = next());
     links.iter_mut().flat_map(|l| &mut l.underlay).flatten().for_each(|end| end.mac = next());
+    if let Some(Outside::Nat { mac, .. }) = uplink.as_mut().map(|uplink| &mut uplink.outside) {
+        *mac = next();
+    }
 }

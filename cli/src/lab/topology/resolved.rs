@@ -1,6 +1,7 @@
 //! A topology with every default filled in: names, ports, MACs and addresses are all decided.
 
 pub(crate) mod test;
+pub(crate) mod uplink;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use test::Test;
+use uplink::Uplink;
+
+/// Longest name of a network interface: `IFNAMSIZ` less the zero that ends it.
+pub(crate) const INTERFACE_NAME_MAX: usize = 15;
 
 /// A MAC address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -86,6 +91,9 @@ pub(crate) struct Topology {
     pub(crate) links: Vec<Link>,
     /// In the order of the file.
     pub(crate) tunnels: Vec<Tunnel>,
+    /// The way to the machine's network, if there is one.
+    #[serde(default)]
+    pub(crate) uplink: Option<Uplink>,
     /// In the order of the file.
     pub(crate) tests: Vec<Test>,
 }
@@ -116,7 +124,9 @@ impl Topology {
         });
         let inside = self.routers.iter().filter_map(|router| router.inside.as_ref());
         let inside = inside.filter(move |inside| inside.switch == switch);
-        links.chain(tunnels).chain(inside.map(|inside| (inside.port, inside.port_name())))
+        let uplink = self.uplink.iter().filter(move |uplink| uplink.switch == switch);
+        let uplink = uplink.map(|uplink| (uplink.port, uplink.port_name()));
+        links.chain(tunnels).chain(inside.map(|inside| (inside.port, inside.port_name()))).chain(uplink)
     }
 
     /// The VLAN with this name.

@@ -123,7 +123,13 @@ fn every_mistake_is_reported_at_once() {
 
 #[test]
 fn what_comes_later_is_refused_by_name() {
-    bad("lab: a\nuplink: {switch: s1}\nlinks: [[h1, s1]]\n", &[(2, "uplink: not supported yet by this version")]);
+    bad("lab: a\nuplink: {switch: s1}\nlinks: [[h1, s1]]\n", &[(2, "the uplink needs `mode: nat`, or `dev:`")]);
+    bad("lab: a\nuplink: {mode: nat}\nlinks: [[h1, s1]]\n", &[(2, "the uplink needs `switch:`")]);
+    bad("lab: a\nuplink: {switch: h1, mode: nat}\nlinks: [[h1, s1]]\n", &[(2, "switch: `h1` is no switch")]);
+    bad("lab: a\nuplink: {switch: s1, mode: net}\nlinks: [[h1, s1]]\n", &[(2, "mode: there is no `net`")]);
+    bad("lab: a\nuplink: {switch: s1, mode: nat, dev: eth0}\nlinks: [[h1, s1]]\n", &[(2, "mode: with `dev:`")]);
+    bad("lab: a\nuplink: {switch: s1, dev: a/b}\nlinks: [[h1, s1]]\n", &[(2, "dev: `a/b` is not the name")]);
+    bad("lab: a\nuplink: {switch: s1, mode: nat, vlan: x}\nlinks: [[h1, s1]]\n", &[(2, "vlan: there is no VLAN `x`")]);
     bad("lab: a\nhosts: {h1: {dhcp: true}}\nlinks: []\n", &[(2, "dhcp: not")]);
     bad(
         "lab: a\nvlans: {blue: {dhcp: true}}\nrouters: {r1: {nat: uplink}}\nlinks: []\n",

@@ -7,6 +7,7 @@
 mod test;
 
 use super::parse;
+use super::resolved::uplink::{Outside, Uplink};
 use super::resolved::{
     Carried, End, Host, Impairment, Interface, Link, Router, RouterInterface, Rule, Topology, Tunnel,
 };
@@ -49,6 +50,15 @@ fn without_lines(mut topology: Topology) -> Topology {
 
 fn text(topology: &Topology, detail: Detail) -> String {
     let mut out = format!("lab: {}\nseed: {}\n", topology.name, topology.seed);
+    // All other addresses can be given one by one.
+    if let Some(uplink) = topology.uplink.as_ref().filter(|up| up.vlan.is_none() && !up.addresses().is_empty()) {
+        let mut map = Map::default();
+        let of =
+            |v4: bool| uplink.addresses().iter().find(|net| net.addr().is_ipv4() == v4).map(|net| quoted(net.trunc()));
+        map.put_some("subnet", of(true));
+        map.put_some("subnet6", of(false));
+        _ = writeln!(out, "defaults: {}", map.text());
+    }
     section(&mut out, "vlans", &topology.vlans, |vlan| {
         let mut map = Map::default();
         map.put("id", vlan.id);
@@ -69,6 +79,9 @@ fn text(topology: &Topology, detail: Detail) -> String {
     section(&mut out, "hosts", &topology.hosts, |host| host_text(topology, host, detail));
     section(&mut out, "links", &topology.links, |link| format!("- {}", link_text(topology, link, detail)));
     section(&mut out, "tunnels", &topology.tunnels, |tunnel| format!("- {}", tunnel_text(tunnel)));
+    if let Some(uplink) = &topology.uplink {
+        _ = writeln!(out, "uplink: {}", uplink_text(uplink));
+    }
     section(&mut out, "tests", &topology.tests, |test| format!("- {}", test::text(test)));
     out
 }
@@ -137,6 +150,17 @@ fn rule(rule: &Rule) -> String {
     }
     map.put("action", quoted(action));
     map.put("priority", priority);
+    map.text()
+}
+
+fn uplink_text(uplink: &Uplink) -> String {
+    let mut map = Map::default();
+    map.put("switch", &uplink.switch);
+    map.put_some("vlan", uplink.vlan.as_ref());
+    match &uplink.outside {
+        Outside::Nat { .. } => map.put("mode", "nat"),
+        Outside::Device(name) => map.put("dev", quoted(name)),
+    }
     map.text()
 }
 

@@ -6,6 +6,7 @@
 
 use super::super::Problem;
 use super::super::raw::{Raw, RawHost};
+use super::super::resolved::uplink::{Outside, Uplink};
 use super::super::resolved::{RouterInterface, Vlan};
 use super::nodes::Nodes;
 use ipnet::{IpNet, Ipv4AddrRange, Ipv4Net, Ipv6Net};
@@ -100,16 +101,25 @@ fn default_subnet() -> Ipv4Net {
 }
 
 /// Gives every router and host its addresses, and hosts their gateways.
-pub(super) fn set(raw: &Raw, nodes: &mut Nodes, vlans: &[Vlan], problems: &mut Vec<Problem>) {
+pub(super) fn set(
+    raw: &Raw,
+    nodes: &mut Nodes,
+    vlans: &[Vlan],
+    uplink: &mut Option<Uplink>,
+    problems: &mut Vec<Problem>,
+) {
     let mut pools = Pools::new(raw, vlans);
     set_gateways(nodes, vlans, &mut pools);
+    if let Some(uplink) = uplink {
+        set_uplink(uplink, &mut pools);
+    }
     let mut given = given(raw, nodes, &mut pools, problems);
     set_routers(raw, nodes, vlans, &mut pools, problems);
     for index in 0..nodes.hosts.len() {
         let (addresses, raw_host) = (given.remove(&nodes.hosts[index].name), raw_host(raw, &nodes.hosts[index].name));
         set_host(raw, raw_host, index, addresses, nodes, &mut pools, problems);
     }
-    point_to_gateways(nodes, vlans);
+    point_to_gateways(nodes, vlans, uplink.as_ref());
 }
 
 /// Gives gateways the first addresses.
@@ -126,6 +136,13 @@ fn set_gateways(nodes: &mut Nodes, vlans: &[Vlan], pools: &mut Pools) {
     let mut plain = nodes.routers.iter_mut().flat_map(|r| &mut r.interfaces).filter(|i| i.vlan.is_none());
     if let Some(interface) = plain.find(|i| i.addresses.is_empty()) {
         interface.addresses = pools.of(None).take("it is the router's").unwrap_or_default();
+    }
+}
+
+/// Gives the machine the next addresses of the network that it translates for.
+fn set_uplink(uplink: &mut Uplink, pools: &mut Pools) {
+    if let Outside::Nat { addresses, .. } = &mut uplink.outside {
+        *addresses = pools.of(uplink.vlan.as_deref()).take("it is the uplink's").unwrap_or_default();
     }
 }
 
@@ -246,7 +263,7 @@ fn none_left(raw: &Raw, vlan: Option<&str>, node: &str, line: usize, pools: &mut
 }
 
 /// Tells every host where packets to other networks go: by its first interface that has a gateway.
-fn point_to_gateways(nodes: &mut Nodes, vlans: &[Vlan]) {
+fn point_to_gateways(nodes: &mut Nodes, vlans: &[Vlan], uplink: Option<&Uplink>) {
     let mut by_vlan: BTreeMap<Option<String>, Vec<IpAddr>> = BTreeMap::new();
     let ips = |interface: &RouterInterface| interface.addresses.iter().map(IpNet::addr).collect::<Vec<_>>();
     for vlan in vlans {
@@ -260,6 +277,10 @@ fn point_to_gateways(nodes: &mut Nodes, vlans: &[Vlan]) {
     };
     let mut plain = routers.iter().flat_map(|r| &r.interfaces).filter(|i| i.vlan.is_none() && is_switch(i));
     by_vlan.insert(None, plain.next().map(ips).unwrap_or_default());
+    if let Some(uplink) = uplink {
+        let machine = uplink.addresses().iter().map(IpNet::addr);
+        by_vlan.entry(uplink.vlan.clone()).or_default().extend(machine);
+    }
     for host in &mut nodes.hosts {
         let mut found = false;
         for interface in &mut host.interfaces {

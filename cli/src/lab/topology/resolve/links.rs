@@ -2,13 +2,12 @@
 
 use super::super::Problem;
 use super::super::raw::{Raw, RawEnd, RawLink};
-use super::super::resolved::{Carried, End, Interface, Link, Mac, RouterInterface, Tunnel, Underlay, Vlan};
+use super::super::resolved::{
+    Carried, End, INTERFACE_NAME_MAX, Interface, Link, Mac, RouterInterface, Tunnel, Underlay, Vlan,
+};
 use super::nodes::{Index, Nodes};
 use super::{MTU, PORT_MAX};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Longest name of a network interface.
-const INTERFACE_NAME_MAX: usize = 15;
 
 /// Numbers that the file pins, checked.
 #[derive(Default)]

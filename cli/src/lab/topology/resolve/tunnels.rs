@@ -45,7 +45,7 @@ pub(super) fn resolve(
         if let Some(first) = names.insert(name.clone(), tunnel.line) {
             problems.push(Problem::new(line, format!("another tunnel is named `{name}` (line {first})")));
         }
-        if nodes.kind(&name).is_some() || name == "gw" {
+        if nodes.kind(&name).is_some() || name == "gw" || name == "uplink" {
             problems.push(Problem::new(line, format!("a tunnel cannot be named `{name}`: a node's ports are")));
         }
         tunnels.extend(one(raw, tunnel, name, links, nodes, numbering, problems));
@@ -65,7 +65,7 @@ fn one(
     let before = problems.len();
     let kind = kind(tunnel, problems);
     for end in &tunnel.ends {
-        check_end(end, nodes, problems);
+        check_end("ends", "tunnels join switches", end, nodes, problems);
     }
     let vlans: Vec<_> = tunnel.vlans.iter().filter_map(|name| vlans::known(raw, "vlans", name, problems)).collect();
     let vni = vni(raw, tunnel, kind, problems);
@@ -118,13 +118,14 @@ fn kind(tunnel: &RawTunnel, problems: &mut Vec<Problem>) -> Option<TunnelKind> {
     found
 }
 
-fn check_end(end: &Spot<String>, nodes: &Nodes, problems: &mut Vec<Problem>) {
+/// Refuses what is no switch; `why` says what needs one.
+pub(super) fn check_end(key: &str, why: &str, end: &Spot<String>, nodes: &Nodes, problems: &mut Vec<Problem>) {
     let message = match nodes.kind(&end.value) {
         Some(Index::Switch(_)) => return,
-        Some(_) => format!("ends: `{}` is no switch; tunnels join switches", end.value),
+        Some(_) => format!("{key}: `{}` is no switch; {why}", end.value),
         None => {
             let known = nodes.switches.iter().map(|s| s.name.as_str());
-            format!("ends: there is no switch `{}`{}", end.value, nearest(&end.value, known))
+            format!("{key}: there is no switch `{}`{}", end.value, nearest(&end.value, known))
         }
     };
     problems.push(Problem::new(end.line, message));
