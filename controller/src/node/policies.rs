@@ -181,16 +181,21 @@ impl Policies {
         let subjects: HashMap<IpAddr, &Subject<'_>> =
             concerned.flat_map(|(pod, subject)| pod.addresses.iter().map(move |address| (*address, subject))).collect();
         let ours: Vec<IpAddr> = [&node.addresses, &node.gateways, &node.link].into_iter().flatten().copied().collect();
-        let changed = connections.iter().filter_map(|listed| {
-            let is_cut = label(&listed.label)? & CUT != 0;
-            let ends = ends(listed)?;
-            let is_accepted = [(Direction::Egress, ends.source), (Direction::Ingress, ends.destination)]
-                .into_iter()
-                .all(|(direction, own)| {
+        let accepts = |ends: Connection| {
+            [(Direction::Egress, ends.source), (Direction::Ingress, ends.destination)].into_iter().all(
+                |(direction, own)| {
                     let other = if direction == Direction::Egress { ends.destination } else { ends.source };
                     let connection = Connection { is_with_own_node: ours.contains(&other), ..ends };
                     subjects.get(&own).is_none_or(|subject| subject.verdict(direction, &connection).is_accepted)
-                });
+                },
+            )
+        };
+        // Thousands of connections are of few kinds, and a Pod may have thousands of policies.
+        let mut judged: HashMap<Connection, bool> = HashMap::new();
+        let changed = connections.iter().filter_map(|listed| {
+            let is_cut = label(&listed.label)? & CUT != 0;
+            let ends = ends(listed)?;
+            let is_accepted = *judged.entry(ends).or_insert_with(|| accepts(ends));
             (is_cut == is_accepted).then(|| ConnectionLabel {
                 zone: listed.zone,
                 proto: listed.proto,

@@ -12,7 +12,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 /// The first packet of a connection, after a Service has chosen the endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Connection {
     /// Where it comes from.
     pub source: IpAddr,
