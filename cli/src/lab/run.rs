@@ -101,11 +101,16 @@ impl Job {
         enter_network(&self.namespace).map_err(failed)?;
         let shell = ["/bin/sh", "-c", &self.command].map(OsString::from);
         let mut command = enter::inside(state, &self.host, &shell);
-        command.env("PATH", path()).current_dir(working).stdin(Stdio::null());
+        command.env("PATH", path()).env("LAB_DIR", folder(state, working)).current_dir(working).stdin(Stdio::null());
         command.stdout(self.log.try_clone().map_err(failed)?).stderr(self.log.try_clone().map_err(failed)?);
         let child = command.spawn().map_err(failed)?;
         Ok(Started { pid: child.id().cast_signed(), log: self.log })
     }
+}
+
+/// The folder of the lab's file.
+fn folder(state: &State, working: &Path) -> PathBuf {
+    working.join(&state.topology.source).parent().map_or_else(|| working.to_owned(), Path::to_owned)
 }
 
 /// The folders where commands are, with this program's own behind them: `sluice lab serve 80` works wherever it is.

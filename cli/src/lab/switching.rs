@@ -10,8 +10,8 @@ use super::enter::enter_network;
 use super::machine::Machine;
 use super::namespace::HostPort;
 use super::routing;
-use super::topology::Topology;
 use super::topology::resolved::{Impairment, Switch, Tunnel, TunnelEnd};
+use super::topology::{Topology, files};
 use super::uplink::{self, Rules};
 use super::wiring::{Joint, Place, Wiring};
 use crate::failure::Failure;
@@ -194,12 +194,13 @@ fn add_tunnel(
 
 fn add_rules(datapath: &Datapath, topology: &Topology, switch: &Switch) -> Result<(), Failure> {
     let names = topology.port_names(&switch.name);
-    let mut changes = Vec::new();
+    let files = files::changes(topology, switch);
+    let mut changes = files.map_err(|error| Failure::new(format!("{error:#}")))?.value;
     for rule in &switch.rules {
         let flow = parse_flow(&rule.flow, &names);
         let mut spec = flow.map_err(|error| Failure::new(format!("rule {}: {error}", rule.name)))?.value;
         spec.owner = Owner::file_line(&topology.source, rule.line);
-        changes.push(FlowMod::add(spec));
+        changes.push(FlowMod::add(spec).into());
     }
     datapath.apply_bundle(&switch.name, &changes).map(|_| ()).map_err(failed)
 }

@@ -58,7 +58,7 @@ pub(crate) fn run(args: &Validate, out: &mut Output) -> Result<Exit, Failure> {
     let mut all = Vec::new();
     for file in files {
         let name = file.display().to_string();
-        let parsed = topology::parse(&read(&file)?, &name);
+        let parsed = topology::examine(&read(&file)?, &name);
         if format == Format::Table {
             tell(&name, &parsed, out)?;
         }

@@ -145,7 +145,8 @@ fn dropped(
                 None if reason == "rule_drop" && !owner.is_empty() => format!("dropped by {owner}"),
                 None => format!("dropped: {reason}"),
             };
-            (said, test.by.as_deref().is_some_and(|by| by == owner || names.contains(&by)))
+            let is_it = |by: &str| by == owner || names.contains(&by) || is_line(topology, by, owner);
+            (said, test.by.as_deref().is_some_and(is_it))
         }
         (_, Some(error)) => (format!("no answer: {error}"), false),
         (fate, None) => {
@@ -160,6 +161,12 @@ fn dropped(
     };
     let wish = test.by.as_ref().filter(|_| !is_it).map(|by| format!("drop by {by}"));
     Judged { result: Want::Drop, said, wish }
+}
+
+/// Whether `by` is the line of a file beside the lab's, like `firewall.flows:67`, and `owner` is that line.
+fn is_line(topology: &Topology, by: &str, owner: &str) -> bool {
+    let line = by.rsplit_once(':').and_then(|(path, line)| Some((path, line.parse().ok()?)));
+    line.is_some_and(|(path, line)| Owner::file_line(&topology.beside(path), line).text() == owner)
 }
 
 /// The rules of switches that have this owner and priority: one, if each has a line of its own in the file.

@@ -4,6 +4,7 @@
 //! Every mistake is reported with its line, all of them at once, and an unknown word comes with the nearest known one.
 //! What the format knows but this version cannot do is refused by name: a lab never comes up different from its file.
 
+pub(crate) mod files;
 pub(crate) mod preset;
 mod raw;
 mod resolve;
@@ -100,12 +101,23 @@ pub(crate) fn parse(text: &str, source: &str) -> Result<Topology, TopologyError>
     topology.filter(|_| problems.is_empty()).ok_or_else(|| TopologyError::new(source, problems))
 }
 
+/// As [`parse`], and reads the files of flows that it names.
+///
+/// # Errors
+/// Every mistake in it, or in these files.
+pub(crate) fn examine(text: &str, source: &str) -> Result<Topology, TopologyError> {
+    let mut problems = Vec::new();
+    let mut topology = parse(text, source)?;
+    files::read(&mut topology, &mut problems);
+    if problems.is_empty() { Ok(topology) } else { Err(TopologyError::new(source, problems)) }
+}
+
 /// Reads and resolves a topology file.
 ///
 /// # Errors
 /// The file cannot be read, or every mistake in it.
 pub(crate) fn load(path: &Path) -> Result<Topology, Failure> {
-    Ok(parse(&read(path)?, &path.display().to_string())?)
+    Ok(examine(&read(path)?, &path.display().to_string())?)
 }
 
 /// The text of a topology file.

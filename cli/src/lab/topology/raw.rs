@@ -50,6 +50,8 @@ pub(super) struct Raw {
 pub(super) struct RawSwitch {
     pub(super) name: Spot<String>,
     pub(super) rules: Vec<RawRule>,
+    pub(super) groups: Option<Spot<String>>,
+    pub(super) flows: Option<Spot<String>>,
 }
 
 /// An entry of a switch's `rules`.
@@ -144,9 +146,10 @@ fn nodes<T>(
 }
 
 fn switch(name: Spot<String>, node: &Node, problems: &mut Vec<Problem>) -> RawSwitch {
-    let fields = Fields::of(node, "a switch", &["rules"], SWITCH_LATER, problems);
+    let fields = Fields::of(node, "a switch", &["rules", "groups", "flows"], SWITCH_LATER, problems);
     let rules = fields.list("rules", problems, rule);
-    RawSwitch { name, rules }
+    let [groups, flows] = ["groups", "flows"].map(|key| fields.text(key, problems));
+    RawSwitch { name, rules, groups, flows }
 }
 
 fn rule(node: &Node, problems: &mut Vec<Problem>) -> Option<RawRule> {

@@ -13,6 +13,7 @@ use sluice_switch::port::WireSettings;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use test::Test;
 use uplink::Uplink;
@@ -102,6 +103,11 @@ impl Topology {
     /// The host with this name.
     pub(crate) fn host(&self, name: &str) -> Option<&Host> {
         self.hosts.iter().find(|h| h.name == name)
+    }
+
+    /// The path of a file that is given as seen from the topology file.
+    pub(crate) fn beside(&self, path: &str) -> String {
+        Path::new(&self.source).with_file_name("").join(path).display().to_string()
     }
 
     /// The names that a rule of this switch may use.
@@ -355,6 +361,21 @@ pub(crate) struct Switch {
     pub(crate) name: String,
     /// Rules in front of ordinary switching.
     pub(crate) rules: Vec<Rule>,
+    /// Groups, in force before the flows.
+    pub(crate) groups: Option<RuleFile>,
+    /// Flows, in force before the rules.
+    pub(crate) flows: Option<RuleFile>,
+}
+
+/// A file of groups or flows, as Open vSwitch's tools take it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RuleFile {
+    /// Where it is, seen from the topology file.
+    pub(crate) path: String,
+    /// What is in it, once it was [read](super::files::read).
+    pub(crate) text: String,
+    /// Line in the topology file.
+    pub(crate) line: usize,
 }
 
 /// A named rule of a switch, as flow text.

@@ -41,6 +41,9 @@ pub(crate) fn write(topology: &Topology) -> Option<String> {
 /// Lines differ from file to file.
 fn without_lines(mut topology: Topology) -> Topology {
     topology.switches.iter_mut().flat_map(|s| &mut s.rules).for_each(|rule| rule.line = 0);
+    let files = topology.switches.iter_mut().flat_map(|s| s.groups.iter_mut().chain(&mut s.flows));
+    // What is in a file is not the topology's to say.
+    files.for_each(|file| (file.line, file.text) = (0, String::new()));
     topology.routers.iter_mut().flat_map(|r| &mut r.interfaces).for_each(|interface| interface.line = 0);
     topology.routers.iter_mut().flat_map(|r| &mut r.routes).for_each(|route| route.line = 0);
     topology.tunnels.iter_mut().for_each(|tunnel| tunnel.line = 0);
@@ -72,6 +75,8 @@ fn text(topology: &Topology, detail: Detail) -> String {
     section(&mut out, "switches", &topology.switches, |switch| {
         let mut map = Map::default();
         map.put_list("rules", switch.rules.iter().map(rule));
+        map.put_some("groups", switch.groups.as_ref().map(|file| quoted(&file.path)));
+        map.put_some("flows", switch.flows.as_ref().map(|file| quoted(&file.path)));
         format!("{}: {}", switch.name, map.text())
     });
     let routers: Vec<_> = topology.routers.iter().filter(|router| router.inside.is_none()).collect();
@@ -333,7 +338,7 @@ mod tests {
         round_trip(
             "lab: office\nseed: 7\ndefaults: {mtu: 9000, subnet: 10.7.0.0/16, subnet6: \"fd07::/64\"}\n\
              switches: {s1: {rules: [{name: no-ssh, match: \"tcp,tcp_dst=22\", action: drop},\n\
-             \x20 {name: rest, action: \"NORMAL\", priority: 1}]}, s2: {}}\n\
+             \x20 {name: rest, action: \"NORMAL\", priority: 1}]}, s2: {flows: \"a b.flows\", groups: a.groups}}\n\
              hosts: {h1: {ip: [10.7.0.20, \"fd07::20\"], mac: \"02:00:00:00:00:0b\"},\n\
              \x20 h2: {run: \"sluice lab serve 80 # \\\"\", env: {A: \"x \\\"y\\\" \\\\ z\", B: \"\", C: \"line\\nfeed\"}}}\n\
              links: [[h1, \"s1:7\"], [\"h2:eth1\", s2], [h2, s1], {ends: [s1, s2], name: trunk, mtu: 1400}]\n",
@@ -369,13 +374,16 @@ mod tests {
         let written = round_trip(
             "lab: a\nhosts: {h1: {}, h2: {}}\nswitches: {s1: {rules: [{name: no-ssh, action: drop}]}}\n\
              links: [[h1, s1], [h2, s1]]\ntests:\n\
-             - {ping: [h1, h2], rtt: 74..90ms, max_loss: 0.5%}\n\
+             - {ping: [h1, h2], rtt: 74..90ms, max_loss: 0.5%, within: 20s}\n\
              - {name: six, ping: [h1, 'fd00::1'], want: drop}\n\
              - {tcp: [h1, 'h2:22'], want: drop, by: no-ssh}\n\
              - {tcp: [h1, 'h2:23'], want: drop, by: 'np:shop/deny'}\n\
              - {tcp: [h2, '[fd00::1]:80'], want: refused}\n",
         );
-        assert!(written.contains("- {ping: [h1, \"h2\"], rtt: 74ms..90ms, max_loss: 0.5%}\n"), "{written}");
+        assert!(
+            written.contains("- {ping: [h1, \"h2\"], rtt: 74ms..90ms, max_loss: 0.5%, within: 20s}\n"),
+            "{written}"
+        );
     }
 
     #[test]

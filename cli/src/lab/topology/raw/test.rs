@@ -7,6 +7,7 @@ use super::Spot;
 use super::value::{Fields, name_spot, nearest, scalar};
 use sluice_switch::port::parse_time;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// An entry of `tests`.
 #[derive(Clone, Debug)]
@@ -21,6 +22,7 @@ pub(in super::super) struct RawTest {
     pub(in super::super) by: Option<Spot<String>>,
     pub(in super::super) rtt: Option<Range>,
     pub(in super::super) max_loss: Option<Loss>,
+    pub(in super::super) within: Option<Duration>,
 }
 
 /// What is tested from a host.
@@ -30,7 +32,9 @@ pub(in super::super) enum RawTarget {
     Address(IpAddr),
 }
 
-const KEYS: [&str; 7] = ["name", "ping", "tcp", "want", "by", "rtt", "max_loss"];
+const KEYS: [&str; 8] = ["name", "ping", "tcp", "want", "by", "rtt", "max_loss", "within"];
+/// Longest time for which a test may be tried.
+const WITHIN_MAX: Duration = Duration::from_secs(60);
 
 pub(super) fn test(node: &Node, problems: &mut Vec<Problem>) -> Option<RawTest> {
     let fields = Fields::of(node, "a test", &KEYS, &[], problems);
@@ -39,6 +43,8 @@ pub(super) fn test(node: &Node, problems: &mut Vec<Problem>) -> Option<RawTest> 
     let by = fields.text("by", problems);
     let rtt = fields.parsed("rtt", "a range like 74..90ms, ..90ms or 74ms..", problems, range);
     let max_loss = fields.parsed("max_loss", "a share like 20%", problems, loss);
+    let time = |text: &str| parse_time(text).filter(|time| *time <= WITHIN_MAX);
+    let within = fields.parsed("within", "a time like 10s, at most 60s", problems, time);
     let (ping, tcp) = (fields.get("ping"), fields.get("tcp"));
     let (key, pair) = match (ping, tcp) {
         (Some(pair), None) => ("ping", pair),
@@ -55,7 +61,8 @@ pub(super) fn test(node: &Node, problems: &mut Vec<Problem>) -> Option<RawTest> 
     check_keys(key, want, &fields, problems);
     let (from, (to, port)) = ends(key, pair, problems)?;
     let (rtt, max_loss) = (rtt.map(|rtt| rtt.value), max_loss.map(|loss| loss.value));
-    Some(RawTest { line: node.line, name, from, to, port, want, by, rtt, max_loss })
+    let within = within.map(|time| time.value);
+    Some(RawTest { line: node.line, name, from, to, port, want, by, rtt, max_loss, within })
 }
 
 fn want(fields: &Fields<'_>, problems: &mut Vec<Problem>) -> Want {
@@ -78,7 +85,9 @@ fn check_keys(kind: &str, want: Want, fields: &Fields<'_>, problems: &mut Vec<Pr
         refuse("rtt", "only a ping that is to be answered has a round trip");
         refuse("max_loss", "only a ping that is to be answered can lose some of its probes");
     }
-    if want != Want::Drop {
+    if want == Want::Drop {
+        refuse("within", "that nothing comes is not awaited");
+    } else {
         refuse("by", "names the rule that drops, so it needs `want: drop`");
     }
     if kind == "ping" && want == Want::Refused {
@@ -164,7 +173,6 @@ fn loss(text: &str) -> Option<Loss> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_range_may_leave_out_an_end_or_a_unit() {

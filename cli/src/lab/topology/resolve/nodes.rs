@@ -2,7 +2,7 @@
 
 use super::super::Problem;
 use super::super::raw::{Raw, RawEnd, Spot, nearest};
-use super::super::resolved::{Host, Router, Rule, Switch};
+use super::super::resolved::{Host, Router, Rule, RuleFile, Switch};
 use std::collections::BTreeMap;
 
 /// The nodes of a lab, and which name is which.
@@ -35,8 +35,12 @@ impl Nodes {
                 let flow = format!("priority={}{comma}{} actions={}", rule.priority, rule.matches, rule.action);
                 Rule { name: rule.name.clone(), flow, line: rule.line }
             });
+            let file =
+                |file: &Spot<String>| RuleFile { path: file.value.clone(), text: String::new(), line: file.line };
             if let Some(last) = nodes.switches.last_mut() {
                 last.rules = rules.collect();
+                last.groups = switch.groups.as_ref().map(file);
+                last.flows = switch.flows.as_ref().map(file);
             }
         }
         for router in raw.routers.iter().flatten() {
@@ -84,7 +88,7 @@ impl Nodes {
 
     fn add_switch(&mut self, name: &str) {
         self.index.insert(name.to_owned(), Index::Switch(self.switches.len()));
-        self.switches.push(Switch { name: name.to_owned(), rules: Vec::new() });
+        self.switches.push(Switch { name: name.to_owned(), rules: Vec::new(), groups: None, flows: None });
     }
 
     fn add_host(&mut self, name: &str) {

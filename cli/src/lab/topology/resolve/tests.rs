@@ -52,6 +52,7 @@ fn test(raw: &RawTest, nodes: &Nodes, problems: &mut Vec<Problem>) -> Test {
         probe,
         want: raw.want,
         by: raw.by.as_ref().filter(|_| raw.want == Want::Drop).map(|by| by.value.clone()),
+        within: raw.within,
         line: raw.line,
     }
 }

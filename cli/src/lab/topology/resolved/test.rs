@@ -21,6 +21,8 @@ pub(crate) struct Test {
     pub(crate) want: Want,
     /// The name or the owner of the rule that is to drop it.
     pub(crate) by: Option<String>,
+    /// How long it is tried again until it passes.
+    pub(crate) within: Option<Duration>,
     /// Line in the file.
     pub(crate) line: usize,
 }

@@ -2,6 +2,7 @@
 
 use super::super::resolved::test::{Probe, Test, Want};
 use super::{Map, quoted};
+use sluice_switch::port::show_time;
 
 pub(super) fn text(test: &Test) -> String {
     let mut map = Map::default();
@@ -21,5 +22,6 @@ pub(super) fn text(test: &Test) -> String {
         map.put_some("rtt", rtt);
         map.put_some("max_loss", max_loss);
     }
+    map.put_some("within", test.within.map(show_time));
     map.text()
 }
