@@ -91,25 +91,71 @@ fn a_lab_without_tests_or_a_wrong_one_is_a_mistake() {
     user.fails("lab test", 2, &["the lab single has no tests"]);
 }
 
+/// Processes that this user has started, and what these have: all that keeps namespaces and interfaces.
+fn processes(user: &User) -> Vec<String> {
+    let mark = format!("SLUICE_RUNTIME_DIR={}\0", user.runtime().display());
+    let is_theirs = |folder: &PathBuf| {
+        fs::read(folder.join("environ")).is_ok_and(|all| String::from_utf8_lossy(&all).contains(&mark))
+    };
+    let folders = fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path())).filter(is_theirs);
+    folders.map(|folder| fs::read_to_string(folder.join("cmdline")).unwrap_or_default()).collect()
+}
+
 #[test]
-fn every_example_with_tests_passes_them() {
-    if !is_root("every_example_with_tests_passes_them") {
+fn every_example_has_a_page_passes_its_tests_and_leaves_nothing() {
+    if !is_root("every_example_has_a_page_passes_its_tests_and_leaves_nothing") {
         return;
     }
     let user = User::new();
-    let mut passed = 0;
     for example in examples() {
-        if !fs::read_to_string(&example).unwrap().contains("\ntests:") {
-            continue;
-        }
         let path = example.to_str().unwrap();
+        let page = example.with_file_name("README.md");
+        assert!(page.exists(), "{} is missing: what the example shows, and how to go on", page.display());
         user.ok(&format!("lab up {path}"));
-        let said = user.run("lab test");
+        assert!(!processes(&user).is_empty(), "{path}");
+        let said = user.run("lab test -o json");
         assert_eq!(said.code, 0, "{path}: {said:#?}");
-        user.ok("lab down");
-        passed += 1;
+        let report: Value = serde_json::from_str(&said.out).unwrap();
+        assert!(report["passed"].as_u64() > Some(0), "{path}: {report}");
+        let down = user.ok("lab down");
+        assert!(down.ends_with("; nothing left behind\n"), "{path}: {down}");
+        assert_eq!(processes(&user), Vec::<String>::new(), "{path}");
+        assert_eq!(fs::read_dir(user.runtime().join("labs")).unwrap().count(), 0, "{path}");
     }
-    assert!(passed >= 3, "{passed} examples have tests");
+}
+
+#[test]
+fn files_of_flows_and_commands_are_found_beside_the_labs() {
+    if !is_root("files_of_flows_and_commands_are_found_beside_the_labs") {
+        return;
+    }
+    let user = User::new();
+    let folder = user.folder.path().join("there");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("a.flows"), "priority=9,icmp,in_port=h1 actions=drop\n").unwrap();
+    let file = "lab: a\nhosts: {h1: {run: 'echo $LAB_DIR'}, h2: {}}\nswitches: {s1: {flows: a.flows}}\n\
+                links: [[h1, s1], [h2, s1]]\ntests:\n  - {name: held, ping: [h1, h2], want: drop, by: 'a.flows:1'}\n  \
+                - {name: other, ping: [h2, h1], want: drop, by: 'a.flows:2'}\n  \
+                - {name: never, ping: [h1, h2], within: 300ms}\n  - {name: soon, ping: [h1, h2], within: 60s}\n";
+    fs::write(folder.join("a.lab.yml"), file).unwrap();
+    user.ok("lab up there/a.lab.yml");
+    assert_eq!(
+        user.ok("lab test -t held").lines().next(),
+        Some("ok 1 held  h1 -> h2  ping  dropped by file:there/a.flows:1")
+    );
+    let other = user.run("lab test -t other");
+    assert_eq!(other.code, 1, "the request arrives, its answer does not: {other:#?}");
+    assert_eq!(user.run("lab test -t never").code, 1);
+    let begin = Instant::now();
+    while user.ok("lab logs h1") != format!("{}\nsluice: the command ended with 0\n", folder.display()) {
+        assert!(begin.elapsed() < PATIENCE, "{}", user.ok("lab logs h1"));
+    }
+    // A test that has time passes once its reason is there.
+    let mut trying = user.command(&["lab", "test", "-t", "soon"]).stdout(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    user.ok("flows del --bridge s1 icmp");
+    assert!(trying.wait().unwrap().success());
+    assert!(user.ok("lab save").contains("  s1: {flows: \"a.flows\"}\n"), "{}", user.ok("lab save"));
 }
 
 #[test]
