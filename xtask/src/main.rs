@@ -86,6 +86,8 @@ enum Measured {
     Datapath,
     /// Changes of flows, beside Open vSwitch: a minute.
     Flows,
+    /// Labs of 2, 10 and 50 hosts, beside Mininet, and a leaf-spine network of 50 nodes: two minutes.
+    Lab,
     /// Pods of a real cluster, beside a kernel bridge with kube-proxy and the kernel's VXLAN: ten minutes.
     Cluster,
     /// How soon changes of Services are in force, at 10 to 10,000 Services, beside kube-proxy: half an hour.
@@ -203,6 +205,10 @@ fn bench(what: Measured, seconds: Option<u32>) -> Result<()> {
         Measured::Flows => {
             build_release()?;
             script("benches/flows.sh", &[])
+        }
+        Measured::Lab => {
+            build_release()?;
+            script("benches/lab.sh", &seconds)
         }
         Measured::Cluster => script("benches/cluster.sh", &seconds),
         Measured::Services => {
