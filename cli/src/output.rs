@@ -223,6 +223,11 @@ impl Output {
             .next(format!("use -o {}", known.join(" or -o "))))
     }
 
+    /// Whether what is written has colours.
+    pub(crate) fn is_colored(&self) -> bool {
+        self.color
+    }
+
     /// Writes one line.
     pub(crate) fn line(&mut self, text: impl AsRef<str>) -> io::Result<()> {
         writeln!(self.to, "{}", text.as_ref())

@@ -9,6 +9,9 @@
 mod machine;
 #[path = "lab/network.rs"]
 mod network;
+#[path = "lab/shell.rs"]
+mod shell;
+mod terminal;
 #[path = "lab/tests.rs"]
 mod tests;
 #[path = "lab/uplink.rs"]

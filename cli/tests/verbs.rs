@@ -18,6 +18,7 @@ mod policies;
 mod relay;
 #[path = "verbs/services.rs"]
 mod services;
+mod terminal;
 #[path = "verbs/top.rs"]
 mod top;
 

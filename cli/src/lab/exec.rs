@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use std::thread;
 
 /// The name that stands for every host.
-const ALL: &str = "all";
+pub(super) const ALL: &str = "all";
 
 /// Arguments of `sluice lab exec`.
 #[derive(Debug, Args)]

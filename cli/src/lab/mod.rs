@@ -29,6 +29,7 @@ mod run;
 mod runtime;
 mod save;
 mod serve;
+mod shell;
 mod state;
 mod supervisor;
 mod switching;
@@ -63,6 +64,8 @@ pub(crate) enum Verb {
     Test(test::Test),
     /// Open a shell in a host
     Sh(exec::Sh),
+    /// A prompt for a lab: `h1 ping h2`, `s1 flows`, `link h1 s1 down`
+    Shell(shell::Shell),
     /// What the command of a host has written
     Logs(logs::Logs),
     /// Answer TCP connections with the host's name
@@ -118,6 +121,7 @@ pub(crate) fn run(verb: Verb, out: &mut Output) -> Result<Exit, Failure> {
         Verb::Exec(args) => exec::run(&args),
         Verb::Test(args) => test::run(&args, out),
         Verb::Sh(args) => exec::shell(&args),
+        Verb::Shell(args) => shell::run(&args, out),
         Verb::Logs(args) => logs::run(&args, out),
         Verb::Serve(args) => serve::run(&args, out),
         Verb::Capture(args) => capture::run(&args, out),

@@ -1,65 +1,8 @@
 //! `sluice top` as a table, as JSON, and in a terminal, which is tmux's.
 
+use super::terminal::Terminal;
 use super::{Switch, udp};
 use serde_json::Value;
-use std::io::{self, Write};
-use std::path::Path;
-use std::process::Command;
-use std::time::{Duration, Instant};
-
-/// How long the screen may take to show something.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A terminal of a server of its own, which ends with it.
-struct Terminal(String);
-
-impl Terminal {
-    /// None where there is no tmux.
-    fn open(folder: &Path, command: &str) -> Option<Self> {
-        let socket = folder.join("tmux").display().to_string();
-        let mut tmux = Command::new("tmux");
-        tmux.args(["-f", "/dev/null", "-S", &socket, "new-session", "-d", "-x", "140", "-y", "30", command]);
-        match tmux.current_dir(folder).status() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                _ = writeln!(io::stderr(), "skipped: top in a terminal: needs Debian's tmux");
-                None
-            }
-            other => {
-                assert!(other.unwrap().success());
-                Some(Self(socket))
-            }
-        }
-    }
-
-    fn tmux(&self, words: &[&str]) -> String {
-        let output = Command::new("tmux").args(["-S", &self.0]).args(words).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn press(&self, keys: &[&str]) {
-        self.tmux(&[&["send-keys"], keys].concat());
-    }
-
-    /// Waits until the screen has all of these words; what it shows.
-    #[track_caller]
-    fn shows(&self, words: &[&str]) -> String {
-        let begin = Instant::now();
-        loop {
-            let screen = self.tmux(&["capture-pane", "-p"]);
-            if words.iter().all(|word| screen.contains(word)) {
-                return screen;
-            }
-            assert!(begin.elapsed() < PATIENCE, "{words:?} is not in\n{screen}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        self.tmux(&["kill-server"]);
-    }
-}
 
 fn switch() -> Switch {
     let switch = Switch::start();
@@ -96,7 +39,7 @@ fn each_view_is_printed_once_and_sorted_by_what_happens() {
 fn a_terminal_shows_views_and_obeys_keys() {
     let switch = switch();
     let command = format!("{} top --every 0.2 --socket s.sock; echo code $?; sleep 60", env!("CARGO_BIN_EXE_sluice"));
-    let Some(terminal) = Terminal::open(switch.folder.path(), &command) else { return };
+    let Some(terminal) = Terminal::open(switch.folder.path(), &command, "top in a terminal") else { return };
     terminal.shows(&["sluiced", "NAME", "p1", "p2", "q quit"]);
     terminal.press(&["Tab"]);
     terminal.shows(&["OWNER", "file:x:1", "file:x:2"]);

@@ -17,7 +17,7 @@ mod tests;
 
 use crate::failure::Failure;
 use crate::output::Exit;
-pub(crate) use raw::{NAME_RULE, is_name, nearest};
+pub(crate) use raw::{NAME_RULE, closest, is_name, nearest};
 pub(crate) use resolve::MAX_LINKS;
 pub(crate) use resolved::Topology;
 use std::path::{Path, PathBuf};

@@ -18,7 +18,7 @@ pub(super) use test::{RawTarget, RawTest};
 pub(super) use uplink::{RawOutside, RawUplink};
 pub(crate) use value::nearest;
 use value::{Fields, Later, check_name, mtu, name, one_or_more, scalar, subnet};
-pub(crate) use value::{NAME_RULE, is_name};
+pub(crate) use value::{NAME_RULE, closest, is_name};
 
 /// A value and the line it is on.
 #[derive(Clone, Debug)]

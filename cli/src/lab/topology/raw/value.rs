@@ -136,12 +136,17 @@ pub(super) fn scalar(node: &Node) -> Option<&str> {
 /// `; did you mean ...?`, or the list of what there is when nothing is near.
 pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<_> = known.collect();
-    let best = known.iter().map(|k| (strsim::osa_distance(word, k), k)).min_by_key(|(distance, _)| *distance);
-    match best {
-        Some((distance, name)) if distance <= 1 + word.chars().count() / 4 => format!("; did you mean `{name}`?"),
-        _ if known.is_empty() => String::new(),
+    match closest(word, known.iter().copied()) {
+        near if !near.is_empty() || known.is_empty() => near,
         _ => format!("; known: {}", known.join(", ")),
     }
+}
+
+/// `; did you mean ...?`, or nothing when nothing is near.
+pub(crate) fn closest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let best = known.map(|k| (strsim::osa_distance(word, k), k)).min_by_key(|(distance, _)| *distance);
+    let near = best.filter(|(distance, _)| *distance <= 1 + word.chars().count() / 4);
+    near.map_or(String::new(), |(_, name)| format!("; did you mean `{name}`?"))
 }
 
 /// Whether a name keeps to `[a-z][a-z0-9-]{0,19}`.
