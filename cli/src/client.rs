@@ -79,6 +79,11 @@ pub(crate) enum Reach {
     Cluster(Cluster),
 }
 
+/// The socket of the switch that this machine has by itself.
+pub(crate) fn machine_socket() -> PathBuf {
+    std::env::var_os(ENVIRONMENT).filter(|s| !s.is_empty()).map_or_else(|| DEFAULT_SOCKET.into(), PathBuf::from)
+}
+
 /// Which bridge of that switch.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Which switch")]

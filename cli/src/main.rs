@@ -25,6 +25,9 @@ fn main() -> ExitCode {
     if let Some(result) = lab::run_own(&args) {
         return end(result);
     }
+    if let Some(result) = cmd::extcap::run_if_called(&args) {
+        return end(result);
+    }
     let command = match plugin_name() {
         Some(name) => Cli::command().bin_name(name),
         None => Cli::command(),

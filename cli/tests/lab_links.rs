@@ -190,6 +190,9 @@ fn links_with_and_without_delay_are_captured_by_name() {
         out.lines().all(|line| line.contains("  h2:eth0  h2>s3  ") || line.contains("  h2:eth0  s3>h2  ")),
         "{out}"
     );
+    // Every link, and what became of each packet.
+    let out = lab.captured("all icmp --point in -c 2");
+    assert!(out.lines().count() == 2 && out.lines().all(|line| line.contains("  -> ")), "{out}");
     // All ports of a switch: a packet that crosses it is seen where it comes in and where it goes out.
     let out = lab.captured("s2 icmp,icmp_type=8 -c 2");
     assert!(out.contains("  s2:1  ") && out.contains("  s2:2  "), "{out}");

@@ -26,5 +26,5 @@ pub use control::{
     BundleResult, Capture, Config, ConnectionKeeper, ControlError, Datapath, FailMode, Made, OtherChanges, PortChange,
     PortInfo, PortRequest, ResumeError, Resumed, TunnelInfo,
 };
-pub use datapath::{Captured, Direction, MegaflowStats, PacketIn};
+pub use datapath::{Captured, CapturedVerdict, Direction, MegaflowStats, PacketIn, Sight};
 pub use port::PortDevice;

@@ -11,14 +11,16 @@ use sluice_flows::meter::MeterMod;
 use sluice_flows::packet::compose::compose;
 use sluice_flows::packet::{Frame, MAX_FRAME_LEN};
 use sluice_flows::rule::FlowSpec;
-use sluice_flows::text::{GroupCommand, Names, parse_actions, parse_flow_mod, parse_group_mod, parse_meter};
+use sluice_flows::text::{
+    GroupCommand, Names, parse_actions, parse_flow_mod, parse_group_mod, parse_match, parse_meter,
+};
 use sluice_flows::{DropReason, Match, Owner, PortNo};
 use sluice_switch::port::{
     Device, Limits, NullPort, Port, PortCaps, PortError, PortKind, PortQueue, Rate, TxOutcome, Wire, WireOptions,
     WireSettings,
 };
 use sluice_switch::stats::WorkerStats;
-use sluice_switch::{Config, Datapath, FailMode, PortDevice, PortRequest};
+use sluice_switch::{Config, Datapath, FailMode, PortDevice, PortRequest, Sight};
 use sluice_tests::host::{Host, Kind};
 use sluice_tests::netns::skipped;
 use sluice_tests::switch::wait_until;
@@ -187,6 +189,11 @@ fn allocations_limited(flows: &[FlowMod], limits: Limits) -> (u64, u64) {
 
 /// Allocations of the worker while it does what `flows` say to [`WATCHED`] bursts, and what it counted.
 fn watch(config: Config, flows: &[FlowMod], limits: Limits) -> (u64, WorkerStats) {
+    watch_captured(config, flows, limits, &[])
+}
+
+/// As [`watch`], while captures look for packets at two outputs that do not come.
+fn watch_captured(config: Config, flows: &[FlowMod], limits: Limits, sights: &[Sight]) -> (u64, WorkerStats) {
     let datapath = Datapath::start(config).unwrap();
     datapath.add_bridge("br0", FailMode::Secure).unwrap();
     datapath.apply_bundle("br0", &shared()).unwrap();
@@ -206,9 +213,13 @@ fn watch(config: Config, flows: &[FlowMod], limits: Limits) -> (u64, WorkerStats
         allocated: Arc::clone(&allocated),
     };
     let device = PortDevice::Device(Box::new(source));
+    let captures = sights.iter().map(|sight| datapath.capture(&["out2".to_owned(), "out3".to_owned()], sight).unwrap());
+    let captures: Vec<_> = captures.collect();
     datapath.add_port("br0", PortRequest { limits, ..PortRequest::new("source", device) }).unwrap();
     wait_until("the bursts are through", || allocated.load(Ordering::Acquire) != UNKNOWN);
     let stats = datapath.worker_stats().remove(0);
+    assert!(captures.iter().all(|capture| capture.next(Duration::ZERO).is_none() && capture.lost().sum::<u64>() == 0));
+    drop(captures);
     datapath.shutdown();
     (allocated.load(Ordering::Acquire), stats)
 }
@@ -253,6 +264,15 @@ fn a_frame_that_only_the_megaflow_cache_answers_costs_no_allocation() {
     let (allocations, stats) = watch(config, &flows, Limits::default());
     assert_eq!(allocations, 0);
     assert!(stats.cache.megaflow_hits > (WARM + WATCHED) * 16, "{stats:?}");
+}
+
+#[test]
+fn a_frame_that_no_capture_wants_costs_no_allocation() {
+    let flow = parse_flow_mod("actions=output:2,output:3", Names::NONE).unwrap().value;
+    let other = Sight::of(parse_match("udp,udp_dst=54", Names::NONE).unwrap().value);
+    let dropped = Sight { dropped: true, ..Sight::of(Match::any()) };
+    let (allocations, _) = watch_captured(Config::default(), &[flow], Limits::default(), &[other, dropped]);
+    assert_eq!(allocations, 0);
 }
 
 #[test]

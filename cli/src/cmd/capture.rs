@@ -1,38 +1,52 @@
-//! `sluice capture`: what crosses ports of a running switch, as lines or as a pcapng file.
+//! `sluice capture`: what crosses ports of a running switch and what becomes of it, as lines or as a pcapng file.
 //!
-//! The same recording serves `sluice lab capture`, which knows ports by the names of links and nodes.
+//! The same recording serves `sluice lab capture`, which knows ports by the names of links and nodes, and
+//! [`extcap`](super::extcap), which Wireshark calls.
 
 mod file;
 mod inner;
+mod sink;
+mod verdict;
+mod wireshark;
 
 use crate::client::{Client, Target};
 use crate::failure::Failure;
 use crate::kube;
 use crate::output::{Exit, Format, Output};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use file::Writer;
-use serde::Serialize;
-use sluice_flows::key::{FlowKey, PacketKey};
-use sluice_flows::packet::extract;
-use sluice_flows::text::{Names, show_packet};
-use sluice_flows::tunnel::TunnelKind;
-use sluice_proto::v1::captured_frame::Direction;
-use sluice_proto::v1::{CaptureReply, CaptureRequest, CapturedFrame};
-use sluice_switch::port::parse_time;
-use std::collections::BTreeSet;
-use std::time::Duration;
+use sink::{Sink, Tally};
+use sluice_proto::v1::capture_request::Point as At;
+use sluice_proto::v1::{CaptureRequest, ListPortsRequest};
+use sluice_switch::port::{parse_time, show_time};
+use std::time::{Duration, Instant};
+use wireshark::Wireshark;
+
+/// What ends a capture when nothing else is said: so many packets, or so much time.
+const BY_DEFAULT: (u64, Duration) = (1000, Duration::from_secs(60));
+/// Stands for all ports.
+pub(crate) const ALL: &str = "all";
 
 /// Arguments of `sluice capture`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  sluice capture tap1                           one line a packet, until Ctrl-C
+  sluice capture tap1                           one line a packet, with what became of it
   sluice capture tap1,tap2 -w both.pcapng       into a file, as tcpdump and Wireshark read it
   sluice capture tap1 'tcp,tcp_dst=80' -c 20    20 packets that this matches
-  sluice capture tap1 -w - | wireshark -k -i -  live
+  sluice capture all --dropped                  what is dropped at any port: why, and by whose rule
+  sluice capture tap1 -c 0 -t 0 -w long.pcapng  until Ctrl-C
+  sluice capture tap1 --wireshark               live
+  sluice capture tap1 -w - | wireshark -k -i -  the same by hand, or by ssh from another machine
   sluice capture --pod shop/web-7f9 'tcp'       a Pod's port, on its node of a cluster
-A super-frame is written whole, as it crossed, with a comment that says so.")]
+In a file the comment of each packet says its verdict, to be filtered by:
+  tshark -r both.pcapng -Y 'frame.comment contains \"verdict=drop reason=rule_drop\"'
+  tshark -r both.pcapng -Y 'frame.comment contains \"np:shop/db\"'    the owner of a rule on its way
+A super-frame is written whole, as it crossed, with a second comment that says so.
+As Wireshark's extcap, which lists switches and labs as interfaces:
+  ln -s \"$(which sluice)\" ~/.local/lib/wireshark/extcap/sluice-extcap
+  (before Wireshark 4.2: ~/.config/wireshark/extcap/sluice-extcap)")]
 pub(crate) struct Capture {
-    /// The ports, with commas between; with --pod the MATCH
+    /// The ports, with commas between, or `all`; with --pod the MATCH
     #[arg(value_name = "PORT,..", required_unless_present = "pod", default_value = "", hide_default_value = true)]
     ports: String,
     /// The port of this Pod instead, on its node
@@ -50,13 +64,22 @@ pub(crate) struct How {
     /// Only packets that this matches, in the syntax of flows
     #[arg(value_name = "MATCH", default_value = "", hide_default_value = true)]
     matches: String,
+    /// Only packets that are dropped
+    #[arg(long)]
+    dropped: bool,
+    /// Where to look: at what the ports receive (in), at what they send (out), or both
+    #[arg(long, value_enum, value_name = "WHERE", default_value_t = Point::Both)]
+    point: Point,
     /// Write a pcapng file; `-` for standard output
     #[arg(short, long, value_name = "FILE")]
     write: Option<String>,
-    /// End after this many packets
+    /// Open Wireshark, and show there what comes
+    #[arg(long, conflicts_with = "write")]
+    wireshark: bool,
+    /// End after this many packets, 0 for never [default: 1000; never in Wireshark]
     #[arg(short, long, value_name = "N")]
     count: Option<u64>,
-    /// End after this time, such as 500ms or 30s
+    /// End after this time, such as 500ms, 30s or 10m, 0 for never [default: 60s; never in Wireshark]
     #[arg(short, long, value_name = "TIME", value_parser = time)]
     time: Option<Duration>,
     /// Keep this many bytes of each packet
@@ -65,10 +88,67 @@ pub(crate) struct How {
     /// Take off outer headers of VXLAN, Geneve, GRE and IP tunnels
     #[arg(long)]
     inner: bool,
+    /// Say only what is wrong.
+    #[arg(skip)]
+    quiet: bool,
+}
+
+/// Where packets are seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Point {
+    In,
+    Out,
+    #[default]
+    Both,
 }
 
 fn time(text: &str) -> Result<Duration, String> {
-    parse_time(text).ok_or_else(|| "expected a time like 500ms or 30s, up to 60s".to_owned())
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let whole = |unit: char, scale: u64| {
+        let number = text.strip_suffix(unit)?.parse::<u64>().ok()?;
+        number.checked_mul(scale).filter(|seconds| *seconds <= 86_400).map(Duration::from_secs)
+    };
+    let time = parse_time(text).or_else(|| whole('s', 1)).or_else(|| whole('m', 60)).or_else(|| whole('h', 3600));
+    time.ok_or_else(|| "expected a time like 500ms or 30s or 10m, up to a day, or 0".to_owned())
+}
+
+impl How {
+    /// Without an end, into `path`, which another program reads.
+    pub(crate) fn live(matches: String, (dropped, point, inner): (bool, Point, bool), path: String) -> Self {
+        Self {
+            matches,
+            dropped,
+            point,
+            write: Some(path),
+            wireshark: false,
+            count: Some(0),
+            time: Some(Duration::ZERO),
+            snaplen: 0,
+            inner,
+            quiet: true,
+        }
+    }
+
+    /// After how many packets and how much time to end; `None` for never.
+    fn bounds(&self) -> (Option<u64>, Option<Duration>) {
+        let (count, time) = if self.wireshark { (0, Duration::ZERO) } else { BY_DEFAULT };
+        let (count, time) = (self.count.unwrap_or(count), self.time.unwrap_or(time));
+        ((count > 0).then_some(count), (!time.is_zero()).then_some(time))
+    }
+
+    fn talk(&self, text: String, out: &mut Output) -> Result<(), Failure> {
+        if self.quiet { Ok(()) } else { Ok(out.talk(text)?) }
+    }
+
+    fn point(&self) -> At {
+        match self.point {
+            Point::Both => At::Unspecified,
+            Point::In => At::In,
+            Point::Out => At::Out,
+        }
+    }
 }
 
 /// A port as a recording calls it.
@@ -89,13 +169,34 @@ pub(crate) fn run(args: &Capture, out: &mut Output) -> Result<Exit, Failure> {
     if let Some(pod) = &args.pod {
         return of_pod(args, pod, out);
     }
-    let labels = args.ports.split(',').map(|port| Label {
-        port: port.to_owned(),
-        name: port.to_owned(),
+    let client = Client::connect(&args.target)?;
+    let labels = labels(&client, &args.ports)?;
+    record(&client, &labels, &args.how, out)
+}
+
+/// The ports that are meant, with commas between, or all of a switch.
+///
+/// # Errors
+/// The switch does not say which ports it has.
+pub(crate) fn labels(client: &Client, ports: &str) -> Result<Vec<Label>, Failure> {
+    let names = if ports == ALL { all(client)? } else { ports.split(',').map(str::to_owned).collect() };
+    let label = |port: String| Label {
+        name: port.clone(),
         about: format!("port {port} of the switch"),
         ways: ["in", "out"].map(str::to_owned),
-    });
-    record(&Client::connect(&args.target)?, &labels.collect::<Vec<_>>(), &args.how, out)
+        port,
+    };
+    Ok(names.into_iter().map(label).collect())
+}
+
+/// All ports of a switch but its patches, which are slower while they are looked at.
+///
+/// # Errors
+/// The switch does not answer.
+pub(crate) fn all(client: &Client) -> Result<Vec<String>, Failure> {
+    let parts = client.collect(client.ports().list_ports(ListPortsRequest::default()))?;
+    let specs = parts.into_iter().flat_map(|part| part.ports).filter_map(|port| port.spec);
+    Ok(specs.filter(|spec| spec.r#type != "patch").map(|spec| spec.name).collect())
 }
 
 /// Records what crosses a Pod's port. The only word that may stand there is the match.
@@ -112,37 +213,19 @@ fn of_pod(args: &Capture, pod: &str, out: &mut Output) -> Result<Exit, Failure> 
     record(&client, &[label], &how, out)
 }
 
-/// A packet of a recording: a frame, or what was in it.
-struct Packet<'a> {
-    frame: &'a CapturedFrame,
-    bytes: &'a [u8],
-    len: u32,
-}
-
-/// What was recorded so far.
-#[derive(Default, Serialize)]
-struct Tally {
-    packets: u64,
-    lost: u64,
-    super_frames: u64,
-    #[serde(skip)]
-    tunnels: BTreeSet<&'static str>,
-}
-
-/// Where packets go.
-enum Sink {
-    File { writer: Writer, path: String },
-    Lines,
-    Json,
-}
-
 /// Records what crosses the ports until there is enough, or Ctrl-C.
 ///
 /// # Errors
 /// What the switch says, and what cannot be written.
 pub(crate) fn record(client: &Client, labels: &[Label], how: &How, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Json])?;
+    let mut wireshark = None;
     let mut sink = match &how.write {
+        _ if how.wireshark => {
+            let (opened, to) = Wireshark::open()?;
+            wireshark = Some(opened);
+            Sink::File { writer: Writer::pipe("Wireshark", to, labels)?, path: "Wireshark".to_owned() }
+        }
         Some(path) => Sink::File { writer: Writer::create(path, labels)?, path: path.clone() },
         None if format == Format::Json => Sink::Json,
         None => Sink::Lines,
@@ -151,165 +234,40 @@ pub(crate) fn record(client: &Client, labels: &[Label], how: &How, out: &mut Out
         ports: labels.iter().map(|label| label.port.clone()).collect(),
         r#match: how.matches.clone(),
         snaplen: how.snaplen,
+        point: how.point().into(),
+        dropped: how.dropped,
     };
     let mut stream = client.call(client.captures().capture(request))?;
-    let mut tally = Tally::default();
-    let most = how.count.unwrap_or(u64::MAX);
-    let mut end = client.end_after(how.time)?;
-    let mut begun = false;
+    let mut tally = Tally::of(labels.len());
+    let (count, time) = how.bounds();
+    let most = count.unwrap_or(u64::MAX);
+    let mut end = client.end_after(time)?;
+    if let Some(wireshark) = wireshark {
+        end = wireshark.end_with(end);
+    }
+    let mut begun = None;
     while tally.packets < most
         && let Some(reply) = client.next_before(&mut stream, &mut end)?
     {
-        if !begun {
-            begun = true;
+        if begun.is_none() {
+            begun = Some(Instant::now());
             let names: Vec<_> = labels.iter().map(|label| label.name.as_str()).collect();
-            out.talk(format!("capturing {}; Ctrl-C ends it", names.join(", ")))?;
+            how.talk(format!("capturing {}{}; Ctrl-C ends it", names.join(", "), bounded(count, time)), out)?;
         }
-        take(&reply, labels, how, &mut tally, &mut sink, out)?;
+        tally.take(&reply, labels, (how.inner, most), &mut sink, out)?;
         sink.flush(out)?;
     }
-    sink.finish(&tally, how.inner, format, out)
+    if how.time.is_none() && begun.zip(time).is_some_and(|(begun, time)| begun.elapsed() >= time) {
+        out.talk(format!("ended after {} s; -t 0 goes on until Ctrl-C", BY_DEFAULT.1.as_secs()))?;
+    } else if how.count.is_none() && tally.packets == most {
+        out.talk(format!("ended after {} packets; -c 0 goes on until Ctrl-C", BY_DEFAULT.0))?;
+    }
+    sink.finish(&tally, how, format, out)
 }
 
-/// Takes the packets of a reply.
-fn take(
-    reply: &CaptureReply,
-    labels: &[Label],
-    how: &How,
-    tally: &mut Tally,
-    sink: &mut Sink,
-    out: &mut Output,
-) -> Result<(), Failure> {
-    let most = how.count.unwrap_or(u64::MAX);
-    tally.lost = reply.lost;
-    for frame in &reply.frames {
-        let Some(label) = labels.get(frame.port as usize) else { continue };
-        let found = inner::open(frame);
-        tally.tunnels.extend(found.as_ref().map(|(kind, _)| shown(*kind)));
-        let packets: Vec<_> = match &found {
-            Some((_, packets)) if how.inner => {
-                packets.iter().map(|bytes| Packet { frame, bytes, len: bytes.len() as u32 }).collect()
-            }
-            _ => vec![Packet { frame, bytes: &frame.frame, len: frame.frame_len }],
-        };
-        for packet in packets.into_iter().take(usize::try_from(most - tally.packets).unwrap_or(usize::MAX)) {
-            tally.packets += 1;
-            tally.super_frames += u64::from(packet.is_super_frame());
-            sink.put(&packet, label, out)?;
-        }
-        if tally.packets == most {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// A tunnel's kind as people write it.
-fn shown(kind: TunnelKind) -> &'static str {
-    match kind {
-        TunnelKind::Vxlan => "VXLAN",
-        TunnelKind::Geneve => "Geneve",
-        TunnelKind::Gre => "GRE",
-        other => other.name(),
-    }
-}
-
-impl Packet<'_> {
-    /// Whether it is to be cut into several when it leaves the machine.
-    fn is_super_frame(&self) -> bool {
-        // What was in a tunnel has been cut.
-        self.frame.segment_len > 0 && self.bytes.len() == self.frame.frame.len()
-    }
-
-    fn way<'a>(&self, label: &'a Label) -> &'a str {
-        &label.ways[usize::from(self.frame.direction() == Direction::Sent)]
-    }
-
-    /// Its headers, as flows are written.
-    fn headers(&self) -> String {
-        let mut key = PacketKey::ZERO;
-        extract(self.bytes, 0, &mut key);
-        show_packet(&FlowKey::from(&key), Names::NONE).to_string()
-    }
-}
-
-/// A packet as a line of JSON.
-#[derive(Serialize)]
-struct Line<'a> {
-    time_unix_ns: u64,
-    port: &'a str,
-    way: &'a str,
-    len_bytes: u32,
-    segment_bytes: u32,
-    packet: String,
-}
-
-impl Sink {
-    fn put(&mut self, packet: &Packet<'_>, label: &Label, out: &mut Output) -> Result<(), Failure> {
-        match self {
-            Self::File { writer, .. } => writer.put(packet)?,
-            Self::Lines => {
-                let time = super::events::time_of_day(packet.frame.time_unix_ns);
-                let (name, way, len) = (&label.name, packet.way(label), packet.len);
-                out.line(format!("{time}  {name}  {way}  {len} bytes  {}", packet.headers()))?;
-            }
-            Self::Json => out.json(&Line {
-                time_unix_ns: packet.frame.time_unix_ns,
-                port: &label.port,
-                way: packet.way(label),
-                len_bytes: packet.len,
-                segment_bytes: if packet.is_super_frame() { packet.frame.segment_len } else { 0 },
-                packet: packet.headers(),
-            })?,
-        }
-        Ok(())
-    }
-
-    /// What was written can be read by others.
-    fn flush(&mut self, out: &mut Output) -> Result<(), Failure> {
-        match self {
-            Self::File { writer, .. } => writer.flush(),
-            Self::Lines | Self::Json => Ok(out.flush()?),
-        }
-    }
-
-    /// Says what was recorded.
-    fn finish(self, tally: &Tally, inner: bool, format: Format, out: &mut Output) -> Result<Exit, Failure> {
-        let said = tally.said(inner);
-        match self {
-            Self::File { path, .. } if path == "-" => out.talk(said)?,
-            Self::File { .. } if format == Format::Json => out.json(tally)?,
-            Self::File { path, .. } => {
-                let notes = tally.notes(inner);
-                let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join("; ")) };
-                out.line(format!("{said} -> {path}{notes}"))?;
-            }
-            Self::Lines | Self::Json => out.talk(said)?,
-        }
-        Ok(Exit::Yes)
-    }
-}
-
-impl Tally {
-    fn said(&self, inner: bool) -> String {
-        let what = if inner { "inner packet" } else { "packet" };
-        let plural = if self.packets == 1 { "" } else { "s" };
-        format!("{} {what}{plural}, {} lost by capture", self.packets, self.lost)
-    }
-
-    /// What a reader of the file should know.
-    fn notes(&self, inner: bool) -> Vec<String> {
-        let tunnels = self.tunnels.iter().copied().collect::<Vec<_>>().join(" and ");
-        let mut notes = Vec::new();
-        match (self.tunnels.is_empty(), inner) {
-            (false, false) => notes.push(format!("outer {tunnels}; --inner strips it")),
-            (false, true) => notes.push(format!("outer {tunnels} stripped")),
-            (true, _) => {}
-        }
-        if self.super_frames > 0 {
-            let plural = if self.super_frames == 1 { "" } else { "s" };
-            notes.push(format!("{} super-frame{plural} written whole", self.super_frames));
-        }
-        notes
-    }
+/// What ends a capture by itself, for a person.
+fn bounded(count: Option<u64>, time: Option<Duration>) -> String {
+    let count = count.map(|count| format!("{count} packet{}", if count == 1 { "" } else { "s" }));
+    let bounds: Vec<_> = count.into_iter().chain(time.map(show_time)).collect();
+    if bounds.is_empty() { String::new() } else { format!(" for {} at most", bounds.join(" or ")) }
 }

@@ -11,6 +11,7 @@ pub(crate) mod ct;
 pub(crate) mod docker;
 pub(crate) mod drops;
 pub(crate) mod events;
+pub(crate) mod extcap;
 pub(crate) mod fdb;
 pub(crate) mod flows;
 pub(crate) mod gateway;

@@ -7,7 +7,7 @@ use super::topology::Topology;
 use super::topology::resolved::{End, Link, port_name};
 use super::wiring::Wiring;
 use crate::client::Client;
-use crate::cmd::capture::{How, Label, record};
+use crate::cmd::capture::{ALL, How, Label, record};
 use crate::failure::Failure;
 use crate::output::{Exit, Output};
 use clap::Args;
@@ -18,11 +18,16 @@ use clap::Args;
   sluice lab capture core -w core.pcapng -c 20  a link, 20 packets into a file
   sluice lab capture h1 icmp                    what a host sends and receives, a line a packet
   sluice lab capture s1:3                       one port of a switch
+  sluice lab capture s1 --dropped               what a switch drops: why, and by which rule
+  sluice lab capture all icmp --point in        every link of the lab, each packet as it comes in
   sluice lab capture core --inner -w in.pcapng  what is in the tunnels that take this link
+  sluice lab capture h1 --wireshark             live in Wireshark, until that is closed
   sluice lab capture h1 -w - | wireshark -k -i -
-A super-frame is written whole, as it crossed, with a comment that says so.")]
+In a file the comment of each packet says its verdict, to be filtered by:
+  tshark -r core.pcapng -Y 'frame.comment contains \"verdict=drop\"'
+A super-frame is written whole, as it crossed, with a second comment that says so.")]
 pub(crate) struct Capture {
-    /// A link, a node, or one interface or port of a node
+    /// A link, a node, one interface or port of a node, or `all` links
     #[arg(value_name = "LINK|NODE[:IF]")]
     what: String,
     #[command(flatten)]
@@ -38,8 +43,24 @@ pub(crate) fn run(args: &Capture, out: &mut Output) -> Result<Exit, Failure> {
     record(&Client::connect_to(state.socket)?, &labels, &args.how, out)
 }
 
+/// The links and nodes that a capture can be of, with what they are.
+pub(crate) fn subjects(topology: &Topology) -> Vec<(String, String)> {
+    let links = topology.links.iter().map(|link| (link.name.clone(), of_link(topology, link).about));
+    let hosts = topology.hosts.iter().map(|host| (host.name.clone(), format!("host {}", host.name)));
+    let switches = topology.switches.iter().map(|switch| (switch.name.clone(), format!("switch {}", switch.name)));
+    let routers = topology.routers.iter().filter(|router| router.inside.is_none());
+    let routers = routers.map(|router| (router.name.clone(), format!("router {}", router.name)));
+    links.chain(hosts).chain(switches).chain(routers).collect()
+}
+
 /// The ports that a name stands for.
-fn labels(topology: &Topology, what: &str) -> Result<Vec<Label>, Failure> {
+///
+/// # Errors
+/// The lab has nothing of this name.
+pub(crate) fn labels(topology: &Topology, what: &str) -> Result<Vec<Label>, Failure> {
+    if what == ALL {
+        return Ok(topology.links.iter().map(|link| of_link(topology, link)).collect());
+    }
     if let Some(link) = topology.links.iter().find(|link| link.name == what) {
         return Ok(vec![of_link(topology, link)]);
     }

@@ -10,7 +10,7 @@
 //! - Nothing outlives the supervisor but its folder. No namespace has a name, no process leaves its PID namespace.
 //! - A process is touched only after its identity was compared with the state file's.
 
-mod capture;
+pub(crate) mod capture;
 mod doctor;
 mod down;
 mod enter;
@@ -111,6 +111,14 @@ pub(crate) struct Target {
 /// [`Exit::NoDaemon`] when there is none, [`Exit::Usage`] when a name is needed.
 pub(crate) fn running(name: Option<&str>) -> Result<(String, State), Failure> {
     Lab::running(&Runtime::of_user(), name)
+}
+
+/// All running labs of this user.
+///
+/// # Errors
+/// The folder of labs cannot be read.
+pub(crate) fn all_running() -> Result<Vec<(String, State)>, Failure> {
+    Lab::all_running(&Runtime::of_user())
 }
 
 /// Runs a verb.

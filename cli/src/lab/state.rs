@@ -283,16 +283,22 @@ impl Lab {
         Ok(runtime.labs()?.iter().filter_map(|name| Self::find(runtime, name)).collect())
     }
 
+    /// Every lab that runs, with its state.
+    ///
+    /// # Errors
+    /// As [`Self::all`].
+    pub(crate) fn all_running(runtime: &Runtime) -> Result<Vec<(String, State)>, Failure> {
+        let alive = Self::all(runtime)?.into_iter().filter(|lab| lab.life == Life::Alive);
+        let ready = alive.filter_map(|lab| Some((lab.name, lab.state.filter(|s| s.phase == Phase::Running)?)));
+        Ok(ready.collect())
+    }
+
     /// The running lab with this name, or the only one there is.
     ///
     /// # Errors
     /// [`Exit::NoDaemon`] when there is none, [`Exit::Usage`] when a name is needed.
     pub(crate) fn running(runtime: &Runtime, name: Option<&str>) -> Result<(String, State), Failure> {
-        let mut running: Vec<_> = Self::all(runtime)?
-            .into_iter()
-            .filter(|lab| lab.life == Life::Alive)
-            .filter_map(|lab| lab.state.filter(|s| s.phase == Phase::Running).map(|state| (lab.name, state)))
-            .collect();
+        let mut running = Self::all_running(runtime)?;
         let names = || running.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
         let Some(name) = name else {
             return match running.len() {

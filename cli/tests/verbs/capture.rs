@@ -152,7 +152,9 @@ fn a_super_frame_is_whole_says_so_and_is_not_malformed() {
     assert_eq!(said.out, "1 packet, 0 lost by capture -> x.pcapng (1 super-frame written whole)\n");
     if has_tshark() {
         let seen = tshark(&switch, "x.pcapng", &["frame.len", "tcp.len", "frame.comment"]);
-        assert_eq!(seen, ["9054|9000|super-frame: leaves the machine in segments of 1400 bytes"]);
+        let [seen] = &seen[..] else { panic!("{seen:?}") };
+        assert!(seen.starts_with("9054|9000|verdict=drop reason=no_rule"), "{seen}");
+        assert!(seen.contains("super-frame: leaves the machine in segments of 1400 bytes"), "{seen}");
     }
 }
 
@@ -211,6 +213,162 @@ fn a_capture_ends_by_its_time_or_by_an_interrupt_with_the_file_whole() {
     nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGINT).expect("it runs");
     let said = capture.end();
     assert_eq!((said.code, said.out.as_str()), (Some(0), "1 packet, 0 lost by capture -> y.pcapng\n"), "{said:?}");
+}
+
+#[test]
+fn each_packet_s_comment_says_its_verdict_and_tshark_filters_by_it() {
+    let switch = Switch::start();
+    switch.out(&["flows", "add", "priority=1,in_port=1 actions=output:2"]);
+    switch.out(&["flows", "add", "--owner", "np:shop/db#1", "priority=2,udp,udp_dst=9 actions=drop"]);
+    let capture = Capture::of(&switch, &["p1,p2", "-w", "x.pcapng", "-c", "3"]);
+    let dropped = Capture::of(&switch, &["all", "--dropped", "-c", "1"]);
+    let lines = Capture::of(&switch, &["p1", "--point", "in", "-c", "2", "-o", "json"]);
+    switch.receive(&arp());
+    switch.receive(&udp(9, b"hello"));
+    assert_eq!(capture.end().out, "3 packets, 0 lost by capture -> x.pcapng\n");
+    let said = dropped.end();
+    assert!(
+        said.out.contains("udp,") && said.out.trim_end().ends_with("DROPPED rule_drop by np:shop/db#1"),
+        "{said:?}"
+    );
+    let lines = lines.end();
+    let told: Vec<serde_json::Value> =
+        lines.out.lines().map(|line| serde_json::from_str(line).expect("one document a line")).collect();
+    assert_eq!((told[0]["verdict"].as_str(), told[0]["to"][0].as_str()), (Some("forward"), Some("p2")));
+    assert_eq!((told[1]["verdict"].as_str(), told[1]["reason"].as_str()), (Some("drop"), Some("rule_drop")));
+    assert_eq!(told[1]["owners"], serde_json::json!(["np:shop/db#1"]));
+    if !has_tshark() {
+        return;
+    }
+    let mut seen = tshark(&switch, "x.pcapng", &["frame.interface_name", "frame.comment"]);
+    seen.sort();
+    let rule = "owner=user owners=user rule=table=0,priority=1,in_port=1";
+    assert_eq!(
+        seen,
+        [
+            "p1|verdict=drop reason=rule_drop owner=np:shop/db#1 owners=np:shop/db#1 rule=table=0,priority=2,udp,tp_dst=9".to_owned(),
+            format!("p1|verdict=forward to=p2 {rule}"),
+            format!("p2|verdict=forward to=p2 {rule}"),
+        ]
+    );
+    for (filter, packets) in [("np:shop/db", 1), ("verdict=forward to=p2", 2), ("reason=rule_drop", 1), ("p9", 0)] {
+        let filter = format!("frame.comment contains \"{filter}\"");
+        let output = Command::new("tshark")
+            .args(["-n", "-r", "x.pcapng", "-Y", &filter])
+            .current_dir(switch.folder.path())
+            .output()
+            .expect("tshark runs");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), packets, "{filter}");
+    }
+}
+
+#[test]
+fn wireshark_is_opened_with_what_comes_or_it_is_said_what_to_do_without() {
+    let switch = Switch::start();
+    let folder = switch.folder.path();
+    let args = ["capture", "p1", "udp,udp_dst=9", "--wireshark", "--socket", "s.sock"];
+    let output = sluice(folder, &args).env("PATH", folder).output().expect("it was built");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    let pipe = "sluice capture p1 udp,udp_dst=9 --socket s.sock -w - | wireshark -k -i -";
+    assert!(err.contains("no `wireshark` on this machine") && err.contains(pipe), "{err}");
+    // One that is closed after some bytes: the capture ends with it, though no other packet comes.
+    switch.write("wireshark", "#!/bin/sh\necho \"$@\" > args\nexec /usr/bin/head -c 100 > seen\n");
+    let script = folder.join("wireshark");
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it is ours");
+    let output = sluice(folder, &args).env("PATH", folder).output().expect("it was built");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(std::fs::read_to_string(folder.join("args")).expect("it ran"), "-k -i -\n");
+    let seen = std::fs::read(folder.join("seen")).expect("it ran");
+    assert_eq!(seen[..4], [0x0a, 0x0d, 0x0d, 0x0a], "a section of pcapng");
+}
+
+#[test]
+fn wireshark_finds_the_switch_as_an_interface_and_captures_there() {
+    let switch = Switch::start();
+    switch.out(&["flows", "add", "in_port=1 actions=output:2"]);
+    let folder = switch.folder.path();
+    let extcap = |args: &[&str]| {
+        let output = sluice(folder, args).env("SLUICE_SOCKET", "s.sock").output().expect("it was built");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let interfaces = extcap(&["--extcap-interfaces", "--extcap-version=4.0"]);
+    assert!(interfaces.starts_with("extcap {version="), "{interfaces}");
+    assert!(interfaces.contains("interface {value=sluice}{display="), "{interfaces}");
+    let dlts = extcap(&["--extcap-dlts", "--extcap-interface", "sluice"]);
+    assert_eq!(dlts, "dlt {number=1}{name=EN10MB}{display=Ethernet}\n");
+    let config = extcap(&["--extcap-config", "--extcap-interface", "sluice"]);
+    assert!(config.contains("value {arg=0}{value=p2}{display=p2 (port p2)}{default=false}"), "{config}");
+    let filter = |text| extcap(&["--capture", "--extcap-interface", "sluice", "--extcap-capture-filter", text]);
+    assert_eq!(filter("tcp,tcp_dst=80"), "");
+    assert!(filter("tpc").contains("tpc"), "what is wrong with it");
+    // As Wireshark does: a FIFO, and an end by SIGTERM.
+    let fifo = folder.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("the folder is ours");
+    let args = ["--capture", "--extcap-interface", "sluice", "--fifo", "fifo", "--extcap-capture-filter", "udp"];
+    let args = [&args[..], &["--at", "p1", "--point", "in", "--dropped", "false"]].concat();
+    let mut child = sluice(folder, &args).env("SLUICE_SOCKET", "s.sock").spawn().expect("it was built");
+    let mut reader = std::fs::File::open(&fifo).expect("it is written to");
+    let mut head = vec![0; 24];
+    reader.read_exact(&mut head).expect("the file's beginning");
+    let mut all = Vec::new();
+    let reading = std::thread::spawn(move || reader.read_to_end(&mut all).map(|_| all));
+    for _ in 0..20 {
+        switch.receive(&arp());
+        switch.receive(&udp(9, b"hello"));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("it runs");
+    child.wait().expect("it ends");
+    head.extend(reading.join().expect("it reads").expect("it reads"));
+    std::fs::write(folder.join("x.pcapng"), head).expect("the folder is ours");
+    if has_tshark() {
+        let seen = tshark(&switch, "x.pcapng", &["udp.dstport", "frame.comment"]);
+        assert!(!seen.is_empty() && seen.iter().all(|line| line.starts_with("9|verdict=forward to=p2")), "{seen:?}");
+    }
+}
+
+#[test]
+fn tshark_captures_by_the_link_in_its_folder_of_extcaps() {
+    if !has_tshark() {
+        return;
+    }
+    let switch = Switch::start();
+    switch.out(&["flows", "add", "in_port=1 actions=output:2"]);
+    let folder = switch.folder.path();
+    // Where Wireshark looks since 4.2, and before.
+    for extcaps in [".local/lib/wireshark/extcap", ".config/wireshark/extcap"] {
+        let extcaps = folder.join(extcaps);
+        std::fs::create_dir_all(&extcaps).expect("the folder is ours");
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_sluice"), extcaps.join("sluice-extcap")).expect("ours");
+    }
+    let tshark = |args: &[&str]| {
+        let mut command = Command::new("tshark");
+        command.args(args).current_dir(folder).env("HOME", folder).env_remove("XDG_CONFIG_HOME");
+        command.env("SLUICE_SOCKET", folder.join("s.sock")).env("SLUICE_RUNTIME_DIR", folder.join("run"));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let listed = tshark(&["-D"]).output().expect("tshark runs");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(listed.lines().any(|line| line.contains(". sluice (Sluice: the switch of this machine)")), "{listed}");
+    let fields = ["-T", "fields", "-e", "udp.dstport", "-e", "frame.comment"];
+    let args = [&["-n", "-l", "-i", "sluice", "-f", "udp", "-c", "2"][..], &fields].concat();
+    let mut child = tshark(&args).spawn().expect("tshark runs");
+    for _ in 0..600 {
+        if child.try_wait().expect("it is ours").is_some() {
+            break;
+        }
+        switch.receive(&udp(9, b"hello"));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    _ = child.kill();
+    let output = child.wait_with_output().expect("it ends");
+    let seen = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(seen.lines().count(), 2, "{output:?}");
+    assert!(seen.lines().all(|line| line.starts_with("9\tverdict=forward to=p2")), "{output:?}");
 }
 
 #[test]

@@ -1,16 +1,25 @@
 //! Capturing: copies of frames as a stream.
 //!
+//! Verdicts are put into words here, by the names that ports have now: workers only hand over numbers and rules.
+//!
 //! Frames go in messages of many, so that the stream keeps up with more than the caller's turns. Between messages the
 //! thread looks whether the caller is still there.
 
+use super::stats::rule_text;
 use super::watch::Watched;
 use super::{Api, error};
-use crate::{Capture, Captured, Direction};
-use sluice_flows::Match;
+use crate::{Capture, Captured, CapturedVerdict, Direction, Sight};
+use sluice_flows::bridge::Model;
 use sluice_flows::packet::GsoKind;
+use sluice_flows::rule::Rule;
 use sluice_flows::text::{Names, parse_match};
+use sluice_flows::{DropReason, Match};
+use sluice_proto::v1::capture_request::Point;
 use sluice_proto::v1::capture_service_server::CaptureService;
-use sluice_proto::v1::{CaptureReply, CaptureRequest, CapturedFrame, CapturedPort, captured_frame};
+use sluice_proto::v1::captured_frame::Verdict;
+use sluice_proto::v1::{CaptureReply, CaptureRequest, CapturedFrame, CapturedOutput, CapturedPort, captured_frame};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,7 +38,9 @@ impl CaptureService for Api {
     type CaptureStream = Watched<CaptureReply>;
 
     async fn capture(&self, request: Request<CaptureRequest>) -> Result<Response<Self::CaptureStream>, Status> {
-        let CaptureRequest { ports, r#match, snaplen } = request.into_inner();
+        let request = request.into_inner();
+        let point = request.point();
+        let CaptureRequest { ports, r#match, snaplen, dropped, .. } = request;
         let permit = self.watch_permit()?;
         let matches = if r#match.is_empty() {
             Match::any()
@@ -37,10 +48,16 @@ impl CaptureService for Api {
             let parsed = parse_match(&r#match, Names::NONE);
             parsed.map_err(|error| Status::invalid_argument(format!("{error:#}")))?.value
         };
-        let snaplen = if snaplen == 0 { usize::MAX } else { snaplen as usize };
+        let sight = Sight {
+            snaplen: if snaplen == 0 { usize::MAX } else { snaplen as usize },
+            received: point != Point::Out,
+            sent: point != Point::In,
+            dropped,
+            ..Sight::of(matches)
+        };
         let (capture, first) = self
             .blocking(move |datapath| {
-                let capture = datapath.capture(&ports, &matches, snaplen).map_err(error::status)?;
+                let capture = datapath.capture(&ports, &sight).map_err(error::status)?;
                 let all = datapath.ports(None).map_err(error::status)?;
                 let told = ports.iter().map(|name| {
                     let port = all.iter().find(|p| *p.port.name == **name);
@@ -56,14 +73,16 @@ impl CaptureService for Api {
             .await?;
         let (sender, receiver) = mpsc::channel(ON_THE_WAY);
         let ended = self.ended.clone();
+        let datapath = self.datapath.clone();
         tokio::task::spawn_blocking(move || {
             let mut next = Some(first);
             let mut told = 0;
+            let mut words = Words::default();
             while !sender.is_closed() && !*ended.borrow() {
                 if next.take().is_some_and(|reply| sender.blocking_send(Ok(reply)).is_err()) {
                     break;
                 }
-                next = collect(&capture, told);
+                next = collect(&capture, told, || datapath.model(), &mut words);
                 told = next.as_ref().map_or(told, |reply| reply.lost);
             }
             drop(permit);
@@ -73,24 +92,48 @@ impl CaptureService for Api {
 }
 
 /// The frames that wait, if there are any or some were lost besides the `told`.
-fn collect(capture: &Capture, told: u64) -> Option<CaptureReply> {
-    let mut frames = Vec::new();
+fn collect(capture: &Capture, told: u64, model: impl Fn() -> Arc<Model>, words: &mut Words) -> Option<CaptureReply> {
+    let mut copies = Vec::new();
     let mut bytes = 0;
     let mut patience = LOOK;
-    while frames.len() < FRAMES
+    while copies.len() < FRAMES
         && bytes < BYTES
         && let Some(copy) = capture.next(patience)
     {
         bytes += copy.bytes.len();
-        frames.push(frame(copy));
+        copies.push(copy);
         patience = Duration::ZERO;
     }
-    let lost = capture.lost();
-    (!frames.is_empty() || lost != told).then(|| CaptureReply { frames, lost, ..CaptureReply::default() })
+    let port_lost: Vec<_> = capture.lost().collect();
+    let lost = port_lost.iter().sum();
+    if copies.is_empty() && lost == told {
+        return None;
+    }
+    let model = model();
+    let frames = copies.into_iter().map(|copy| frame(copy, &model, words)).collect();
+    Some(CaptureReply { frames, lost, port_lost, ..CaptureReply::default() })
 }
 
-fn frame(copy: Captured) -> CapturedFrame {
+fn frame(copy: Captured, model: &Model, words: &mut Words) -> CapturedFrame {
     let super_frame = copy.offload.gso != GsoKind::None;
+    let (verdict, reason) = match copy.verdict {
+        CapturedVerdict::Forwarded => (Verdict::Forwarded, None),
+        CapturedVerdict::Dropped(reason) => (Verdict::Dropped, Some(reason)),
+        CapturedVerdict::Waits => (Verdict::Waits, None),
+        CapturedVerdict::Answer => (Verdict::Answer, None),
+    };
+    let name = |reason: Option<DropReason>| reason.map_or_else(String::new, |reason| reason.name().to_owned());
+    let outputs = copy.outputs.iter().map(|(port, lost)| CapturedOutput {
+        port: model.port(*port).map_or_else(String::new, |(_, port)| port.name.to_string()),
+        reason: name(*lost),
+    });
+    let mut owners: Vec<String> = Vec::new();
+    for rule in &copy.rules {
+        let owner = &words.of(rule).owner;
+        if !owners.contains(owner) {
+            owners.push(owner.clone());
+        }
+    }
     CapturedFrame {
         port: copy.port as u32,
         direction: match copy.direction {
@@ -99,9 +142,43 @@ fn frame(copy: Captured) -> CapturedFrame {
         }
         .into(),
         time_unix_ns: u64::try_from(copy.time.as_nanos()).unwrap_or(u64::MAX),
-        frame: copy.bytes.into_vec(),
         frame_len: u32::try_from(copy.len).unwrap_or(u32::MAX),
         segment_len: if super_frame { copy.offload.gso_size.into() } else { 0 },
         partial_checksum: copy.offload.csum_partial,
+        verdict: verdict.into(),
+        reason: name(reason),
+        outputs: outputs.collect(),
+        owner: copy.rules.last().map_or_else(String::new, |rule| words.of(rule).owner.clone()),
+        rule: copy.rules.last().map_or_else(String::new, |rule| words.of(rule).rule.clone()),
+        owners,
+        frame: copy.bytes.into_vec(),
+    }
+}
+
+/// Rules in words by their addresses, so that each is put into words only once.
+#[derive(Default)]
+struct Words(HashMap<usize, Said>);
+
+struct Said {
+    /// Keeps the address its own.
+    _rule: Arc<Rule>,
+    owner: String,
+    rule: String,
+}
+
+impl Words {
+    /// Rules kept at most.
+    const MOST: usize = 1024;
+
+    fn of(&mut self, rule: &Arc<Rule>) -> &Said {
+        let address = Arc::as_ptr(rule).addr();
+        if self.0.len() >= Self::MOST && !self.0.contains_key(&address) {
+            self.0.clear();
+        }
+        self.0.entry(address).or_insert_with(|| Said {
+            _rule: Arc::clone(rule),
+            owner: rule.spec.owner.to_string(),
+            rule: rule_text(&rule.spec),
+        })
     }
 }

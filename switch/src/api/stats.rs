@@ -5,7 +5,7 @@ use crate::stats::{DropGroup, Stage, WorkerStats};
 use crate::{Datapath, MegaflowStats};
 use sluice_flows::bridge::Model;
 use sluice_flows::key::{FlowKey, PacketKey, slot};
-use sluice_flows::rule::Millis;
+use sluice_flows::rule::{FlowSpec, Millis};
 use sluice_flows::text::{Names, show_datapath_actions, show_match, show_megaflow, show_packet};
 use sluice_flows::{DpPort, DropReason};
 use sluice_proto::v1::stats_service_server::StatsService;
@@ -131,12 +131,15 @@ fn drop_group(model: &Model, group: DropGroup, now: Millis) -> Drop {
             .map_or_else(String::new, |key| show_packet(&in_bridge(model, &key), &Names::new()).to_string()),
         last_ms: Some(now.since(group.last)),
         hint: hint(group.reason).to_owned(),
-        rule: rule.map_or_else(String::new, |spec| {
-            let matches = show_match(&spec.matches, &Names::new()).to_string();
-            let comma = if matches.is_empty() { "" } else { "," };
-            format!("table={},priority={}{comma}{matches}", spec.table, spec.priority)
-        }),
+        rule: rule.map_or_else(String::new, rule_text),
     }
+}
+
+/// A rule as `table=T,priority=P,MATCH`.
+pub(super) fn rule_text(spec: &FlowSpec) -> String {
+    let matches = show_match(&spec.matches, &Names::new()).to_string();
+    let comma = if matches.is_empty() { "" } else { "," };
+    format!("table={},priority={}{comma}{matches}", spec.table, spec.priority)
 }
 
 /// What to look at next.

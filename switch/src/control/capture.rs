@@ -1,9 +1,8 @@
 //! Captures: copies of what crosses ports, for as long as somebody holds the [`Capture`].
 
 use super::{ControlError, Datapath};
-use crate::datapath::{Captured, Command, Copies, Probe, capture};
+use crate::datapath::{Captured, Command, Copies, Probe, Sight, capture};
 use crossbeam::channel::unbounded;
-use sluice_flows::Match;
 use sluice_flows::key::FRAME_WORDS;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,8 +24,8 @@ impl Capture {
         self.copies.next(patience)
     }
 
-    /// Frames that matched and were not copied because this was not read fast enough, since the start.
-    pub fn lost(&self) -> u64 {
+    /// Frames of each port that were to be copied and were not because this was not read fast enough, since the start.
+    pub fn lost(&self) -> impl Iterator<Item = u64> {
         self.copies.lost()
     }
 }
@@ -45,18 +44,18 @@ impl Drop for Capture {
 }
 
 impl Datapath {
-    /// Captures what crosses these ports, by name, from when this returns: the packets that `matches` matches, the first
-    /// `snaplen` bytes of each. [`Captured::port`] counts in the order of `ports`.
+    /// Captures what crosses these ports, by name, from when this returns: the packets that `sight` says.
+    /// [`Captured::port`] counts in the order of `ports`.
     ///
     /// # Errors
     /// [`ControlError::UnknownPort`], and [`ControlError::Capture`] for what cannot be captured: a patch without its other
     /// end, too many ports, and a match on what is not in the packet.
-    pub fn capture(&self, ports: &[String], matches: &Match, snaplen: usize) -> Result<Capture, ControlError> {
+    pub fn capture(&self, ports: &[String], sight: &Sight) -> Result<Capture, ControlError> {
         static IDS: AtomicU64 = AtomicU64::new(0);
         let refused = |why: String| Err(ControlError::Capture { why });
         // The first word is the ingress port and the mark.
         let beside = |(word, _, mask): (usize, u64, u64)| mask != 0 && !(1..FRAME_WORDS).contains(&word);
-        if matches.words().any(beside) {
+        if sight.matches.words().any(beside) {
             return refused("its match may only look at what is in the packet, not at ports or metadata".to_owned());
         }
         if ports.is_empty() || ports.len() > MAX_PORTS {
@@ -65,7 +64,7 @@ impl Datapath {
         let mut state = self.inner.lock_for_change()?;
         let found = ports.iter().map(|name| state.port_named(name)).collect::<Result<Vec<_>, _>>()?;
         let id = IDS.fetch_add(1, Ordering::Relaxed);
-        let (writer, copies) = capture(id, matches.clone(), snaplen);
+        let (writer, copies) = capture(id, sight.clone(), ports.len());
         // From here on what was begun is ended by dropping it.
         let begun = Capture { datapath: self.clone(), id, copies };
         for port in &found {

@@ -115,16 +115,10 @@ impl Worker<'_> {
         }
         self.lap(Stage::LookUp);
         let mut answers = Answers::default();
-        for index in 0..count {
-            let len = self.egress.frames[index].len();
-            if len < ETH_LEN {
-                self.egress.fates[index] = Fate::Dropped(DropReason::ParseError);
-            } else if self.shared.settings.caches {
-                self.cached(index, len as u64, now, &mut answers);
-            } else {
-                self.uncached(port, index, len as u64, now);
-                answers.miss += 1;
-            }
+        if self.egress.lanes.witness.is_on() {
+            self.answer::<true>(port, count, now, &mut answers);
+        } else {
+            self.answer::<false>(port, count, now, &mut answers);
         }
         self.lap(Stage::Act);
         self.egress.flush();
@@ -142,6 +136,27 @@ impl Worker<'_> {
         self.cells.bursts_by_size[burst_size(count)].add(1);
         self.lap(Stage::Send);
         self.egress.laps.end(count, self.cells);
+    }
+
+    /// Answers each frame of the burst, and does what comes of it; `SEEN` by captures, which are told the rules.
+    #[inline]
+    fn answer<const SEEN: bool>(&mut self, port: DpPort, count: usize, now: Millis, answers: &mut Answers) {
+        for index in 0..count {
+            let len = self.egress.frames[index].len();
+            if len < ETH_LEN {
+                self.egress.fates[index] = Fate::Dropped(DropReason::ParseError);
+            } else if self.shared.settings.caches {
+                let (entry, plan) = self.cached(index, len as u64, now, answers);
+                if SEEN {
+                    let rules = &self.megaflows.parts(entry).flow.rules;
+                    self.egress.lanes.witness.matched(index, rules);
+                }
+                self.act(index, entry, plan, now);
+            } else {
+                self.uncached(port, index, len as u64, now);
+                answers.miss += 1;
+            }
+        }
     }
 
     #[inline]
@@ -213,9 +228,9 @@ impl Worker<'_> {
         }
     }
 
-    /// Answers a frame from the caches, filling them where they have no answer.
+    /// The entry for a frame, and what it says: from the caches, filling them where they have no answer.
     #[inline]
-    fn cached(&mut self, index: usize, len: u64, now: Millis, answers: &mut Answers) {
+    fn cached(&mut self, index: usize, len: u64, now: Millis, answers: &mut Answers) -> (u32, Plan) {
         let burst = &*self.burst;
         let mut entry = burst.entries[index];
         let proved = burst.proved & 1 << index != 0;
@@ -236,8 +251,7 @@ impl Worker<'_> {
         hot.packets += 1;
         hot.bytes += len;
         hot.used = now;
-        let plan = hot.plan;
-        self.act(index, entry, plan, now);
+        (entry, hot.plan)
     }
 
     /// Whether the connections are as they were when the entry with these guards was made. If so, the frame has passed
@@ -408,6 +422,7 @@ impl Worker<'_> {
         self.refresh_after(&answer.flow);
         let (mut flow, steps) = answer.unnumbered();
         self.egress.fates[index] = first_fate(flow.verdict);
+        self.egress.lanes.witness.matched(index, &flow.rules);
         self.egress.recording.stop();
         let to = surroundings!(self, index, now);
         self.egress.run((&steps.actions, &steps.resumes), index, layers, &to);
@@ -447,6 +462,9 @@ impl Worker<'_> {
     fn account(&mut self, port: DpPort, count: usize, now: Millis) {
         if self.egress.waiting != 0 {
             self.account_waiting();
+        }
+        if self.egress.lanes.witness.is_on() {
+            self.egress.lanes.witness.finish(&self.egress.fates);
         }
         let forwarded = self.egress.fates[..count].iter().filter(|fate| **fate == Fate::Done).count();
         self.cells.forwarded.add(forwarded as u64);

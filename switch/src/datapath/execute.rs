@@ -151,9 +151,8 @@ impl Egress {
     #[inline]
     pub(super) fn received(&mut self, port: DpPort, count: usize) {
         self.ingress = port;
-        let frames = &self.frames[..count];
-        if let Some(lane) = self.lanes.get_mut(port).filter(|lane| !lane.probes.is_empty()) {
-            lane.probes.iter().for_each(|probe| probe.received(frames));
+        if self.lanes.witness.is_on() {
+            self.lanes.received(port, &self.frames[..count]);
         }
     }
 
@@ -344,7 +343,7 @@ impl Egress {
         if let Some(tracked) = self.tracked.get(usize::from(at.tracked)) {
             tracked.write(&mut key);
         }
-        let Some(pass) = self.look_up(place, &key, len, to) else {
+        let Some(pass) = self.look_up(place, (at.origin, &key), len, to) else {
             self.recording.stop();
             return Err(DropReason::NoPort);
         };
@@ -368,12 +367,19 @@ impl Egress {
 
     /// What is done with a packet that goes on at `place` as `key`: from the cache, or translated now. `None` when the
     /// bridge is gone.
-    fn look_up(&mut self, place: &Continuation, key: &FlowKey, len: u64, to: &Surroundings<'_>) -> Option<Cached> {
+    fn look_up(
+        &mut self,
+        place: &Continuation,
+        (origin, key): (usize, &FlowKey),
+        len: u64,
+        to: &Surroundings<'_>,
+    ) -> Option<Cached> {
         let ledger = Ledger::new(to.shared, &self.lanes, to.model);
         if !to.shared.settings.caches {
             let (mut flow, steps) = resumed(to.shared, to.model, &place.resume, key, to.now)?.unnumbered();
             self.translated = true;
             ledger.credit(&mut flow, 1, len, to.now);
+            self.lanes.witness.matched(origin, &flow.rules);
             return Some(Cached::new(&flow, steps.actions.into(), steps.resumes.into()));
         }
         let state = (to.model, to.epoch, &to.shared.macs);
@@ -394,6 +400,9 @@ impl Egress {
                 self.passes.install(place, (key, &mask), answer, (to.epoch, to.now), settle)
             }
         };
+        if self.lanes.witness.is_on() {
+            self.lanes.witness.matched(origin, &self.passes.cache.parts(index).flow.rules);
+        }
         let cached = self.passes.hit(index, len, to.now);
         if self.recording.is_on()
             && let Some(mask) = self.passes.cache.mask(index).map(FlowMask::packet)

@@ -5,6 +5,7 @@
 
 use super::BURST;
 use super::capture::Probe;
+use super::witness::Witness;
 use crate::port::{PortQueue, TxOutcome};
 use crate::stats::{PortCells, PortCounters};
 use sluice_flows::packet::Frame;
@@ -60,11 +61,13 @@ pub(super) struct Lanes {
     /// Ports whose list is not empty.
     waiting: Vec<DpPort>,
     worker: usize,
+    /// What captures are told of the burst.
+    pub(super) witness: Witness,
 }
 
 impl Lanes {
     pub(super) fn new(worker: usize) -> Self {
-        Self { lanes: Vec::new(), waiting: Vec::new(), worker }
+        Self { lanes: Vec::new(), waiting: Vec::new(), worker, witness: Witness::default() }
     }
 
     #[inline]
@@ -93,10 +96,26 @@ impl Lanes {
             Some(Lane { queue, counters, list, armed: false, hot: false, empty_wakes: 0, probes: Vec::new() });
         // Room for every port, so that a burst never allocates.
         self.waiting.reserve(self.lanes.len());
+        self.look();
     }
 
     pub(super) fn remove(&mut self, port: DpPort) -> Option<Lane> {
-        self.lanes.get_mut(port.0 as usize)?.take()
+        let lane = self.lanes.get_mut(port.0 as usize)?.take();
+        self.look();
+        lane
+    }
+
+    /// Has the witness know of all captures.
+    fn look(&mut self) {
+        self.witness.look(self.lanes.iter().flatten().flat_map(|lane| &lane.probes));
+    }
+
+    /// Shows captures what `port` has received.
+    #[cold]
+    pub(super) fn received(&mut self, port: DpPort, frames: &[Frame]) {
+        if let Some(Some(lane)) = self.lanes.get(port.0 as usize) {
+            self.witness.received(&lane.probes, frames);
+        }
     }
 
     /// Has a capture see what crosses `port`.
@@ -104,6 +123,7 @@ impl Lanes {
         if let Some(lane) = self.get_mut(port) {
             lane.probes.push(probe);
         }
+        self.look();
     }
 
     /// Ends a capture at all ports.
@@ -111,6 +131,7 @@ impl Lanes {
         for lane in self.lanes.iter_mut().flatten() {
             lane.probes.retain(|probe| probe.writer.id != id);
         }
+        self.look();
     }
 
     /// Puts a frame into the list of `port`. False when there is no such port.
@@ -130,7 +151,7 @@ impl Lanes {
         if lane.list.is_empty() {
             self.waiting.push(port);
         } else if lane.list.len() == LIST {
-            lane.send(frames, fates, self.worker);
+            lane.send(port, frames, fates, (self.worker, &mut self.witness));
         }
         lane.list.push(Queued { frame: frame as u16, origin: origin as u16 });
         true
@@ -141,7 +162,7 @@ impl Lanes {
     pub(super) fn flush(&mut self, frames: &[Frame], fates: &mut [Fate]) {
         for port in self.waiting.drain(..) {
             if let Some(Some(lane)) = self.lanes.get_mut(port.0 as usize) {
-                lane.send(frames, fates, self.worker);
+                lane.send(port, frames, fates, (self.worker, &mut self.witness));
             }
         }
     }
@@ -149,7 +170,7 @@ impl Lanes {
 
 impl Lane {
     /// Sends its list and notes what became of each frame.
-    fn send(&mut self, frames: &[Frame], fates: &mut [Fate], worker: usize) {
+    fn send(&mut self, port: DpPort, frames: &[Frame], fates: &mut [Fate], (worker, witness): (usize, &mut Witness)) {
         let (Some(queue), Some(first), Some(cells)) = (&mut self.queue, frames.first(), self.counters.cells(worker))
         else {
             return self.list.clear();
@@ -163,8 +184,9 @@ impl Lane {
             let mut outcomes = [TxOutcome::Sent; BURST];
             let (refs, outcomes) = (&refs[..chunk.len()], &mut outcomes[..chunk.len()]);
             queue.tx_burst(refs, outcomes);
-            if !self.probes.is_empty() {
-                self.probes.iter().for_each(|probe| probe.sent(refs, outcomes));
+            if witness.is_on() {
+                let origins = chunk.iter().map(|queued| queued.origin.into());
+                witness.sent(port, &self.probes, origins, refs, outcomes);
             }
             for ((queued, frame), outcome) in chunk.iter().zip(refs).zip(outcomes) {
                 let fate = &mut fates[usize::from(queued.origin)];

@@ -31,9 +31,10 @@ mod reject;
 mod shape;
 mod shared;
 mod upcall;
+mod witness;
 mod worker;
 
-pub use capture::{Captured, Direction};
+pub use capture::{Captured, CapturedVerdict, Direction, Sight};
 pub(crate) use capture::{Copies, Probe, capture};
 pub use punt::PacketIn;
 pub(crate) use shape::Reshape;

@@ -14,7 +14,7 @@ use tonic::{Code, Status, Streaming};
 
 async fn capture(switch: &Switch, ports: &[&str], matches: &str) -> Result<Streaming<CaptureReply>, Status> {
     let ports = ports.iter().map(|p| (*p).to_owned()).collect();
-    let request = CaptureRequest { ports, r#match: matches.to_owned(), snaplen: 0 };
+    let request = CaptureRequest { ports, r#match: matches.to_owned(), ..Default::default() };
     CaptureServiceClient::new(switch.channel().await).capture(request).await.map(tonic::Response::into_inner)
 }
 

@@ -11,6 +11,16 @@ use sluice_proto::v1::CapturedFrame;
 
 const UDP_LEN: usize = 8;
 
+/// A tunnel's kind as people write it.
+pub(super) fn shown(kind: TunnelKind) -> &'static str {
+    match kind {
+        TunnelKind::Vxlan => "VXLAN",
+        TunnelKind::Geneve => "Geneve",
+        TunnelKind::Gre => "GRE",
+        other => other.name(),
+    }
+}
+
 /// The packets inside of a frame, as Ethernet frames, and what carried them; `None` when it is of no tunnel. Packets that
 /// a tunnel would refuse are left out.
 pub(super) fn open(frame: &CapturedFrame) -> Option<(TunnelKind, Vec<Vec<u8>>)> {
