@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that the build, the tests and the benches use. Does nothing when all are there.
 set -eu
-packages="gcc libc6-dev openvswitch-switch iperf3 sockperf iproute2 nftables iputils-ping traceroute ethtool jq vsftpd tftpd-hpa curl tcpdump tshark wireguard-go wireguard-tools containerd runc containernetworking-plugins busybox-static dnsmasq-base iptables podman docker.io openssl procps binutils gnuplot-nox valgrind tmux bird2 mininet"
+packages="gcc libc6-dev openvswitch-switch iperf3 sockperf iproute2 nftables iputils-ping traceroute ethtool jq vsftpd tftpd-hpa curl tcpdump tshark wireguard-go wireguard-tools containerd runc containernetworking-plugins busybox-static dnsmasq-base iptables podman docker.io openssl procps binutils gnuplot-nox valgrind tmux bird2 mininet chromium"
 missing=""
 for package in $packages; do
     dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing="$missing $package"

@@ -8,7 +8,7 @@ mod cluster;
 mod json;
 mod offline;
 
-pub(crate) use between::{Fate, Sent, decide};
+pub(crate) use between::{Fate, Sent, decide, draw};
 
 use super::bridge_files::Files;
 use super::bundle::read;

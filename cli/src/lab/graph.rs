@@ -1,6 +1,7 @@
 //! `sluice lab graph`: a lab as a drawing.
 
 mod ascii;
+mod page;
 mod svg;
 mod text;
 
@@ -13,6 +14,7 @@ use crate::output::{Exit, Format, Output};
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Arguments of `sluice lab graph`.
@@ -23,8 +25,14 @@ use std::path::PathBuf;
   sluice lab graph -o svg > office.svg              for a browser, light or dark as it is
   sluice lab graph -o dot | dot -Tpdf > office.pdf
   sluice lab graph --file office.lab.yml            of a file; no lab need run
+  sluice lab graph office --serve                   live, in a browser; Ctrl-C ends it
+  sluice lab graph office --serve --ui-write        links can be taken down and slowed there
 
--- is a link of a host, == one of switches and routers, ~~ a tunnel.")]
+-- is a link of a host, == one of switches and routers, ~~ a tunnel.
+
+--serve is a page with what happens: links and their traffic, drops and whose rules they are,
+connections, latencies, and a trace between two hosts that are clicked. It is for this machine
+alone; ssh -L 8484:localhost:8484 THIS-MACHINE brings it to another.")]
 pub(crate) struct Graph {
     /// The lab; may be left out when one is running
     #[arg(conflicts_with = "lab")]
@@ -32,9 +40,21 @@ pub(crate) struct Graph {
     /// A topology file instead of a running lab
     #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "lab"])]
     file: Option<PathBuf>,
+    /// Serve the lab as a live page for a browser here, until Ctrl-C; port 0 takes any
+    #[arg(long, value_name = "ADDR", num_args = 0..=1, default_missing_value = page::ADDRESS, conflicts_with = "file")]
+    serve: Option<SocketAddr>,
+    /// With --serve: links may be taken down, delayed and made lossy from the page
+    #[arg(long, requires = "serve")]
+    ui_write: bool,
+    /// With --serve: ADDR may be one that other machines reach. Whoever reaches it sees the lab's traffic
+    #[arg(long, requires = "serve")]
+    ui_remote: bool,
     #[command(flatten)]
     target: super::Target,
 }
+
+/// How a drawing may be written.
+const FORMATS: [Format; 6] = [Format::Table, Format::Ascii, Format::Mermaid, Format::Dot, Format::Svg, Format::Json];
 
 /// What a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -87,8 +107,11 @@ struct Drawing {
 
 /// Draws a lab.
 pub(crate) fn run(args: &Graph, out: &mut Output) -> Result<Exit, Failure> {
-    use Format::{Ascii, Dot, Json, Mermaid, Svg, Table};
-    let format = out.format(&[Table, Ascii, Mermaid, Dot, Svg, Json])?;
+    use Format::{Dot, Json, Mermaid, Svg};
+    let format = out.format(&FORMATS)?;
+    if let Some(address) = args.serve {
+        return page::run(args, address, out);
+    }
     let topology = match &args.file {
         Some(file) => topology::load(file)?,
         None => {
@@ -166,15 +189,21 @@ fn node(topology: &Topology, name: &str) -> Node {
 
 /// `wan 20/60ms`, `blue,green`: the name or the VLANs, and what happens to frames.
 fn label(link: &Link) -> String {
-    let [a, b] = link.ends.each_ref().map(End::node);
-    let mut parts = Vec::new();
-    if link.name != format!("{a}-{b}") {
-        parts.push(link.name.clone());
-    } else if link.carried != Carried::All {
-        parts.push(link.carried.names());
-    }
+    let mut parts = Vec::from_iter(Some(title(link)).filter(|title| !title.is_empty()));
     parts.extend(impairment(&link.impairment));
     parts.join(" ")
+}
+
+/// The name or the VLANs, if there is something to say.
+fn title(link: &Link) -> String {
+    let [a, b] = link.ends.each_ref().map(End::node);
+    if link.name != format!("{a}-{b}") {
+        link.name.clone()
+    } else if link.carried != Carried::All {
+        link.carried.names()
+    } else {
+        String::new()
+    }
 }
 
 /// What happens to frames, there and back: `20/60ms`, `+-3ms`, `5%`, `50mbit`, `corrupt 1%`.

@@ -6,10 +6,12 @@
 mod carrier;
 mod show;
 
-use super::Target;
+pub(super) use carrier::carry;
+
 use super::topology::Topology;
 use super::topology::resolved::{End, IMPAIRMENTS, Impairment, Link, port_name};
 use super::wiring::small_bridge;
+use super::{State, Target};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::{Exit, Format, Output};
@@ -78,7 +80,7 @@ pub(crate) fn run(verb: Verb, out: &mut Output) -> Result<Exit, Failure> {
 }
 
 /// The port at each end of a link. A host that is plugged into a switch has none of its own: the switch's is for both.
-fn ports_of(link: &Link) -> [Option<String>; 2] {
+pub(super) fn ports_of(link: &Link) -> [Option<String>; 2] {
     let [a, b] = &link.ends;
     let port = |end: &End, peer: &End| match end {
         End::Host { .. } if !link.is_impaired() => None,
@@ -145,32 +147,45 @@ pub(super) fn refresh(topology: &mut Topology, socket: PathBuf) -> Result<(), Fa
 fn set(args: &Set, out: &mut Output) -> Result<Exit, Failure> {
     out.format(&[Format::Table, Format::Json])?;
     let (_, state) = super::running(args.target.lab.as_deref())?;
-    let link = find(&state.topology, &args.link)?;
+    change(&state, &args.link, args.from.as_deref(), &args.options)?;
+    out.done(&json!({"changed": args.link}))
+}
+
+/// Changes what happens to the frames that one end of a link sends, or both.
+///
+/// # Errors
+/// There is no such link, it is no wire, an option is wrong, or what the switch says.
+pub(super) fn change(
+    state: &State,
+    link: &str,
+    from: Option<&str>,
+    options: &[(String, String)],
+) -> Result<(), Failure> {
+    let link = find(&state.topology, link)?;
     let ends = wire(link).ok_or_else(|| {
         Failure::new(format!("the link {} came up without impairments, so it has nothing to change", link.name))
             .next("give it `delay:`, `loss:` or `rate:` in the topology file and bring the lab up again")
     })?;
     let nodes = link.ends.each_ref().map(End::node);
-    let chosen: Vec<_> =
-        nodes.iter().zip(&ends).filter(|(n, _)| args.from.as_deref().is_none_or(|f| f == **n)).collect();
+    let chosen: Vec<_> = nodes.iter().zip(&ends).filter(|(n, _)| from.is_none_or(|f| f == **n)).collect();
     if chosen.is_empty() {
-        let asked = args.from.as_deref().unwrap_or_default();
+        let asked = from.unwrap_or_default();
         return Err(Failure::usage(format!("{asked} is no end of the link {}", link.name))
             .next(format!("one of: {}", nodes.join(", "))));
     }
-    let client = Client::connect_to(state.socket)?;
+    let client = Client::connect_to(state.socket.clone())?;
     // Both ways, or none: what one of them would refuse is found before the other is changed.
     let ports = ports(&client)?;
     for (node, name) in &chosen {
         let mut settings = ports.get(*name).map(set_on).unwrap_or_default();
-        let taken = args.options.iter().try_for_each(|(option, value)| settings.take(option, value));
+        let taken = options.iter().try_for_each(|(option, value)| settings.take(option, value));
         taken.and_then(|()| settings.check()).map_err(|error| {
             Failure::usage(error.to_string()).why(format!("what {node} sends by the link {}", link.name))
         })?;
     }
     for (_, name) in chosen {
-        let options = args.options.iter().cloned().collect();
+        let options = options.iter().cloned().collect();
         client.call(client.ports().set_port(SetPortRequest { name: name.clone(), options, ..Default::default() }))?;
     }
-    out.done(&json!({"changed": args.link}))
+    Ok(())
 }

@@ -9,7 +9,7 @@
 //! server 64 watchers of events, connections and packets. Dumps are made in parts as the caller takes them.
 //!
 //! # Security
-//! Whoever may open the socket (mode 0600) may do everything. There is no TCP.
+//! Whoever may open the socket (mode 0600) may do everything. There is no TCP, but for the [`page`] where an operator asks for it.
 
 mod attachment;
 mod bridge;
@@ -24,6 +24,7 @@ mod gateway;
 mod group;
 mod meter;
 mod packet;
+pub mod page;
 mod port;
 mod router;
 mod socket;

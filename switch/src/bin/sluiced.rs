@@ -7,6 +7,7 @@
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use sluice_switch::api::page::{self, Page, PageError};
 use sluice_switch::api::{self, Socket, SocketError};
 use sluice_switch::attach;
 use sluice_switch::config::{self, Config, DEFAULT_SOCKET, LogFormat, SetupError};
@@ -14,8 +15,10 @@ use sluice_switch::mac_table::MacSettings;
 use sluice_switch::port::PortError;
 use sluice_switch::{Clock, ConnectionKeeper, ControlError, Datapath, systemd};
 use std::io::{self, IsTerminal};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -54,6 +57,7 @@ Examples:
   sudo sluiced --config /etc/sluice/sluiced.toml
   sluiced --config sluiced.toml --check-config     say what is wrong with a file, and do nothing
   sudo sluiced --log debug --log-format json
+  sudo sluiced --ui 127.0.0.1:8484                 with a page for a browser of this machine
 
 Exit codes: 0 ended as asked, 1 failed, 2 wrong usage or configuration, 77 not allowed to this user.";
 
@@ -82,6 +86,12 @@ struct Args {
     /// How to log, instead of the file's [default: text]
     #[arg(long, value_enum, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
+    /// Serve a page for a browser here that shows what the switch does, and changes nothing, such as 127.0.0.1:8484
+    #[arg(long, value_name = "ADDR")]
+    ui: Option<SocketAddr>,
+    /// With --ui: ADDR may be one that other machines reach. Whoever reaches it sees addresses, rules and packets' heads
+    #[arg(long, requires = "ui")]
+    ui_remote: bool,
     /// Only check the configuration
     #[arg(long, requires = "config")]
     check_config: bool,
@@ -112,6 +122,15 @@ impl From<SetupError> for Failure {
             SetupError::Spec { .. } | SetupError::Flow { .. } | SetupError::Conntrack(_) => USAGE,
         };
         Self(code, error.to_string())
+    }
+}
+
+impl From<PageError> for Failure {
+    fn from(error: PageError) -> Self {
+        match error {
+            PageError::NotLoopback(_) => Self::usage(format!("--ui: {error}; --ui-remote if that is meant")),
+            _ => Self::new(format!("--ui: {error}")),
+        }
     }
 }
 
@@ -166,6 +185,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     let socket = args.socket.as_deref().or(config.socket.as_deref()).unwrap_or(Path::new(DEFAULT_SOCKET));
     let state = args.state.clone().or_else(|| config.state.clone()).unwrap_or_else(|| socket.with_extension("state"));
     let socket = Socket::bind(socket)?;
+    let page = args.ui.map(|address| page::bind(address, args.ui_remote)).transpose()?;
     let datapath = Datapath::start(datapath_config(args, &config)).map_err(Failure::new)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::new)?;
     // Before there are ports: the first packet of a connection that goes on has to find it.
@@ -179,7 +199,7 @@ fn run(args: &Args) -> Result<(), Failure> {
             stop_all(&datapath, &config);
             return Err(failure);
         }
-        serve(args, config, &datapath, socket, signals, &log).await
+        serve(args, config, &datapath, (socket, page), signals, &log).await
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     datapath.shutdown();
@@ -226,11 +246,21 @@ async fn serve(
     args: &Args,
     mut config: Config,
     datapath: &Datapath,
-    socket: Socket,
+    (socket, page): (Socket, Option<TcpListener>),
     mut signals: Signals,
     log: &Log,
 ) -> Result<(), Failure> {
     info!(socket = %socket.path().display(), bridges = config.bridges.len(), "ready");
+    if let Some(listener) = page {
+        let page = Page { scene: Arc::new(page::Bridges), socket: socket.path().to_owned(), writes: false };
+        info!(address = %listener.local_addr().map_err(Failure::new)?, "page");
+        tokio::spawn(async move {
+            // It ends with the runtime.
+            if let Err(what) = page::serve(listener, page, std::future::pending()).await {
+                error!(%what, "the page is not served any more");
+            }
+        });
+    }
     let (stop, stopped) = oneshot::channel::<()>();
     let server = api::serve(datapath.clone(), socket, async {
         // An error means that the sender is gone, which is an end as well.

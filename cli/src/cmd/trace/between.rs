@@ -13,6 +13,7 @@ use crate::output::{Exit, Format, Output};
 use ipnet::IpNet;
 use path::Path;
 use sluice_flows::explain::Options;
+use sluice_switch::api::page::Traced;
 use std::net::IpAddr;
 
 /// Source port of the traced TCP or UDP packet.
@@ -42,16 +43,8 @@ pub(super) fn run(args: &Trace, out: &mut Output) -> Result<Exit, Failure> {
     let [from, to, proto @ ..] = args.what.as_slice() else {
         return Err(Failure::usage("two hosts are needed"));
     };
-    let (to, port) = match to.split_once(':') {
-        Some((host, port)) => {
-            let number = port.parse::<u16>().map_err(|_| Failure::usage(format!("`{port}` is no port number")))?;
-            (host, Some(number))
-        }
-        None => (to.as_str(), None),
-    };
     let state = args.target.lab()?;
-    let (from, to) = (endpoint(&state, from)?, endpoint(&state, to)?);
-    let packet = packet(&from, &to, None, port, proto.first().map(String::as_str))?;
+    let (from, to, packet) = asked(&state, from, to, proto.first().map(String::as_str))?;
     let client = Client::connect(&args.target)?;
     let path = Path::follow(&client, &state, &from, &to, &packet, &args.options(!args.no_names))?;
     if out.format(&[Format::Table, Format::Json])? == Format::Table {
@@ -65,6 +58,44 @@ pub(super) fn run(args: &Trace, out: &mut Output) -> Result<Exit, Failure> {
         Some(false) => Exit::No,
         None => Exit::Dropped,
     })
+}
+
+/// Both hosts, `to` with a port or without, and the packet from one to the other.
+fn asked(state: &State, from: &str, to: &str, proto: Option<&str>) -> Result<(Endpoint, Endpoint, String), Failure> {
+    let (to, port) = match to.split_once(':') {
+        Some((host, port)) => {
+            let number = port.parse::<u16>().map_err(|_| Failure::usage(format!("`{port}` is no port number")))?;
+            (host, Some(number))
+        }
+        None => (to, None),
+    };
+    let (from, to) = (endpoint(state, from)?, endpoint(state, to)?);
+    let packet = packet(&from, &to, None, port, proto)?;
+    Ok((from, to, packet))
+}
+
+/// Traces a packet as `sluice trace` does, for a drawing.
+///
+/// # Errors
+/// As [`decide`].
+pub(crate) fn draw(client: &Client, state: &State, from: &str, to: &str, proto: &str) -> Result<Traced, Failure> {
+    let (near, far, packet) = asked(state, from, to, Some(proto))?;
+    let options = Options { names: true, verbose: false, ct_next: Vec::new() };
+    let path = Path::follow(client, state, &near, &far, &packet, &options)?;
+    let verdict = match path.fate() {
+        Fate::Arrives => "delivered",
+        Fate::Dropped { .. } => "dropped",
+        Fate::Elsewhere => "elsewhere",
+    };
+    let mut nodes = vec![near.host.clone()];
+    nodes.extend(path.bridges());
+    if verdict == "delivered" {
+        nodes.push(far.host.clone());
+    }
+    let headline = path.headline(&near, &far);
+    let walks: Vec<_> = path.into_traced().into_iter().map(|traced| traced.walk).collect();
+    let command = format!("sluice trace --lab {} {from} {to} {proto}", state.topology.name);
+    Ok(Traced { verdict, headline, nodes, walk: walks.join("\n\n"), command })
 }
 
 /// What becomes of a packet from one host to another.

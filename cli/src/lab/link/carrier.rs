@@ -3,7 +3,7 @@
 use super::{find, ports_of};
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::lab::Target;
+use crate::lab::{State, Target};
 use crate::output::{Exit, Format, Output};
 use clap::Args;
 use serde_json::json;
@@ -50,8 +50,12 @@ struct Carrier {
 impl Carrier {
     fn of(args: &Of) -> Result<Self, Failure> {
         let (_, state) = crate::lab::running(args.target.lab.as_deref())?;
-        let ports = ports_of(find(&state.topology, &args.link)?).into_iter().flatten().collect();
-        Ok(Self { client: Client::connect_to(state.socket)?, ports })
+        Self::in_lab(&state, &args.link)
+    }
+
+    fn in_lab(state: &State, link: &str) -> Result<Self, Failure> {
+        let ports = ports_of(find(&state.topology, link)?).into_iter().flatten().collect();
+        Ok(Self { client: Client::connect_to(state.socket.clone())?, ports })
     }
 
     fn set(&self, down: bool) -> Result<(), Failure> {
@@ -60,6 +64,14 @@ impl Carrier {
             self.client.call(self.client.ports().set_port(request)).map(|_| ())
         })
     }
+}
+
+/// Takes a link of a lab down or brings it up.
+///
+/// # Errors
+/// There is no such link, or what the switch says.
+pub(in crate::lab) fn carry(state: &State, link: &str, up: bool) -> Result<(), Failure> {
+    Carrier::in_lab(state, link)?.set(!up)
 }
 
 /// Takes a link down or brings it up.

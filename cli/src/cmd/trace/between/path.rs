@@ -91,6 +91,20 @@ impl Path {
         }
     }
 
+    /// The bridges that it comes to, in order, with those behind patches.
+    pub(super) fn bridges(&self) -> Vec<String> {
+        // Until it is where it should be: what is flooded goes on elsewhere.
+        let hops = self.hops.iter().take(self.last.map_or(self.hops.len(), |last| last + 1));
+        let lines = hops.flat_map(|hop| hop.traced.walk.lines());
+        let mut bridges = Vec::new();
+        for name in lines.filter_map(|line| line.trim().strip_prefix("bridge(\"")?.strip_suffix("\")")) {
+            if !bridges.iter().any(|known| known == name) {
+                bridges.push(name.to_owned());
+            }
+        }
+        bridges
+    }
+
     /// The traces.
     pub(super) fn into_traced(self) -> Vec<Traced> {
         self.hops.into_iter().map(|hop| hop.traced).collect()
