@@ -81,7 +81,12 @@ pub(crate) enum Reach {
 
 /// The socket of the switch that this machine has by itself.
 pub(crate) fn machine_socket() -> PathBuf {
-    std::env::var_os(ENVIRONMENT).filter(|s| !s.is_empty()).map_or_else(|| DEFAULT_SOCKET.into(), PathBuf::from)
+    given_socket().unwrap_or_else(|| DEFAULT_SOCKET.into())
+}
+
+/// The socket that the environment names.
+fn given_socket() -> Option<PathBuf> {
+    std::env::var_os(ENVIRONMENT).filter(|socket| !socket.is_empty()).map(PathBuf::from)
 }
 
 /// Which bridge of that switch.
@@ -429,8 +434,8 @@ impl Target {
         if let Some(lab) = &self.lab {
             return Ok(lab::running(Some(lab))?.1.socket);
         }
-        if let Some(socket) = std::env::var_os(ENVIRONMENT).filter(|s| !s.is_empty()) {
-            return Ok(socket.into());
+        if let Some(socket) = given_socket() {
+            return Ok(socket);
         }
         match lab::running(None) {
             Ok((_, state)) => Ok(state.socket),

@@ -108,7 +108,7 @@ fn check(page: &str) {
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let steps = steps(&std::fs::read_to_string(root.join(page)).unwrap());
-    assert!(steps.len() >= 5, "{page} has {} commands: is its form still the one this test reads?", steps.len());
+    assert!(steps.len() > 5, "{page} has {} commands: is its form still the one this test reads?", steps.len());
     let answers = run(&steps);
     let mut wrong = String::new();
     for (i, step) in steps.iter().enumerate() {

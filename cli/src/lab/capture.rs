@@ -48,8 +48,7 @@ pub(crate) fn subjects(topology: &Topology) -> Vec<(String, String)> {
     let links = topology.links.iter().map(|link| (link.name.clone(), of_link(topology, link).about));
     let hosts = topology.hosts.iter().map(|host| (host.name.clone(), format!("host {}", host.name)));
     let switches = topology.switches.iter().map(|switch| (switch.name.clone(), format!("switch {}", switch.name)));
-    let routers = topology.routers.iter().filter(|router| router.inside.is_none());
-    let routers = routers.map(|router| (router.name.clone(), format!("router {}", router.name)));
+    let routers = topology.own_routers().map(|router| (router.name.clone(), format!("router {}", router.name)));
     links.chain(hosts).chain(switches).chain(routers).collect()
 }
 
@@ -130,9 +129,7 @@ fn unknown(topology: &Topology, what: &str, node: &str) -> Failure {
             .next(format!("one of: {}", known.join(", ")));
     }
     let links = topology.links.iter().map(|link| link.name.as_str());
-    let nodes = topology.hosts.iter().map(|h| h.name.as_str()).chain(topology.switches.iter().map(|s| s.name.as_str()));
-    let routers = topology.routers.iter().filter(|r| r.inside.is_none()).map(|r| r.name.as_str());
-    let known: Vec<_> = nodes.chain(routers).chain(links).collect();
+    let known: Vec<_> = topology.node_names().chain(links).collect();
     Failure::usage(format!("the lab {} has no link or node named {what}", topology.name))
         .next(format!("one of: {}", known.join(", ")))
 }

@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::output::{Exit, Format, Output};
 use clap::Args;
 use serde::Serialize;
+use sluice_switch::api::page::{Join, NodeKind};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -56,33 +57,11 @@ pub(crate) struct Graph {
 /// How a drawing may be written.
 const FORMATS: [Format; 6] = [Format::Table, Format::Ascii, Format::Mermaid, Format::Dot, Format::Svg, Format::Json];
 
-/// What a node is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Kind {
-    Host,
-    Switch,
-    Router,
-    /// Another machine, at the other end of a tunnel.
-    Remote,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Node {
     name: String,
-    kind: Kind,
+    kind: NodeKind,
     addresses: Vec<String>,
-}
-
-/// What joins two nodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Join {
-    /// A link with a host at an end.
-    Host,
-    /// A link of switches and routers.
-    Trunk,
-    Tunnel,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -179,10 +158,10 @@ impl Drawing {
 fn node(topology: &Topology, name: &str) -> Node {
     let router = topology.routers.iter().find(|router| router.name == name);
     let (kind, nets) = match (topology.host(name), router) {
-        (Some(host), _) => (Kind::Host, host.interfaces.iter().flat_map(|i| &i.addresses).copied().collect()),
-        (_, Some(router)) => (Kind::Router, router.interfaces.iter().flat_map(|i| &i.addresses).copied().collect()),
-        _ if topology.switches.iter().any(|switch| switch.name == name) => (Kind::Switch, Vec::new()),
-        _ => (Kind::Remote, Vec::new()),
+        (Some(host), _) => (NodeKind::Host, host.interfaces.iter().flat_map(|i| &i.addresses).copied().collect()),
+        (_, Some(router)) => (NodeKind::Router, router.interfaces.iter().flat_map(|i| &i.addresses).copied().collect()),
+        _ if topology.switches.iter().any(|switch| switch.name == name) => (NodeKind::Switch, Vec::new()),
+        _ => (NodeKind::Remote, Vec::new()),
     };
     Node { name: name.to_owned(), kind, addresses: nets.iter().map(ToString::to_string).collect() }
 }
@@ -271,7 +250,10 @@ mod tests {
     fn a_tunnel_to_another_machine_ends_at_its_address() {
         let drawing = of("lab: a\nlinks: [[h1, s1]]\n\
              tunnels: [{name: t1, type: vxlan, ends: [s1], vni: 7, remote: 192.0.2.9}]\n");
-        assert_eq!(drawing.nodes.last().map(|node| (node.name.as_str(), node.kind)), Some(("192.0.2.9", Kind::Remote)));
+        assert_eq!(
+            drawing.nodes.last().map(|node| (node.name.as_str(), node.kind)),
+            Some(("192.0.2.9", NodeKind::Remote))
+        );
         assert_eq!(drawing.links.last().map(|edge| (edge.kind, edge.names.clone())), {
             Some((Join::Tunnel, ["s1".to_owned(), "192.0.2.9".to_owned()]))
         });

@@ -1,6 +1,6 @@
 //! `sluice lab graph --serve`: a running lab as a page for a browser.
 
-use super::{Drawing, Graph, Join, Kind, title};
+use super::{Drawing, Graph, Join, title};
 use crate::client::Client;
 use crate::cmd::trace;
 use crate::failure::Failure;
@@ -11,7 +11,7 @@ use crate::output::{Exit, Output};
 use serde_json::json;
 use sluice_flows::Owner;
 use sluice_proto::v1::Port;
-use sluice_switch::api::page::{self, Change, Edge, Node, NodeKind, Page, PageError, RuleName, Scene, Traced};
+use sluice_switch::api::page::{self, Change, Edge, Node, Page, PageError, RuleName, Scene, Traced};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -101,7 +101,7 @@ fn drawing(topology: &Topology) -> page::Drawing {
             (None, None) => [None, None],
         };
         let label = link.map_or(edge.label, title);
-        Edge { name: edge.name, kind: join(edge.kind), ends: edge.names, label, ports }
+        Edge { name: edge.name, kind: edge.kind, ends: edge.names, label, ports }
     });
     let rules = topology.switches.iter().flat_map(|switch| &switch.rules).map(|rule| RuleName {
         owner: Owner::file_line(&topology.source, rule.line).to_string(),
@@ -122,19 +122,5 @@ fn named(topology: &Topology, node: super::Node) -> Node {
     let of_host = topology.host(&node.name).into_iter().flat_map(|host| &host.interfaces).map(|of| of.mac.to_string());
     let of_router = router.into_iter().flat_map(|router| &router.interfaces).map(|of| of.mac.to_string());
     let macs = of_host.chain(of_router).collect();
-    let kind = match node.kind {
-        Kind::Host => NodeKind::Host,
-        Kind::Switch => NodeKind::Switch,
-        Kind::Router => NodeKind::Router,
-        Kind::Remote => NodeKind::Remote,
-    };
-    Node { name: node.name, kind, addresses: node.addresses, macs }
-}
-
-fn join(kind: Join) -> page::Join {
-    match kind {
-        Join::Host => page::Join::Host,
-        Join::Trunk => page::Join::Trunk,
-        Join::Tunnel => page::Join::Tunnel,
-    }
+    Node { name: node.name, kind: node.kind, addresses: node.addresses, macs }
 }

@@ -3,7 +3,7 @@
 //! Nodes lie in layers by how far they are from the nearest host, hosts at the bottom. Within a layer they are ordered by
 //! where their neighbours are, which keeps most lines from crossing.
 
-use super::{Drawing, Join, Kind, Node};
+use super::{Drawing, Join, Node, NodeKind};
 use crate::xml::escape;
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -73,14 +73,14 @@ pub(super) fn draw(drawing: &Drawing) -> String {
 
 fn shape(out: &mut String, node: &Node, (x, y): (f64, f64)) {
     let (class, corner) = match node.kind {
-        Kind::Host => ("host", 8.0),
-        Kind::Switch => ("switch", 2.0),
-        Kind::Router => ("router", HEIGHT / 2.0),
-        Kind::Remote => ("remote", 8.0),
+        NodeKind::Host => ("host", 8.0),
+        NodeKind::Switch => ("switch", 2.0),
+        NodeKind::Router => ("router", HEIGHT / 2.0),
+        NodeKind::Remote => ("remote", 8.0),
     };
     let (name, width) = (escape(&node.name), width(node));
     let title = escape(&node.addresses.join(", "));
-    let shown = node.addresses.first().filter(|_| node.kind == Kind::Host);
+    let shown = node.addresses.first().filter(|_| node.kind == NodeKind::Host);
     let base = if shown.is_some() { y - 1.0 } else { y + 5.0 };
     _ = writeln!(
         out,
@@ -97,7 +97,7 @@ fn shape(out: &mut String, node: &Node, (x, y): (f64, f64)) {
 
 fn width(node: &Node) -> f64 {
     let letters = |text: &str, width: f64| text.chars().count() as f64 * width;
-    let address = node.addresses.first().filter(|_| node.kind == Kind::Host);
+    let address = node.addresses.first().filter(|_| node.kind == NodeKind::Host);
     let address = address.map_or(0.0, |address| letters(address, SMALL_LETTER));
     letters(&node.name, LETTER).max(address).max(LEAST_WIDTH - 16.0) + 16.0
 }
@@ -143,7 +143,7 @@ fn neighbours(drawing: &Drawing) -> Vec<Vec<usize>> {
 fn layers(drawing: &Drawing) -> Vec<Vec<usize>> {
     let neighbours = neighbours(drawing);
     let mut distances: Vec<Option<usize>> = vec![None; drawing.nodes.len()];
-    let hosts = (0..drawing.nodes.len()).filter(|index| drawing.nodes[*index].kind == Kind::Host);
+    let hosts = (0..drawing.nodes.len()).filter(|index| drawing.nodes[*index].kind == NodeKind::Host);
     let mut queue: VecDeque<_> = hosts.map(|host| (host, 0)).collect();
     // A part without hosts begins at its first node, above where hosts would be.
     let mut rest = 0..drawing.nodes.len();
@@ -231,7 +231,7 @@ mod tests {
         let (spots, width_of_all, _) = spots(&drawing, &layers);
         let lowest = spots.iter().map(|spot| spot.1).fold(0.0, f64::max);
         for (index, (node, spot)) in drawing.nodes.iter().zip(&spots).enumerate() {
-            assert_eq!(spot.1 == lowest, node.kind == Kind::Host, "{node:?}");
+            assert_eq!(spot.1 == lowest, node.kind == NodeKind::Host, "{node:?}");
             assert!(spot.0 > width(node) / 2.0 && spot.0 + width(node) / 2.0 < width_of_all, "{node:?}");
             for (other, at) in drawing.nodes.iter().zip(&spots).take(index) {
                 let apart = (spot.0 - at.0).abs() >= (width(node) + width(other)) / 2.0;

@@ -1,6 +1,6 @@
 //! Drawings as text that other programs lay out: Mermaid and Graphviz's DOT.
 
-use super::{Drawing, Join, Kind};
+use super::{Drawing, Join, NodeKind};
 use std::fmt::Write;
 
 /// Mermaid, as pages in Markdown have it. Nodes have numbers, since some words cannot be names there.
@@ -8,10 +8,10 @@ pub(super) fn mermaid(drawing: &Drawing) -> String {
     let mut out = "graph LR\n".to_owned();
     for (index, node) in drawing.nodes.iter().enumerate() {
         let (open, close) = match node.kind {
-            Kind::Host => ("[", "]"),
-            Kind::Switch => ("[[", "]]"),
-            Kind::Router => ("((", "))"),
-            Kind::Remote => ("([", "])"),
+            NodeKind::Host => ("[", "]"),
+            NodeKind::Switch => ("[[", "]]"),
+            NodeKind::Router => ("((", "))"),
+            NodeKind::Remote => ("([", "])"),
         };
         // Writing to a string cannot fail.
         _ = writeln!(out, "  n{index}{open}\"{}\"{close}", node.name);
@@ -35,10 +35,10 @@ pub(super) fn dot(drawing: &Drawing) -> String {
         format!("graph \"{}\" {{\n  node [fontname=\"sans-serif\"]\n  edge [fontname=\"sans-serif\"]\n", drawing.lab);
     for node in &drawing.nodes {
         let shape = match node.kind {
-            Kind::Host => "ellipse",
-            Kind::Switch => "box",
-            Kind::Router => "octagon",
-            Kind::Remote => "house",
+            NodeKind::Host => "ellipse",
+            NodeKind::Switch => "box",
+            NodeKind::Router => "octagon",
+            NodeKind::Remote => "house",
         };
         _ = writeln!(out, "  \"{}\" [shape={shape}]", node.name);
     }

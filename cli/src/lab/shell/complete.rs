@@ -1,6 +1,6 @@
 //! What the Tab key offers: nodes, links and verbs with what is below them.
 
-use super::line::{LINK_VERBS, OWN, is_bridge, node_names};
+use super::line::{LINK_VERBS, OWN, is_bridge};
 use super::verbs::Verbs;
 use crate::lab::exec::ALL;
 use crate::lab::topology::Topology;
@@ -26,7 +26,7 @@ impl Completion {
     /// What may stand behind these words.
     fn behind(&self, words: &[&str], is_option: bool) -> Vec<String> {
         let topology = &self.topology;
-        let nodes = || node_names(topology).map(str::to_owned);
+        let nodes = || topology.node_names().map(str::to_owned);
         let [first, rest @ ..] = words else {
             let own = OWN.iter().map(|(word, ..)| (*word).to_owned());
             let verbs = self.verbs.all().map(|(verb, _)| verb.to_owned());
@@ -59,8 +59,8 @@ impl Completion {
 
     fn of_link(&self, words: &[&str]) -> Vec<String> {
         let verbs = || LINK_VERBS.map(str::to_owned).into_iter();
-        let nodes = || node_names(&self.topology).map(str::to_owned);
-        let is_node = |word: &str| node_names(&self.topology).any(|node| node == word);
+        let nodes = || self.topology.node_names().map(str::to_owned);
+        let is_node = |word: &str| self.topology.node_names().any(|node| node == word);
         let typed = words.iter().find(|word| LINK_VERBS.contains(word));
         let named = words.iter().filter(|word| !LINK_VERBS.contains(word)).count();
         let complete = named > 1 || named == 1 && words.iter().all(|word| !is_node(word));

@@ -212,7 +212,7 @@ fn help(verb: &str, words: &[String], verbs: &Verbs) -> Result<Wish, Failure> {
 
 fn unknown(word: &str, topology: &Topology, verbs: &Verbs) -> Failure {
     let own = OWN.iter().map(|(word, ..)| *word);
-    let near = closest(word, node_names(topology).chain(own).chain(verbs.all().map(|(verb, _)| verb)));
+    let near = closest(word, topology.node_names().chain(own).chain(verbs.all().map(|(verb, _)| verb)));
     Failure::usage(format!("`{word}` is no node of the lab {} and no verb{near}", topology.name))
         .next("help says what can be typed")
 }
@@ -227,22 +227,12 @@ fn has_namespace(topology: &Topology, name: &str) -> bool {
 
 /// Whether a node has a bridge.
 pub(super) fn is_bridge(topology: &Topology, name: &str) -> bool {
-    topology.switches.iter().any(|switch| switch.name == name) || routers(topology).any(|router| router == name)
+    topology.switches.iter().any(|switch| switch.name == name)
+        || topology.own_routers().any(|router| router.name == name)
 }
 
 fn is_node(topology: &Topology, name: &str) -> bool {
-    node_names(topology).any(|node| node == name)
-}
-
-/// The routers that stand in the file.
-fn routers(topology: &Topology) -> impl Iterator<Item = &str> {
-    topology.routers.iter().filter(|router| router.inside.is_none()).map(|router| router.name.as_str())
-}
-
-/// Every node.
-pub(super) fn node_names(topology: &Topology) -> impl Iterator<Item = &str> {
-    let hosts = topology.hosts.iter().map(|host| host.name.as_str());
-    hosts.chain(topology.switches.iter().map(|switch| switch.name.as_str())).chain(routers(topology))
+    topology.node_names().any(|node| node == name)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What the shell shows by itself: nodes, links, and what can be typed.
 
-use super::line::{OWN, Own, node_names};
+use super::line::{OWN, Own};
 use super::substitute::nets;
 use super::verbs::Verbs;
 use crate::failure::Failure;
@@ -28,7 +28,7 @@ pub(super) fn show(own: Own, topology: &Topology, verbs: &Verbs, out: &mut Outpu
 
 fn nodes(topology: &Topology) -> Table {
     let mut table = Table::new(["NODE", "KIND", "ADDRESSES"]);
-    for name in node_names(topology) {
+    for name in topology.node_names() {
         let kind = match () {
             () if topology.host(name).is_some() => "host",
             () if topology.switches.iter().any(|switch| switch.name == name) => "switch",

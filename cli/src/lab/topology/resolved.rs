@@ -110,6 +110,18 @@ impl Topology {
         Path::new(&self.source).with_file_name("").join(path).display().to_string()
     }
 
+    /// The routers that stand in the file; the others are inside of switches.
+    pub(crate) fn own_routers(&self) -> impl Iterator<Item = &Router> {
+        self.routers.iter().filter(|router| router.inside.is_none())
+    }
+
+    /// The names of all nodes: hosts, switches, routers.
+    pub(crate) fn node_names(&self) -> impl Iterator<Item = &str> {
+        let hosts = self.hosts.iter().map(|host| host.name.as_str());
+        let switches = self.switches.iter().map(|switch| switch.name.as_str());
+        hosts.chain(switches).chain(self.own_routers().map(|router| router.name.as_str()))
+    }
+
     /// The names that a rule of this switch may use.
     pub(crate) fn port_names(&self, switch: &str) -> Names {
         let mut names = Names::new();
@@ -420,8 +432,7 @@ impl Link {
 pub(crate) type Impairment = WireSettings;
 
 /// The keys of a link that are impairments, as files and `sluice lab link set` have them.
-pub(crate) const IMPAIRMENTS: &[&str] =
-    &["delay", "jitter", "loss", "rate", "queue", "duplicate", "corrupt", "reorder"];
+pub(crate) const IMPAIRMENTS: &[&str] = WireSettings::IMPAIRMENTS;
 
 /// A switch's end of a link that carries packets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

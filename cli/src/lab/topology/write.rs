@@ -79,7 +79,7 @@ fn text(topology: &Topology, detail: Detail) -> String {
         map.put_some("flows", switch.flows.as_ref().map(|file| quoted(&file.path)));
         format!("{}: {}", switch.name, map.text())
     });
-    let routers: Vec<_> = topology.routers.iter().filter(|router| router.inside.is_none()).collect();
+    let routers: Vec<_> = topology.own_routers().collect();
     section(&mut out, "routers", &routers, |router| router_text(router));
     section(&mut out, "hosts", &topology.hosts, |host| host_text(topology, host, detail));
     section(&mut out, "links", &topology.links, |link| format!("- {}", link_text(topology, link, detail)));

@@ -4,7 +4,7 @@ use super::shape::{
     BucketRow, ConnectionRow, Drawing, DropRow, Edge, GroupRow, Health, Join, Line, Part, Traced, View, Way, Worker,
 };
 use super::{Page, PageError, Scene, talks};
-use crate::port::parse_time;
+use crate::port::{WireSettings, parse_time};
 use axum::body::Bytes;
 use sluice_proto::MAX_MESSAGE_LEN;
 use sluice_proto::v1::bridge_service_client::BridgeServiceClient;
@@ -38,8 +38,6 @@ const PROBE_EVERY: Duration = Duration::from_secs(5);
 const PROBE_WITHIN_MS: u32 = 2000;
 /// Most of each kind of thing that a page is told of.
 const MOST: usize = 1000;
-/// What can be set on a wire, by the names of a port's options.
-const SETTINGS: [&str; 8] = ["delay", "jitter", "loss", "rate", "queue", "duplicate", "corrupt", "reorder"];
 
 type Answer = Result<Bytes, String>;
 
@@ -265,8 +263,10 @@ fn line(edge: &Edge, ports: &HashMap<&str, &Port>, rtt_us: &HashMap<String, u64>
 fn sent(port: &Port) -> Way {
     let (counters, wire) = (port.counters.unwrap_or_default(), port.wire.unwrap_or_default());
     let options = port.spec.iter().flat_map(|spec| &spec.options);
-    let set: BTreeMap<_, _> =
-        options.filter(|(name, _)| SETTINGS.contains(&name.as_str())).map(|(n, v)| (n.clone(), v.clone())).collect();
+    let set: BTreeMap<_, _> = options
+        .filter(|(name, _)| WireSettings::IMPAIRMENTS.contains(&name.as_str()))
+        .map(|(n, v)| (n.clone(), v.clone()))
+        .collect();
     let delay = set.get("delay").and_then(|delay| parse_time(delay)).unwrap_or_default();
     Way {
         packets: counters.tx_packets,

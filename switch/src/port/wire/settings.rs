@@ -93,6 +93,12 @@ impl WireSettings {
     pub const NAMES: &[&str] =
         &["delay", "jitter", "loss", "rate", "queue", "duplicate", "corrupt", "reorder", "under_way"];
 
+    /// Those of [`Self::NAMES`] that say what happens to frames; the last one is a bound of the wire itself.
+    pub const IMPAIRMENTS: &[&str] = match Self::NAMES {
+        [impairments @ .., _] => impairments,
+        [] => &[],
+    };
+
     /// Sets one by its name.
     ///
     /// # Errors
