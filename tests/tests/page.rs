@@ -244,6 +244,10 @@ fn a_browser_shows_drops_by_the_names_of_rules_and_follows_links() {
     page.wait("document.querySelector('.talk.forward[data-talk=\"h1 h2\"]') && true");
     page.wait("document.querySelector('.talk.drop[data-talk=\"h1 h2\"]') && true");
 
+    // Another page that is opened later looks back as far as the page is served.
+    page.call("Page.reload", json!({}));
+    page.wait("state.history.length > 3 && state.history.some(view => view.links.some(link => !link.up))");
+
     // On a phone nothing sticks out, and every panel can be drawn.
     let phone = json!({"width": 390, "height": 800, "deviceScaleFactor": 2, "mobile": true});
     page.call("Emulation.setDeviceMetricsOverride", phone);

@@ -12,6 +12,7 @@
 
 mod bridges;
 mod guard;
+mod history;
 mod sample;
 mod shape;
 mod talks;
@@ -121,14 +122,18 @@ pub async fn serve(
     let router = Router::new()
         .route("/", get(html))
         .route("/api/state", get(state))
+        .route("/api/history", get(history))
         .route("/api/trace/{from}/{to}/{protocol}", get(trace))
         .route("/api/packet/{bridge}/{packet}", get(packet))
         .route("/api/link", post(change))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(guard, guard::check))
-        .with_state(sampler);
+        .with_state(Arc::clone(&sampler));
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    Ok(axum::serve(listener, router).with_graceful_shutdown(shutdown).await?)
+    tokio::select! {
+        served = async { axum::serve(listener, router).with_graceful_shutdown(shutdown).await } => Ok(served?),
+        never = sampler.record() => match never {},
+    }
 }
 
 /// What every answer says of itself.
@@ -165,6 +170,10 @@ async fn state(State(sampler): State<Arc<Sampler>>) -> Response {
         Ok(json) => (HEADERS, [(header::CONTENT_TYPE, "application/json")], json).into_response(),
         Err(why) => failed(StatusCode::SERVICE_UNAVAILABLE, &why),
     }
+}
+
+async fn history(State(sampler): State<Arc<Sampler>>) -> Response {
+    (HEADERS, [(header::CONTENT_TYPE, "application/json")], sampler.history()).into_response()
 }
 
 async fn trace(

@@ -1,5 +1,6 @@
 //! What the switch says of itself, asked over its control API. However many look, it is asked [`EVERY`] at most.
 
+use super::history::{self, History};
 use super::shape::{
     BucketRow, ConnectionRow, Drawing, DropRow, Edge, GroupRow, Health, Join, Line, Part, Traced, View, Way, Worker,
 };
@@ -22,6 +23,7 @@ use sluice_proto::v1::{
     ListTunnelsRequest, Port, TracePacket, TraceRequest,
 };
 use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tonic::transport::{Channel, Endpoint};
@@ -48,6 +50,7 @@ pub(super) struct Sampler {
     writes: bool,
     last: tokio::sync::Mutex<Option<(Instant, Answer)>>,
     probes: Arc<Mutex<Probes>>,
+    history: Mutex<History>,
 }
 
 /// How far away the other ends of tunnels were.
@@ -68,6 +71,7 @@ impl Sampler {
             writes: page.writes,
             last: tokio::sync::Mutex::default(),
             probes: Arc::default(),
+            history: Mutex::default(),
         })
     }
 
@@ -79,8 +83,28 @@ impl Sampler {
         }
         let taken = tokio::time::timeout(WITHIN, self.take()).await;
         let answer = taken.unwrap_or_else(|_| Err(format!("the switch has not answered for {WITHIN:?}")));
-        *last = Some((Instant::now(), answer.clone()));
+        let now = Instant::now();
+        if let Ok(json) = &answer {
+            self.history.lock().unwrap_or_else(PoisonError::into_inner).push(now, json.clone());
+        }
+        *last = Some((now, answer.clone()));
         answer
+    }
+
+    /// Asks from time to time, whether somebody looks or not, so that there is a past to look back to.
+    pub(super) async fn record(&self) -> Infallible {
+        let mut times = tokio::time::interval(history::EVERY);
+        times.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            times.tick().await;
+            // Without an answer there is a gap; who looks is told why.
+            _ = self.view().await;
+        }
+    }
+
+    /// What was so in the last ten minutes, as a JSON array.
+    pub(super) fn history(&self) -> Vec<u8> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).json()
     }
 
     /// Has the scene answer, where it may block.
