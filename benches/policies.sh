@@ -131,8 +131,10 @@ row() { # row ROLE POLICIES
     echo "$2;$1;$(percentiles "$tmp/allowed");$(percentiles "$tmp/denied");$(((after - before) / changes / 2));$(jq -n "$settled / 1e6");$(memory)" \
         >>"$tmp/results"
 }
-programs() { program sluiced; program sluice-controller; }
-memory() { echo "sluiced $(resident "$(program sluiced)"), node role $(resident "$(program sluice-controller)")"; }
+# All of Sluice on node-1: with the cluster role, its controller is there beside that of the node.
+programs() { "$cluster" node node-1 pgrep -x 'sluiced|sluice-controll'; }
+node_role() { "$cluster" node node-1 pgrep -o -f 'sluice-controller node'; }
+memory() { echo "sluiced $(resident "$(program sluiced)"), node role $(resident "$(node_role)")"; }
 
 traffic() { # traffic POLICIES
     local tcp1 rate
