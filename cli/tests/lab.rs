@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "lab/dhcp.rs"]
+mod dhcp;
 #[path = "lab/machine.rs"]
 mod machine;
 #[path = "lab/network.rs"]

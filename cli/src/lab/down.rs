@@ -69,7 +69,7 @@ pub(crate) fn down(args: &Down, out: &mut Output) -> Result<Exit, Failure> {
         if format == Format::Table {
             let size = lab.state.as_ref().map_or("a lab that was not whole".to_owned(), |state| {
                 let t = &state.topology;
-                let namespaces = t.hosts.len() + t.stacks().len();
+                let namespaces = t.hosts.len() + t.stacks().len() + t.dhcp.len();
                 let always = [(namespaces, "namespace"), (t.links.len(), "link"), (t.switches.len(), "switch")];
                 let sometimes = [(t.routers.len(), "router"), (t.tunnels.len(), "tunnel")];
                 let parts = always.into_iter().chain(sometimes.into_iter().filter(|(count, _)| *count > 0));

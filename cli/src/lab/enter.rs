@@ -3,8 +3,9 @@
 //! In two steps. The verb's process joins the lab's user namespace (while it still has one thread, as the kernel asks),
 //! and then its PID, IPC and the host's network namespace. A PID namespace holds for children only, so the command is
 //! started through this program's own verb `lab inside`, which gives the host its name, its own `/proc` and its
-//! own `/sys`, and then becomes the command.
+//! own `/sys`, the lab's names, and then becomes the command.
 
+use super::names;
 use super::state::State;
 use crate::failure::Failure;
 use crate::output::Exit;
@@ -72,7 +73,7 @@ pub(crate) fn enter_network(network: impl AsFd) -> io::Result<()> {
 /// This program's own verb that becomes `command` inside `host`; to be started by a thread that has entered it.
 pub(crate) fn inside(state: &State, host: &str, command: &[OsString]) -> Command {
     let mut inside = Command::new("/proc/self/exe");
-    inside.arg0("sluice").args(["lab", VERB, host, "--"]).args(command);
+    inside.arg0("sluice").args(["lab", VERB, host]).arg(state.folder()).arg("--").args(command);
     if let Some(host) = state.topology.host(host) {
         inside.envs(&host.env);
     }
@@ -85,8 +86,8 @@ pub(crate) fn exit(status: ExitStatus) -> Exit {
     Exit::Child(u8::try_from(code & 0xff).unwrap_or(1))
 }
 
-/// Becomes the command. Returns only if that fails: 127 when it is not found, 126 when it cannot be started.
-pub(crate) fn become_command(host: &OsStr, command: &[OsString]) -> Failure {
+/// Becomes the command in a host of the lab that has this folder. Returns only if that fails: 127 when it is not found, 126 when it cannot be started.
+pub(crate) fn become_command(host: &OsStr, folder: &Path, command: &[OsString]) -> Failure {
     let name = host.display();
     let failed = |what: &str, error: io::Error| Failure::new(format!("{name}: cannot {what}: {error}"));
     // The command ends with the verb that started it, even if that is killed.
@@ -106,6 +107,9 @@ pub(crate) fn become_command(host: &OsStr, command: &[OsString]) -> Failure {
     if let Err(error) = mount_views() {
         // A container that hides parts of its own /proc or /sys refuses this; the command itself works without.
         eprintln!("warning: {name}: /proc and /sys show the machine, not the host: {error}");
+    }
+    if let Err(error) = mount_names(&name.to_string(), folder) {
+        eprintln!("warning: {name}: the lab's names are not known here: {error}");
     }
     let Some((program, rest)) = command.split_first() else {
         return Failure::usage("no command");
@@ -132,4 +136,13 @@ fn mount_views() -> io::Result<()> {
     mount(Some("proc"), "/proc", Some("proc"), flags, none)?;
     mount(Some("sysfs"), "/sys", Some("sysfs"), flags, none)?;
     Ok(())
+}
+
+/// Puts the lab's names over the machine's, for the calling process.
+fn mount_names(host: &str, folder: &Path) -> io::Result<()> {
+    let files = [(names::hosts_file(folder), names::HOSTS), (names::resolver_file(folder, host), names::RESOLVER)];
+    // A machine without such a file has nothing to put it over, and a host may have none of its own.
+    let both = files.iter().filter(|(own, machine)| own.exists() && Path::new(machine).exists());
+    let none: Option<&str> = None;
+    both.into_iter().try_for_each(|(own, machine)| Ok(mount(Some(own), *machine, none, MsFlags::MS_BIND, none)?))
 }

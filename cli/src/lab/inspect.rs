@@ -7,7 +7,6 @@ use crate::failure::Failure;
 use crate::output::{Cell, Exit, Format, Output, Table, Tone};
 use clap::Args;
 use serde::Serialize;
-use std::path::Path;
 
 /// Arguments of `sluice lab inspect`.
 #[derive(Debug, Args)]
@@ -74,7 +73,7 @@ fn wide(state: &State, out: &mut Output) -> Result<(), Failure> {
     out.line(format!("from        {}", state.topology.source))?;
     out.line(format!("supervisor  process {}", state.supervisor.pid))?;
     out.line(format!("socket      {}", state.socket.display()))?;
-    let log = state.socket.parent().unwrap_or(Path::new("")).join("supervisor.log");
+    let log = state.folder().join("supervisor.log");
     out.line(format!("log         {}", log.display()))?;
     Ok(())
 }

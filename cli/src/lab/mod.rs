@@ -11,6 +11,8 @@
 //! - A process is touched only after its identity was compared with the state file's.
 
 pub(crate) mod capture;
+mod dhcp;
+mod dns;
 mod doctor;
 mod down;
 mod enter;
@@ -21,6 +23,7 @@ mod launch;
 mod link;
 mod logs;
 mod machine;
+mod names;
 mod namespace;
 mod new;
 mod ping;
@@ -148,14 +151,17 @@ pub(crate) fn run(verb: Verb, out: &mut Output) -> Result<Exit, Failure> {
 }
 
 /// Runs what this program starts itself as, if that is what the command line (without the program's name) asks for:
-/// `lab supervise NAME`, `lab examine all` and `lab inside HOST -- COMMAND...`. They are not in the command tree, because they are nothing
+/// `lab supervise NAME`, `lab examine all` and `lab inside HOST FOLDER -- COMMAND...`. They are not in the command tree, because they are nothing
 /// for a person to type.
 pub(crate) fn run_own(args: &[OsString]) -> Option<Result<Exit, Failure>> {
     let [family, verb, name, rest @ ..] = args else { return None };
     match (family.to_str()?, verb.to_str()?) {
         ("lab", supervisor::VERB) => Some(supervisor::run().map(|()| Exit::Yes)),
         ("lab", doctor::VERB) => Some(doctor::examine().map(|()| Exit::Yes)),
-        ("lab", enter::VERB) => Some(Err(enter::become_command(name, rest.strip_prefix(&[OsString::from("--")])?))),
+        ("lab", enter::VERB) => {
+            let [folder, dashes, command @ ..] = rest else { return None };
+            (dashes == "--").then(|| Err(enter::become_command(name, folder.as_ref(), command)))
+        }
         _ => None,
     }
 }

@@ -272,20 +272,22 @@ fn configure(netlink: &mut Netlink, interface: &Interface) -> Result<u32, Netlin
         if_nametoindex(interface.name.as_str()).map_err(|errno| NetlinkError::new("find the interface", errno))?;
     netlink.no_link_local(index)?;
     netlink.set_up(index)?;
-    for address in &interface.addresses {
+    // What comes by DHCP is the client's to put in.
+    let ours = |ip: IpAddr| !(interface.dhcp && ip.is_ipv4());
+    for address in interface.addresses.iter().filter(|address| ours(address.addr())) {
         netlink.add_address(index, *address)?;
     }
     if interface.addresses.iter().any(|a| matches!(a, IpNet::V6(_))) {
         netlink.add_address(index, link_local(interface.mac))?;
     }
-    for gateway in &interface.gateways {
+    for gateway in interface.gateways.iter().filter(|gateway| ours(**gateway)) {
         netlink.add_route(&default_route(*gateway, index))?;
     }
     Ok(index)
 }
 
 /// Everything goes to the gateway.
-fn default_route(gateway: IpAddr, link: u32) -> HostRoute {
+pub(super) fn default_route(gateway: IpAddr, link: u32) -> HostRoute {
     let to = match gateway {
         IpAddr::V4(_) => IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
         IpAddr::V6(_) => IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),

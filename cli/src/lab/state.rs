@@ -228,6 +228,11 @@ impl State {
         std::fs::rename(new, folder.join("state.json"))
     }
 
+    /// The lab's folder.
+    pub(crate) fn folder(&self) -> &Path {
+        self.socket.parent().unwrap_or(Path::new(""))
+    }
+
     /// Opens the namespace of a host, through the supervisor that keeps it.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! nothing to clean up after it but a folder: when it ends, in whatever way, the kernel ends every process of the lab
 //! and takes back every namespace, interface and socket.
 
+use super::dhcp;
 use super::launch::{Order, Word, no_namespace};
 use super::machine::Machine;
 use super::namespace;
@@ -178,6 +179,11 @@ fn make(
     let stacks = stacks.map(|(stack, namespace)| (stack.name.as_str(), namespace.as_fd())).collect();
     let around = Around { stacks, machine: machine.as_ref() };
     let switching = Switching::start(&state.topology, ports, &around, order.workers, &state.socket)?;
+    let names: Vec<_> = hosts.iter().map(|host| host.name.as_str()).zip(&namespaces).collect();
+    super::names::write(&state.topology, folder).map_err(failed("write the files of names"))?;
+    dhcp::start(&state.topology, machine.as_ref(), |name| {
+        names.iter().find(|(host, _)| *host == name).map(|(_, fd)| *fd)
+    })?;
     state.phase = Phase::Running;
     let commands = Commands::start(&state, &namespaces, folder, &order.working)?;
     state.write(folder).map_err(failed("write the state file"))?;

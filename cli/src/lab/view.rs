@@ -81,13 +81,17 @@ fn addresses(addresses: &[IpNet]) -> String {
 }
 
 fn vlans(topology: &Topology) -> Table {
-    let mut table = Table::new(["VLAN", "ID", "SUBNET", "GATEWAY", "VNI", "VRF"]);
+    let dhcp = (!topology.dhcp.is_empty()).then_some("DHCP");
+    let mut table =
+        Table::new(["VLAN", "ID", "SUBNET", "GATEWAY", "VNI", "VRF"].into_iter().chain(dhcp).collect::<Vec<_>>());
     for vlan in &topology.vlans {
         let subnets = vlan.subnet.map(IpNet::V4).into_iter().chain(vlan.subnet6.map(IpNet::V6)).collect::<Vec<_>>();
         let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
         let vni = vlan.vni.map(|vni| vni.to_string());
         let cells = [vlan.name.clone(), vlan.id.to_string(), addresses(&subnets), text(&vlan.gateway), text(&vni)];
-        table.row(cells.into_iter().chain([text(&vlan.vrf)]).collect::<Vec<_>>());
+        let server = topology.dhcp_server(&vlan.name).and_then(|server| server.address);
+        let server = dhcp.map(|_| server.map_or_else(|| "-".to_owned(), |server| server.addr().to_string()));
+        table.row(cells.into_iter().chain([text(&vlan.vrf)]).chain(server).collect::<Vec<_>>());
     }
     table
 }

@@ -6,6 +6,7 @@
 //! switches' own namespaces. Such a bridge has two ports and nothing to decide.
 
 use super::topology::Topology;
+use super::topology::resolved::dhcp::DhcpServer;
 use super::topology::resolved::{Carried, End, Host, Impairment, Interface, Link, TunnelKind, port_name};
 use sluice_flows::bridge::VlanMode;
 use sluice_switch::port::show_time;
@@ -95,6 +96,13 @@ impl Wiring {
             let mtu = router.interfaces.iter().map(|i| i.mtu).max().unwrap_or_default();
             let ends = [at_switch, at_router];
             wiring.joints.push(Joint { link: None, ends, impairment: Default::default(), mtu });
+        }
+        for server in &topology.dhcp {
+            let vlan = topology.vlan_mode(&server.carried());
+            let (bridge, name) = (server.switch.clone(), server.port_name());
+            let place = Place { bridge, number: server.port, name, vlan, up: true };
+            let (host, interface) = (server.namespace_name(), DhcpServer::INTERFACE.to_owned());
+            wiring.devices.push(DevicePort { host, interface, place });
         }
         wiring
     }
@@ -220,7 +228,8 @@ fn way(link: &str, impairment: Impairment) -> String {
     }
 }
 
-/// Every network namespace of a lab: those of the hosts, then those of switches, in which routed links end.
+/// Every network namespace of a lab: those of the hosts, then those of switches, in which routed links end, then those of
+/// servers of DHCP.
 pub(crate) fn namespaces(topology: &Topology) -> Vec<Host> {
     let stacks = topology.stacks().into_iter().map(|name| {
         let mut interfaces = Vec::new();
@@ -237,12 +246,14 @@ pub(crate) fn namespaces(topology: &Topology) -> Vec<Host> {
                     port: 1,
                     vlan: None,
                     gateways: Vec::new(),
+                    dhcp: false,
                 });
             }
         }
         Host { name: name.to_owned(), env: Default::default(), run: None, interfaces }
     });
-    topology.hosts.iter().cloned().chain(stacks).collect()
+    let servers = topology.dhcp.iter().map(DhcpServer::as_host);
+    topology.hosts.iter().cloned().chain(stacks).chain(servers).collect()
 }
 
 #[cfg(test)]

@@ -35,6 +35,13 @@ impl Machine {
         enter.output().unwrap()
     }
 
+    /// Starts a command there, which ends with what is returned.
+    pub(crate) fn start(&self, command: &str) -> Self {
+        let mut enter = Command::new("nsenter");
+        enter.args(["-t", &self.0.id().to_string(), "-n"]).args(command.split(' '));
+        Self(enter.spawn().unwrap())
+    }
+
     /// Joins both by interfaces that are called `wire`, with these addresses.
     pub(crate) fn join(&self, other: &Self, mtu: u32, addresses: &[[&str; 2]]) {
         self.run(&format!("ip link add wire mtu {mtu} type veth peer name wire mtu {mtu} netns {}", other.0.id()));

@@ -1,5 +1,6 @@
 //! What a topology file says, before anything is decided: known keys, sound values, and the line of each.
 
+mod dhcp;
 mod link;
 mod network;
 mod test;
@@ -9,6 +10,7 @@ mod value;
 use super::Problem;
 use super::resolved::Mac;
 use super::yaml::{Node, Value};
+pub(super) use dhcp::{LEASE, show_lease};
 use ipnet::{Ipv4Net, Ipv6Net};
 pub(super) use link::{RawEnd, RawLink};
 pub(super) use network::{RawRoute, RawRouter, RawTunnel, RawVlan};
@@ -72,6 +74,8 @@ pub(super) struct RawHost {
     pub(super) mac: Option<Spot<Mac>>,
     pub(super) env: BTreeMap<String, String>,
     pub(super) run: Option<String>,
+    /// The line that says so.
+    pub(super) dhcp: Option<usize>,
 }
 
 const DEFAULTS_LATER: Later = &[("link", None, "give each link its own `delay:`")];
@@ -79,8 +83,6 @@ const SWITCH_LATER: Later = &[
     ("mirror", None, "capture in a host with `sluice lab exec`"),
     ("stp", Some("false"), "links between switches must not form a loop"),
 ];
-const HOST_LATER: Later =
-    &[("dhcp", Some("false"), "leave it out and the host gets the next free address of the subnet")];
 /// Whether the file calls itself a lab.
 pub(super) fn has_lab_key(root: &Node) -> bool {
     matches!(&root.value, Value::Map(entries) if entries.iter().any(|(key, _)| key.text == "lab"))
@@ -167,7 +169,7 @@ fn rule(node: &Node, problems: &mut Vec<Problem>) -> Option<RawRule> {
 }
 
 fn host(name: Spot<String>, node: &Node, problems: &mut Vec<Problem>) -> RawHost {
-    let fields = Fields::of(node, "a host", &["ip", "mac", "env", "run"], HOST_LATER, problems);
+    let fields = Fields::of(node, "a host", &["ip", "mac", "env", "run", "dhcp"], &[], problems);
     let items = fields.get("ip").map(one_or_more).unwrap_or_default();
     let addresses = items.into_iter().filter_map(|item| address(item, problems)).collect();
     let mac = fields.text("mac", problems).and_then(|text| {
@@ -185,7 +187,8 @@ fn host(name: Spot<String>, node: &Node, problems: &mut Vec<Problem>) -> RawHost
         }
         sound.then_some(text.value)
     });
-    RawHost { name, addresses, mac, env: env(&fields, problems), run }
+    let dhcp = dhcp::wanted(&fields, "true or false", problems);
+    RawHost { name, addresses, mac, env: env(&fields, problems), run, dhcp }
 }
 
 fn address(node: &Node, problems: &mut Vec<Problem>) -> Option<Spot<(IpAddr, Option<u8>)>> {

@@ -6,6 +6,7 @@
 //! with `ips:` gives them.
 
 mod addresses;
+mod dhcp;
 mod links;
 mod nodes;
 mod routers;
@@ -16,6 +17,7 @@ mod vlans;
 
 use super::Problem;
 use super::raw::Raw;
+use super::resolved::dhcp::DhcpServer;
 use super::resolved::uplink::{Outside, Uplink};
 use super::resolved::{Link, Mac, Router, Topology};
 use links::{Numbering, Pins};
@@ -43,7 +45,7 @@ pub(super) fn resolve(raw: &Raw, source: &str, problems: &mut Vec<Problem>) -> O
     let carried: Vec<_> = raw.links.iter().map(|link| vlans::carried(raw, link, problems)).collect();
     let pins = Pins::collect(raw, &nodes, problems);
     let tests = tests::resolve(raw, &nodes, problems);
-    let (mut links, mut tunnels, mut uplink) = (Vec::new(), Vec::new(), None);
+    let (mut links, mut tunnels, mut uplink, mut dhcp) = (Vec::new(), Vec::new(), None, Vec::new());
     if problems.is_empty() {
         let mut numbering = Numbering::new(&pins);
         for (index, carried) in carried.into_iter().enumerate() {
@@ -54,8 +56,10 @@ pub(super) fn resolve(raw: &Raw, source: &str, problems: &mut Vec<Problem>) -> O
         links::check_loops(raw, &links, &tunnels, &nodes, &vlans, problems);
         routers::add_inside(raw, &links, &vlans, &mut nodes, &mut numbering, problems);
         uplink = uplink::resolve(raw, &nodes, &mut numbering, problems);
-        set_macs(raw, &mut nodes, &mut links, &mut uplink, problems);
-        addresses::set(raw, &mut nodes, &vlans, &mut uplink, problems);
+        dhcp = dhcp::resolve(raw, &mut nodes, (&links, &vlans), &mut numbering, problems);
+        set_macs(raw, &mut nodes, &mut links, &mut uplink, &mut dhcp, problems);
+        addresses::set(raw, &mut nodes, &vlans, &mut uplink, &mut dhcp, problems);
+        dhcp::check_addresses(raw, &vlans, &nodes, problems);
         routers::check_overlaps(&nodes, problems);
         routers::add_routes(raw, &mut nodes, problems);
         tunnels::check_sizes(raw, &tunnels, &nodes, &links, problems);
@@ -71,6 +75,7 @@ pub(super) fn resolve(raw: &Raw, source: &str, problems: &mut Vec<Problem>) -> O
         links,
         tunnels,
         uplink,
+        dhcp,
         tests,
     };
     check_rules(&topology, problems);
@@ -93,12 +98,14 @@ fn check_rules(topology: &Topology, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Gives every interface its MAC address: those of hosts first, then those of routers, of routed links and of the uplink.
+/// Gives every interface its MAC address: those of hosts first, then those of routers, of routed links, of the uplink and
+/// of servers.
 fn set_macs(
     raw: &Raw,
     nodes: &mut Nodes,
     links: &mut [Link],
     uplink: &mut Option<Uplink>,
+    dhcp: &mut [DhcpServer],
     problems: &mut Vec<Problem>,
 ) {
     let mut used = BTreeMap::new();
@@ -132,4 +139,5 @@ fn set_macs(
     if let Some(Outside::Nat { mac, .. }) = uplink.as_mut().map(|uplink| &mut uplink.outside) {
         *mac = next();
     }
+    dhcp.iter_mut().for_each(|server| server.mac = next());
 }

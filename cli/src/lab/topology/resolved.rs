@@ -1,5 +1,6 @@
 //! A topology with every default filled in: names, ports, MACs and addresses are all decided.
 
+pub(crate) mod dhcp;
 pub(crate) mod test;
 pub(crate) mod uplink;
 
@@ -10,6 +11,7 @@ use sluice_flows::bridge::{VlanId, VlanMode};
 use sluice_flows::text::Names;
 use sluice_switch::port::WireSettings;
 
+use dhcp::DhcpServer;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -95,6 +97,9 @@ pub(crate) struct Topology {
     /// The way to the machine's network, if there is one.
     #[serde(default)]
     pub(crate) uplink: Option<Uplink>,
+    /// One for each VLAN with `dhcp:`.
+    #[serde(default)]
+    pub(crate) dhcp: Vec<DhcpServer>,
     /// In the order of the file.
     pub(crate) tests: Vec<Test>,
 }
@@ -144,7 +149,9 @@ impl Topology {
         let inside = inside.filter(move |inside| inside.switch == switch);
         let uplink = self.uplink.iter().filter(move |uplink| uplink.switch == switch);
         let uplink = uplink.map(|uplink| (uplink.port, uplink.port_name()));
-        links.chain(tunnels).chain(inside.map(|inside| (inside.port, inside.port_name()))).chain(uplink)
+        let dhcp = self.dhcp.iter().filter(move |server| server.switch == switch);
+        let dhcp = dhcp.map(|server| (server.port, server.port_name()));
+        links.chain(tunnels).chain(inside.map(|inside| (inside.port, inside.port_name()))).chain(uplink).chain(dhcp)
     }
 
     /// The VLAN with this name.
@@ -364,6 +371,9 @@ pub(crate) struct Interface {
     pub(crate) vlan: Option<String>,
     /// Where packets to other networks go, one of each IP version at most.
     pub(crate) gateways: Vec<IpAddr>,
+    /// Its IPv4 address and gateway come by DHCP: these are what the server gives it.
+    #[serde(default)]
+    pub(crate) dhcp: bool,
 }
 
 /// A switch: one bridge.
@@ -544,6 +554,11 @@ impl End {
             Self::Router { router, .. } => router,
             Self::Stack { stack, .. } => stack,
         }
+    }
+
+    /// Whether it is this interface of this host.
+    pub(crate) fn is_interface(&self, name: &str, wanted: &str) -> bool {
+        matches!(self, Self::Host { host, interface } if host == name && interface == wanted)
     }
 }
 

@@ -1,3 +1,4 @@
+mod dhcp;
 mod network;
 mod schema;
 
@@ -130,11 +131,7 @@ fn what_comes_later_is_refused_by_name() {
     bad("lab: a\nuplink: {switch: s1, mode: nat, dev: eth0}\nlinks: [[h1, s1]]\n", &[(2, "mode: with `dev:`")]);
     bad("lab: a\nuplink: {switch: s1, dev: a/b}\nlinks: [[h1, s1]]\n", &[(2, "dev: `a/b` is not the name")]);
     bad("lab: a\nuplink: {switch: s1, mode: nat, vlan: x}\nlinks: [[h1, s1]]\n", &[(2, "vlan: there is no VLAN `x`")]);
-    bad("lab: a\nhosts: {h1: {dhcp: true}}\nlinks: []\n", &[(2, "dhcp: not")]);
-    bad(
-        "lab: a\nvlans: {blue: {dhcp: true}}\nrouters: {r1: {nat: uplink}}\nlinks: []\n",
-        &[(2, "dhcp: not"), (3, "nat: not")],
-    );
+    bad("lab: a\nrouters: {r1: {nat: uplink}}\nlinks: []\n", &[(2, "nat: not")]);
     bad("lab: a\nlinks: [[h1, h2]]\n", &[(2, "a link between two hosts (h1, h2): not supported yet")]);
     bad("lab: a\nlinks: [[s1, s2], [s2, s3], [s1, s3]]\n", &[(2, "the link s1 - s3 closes a loop of switches")]);
 }
@@ -142,7 +139,7 @@ fn what_comes_later_is_refused_by_name() {
 #[test]
 fn keys_that_ask_for_nothing_new_are_accepted() {
     good(
-        "lab: a\nhosts: {h1: {dhcp: false}}\nswitches: {s1: {stp: false}}\nlinks: [{ends: [h1, s1], access: null, down: false}]",
+        "lab: a\nvlans: {blue: {dhcp: false}}\nhosts: {h1: {dhcp: false}}\nswitches: {s1: {stp: false}}\nlinks: [{ends: [h1, s1], access: null, down: false}]",
     );
 }
 

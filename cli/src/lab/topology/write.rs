@@ -7,6 +7,8 @@
 mod test;
 
 use super::parse;
+use super::raw::{LEASE, show_lease};
+use super::resolved::dhcp::DhcpServer;
 use super::resolved::uplink::{Outside, Uplink};
 use super::resolved::{
     Carried, End, Host, Impairment, Interface, Link, Router, RouterInterface, Rule, Topology, Tunnel,
@@ -70,6 +72,7 @@ fn text(topology: &Topology, detail: Detail) -> String {
         map.put_some("gateway", vlan.gateway.as_ref());
         map.put_some("vni", vlan.vni);
         map.put_some("vrf", vlan.vrf.as_ref());
+        map.put_some("dhcp", topology.dhcp_server(&vlan.name).map(dhcp_text));
         format!("{}: {}", vlan.name, map.text())
     });
     section(&mut out, "switches", &topology.switches, |switch| {
@@ -158,6 +161,10 @@ fn rule(rule: &Rule) -> String {
     map.text()
 }
 
+fn dhcp_text(server: &DhcpServer) -> String {
+    if server.lease() == LEASE { "true".to_owned() } else { format!("{{lease: {}}}", show_lease(server.lease())) }
+}
+
 fn uplink_text(uplink: &Uplink) -> String {
     let mut map = Map::default();
     map.put("switch", &uplink.switch);
@@ -188,6 +195,9 @@ fn host_text(topology: &Topology, host: &Host, detail: Detail) -> String {
         // Addresses on a link to a router are the link's to give.
         if detail.addresses && !topology.routers.iter().any(|router| router.name == first.switch) {
             map.put_list("ip", first.addresses.iter().map(quoted));
+        }
+        if first.dhcp {
+            map.put("dhcp", true);
         }
         if detail.macs {
             map.put("mac", quoted(first.mac));

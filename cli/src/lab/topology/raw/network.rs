@@ -2,10 +2,11 @@
 
 use super::super::Problem;
 use super::super::yaml::Node;
-use super::Spot;
 use super::value::{Fields, Later, name_spot, one_or_more, parsed, subnet};
+use super::{Spot, dhcp};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// An entry of `vlans`.
 #[derive(Clone, Debug)]
@@ -17,6 +18,7 @@ pub(in super::super) struct RawVlan {
     pub(in super::super) gateway: Option<Spot<String>>,
     pub(in super::super) vni: Option<Spot<u64>>,
     pub(in super::super) vrf: Option<Spot<String>>,
+    pub(in super::super) dhcp: Option<Spot<Duration>>,
 }
 
 /// An entry of `routers`.
@@ -48,12 +50,11 @@ pub(in super::super) struct RawTunnel {
     pub(in super::super) remote: Option<Spot<IpAddr>>,
 }
 
-const VLAN_LATER: Later = &[("dhcp", Some("false"), "hosts get the next free address of the subnet")];
 const ROUTER_LATER: Later = &[("nat", None, "a lab is not connected to the machine's network")];
 
 pub(super) fn vlan(name: Spot<String>, node: &Node, problems: &mut Vec<Problem>) -> RawVlan {
-    let keys = ["id", "subnet", "subnet6", "gateway", "vni", "vrf"];
-    let fields = Fields::of(node, "a VLAN", &keys, VLAN_LATER, problems);
+    let keys = ["id", "subnet", "subnet6", "gateway", "vni", "vrf", "dhcp"];
+    let fields = Fields::of(node, "a VLAN", &keys, &[], problems);
     RawVlan {
         name,
         id: fields.number_spot("id", 1..=4094, problems),
@@ -62,6 +63,7 @@ pub(super) fn vlan(name: Spot<String>, node: &Node, problems: &mut Vec<Problem>)
         gateway: fields.name("gateway", "a node", problems),
         vni: fields.number_spot("vni", 0..=VNI_MAX, problems),
         vrf: fields.name("vrf", "a VRF", problems),
+        dhcp: dhcp::server(&fields, problems),
     }
 }
 

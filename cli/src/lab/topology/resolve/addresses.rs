@@ -2,10 +2,11 @@
 //!
 //! A network is a VLAN with a subnet of its own, or what is left: hosts without a VLAN, and VLANs without a subnet. In
 //! each, the gateway takes the first address; then routers, then hosts get the next that is free, in the order of the
-//! file.
+//! file. A server of DHCP gets the last.
 
 use super::super::Problem;
 use super::super::raw::{Raw, RawHost};
+use super::super::resolved::dhcp::DhcpServer;
 use super::super::resolved::uplink::{Outside, Uplink};
 use super::super::resolved::{RouterInterface, Vlan};
 use super::nodes::Nodes;
@@ -52,6 +53,14 @@ impl Pool {
         }
         self.used.extend(taken.iter().map(|net| (net.addr(), what.to_owned())));
         Some(taken)
+    }
+
+    /// The last free IPv4 address.
+    fn take_last(&mut self, what: &str) -> Option<Ipv4Net> {
+        let net = self.v4?;
+        let ip = net.hosts().rev().find(|ip| !self.used.contains_key(&IpAddr::V4(*ip)))?;
+        self.used.insert(IpAddr::V4(ip), what.to_owned());
+        Ipv4Net::new(ip, net.prefix_len()).ok()
     }
 
     /// An address without a prefix length takes that of the subnet it lies in.
@@ -106,6 +115,7 @@ pub(super) fn set(
     nodes: &mut Nodes,
     vlans: &[Vlan],
     uplink: &mut Option<Uplink>,
+    dhcp: &mut [DhcpServer],
     problems: &mut Vec<Problem>,
 ) {
     let mut pools = Pools::new(raw, vlans);
@@ -119,7 +129,13 @@ pub(super) fn set(
         let (addresses, raw_host) = (given.remove(&nodes.hosts[index].name), raw_host(raw, &nodes.hosts[index].name));
         set_host(raw, raw_host, index, addresses, nodes, &mut pools, problems);
     }
-    point_to_gateways(nodes, vlans, uplink.as_ref());
+    for server in dhcp.iter_mut() {
+        server.address = pools.of(Some(&server.vlan)).take_last(&format!("it is the DHCP server's of {}", server.vlan));
+        if server.address.is_none() {
+            none_left(raw, Some(&server.vlan), "DHCP server", 0, &mut pools, problems);
+        }
+    }
+    point_to_gateways(nodes, vlans, uplink.as_ref(), dhcp);
 }
 
 /// Gives gateways the first addresses.
@@ -262,8 +278,8 @@ fn none_left(raw: &Raw, vlan: Option<&str>, node: &str, line: usize, pools: &mut
     }
 }
 
-/// Tells every host where packets to other networks go: by its first interface that has a gateway.
-fn point_to_gateways(nodes: &mut Nodes, vlans: &[Vlan], uplink: Option<&Uplink>) {
+/// Tells every host and server where packets to other networks go: by its first interface that has a gateway.
+fn point_to_gateways(nodes: &mut Nodes, vlans: &[Vlan], uplink: Option<&Uplink>, dhcp: &mut [DhcpServer]) {
     let mut by_vlan: BTreeMap<Option<String>, Vec<IpAddr>> = BTreeMap::new();
     let ips = |interface: &RouterInterface| interface.addresses.iter().map(IpNet::addr).collect::<Vec<_>>();
     for vlan in vlans {
@@ -280,6 +296,10 @@ fn point_to_gateways(nodes: &mut Nodes, vlans: &[Vlan], uplink: Option<&Uplink>)
     if let Some(uplink) = uplink {
         let machine = uplink.addresses().iter().map(IpNet::addr);
         by_vlan.entry(uplink.vlan.clone()).or_default().extend(machine);
+    }
+    for server in dhcp {
+        let all = by_vlan.get(&Some(server.vlan.clone())).into_iter().flatten().copied();
+        server.gateways = all.filter(IpAddr::is_ipv4).take(1).collect();
     }
     for host in &mut nodes.hosts {
         let mut found = false;

@@ -215,7 +215,8 @@ impl<'a> Numbering<'a> {
                     };
                     let addresses = given(link, i);
                     let (name, mac, switch, port) = (interface.clone(), Mac([0; 6]), node.clone(), *port);
-                    let interface = Interface { name, mac, mtu, addresses, switch, port, vlan, gateways: Vec::new() };
+                    let interface =
+                        Interface { name, mac, mtu, addresses, switch, port, vlan, gateways: Vec::new(), dhcp: false };
                     nodes.host_mut(host).into_iter().for_each(|h| h.interfaces.push(interface.clone()));
                 }
                 End::Router { router, port } => {

@@ -151,7 +151,8 @@ fn the_schema_refuses_what_the_parser_refuses() {
         "lab: all\nlinks: []\n",
         "lab: a\ndefaults: {mtu: 9}\nlinks: []\n",
         "lab: a\nhosts: {h1: {ipp: 1}}\nlinks: []\n",
-        "lab: a\nhosts: {h1: {dhcp: true}}\nlinks: []\n",
+        "lab: a\nhosts: {h1: {dhcp: yes-please}}\nlinks: []\n",
+        "lab: a\nvlans: {blue: {dhcp: {lease: 10}}}\nlinks: []\n",
         "lab: a\nlinks: []\ntests: [{want: ok}]\n",
         "lab: a\nlinks: []\ntests: [{ping: [h1, h2], want: dorp}]\n",
     ] {
