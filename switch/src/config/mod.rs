@@ -47,7 +47,8 @@ pub struct Config {
     pub workers: Option<usize>,
     /// CPUs of the workers, in order; empty leaves the choice to the scheduler.
     pub pin: Vec<usize>,
-    /// Microseconds for which a worker goes on asking its ports after the last frame before it sleeps; `None` for the switch's own choice.
+    /// Microseconds for which a worker goes on asking its ports at most after the last frame before it sleeps; `None` for the
+    /// switch's own choice.
     pub spin_us: Option<u32>,
     /// Seconds until a learned MAC address that is no longer seen is forgotten; `None` for the switch's own choice.
     pub mac_age_s: Option<u32>,

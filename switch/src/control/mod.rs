@@ -67,8 +67,8 @@ pub struct Config {
     pub workers: usize,
     /// CPU of each worker; those without one are left to the scheduler.
     pub pin: Vec<usize>,
-    /// For how long a worker goes on asking its ports after the last frame before it sleeps. A longer time answers what comes next sooner,
-    /// and takes that time of a CPU after each burst of traffic.
+    /// For how long at most a worker goes on asking its ports after the last frame before it sleeps; for less where it does not
+    /// expect the next one so soon, or others want the CPU. 0 sleeps at once.
     pub spin: Duration,
     /// Without caches every packet is translated: slow, and what cached results are compared with in tests.
     pub caches: bool,
@@ -87,12 +87,12 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// One worker that spins for 10 us, 65,536 exact slots, 200,000 megaflows of 10 s (OVS's figures), 1000 packet-ins a second.
+    /// One worker that spins for 100 us at most, 65,536 exact slots, 200,000 megaflows of 10 s (OVS's figures), 1000 packet-ins a second.
     fn default() -> Self {
         Self {
             workers: 1,
             pin: Vec::new(),
-            spin: Duration::from_micros(10),
+            spin: Duration::from_micros(100),
             caches: true,
             exact_slots: 1 << 16,
             megaflow_limit: 200_000,

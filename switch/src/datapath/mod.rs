@@ -30,6 +30,7 @@ mod recording;
 mod reject;
 mod shape;
 mod shared;
+mod spin;
 mod upcall;
 mod witness;
 mod worker;

@@ -34,7 +34,7 @@ pub(crate) enum Notice {
 pub(crate) struct Settings {
     /// CPU of each worker; empty leaves them to the scheduler.
     pub(crate) pin: Vec<usize>,
-    /// How long they ask in vain before they sleep.
+    /// How long they ask in vain at most before they sleep.
     pub(crate) spin: Duration,
     /// Without, every packet is translated: the oracle that cached results are compared with.
     pub(crate) caches: bool,

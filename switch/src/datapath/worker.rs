@@ -3,9 +3,10 @@
 //! # Hot, spinning, parked
 //! A queue that gave frames is *hot*: it is polled directly, without asking the kernel whether it can be read, until it
 //! gives nothing. The other queues are asked about together, by epoll: whenever no hot queue gave half a burst (there is
-//! time), else every [`ASK_EVERY`] rounds. When no queue is hot the worker goes on asking for as long as
-//! [`Config::spin`](crate::Config::spin) says, then parks in epoll. A frame wakes it, or the control side by an eventfd. A parked worker with cached entries wakes itself every
-//! quarter of a second to credit and expire them; with empty caches it sleeps until it is woken.
+//! time), else every [`ASK_EVERY`] rounds. When no queue is hot the worker goes on asking for as long as it
+//! expects a frame ([`super::spin`]), then parks in epoll. A frame wakes it, or the control side by an eventfd. A parked worker
+//! with cached entries wakes itself every quarter of a second to credit and expire them; with empty caches it sleeps until it
+//! is woken.
 
 use super::burst::Burst;
 use super::cache::exact::ExactCache;
@@ -18,6 +19,7 @@ use super::poll::{Poller, Wake};
 use super::punt::Budget;
 use super::shape::Reshape;
 use super::shared::{Notice, Shared};
+use super::spin::Spin;
 use super::{BURST, MegaflowStats};
 use crate::port::PortQueue;
 use crate::stats::{PortCounters, WorkerCells};
@@ -268,7 +270,7 @@ impl<'a> Worker<'a> {
     fn run(mut self) {
         let mut round = 0_u64;
         let mut busy_since = None;
-        let mut last_frame: Option<Instant> = None;
+        let mut spin = Spin::new(self.shared.settings.spin);
         loop {
             round += 1;
             self.cells.rounds.add(1);
@@ -287,14 +289,15 @@ impl<'a> Worker<'a> {
             let (received, most) = self.poll(now);
             if received > 0 {
                 busy_since = Some(start);
-                last_frame = Some(start);
+                spin.came(start);
             }
             self.tick(now);
             if self.hot.is_empty() {
-                if last_frame.is_some_and(|last| start.duration_since(last) < self.shared.settings.spin) {
+                if spin.goes_on(start) {
                     self.ask(Some(Duration::ZERO));
                 } else if self.commands.is_empty() {
                     self.park();
+                    spin.slept();
                 }
             } else if most < BURST / 2 || round.is_multiple_of(ASK_EVERY) {
                 self.ask(Some(Duration::ZERO));
