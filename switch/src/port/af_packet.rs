@@ -214,6 +214,8 @@ impl AfPacketQueue {
                 Ok(count) => (count.max(1), TxOutcome::Sent),
                 Err(e) => match e.raw_os_error() {
                     Some(libc::EINTR) => continue,
+                    // Linux before 6.2 takes no super-frames of UDP.
+                    Some(libc::EINVAL) if self.burst.part() => continue,
                     Some(libc::EAGAIN) if !*waited => {
                         *waited = true;
                         _ = self.socket.wait_writable(TX_WAIT_MS);

@@ -21,6 +21,7 @@
 mod af_packet;
 mod af_xdp;
 mod alarm;
+mod coalesce;
 mod device;
 mod error;
 mod finish;

@@ -10,6 +10,7 @@
 //! and carrier cannot be asked any more. What [`Tap::create`] makes vanishes when the port and its queues are
 //! dropped.
 
+use super::coalesce::{self, Head, coalesce};
 use super::device::{Device, Setup, find};
 use super::error::{PortError, check_name};
 use super::link::Link;
@@ -22,7 +23,7 @@ use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// RFC 791: what every IPv4 link must carry; and 65,535 less the Ethernet header.
 pub(crate) const MTU_RANGE: &str = "a TAP takes 68 to 65521";
@@ -151,7 +152,8 @@ impl Port for Tap {
         let files = self.files.iter().take(usable).cycle().take(count).enumerate();
         Ok(files
             .map(|(i, file)| {
-                let queue = TapQueue { file: Arc::clone(file), mtu: self.device.shared_mtu(), receives: i < usable };
+                let (file, mtu) = (Arc::clone(file), self.device.shared_mtu());
+                let queue = TapQueue { file, mtu, receives: i < usable, uso: self.uso };
                 Box::new(queue) as Box<dyn PortQueue>
             })
             .collect())
@@ -187,6 +189,8 @@ struct TapQueue {
     file: Arc<File>,
     mtu: Arc<AtomicU32>,
     receives: bool,
+    /// The kernel takes super-frames of UDP.
+    uso: bool,
 }
 
 impl PortQueue for TapQueue {
@@ -209,13 +213,38 @@ impl PortQueue for TapQueue {
     }
 
     fn tx_burst(&mut self, frames: &[&Frame], outcomes: &mut [TxOutcome]) {
-        fit::send_each(frames, outcomes, &self.mtu, |frame| send(&self.file, frame));
+        let mtu = self.mtu.load(Ordering::Relaxed);
+        let (mut frames, mut outcomes) = (frames, outcomes);
+        let mut head = Head::EMPTY;
+        while let Some(first) = frames.first() {
+            let (count, outcome) = if fit::too_long(first, mtu) {
+                (1, TxOutcome::Dropped(DropReason::MtuExceeded))
+            } else {
+                match if self.uso { coalesce(frames, &mut head) } else { 1 } {
+                    1 => (1, send(&self.file, first)),
+                    joined => (joined, send_joined(&self.file, &head, &frames[..joined])),
+                }
+            };
+            let (done, left) = outcomes.split_at_mut(count.min(outcomes.len()));
+            done.fill(outcome);
+            (frames, outcomes) = (&frames[count..], left);
+        }
     }
 }
 
 fn send(mut file: &File, frame: &Frame) -> TxOutcome {
     let header = vnet::encode(&frame.offload, frame.len());
     tx_outcome(|| file.write_vectored(&[IoSlice::new(&header), IoSlice::new(frame.bytes())]))
+}
+
+fn send_joined(mut file: &File, head: &Head, frames: &[&Frame]) -> TxOutcome {
+    let header = vnet::encode(&head.offload, head.total);
+    let mut parts = [IoSlice::new(&[]); 2 + coalesce::MOST];
+    parts[..2].copy_from_slice(&[IoSlice::new(&header), IoSlice::new(head.bytes())]);
+    for (part, frame) in parts[2..].iter_mut().zip(frames) {
+        *part = IoSlice::new(head.payload(frame));
+    }
+    tx_outcome(|| file.write_vectored(&parts[..2 + frames.len()]))
 }
 
 /// Whether a TAP is up. One that was moved to another namespace cannot be asked there: it counts as up while it exists,

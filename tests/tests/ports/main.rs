@@ -13,7 +13,7 @@ mod xdp;
 
 use nix::poll::{PollFd, PollFlags, poll};
 use sluice_flows::DropReason;
-use sluice_flows::packet::segment::fill_checksum;
+use sluice_flows::packet::segment::{Segmenter, fill_checksum};
 use sluice_flows::packet::{Frame, GsoKind, MAX_FRAME_LEN, Offload, checksum};
 use sluice_switch::port::{
     AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, MemHandle, MemOptions, MemPort, NullPort, Port, PortError,
@@ -410,6 +410,49 @@ fn tcp(payload: usize) -> Frame {
     frame
 }
 
+/// UDP over IPv4 as a host sends it, with its partial checksum.
+fn datagram(id: u16, payload: usize) -> Frame {
+    let (total, id) = ((28 + payload) as u16, id.to_be_bytes());
+    let mut bytes = vec![0x02, 0, 0, 0, 0, 1, 0x02, 0, 0, 0, 0, 2, 0x08, 0x00];
+    bytes.extend([0x45, 0, (total >> 8) as u8, total as u8, id[0], id[1], 0x40, 0, 64, 17, 0, 0]);
+    bytes.extend([10, 99, 0, 1, 10, 99, 0, 2]);
+    let sum = checksum::checksum(&bytes[14..]).to_be_bytes();
+    bytes[24..26].copy_from_slice(&sum);
+    let pseudo = checksum::pseudo_v4([10, 99, 0, 1], [10, 99, 0, 2], 17, total - 20).to_be_bytes();
+    let len = (total - 20).to_be_bytes();
+    bytes.extend([0x30, 0x39, 0x14, 0x51, len[0], len[1], pseudo[0], pseudo[1]]);
+    bytes.resize(42 + payload, id[1]);
+    let mut frame = Frame::from_bytes(&bytes);
+    frame.offload = Offload { csum_partial: true, csum_start: 34, csum_offset: 6, ..Offload::NONE };
+    frame
+}
+
+fn datagrams_leave_joined_and_cutting_gives_them_back(port: &dyn Port, far: &mut dyn FarEnd) {
+    let mut queue = only_queue(port);
+    let mut frames: Vec<Frame> = (0..40).map(|i| datagram(i, 64)).collect();
+    frames.insert(17, plain(60, 7));
+    frames[40] = datagram(39, 10);
+    let borrowed: Vec<&Frame> = frames.iter().collect();
+    let mut outcomes = vec![TxOutcome::Dropped(DropReason::Overload); frames.len()];
+    queue.tx_burst(&borrowed, &mut outcomes);
+    assert!(outcomes.iter().all(|outcome| *outcome == TxOutcome::Sent), "{outcomes:?}");
+    let (mut arrived, mut super_frames) = (Vec::new(), 0);
+    while arrived.len() < frames.len() {
+        let frame = far.receive().expect("the rest");
+        super_frames += usize::from(frame.offload.gso == GsoKind::Udp);
+        let mut segments = Segmenter::new(&frame).unwrap();
+        let mut segment = Frame::with_capacity(MAX_FRAME_LEN);
+        while segments.next_into(&mut segment).unwrap() {
+            arrived.push(segment.bytes().to_vec());
+        }
+    }
+    assert_eq!(super_frames, 2);
+    for (frame, arrived) in frames.iter_mut().zip(arrived) {
+        fill_checksum(frame).unwrap();
+        assert_eq!(arrived, frame.bytes());
+    }
+}
+
 macro_rules! suite {
     ($kind:ident: $($case:ident),+ $(,)?) => {
         mod $kind {
@@ -459,6 +502,7 @@ suite!(tap:
     vlan_tags_survive_both_ways,
     a_tagged_super_frame_keeps_its_checksum_in_place,
     a_burst_larger_than_a_port_s_own_keeps_its_order,
+    datagrams_leave_joined_and_cutting_gives_them_back,
     an_empty_frame_is_survived,
     a_device_that_vanishes_under_traffic_ends_its_queue,
 );
@@ -484,6 +528,7 @@ suite!(af_packet:
     vlan_tags_survive_both_ways,
     a_tagged_super_frame_keeps_its_checksum_in_place,
     a_burst_larger_than_a_port_s_own_keeps_its_order,
+    datagrams_leave_joined_and_cutting_gives_them_back,
     an_empty_frame_is_survived,
     a_device_that_vanishes_under_traffic_ends_its_queue,
 );

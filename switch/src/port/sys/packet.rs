@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "packet sockets have no safe form in the standard library")]
 
 use super::check;
+use crate::port::coalesce::{Head, coalesce};
 use crate::port::vnet;
 use sluice_flows::packet::Frame;
 use std::io;
@@ -11,6 +12,8 @@ use std::ptr;
 
 /// Most frames in one burst.
 pub(crate) const BURST: usize = 64;
+/// Two of each message, and one of each frame that is joined with others.
+const VECTORS: usize = 3 * BURST;
 /// Length of the vnet header that packet sockets use: the one without `num_buffers`.
 const VNET_LEN: usize = 10;
 
@@ -130,8 +133,14 @@ struct Control {
 /// The pointers in them are set anew from borrows at the start of each call, and nothing follows them afterwards.
 pub(crate) struct Burst {
     messages: Box<[libc::mmsghdr; BURST]>,
-    vectors: Box<[[libc::iovec; 2]; BURST]>,
+    vectors: Box<[libc::iovec; VECTORS]>,
     headers: Box<[[u8; vnet::LEN]; BURST]>,
+    /// Of messages to send, the headers of several frames in one.
+    heads: Box<[Head; BURST]>,
+    /// Frames in each message to send.
+    counts: Box<[usize; BURST]>,
+    /// Whether frames are joined.
+    joins: bool,
     controls: Box<[Control; BURST]>,
 }
 
@@ -144,8 +153,11 @@ impl Burst {
         let (message, vector, control) = unsafe { (std::mem::zeroed(), std::mem::zeroed(), std::mem::zeroed()) };
         Self {
             messages: Box::new([message; BURST]),
-            vectors: Box::new([[vector; 2]; BURST]),
+            vectors: Box::new([vector; VECTORS]),
             headers: Box::new([[0; vnet::LEN]; BURST]),
+            heads: Box::new([Head::EMPTY; BURST]),
+            counts: Box::new([0; BURST]),
+            joins: true,
             controls: Box::new([control; BURST]),
         }
     }
@@ -156,12 +168,11 @@ impl Burst {
         let count = frames.len().min(BURST);
         for (i, frame) in frames[..count].iter_mut().enumerate() {
             let room = frame.room();
-            self.vectors[i] = [
-                libc::iovec { iov_base: self.headers[i].as_mut_ptr().cast(), iov_len: VNET_LEN },
-                libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() },
-            ];
+            let vectors = &mut self.vectors[2 * i..2 * i + 2];
+            vectors[0] = libc::iovec { iov_base: self.headers[i].as_mut_ptr().cast(), iov_len: VNET_LEN };
+            vectors[1] = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
             let message = &mut self.messages[i].msg_hdr;
-            message.msg_iov = self.vectors[i].as_mut_ptr();
+            message.msg_iov = vectors.as_mut_ptr();
             message.msg_iovlen = 2;
             message.msg_control = (&raw mut self.controls[i]).cast();
             message.msg_controllen = size_of::<Control>() as _;
@@ -203,24 +214,48 @@ impl Burst {
     /// # Errors
     /// What stopped the first of them.
     pub(crate) fn send(&mut self, socket: &PacketSocket, frames: &[&Frame]) -> io::Result<usize> {
-        let count = frames.len().min(BURST);
-        for (i, frame) in frames[..count].iter().enumerate() {
-            let bytes = frame.bytes();
-            self.headers[i] = vnet::encode(&frame.offload, bytes.len());
-            self.vectors[i] = [
-                libc::iovec { iov_base: self.headers[i].as_mut_ptr().cast(), iov_len: VNET_LEN },
-                libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() },
-            ];
-            let message = &mut self.messages[i].msg_hdr;
-            message.msg_iov = self.vectors[i].as_mut_ptr();
-            message.msg_iovlen = 2;
+        let mut left = &frames[..frames.len().min(BURST)];
+        let (mut count, mut free) = (0, 0);
+        while let Some(first) = left.first() {
+            let head = &mut self.heads[count];
+            let joined = if self.joins { coalesce(left, head) } else { 1 };
+            let header = &mut self.headers[count];
+            let begin = free;
+            let mut gather = |bytes: &[u8]| {
+                self.vectors[free] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+                free += 1;
+            };
+            if joined == 1 {
+                *header = vnet::encode(&first.offload, first.len());
+                gather(&header[..VNET_LEN]);
+                gather(first.bytes());
+            } else {
+                *header = vnet::encode(&head.offload, head.total);
+                gather(&header[..VNET_LEN]);
+                gather(head.bytes());
+                left[..joined].iter().for_each(|frame| gather(head.payload(frame)));
+            }
+            let message = &mut self.messages[count].msg_hdr;
+            message.msg_iov = self.vectors[begin..].as_mut_ptr();
+            message.msg_iovlen = (free - begin) as _;
             message.msg_control = ptr::null_mut();
             message.msg_controllen = 0;
+            self.counts[count] = joined;
+            count += 1;
+            left = &left[joined..];
         }
         let messages = self.messages.as_mut_ptr();
-        // SAFETY: as in `receive`; sendmmsg only reads what the vectors point to, so shared borrows of the frames do.
+        // SAFETY: as in `receive`, and to our own heads; sendmmsg only reads what the vectors point to, so shared borrows of
+        // the frames do.
         let sent = unsafe { libc::sendmmsg(socket.0.as_raw_fd(), messages, count as _, libc::MSG_DONTWAIT as _) };
         check(sent)?;
-        Ok(sent as usize)
+        Ok(self.counts[..sent as usize].iter().sum())
+    }
+
+    /// Joins no frames any more, if those at the front of the last [`Self::send`] were joined: what that says.
+    pub(crate) fn part(&mut self) -> bool {
+        let joined = self.counts[0] > 1;
+        self.joins &= !joined;
+        joined
     }
 }
