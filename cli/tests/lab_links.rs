@@ -149,7 +149,8 @@ fn delays_are_felt_shown_changed_and_saved() {
 
     for (line, code, text) in [
         ("lab link show wann", 2, "the lab wan has no link named wann"),
-        ("lab link set h2-s2 delay=1ms", 1, "the link h2-s2 came up without impairments"),
+        ("lab link set h2-s2 reorder=5%", 2, "without a delay there is nothing to overtake"),
+        ("lab link set wan delay=1ms --back --from s2", 2, "cannot be used with"),
         ("lab link set wan queue_bytes=1", 2, "there is no `queue_bytes` to be set; there is delay, jitter, loss"),
         ("lab link set wan reorder=5% delay=0ms", 2, "without a delay there is nothing to overtake"),
         ("lab link down wann", 2, "the lab wan has no link named wann"),

@@ -23,8 +23,8 @@ mod ticks;
 
 pub use clock::Clock;
 pub use control::{
-    BundleResult, Capture, Config, ConnectionKeeper, ControlError, Datapath, FailMode, Made, OtherChanges, PortChange,
-    PortInfo, PortRequest, ResumeError, Resumed, TunnelInfo,
+    BundleResult, Capture, Config, ConnectionKeeper, ControlError, Datapath, FailMode, Far, Made, OtherChanges,
+    PortChange, PortInfo, PortRequest, ResumeError, Resumed, Splice, TunnelInfo,
 };
 pub use datapath::{Captured, CapturedVerdict, Direction, MegaflowStats, PacketIn, Sight};
 pub use port::PortDevice;

@@ -293,7 +293,7 @@ fn a_lab_tells_its_page_to_this_machine_alone_and_is_changed_only_if_that_was_al
     assert_eq!(request(&address, &change, &down).0, 200);
     let set = json!({"link": "wan", "set": {"delay": "9ms"}}).to_string();
     assert_eq!(request(&address, &change, &set).0, 200);
-    for wrong in [json!({"link": "wann", "up": true}), json!({"link": "h1-s1", "set": {"delay": "9ms"}})] {
+    for wrong in [json!({"link": "wann", "up": true}), json!({"link": "h1-s1", "set": {"delya": "9ms"}})] {
         assert_eq!(request(&address, &change, &wrong.to_string()).0, 422, "{wrong}");
     }
     assert_eq!(request(&address, &change, "{}").0, 400);

@@ -1,7 +1,8 @@
 //! `sluice lab link`: what happens to frames on links, now.
 //!
 //! A link with impairments is a wire, and each of its ends says what happens to the frames that it sends. A link that came
-//! up without any is a patch or a plain port, on which nothing happens; that it can be taken down and brought up again.
+//! up without any is a patch or a plain port, which costs nothing; a wire is put in there when it is given the first one, while
+//! frames flow, and the state file says so from then on.
 
 mod carrier;
 mod show;
@@ -10,14 +11,14 @@ pub(super) use carrier::carry;
 
 use super::topology::Topology;
 use super::topology::resolved::{End, IMPAIRMENTS, Impairment, Link, port_name};
-use super::wiring::small_bridge;
+use super::wiring::{device_port, small_bridge, wire_port};
 use super::{State, Target};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::{Exit, Format, Output};
 use clap::{Args, Subcommand};
 use serde_json::json;
-use sluice_proto::v1::{ListPortsRequest, Port, SetPortRequest};
+use sluice_proto::v1::{ListPortsRequest, Port, SetPortRequest, SplicePortRequest};
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -26,7 +27,7 @@ use std::path::PathBuf;
 pub(crate) enum Verb {
     /// Show what happens on links, each way
     Show(show::Show),
-    /// Change what happens on a link with impairments, both ways or one
+    /// Change what happens on a link, both ways or one
     Set(Set),
     /// Take a link down: nothing crosses it
     #[command(after_help = "Example:
@@ -46,6 +47,7 @@ pub(crate) enum Verb {
   sluice lab link set wan loss=5% rate=10mbit    what is not named stays as it is
   sluice lab link set wan delay=40ms jitter=2ms
   sluice lab link set wan delay=60ms --from s2   only what s2 sends
+  sluice lab link set wan loss=1% --back         only the way back, as `back:` in a file
   sluice lab link set wan rate=0 loss=0%         no limit, no losses")]
 pub(crate) struct Set {
     /// The link
@@ -56,6 +58,9 @@ pub(crate) struct Set {
     /// Only the frames that this end sends
     #[arg(long, value_name = "NODE")]
     from: Option<String>,
+    /// Only the frames that the second end sends
+    #[arg(long, conflicts_with = "from")]
+    back: bool,
     #[command(flatten)]
     target: Target,
 }
@@ -83,8 +88,8 @@ pub(crate) fn run(verb: Verb, out: &mut Output) -> Result<Exit, Failure> {
 pub(super) fn ports_of(link: &Link) -> [Option<String>; 2] {
     let [a, b] = &link.ends;
     let port = |end: &End, peer: &End| match end {
-        End::Host { .. } if !link.is_impaired() => None,
-        End::Host { .. } | End::Stack { .. } => Some(format!("{}.wire", small_bridge(link, end))),
+        End::Host { .. } if !link.is_wire() => None,
+        End::Host { .. } | End::Stack { .. } => Some(wire_port(&small_bridge(link, end))),
         End::Switch { .. } | End::Router { .. } => Some(port_name(end, peer)),
     };
     [port(a, b), port(b, a)]
@@ -93,7 +98,7 @@ pub(super) fn ports_of(link: &Link) -> [Option<String>; 2] {
 /// The ports at both ends of a link that is a wire; each sends as is set on it.
 fn wire(link: &Link) -> Option<[String; 2]> {
     let [Some(a), Some(b)] = ports_of(link) else { return None };
-    link.is_impaired().then_some([a, b])
+    link.is_wire().then_some([a, b])
 }
 
 /// The link with this name.
@@ -147,14 +152,16 @@ pub(super) fn refresh(topology: &mut Topology, socket: PathBuf) -> Result<(), Fa
 fn set(args: &Set, out: &mut Output) -> Result<Exit, Failure> {
     out.format(&[Format::Table, Format::Json])?;
     let (_, state) = super::running(args.target.lab.as_deref())?;
-    change(&state, &args.link, args.from.as_deref(), &args.options)?;
+    let link = find(&state.topology, &args.link)?;
+    let from = if args.back { Some(link.ends[1].node()) } else { args.from.as_deref() };
+    change(&state, &args.link, from, &args.options)?;
     out.done(&json!({"changed": args.link}))
 }
 
-/// Changes what happens to the frames that one end of a link sends, or both.
+/// Changes what happens to the frames that one end of a link sends, or both. A link that has had no impairments gets a wire.
 ///
 /// # Errors
-/// There is no such link, it is no wire, an option is wrong, or what the switch says.
+/// There is no such link, an option is wrong, or what the switch says.
 pub(super) fn change(
     state: &State,
     link: &str,
@@ -162,13 +169,9 @@ pub(super) fn change(
     options: &[(String, String)],
 ) -> Result<(), Failure> {
     let link = find(&state.topology, link)?;
-    let ends = wire(link).ok_or_else(|| {
-        Failure::new(format!("the link {} came up without impairments, so it has nothing to change", link.name))
-            .next("give it `delay:`, `loss:` or `rate:` in the topology file and bring the lab up again")
-    })?;
     let nodes = link.ends.each_ref().map(End::node);
-    let chosen: Vec<_> = nodes.iter().zip(&ends).filter(|(n, _)| from.is_none_or(|f| f == **n)).collect();
-    if chosen.is_empty() {
+    let chosen = nodes.map(|node| from.is_none_or(|from| from == node));
+    if chosen == [false; 2] {
         let asked = from.unwrap_or_default();
         return Err(Failure::usage(format!("{asked} is no end of the link {}", link.name))
             .next(format!("one of: {}", nodes.join(", "))));
@@ -176,16 +179,44 @@ pub(super) fn change(
     let client = Client::connect_to(state.socket.clone())?;
     // Both ways, or none: what one of them would refuse is found before the other is changed.
     let ports = ports(&client)?;
-    for (node, name) in &chosen {
-        let mut settings = ports.get(*name).map(set_on).unwrap_or_default();
+    let mut wired = link.clone();
+    wired.wire = true;
+    let Some(ends) = wire(&wired) else { return Err(Failure::new(format!("the link {} has no ports", link.name))) };
+    for (index, node) in nodes.iter().enumerate().filter(|(index, _)| chosen[*index]) {
+        let mut settings = ports.get(&ends[index]).map(set_on).unwrap_or_default();
         let taken = options.iter().try_for_each(|(option, value)| settings.take(option, value));
         taken.and_then(|()| settings.check()).map_err(|error| {
             Failure::usage(error.to_string()).why(format!("what {node} sends by the link {}", link.name))
         })?;
+        wired.impairment[index] = settings;
     }
-    for (_, name) in chosen {
+    if !link.is_wire() {
+        splice(&client, link, &wired, &ends, state.topology.seed)?;
+    }
+    for (name, _) in ends.iter().zip(chosen).filter(|(_, chosen)| *chosen) {
         let options = options.iter().cloned().collect();
         client.call(client.ports().set_port(SetPortRequest { name: name.clone(), options, ..Default::default() }))?;
     }
-    Ok(())
+    super::change(&state.topology.name, |state| {
+        let found = state.topology.links.iter_mut().find(|other| other.name == link.name);
+        found.into_iter().for_each(|found| *found = wired.clone());
+        Ok(())
+    })
+}
+
+/// Puts a wire in where a link is a patch or a plain port.
+fn splice(client: &Client, link: &Link, wired: &Link, ends: &[String; 2], seed: u64) -> Result<(), Failure> {
+    // A device is at the end that has no port of its own yet.
+    let device = link.ends.iter().zip(ports_of(link)).position(|(_, port)| port.is_none());
+    let near = &ends[device.map_or(0, |device| 1 - device)];
+    let far = device.map(|device| small_bridge(wired, &wired.ends[device])).unwrap_or_default();
+    let request = SplicePortRequest {
+        name: near.clone(),
+        device_port: device_port(&far),
+        wire_port: wire_port(&far),
+        bridge: far,
+        mtu_bytes: link.mtu,
+        seed,
+    };
+    client.call(client.ports().splice_port(request)).map(|_| ())
 }

@@ -124,6 +124,20 @@ pub(crate) fn all_running() -> Result<Vec<(String, State)>, Failure> {
     Lab::all_running(&Runtime::of_user())
 }
 
+/// Changes what the state file of a running lab says, one command after the other.
+///
+/// # Errors
+/// No such lab runs, its folder cannot be written to, or what `change` says.
+fn change<T>(name: &str, change: impl FnOnce(&mut State) -> Result<T, Failure>) -> Result<T, Failure> {
+    let runtime = Runtime::of_user();
+    let _lock = runtime.lock()?;
+    let (_, mut state) = Lab::running(&runtime, Some(name))?;
+    let result = change(&mut state)?;
+    let folder = runtime.lab(name);
+    state.write(&folder).map_err(|error| Failure::new(format!("cannot write to {}: {error}", folder.display())))?;
+    Ok(result)
+}
+
 /// Runs a verb.
 pub(crate) fn run(verb: Verb, out: &mut Output) -> Result<Exit, Failure> {
     match verb {

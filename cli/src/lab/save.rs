@@ -26,6 +26,8 @@ pub(crate) fn run(args: &Save, out: &mut Output) -> Result<Exit, Failure> {
     let (name, state) = super::running(args.name.as_deref().or(args.target.lab.as_deref()))?;
     let mut topology = state.topology;
     super::link::refresh(&mut topology, state.socket)?;
+    // A file says what happens on links, not what they are.
+    topology.links.iter_mut().for_each(|link| link.wire = false);
     let text = write(&topology).ok_or_else(|| {
         Failure::new(format!("the lab {name} cannot be written as a file"))
             .why("no file that says the same was found, which is a fault of this program")

@@ -121,12 +121,11 @@ fn add_port(datapath: &Datapath, place: Place, device: PortDevice) -> Result<(),
 /// Joins two ports by a patch, or by a wire if frames are to take their time.
 fn join(datapath: &Datapath, joint: Joint, seed: u64, workers: usize) -> Result<(), Failure> {
     let names = joint.ends.each_ref().map(|end| end.name.clone());
-    let patch = joint.is_patch();
     for (index, end) in joint.ends.into_iter().enumerate() {
         let peer = names[1 - index].clone();
-        let device = match patch {
-            true => PortDevice::Patch { peer },
-            false => {
+        let device = match joint.is_wire {
+            false => PortDevice::Patch { peer },
+            true => {
                 let spec = wire(peer, joint.impairment[index], joint.mtu, seed)?;
                 spec.open(&end.name, workers).map_err(|error| Failure::new(error.to_string()))?
             }

@@ -46,15 +46,10 @@ pub(crate) struct Joint {
     pub(crate) ends: [Place; 2],
     /// What happens to frames from the first port to the second, and the other way.
     pub(crate) impairment: [Impairment; 2],
+    /// Whether something may happen to them; else they just cross, by a patch.
+    pub(crate) is_wire: bool,
     /// Largest packet, in bytes.
     pub(crate) mtu: u32,
-}
-
-impl Joint {
-    /// Whether frames just cross.
-    pub(crate) fn is_patch(&self) -> bool {
-        self.impairment == [Impairment::default(); 2]
-    }
 }
 
 /// The wiring of a topology.
@@ -95,7 +90,7 @@ impl Wiring {
             let at_router = Place { bridge, number: 1, name, vlan: VlanMode::default(), up: true };
             let mtu = router.interfaces.iter().map(|i| i.mtu).max().unwrap_or_default();
             let ends = [at_switch, at_router];
-            wiring.joints.push(Joint { link: None, ends, impairment: Default::default(), mtu });
+            wiring.joints.push(Joint { link: None, ends, impairment: Default::default(), is_wire: false, mtu });
         }
         for server in &topology.dhcp {
             let vlan = topology.vlan_mode(&server.carried());
@@ -110,7 +105,7 @@ impl Wiring {
     /// A link of a host, `ends[0]`; `reversed` when it is the link's second end.
     fn host(&mut self, topology: &Topology, link: &Link, ends: [&End; 2], interface: &str, reversed: bool) {
         let place = place(topology, link, ends[1], ends[0]);
-        if !link.is_impaired() {
+        if !link.is_wire() {
             let (host, interface) = (ends[0].node().to_owned(), interface.to_owned());
             self.devices.push(DevicePort { host, interface, place });
             return;
@@ -123,29 +118,43 @@ impl Wiring {
     /// Adds a bridge for an end that is an interface; returns its port for the other end.
     fn add_small(&mut self, link: &Link, end: &End) -> Place {
         let bridge = small_bridge(link, end);
-        let port = |number, what, up| Place {
-            bridge: bridge.clone(),
-            number,
-            name: format!("{bridge}.{what}"),
-            vlan: VlanMode::default(),
-            up,
-        };
+        let port = |number, name, up| Place { bridge: bridge.clone(), number, name, vlan: VlanMode::default(), up };
         let interface = device(end).unwrap_or_default().to_owned();
-        self.devices.push(DevicePort { host: end.node().to_owned(), interface, place: port(1, "tap", true) });
-        let place = port(2, "wire", !link.down);
+        self.devices.push(DevicePort {
+            host: end.node().to_owned(),
+            interface,
+            place: port(1, device_port(&bridge), true),
+        });
+        let place = port(2, wire_port(&bridge), !link.down);
         self.bridges.push(bridge);
         place
     }
 
     fn join(&mut self, link: &Link, first: Place, second: Place) {
         let (name, ends) = (Some(link.name.clone()), [first, second]);
-        self.joints.push(Joint { link: name, ends, impairment: link.impairment, mtu: link.mtu });
+        self.joints.push(Joint {
+            link: name,
+            ends,
+            impairment: link.impairment,
+            is_wire: link.is_wire(),
+            mtu: link.mtu,
+        });
     }
 }
 
 /// The bridge that an end which is an interface has for itself: `core.s1` for the end of the link core at s1.
 pub(crate) fn small_bridge(link: &Link, end: &End) -> String {
     format!("{}.{}", link.name, end.node())
+}
+
+/// The port of such a bridge that its interface is.
+pub(crate) fn device_port(small: &str) -> String {
+    format!("{small}.tap")
+}
+
+/// The port of such a bridge that leads to the other end of the link.
+pub(crate) fn wire_port(small: &str) -> String {
+    format!("{small}.wire")
 }
 
 /// The interface, if the end is one.
@@ -187,7 +196,7 @@ pub(crate) struct Crossing {
 pub(crate) fn crossings(topology: &Topology) -> Vec<Crossing> {
     let mut crossings = Vec::new();
     let wiring = Wiring::of(topology);
-    for joint in wiring.joints.iter().filter(|joint| !joint.is_patch()) {
+    for joint in wiring.joints.iter().filter(|joint| joint.is_wire) {
         let name = joint.link.clone().unwrap_or_default();
         for (from, to, impairment) in [(0, 1, joint.impairment[0]), (1, 0, joint.impairment[1])] {
             let side = |index: usize| (joint.ends[index].bridge.clone(), joint.ends[index].number);
@@ -269,7 +278,7 @@ mod tests {
     /// Bridge and name of each port of the joints.
     fn joints(wiring: &Wiring) -> Vec<(bool, Vec<String>)> {
         let name = |place: &Place| format!("{}/{}:{}", place.bridge, place.number, place.name);
-        wiring.joints.iter().map(|joint| (joint.is_patch(), joint.ends.iter().map(name).collect())).collect()
+        wiring.joints.iter().map(|joint| (!joint.is_wire, joint.ends.iter().map(name).collect())).collect()
     }
 
     fn devices(wiring: &Wiring) -> Vec<String> {

@@ -221,6 +221,103 @@ fn a_partial_change_leaves_the_rest_as_it_was_and_is_saved() {
 }
 
 #[test]
+fn links_that_came_up_without_impairments_get_them_while_frames_flow() {
+    let Some(lab) = Lab::up("lab: plain\nlinks: [[h1, s1], [s1, s2], [h2, s2]]\n") else { return };
+    if !has("ping", "-V") {
+        return;
+    }
+    let kinds = || {
+        let listed: Value = serde_json::from_str(&lab.ok("ports -o json")).expect("one document");
+        let ports = listed["ports"].as_array().expect("ports").clone();
+        ports.iter().map(|port| port["type"].as_str().expect("a kind").to_owned()).collect::<Vec<_>>()
+    };
+    assert!(!kinds().contains(&"wire".to_owned()), "nothing is paid for what is not asked: {:?}", kinds());
+    assert_eq!(lab.ok("lab link show").lines().count(), 1, "no link has impairments");
+    // Two thousand packets in flight and on their way while wires are put in: none is lost, twice or late by the switch.
+    let line = "lab exec h1 -- ping -n -q -c 2000 -i 0.002 10.0.0.2";
+    let pings = lab.command(&line.split(' ').collect::<Vec<_>>()).stdout(Stdio::piped()).spawn().expect("it starts");
+    std::thread::sleep(Duration::from_millis(500));
+    lab.ok("lab link set h1-s1 delay=2ms");
+    lab.ok("lab link set s1-s2 delay=3ms jitter=1ms");
+    lab.ok("lab link set s1-s2 delay=9ms --back");
+    let said = String::from_utf8(pings.wait_with_output().expect("it ends").stdout).expect("text");
+    assert_eq!((told(&said, "received"), told(&said, "packets")), (2000, 2000), "{said}");
+    assert!(!said.contains("duplicates"), "{said}");
+    // 2 + 3 - 1 there, 9 + 2 - 1 back.
+    assert!(lab.shortest_ping() >= Duration::from_millis(14), "{:?}", lab.shortest_ping());
+    assert_eq!(kinds().iter().filter(|kind| **kind == "wire").count(), 4);
+    assert_eq!(lab.ok("drops").lines().count(), 1, "{}", lab.ok("drops"));
+
+    // The link is one with impairments for every verb from then on.
+    let shown = lab.ok("lab link show");
+    let lines: Vec<Vec<_>> = shown.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+    let ways: Vec<_> = lines.iter().map(|line| line[..4].join(" ")).collect();
+    assert_eq!(ways, ["h1-s1 h1>s1 2ms 0ms", "h1-s1 s1>h1 2ms 0ms", "s1-s2 s1>s2 3ms 1ms", "s1-s2 s2>s1 9ms 1ms"]);
+    assert!(lab.ok("trace h1 h2 icmp").contains("h1-s1 2ms"), "{}", lab.ok("trace h1 h2 icmp"));
+    let out = lab.captured("h1-s1 icmp -c 2 -w host.pcapng");
+    assert_eq!(out, "2 packets, 0 lost by capture -> host.pcapng\n");
+    lab.ok("lab link down h1-s1");
+    assert_eq!(lab.fails("lab ping h1 h2").0, Some(1));
+    lab.ok("lab link up h1-s1");
+    let graph = lab.ok("lab graph");
+    assert!(graph.contains("3/9ms"), "{graph}");
+    let saved = lab.ok("lab save");
+    assert!(saved.contains("- {ends: [h1, s1], delay: 2ms}\n"), "{saved}");
+    assert!(saved.contains("- {ends: [s1, s2], delay: 3ms, jitter: 1ms, back: {delay: 9ms}}\n"), "{saved}");
+
+    // Without impairments again: a wire that carries frames at once, and no word of it in the file.
+    lab.ok("lab link set h1-s1 delay=0ms");
+    lab.ok("lab link set s1-s2 delay=0ms jitter=0ms");
+    lab.ok("lab ping");
+    assert!(lab.ok("lab save").contains("- [s1, s2]\n"), "{}", lab.ok("lab save"));
+    lab.ok("lab link set s1-s2 loss=100%");
+    assert_eq!(lab.fails("lab ping h1 h2").0, Some(1));
+}
+
+#[test]
+fn every_impairment_can_be_given_to_a_link_that_had_none() {
+    let Some(lab) = Lab::up("lab: bad\nlinks: [[h1, s1], [h2, s2], {ends: [s1, s2], name: wan}]\n") else { return };
+    if !has("ping", "-V") {
+        return;
+    }
+    lab.ok("lab link set wan loss=100% --from s2");
+    assert_eq!(told(&lab.ping("-q -c 3 -i 0.01"), "received"), 0);
+    // Nobody has learned who h2 is: what is lost are its answers to that.
+    assert!(lab.count("s2", "lost_packets") >= 1 && lab.count("s1", "lost_packets") == 0);
+    lab.ok("lab link set wan loss=0% duplicate=100% --from s1");
+    lab.ok("lab link set wan loss=0% --back");
+    // ping does not wait for the copy of the last one.
+    assert!(told(&lab.ping("-q -c 5 -i 0.01"), "duplicates") >= 4);
+    lab.ok("lab link set wan duplicate=0% corrupt=100%");
+    lab.ping("-q -c 3 -i 0.01");
+    assert!(lab.count("s1", "corrupted_packets") >= 1);
+    lab.ok("lab link set wan corrupt=0% delay=20ms reorder=100%");
+    assert!(lab.shortest_ping() < Duration::from_millis(20), "what overtakes does not wait");
+    lab.ok("lab link set wan reorder=0% delay=0ms rate=1mbit queue=2p");
+    // A frame of 1442 bytes and its check sequence take 11.6 ms each way.
+    let said = lab.ping("-q -c 20 -i 0.03 -s 1400");
+    let least: f64 = said.rsplit_once("= ").and_then(|(_, times)| times.split('/').next()?.parse().ok()).expect(&said);
+    assert!(least >= 23.0, "{said}");
+    lab.ping("-q -f -l 20 -c 40 -s 1400");
+    assert!(lab.count("s1", "queue_full_packets") > 0);
+}
+
+#[test]
+fn routed_links_and_links_of_routers_get_impairments_live() {
+    let routers = "lab: plain\nhosts: {h1: {}, h2: {}}\nswitches: {s1: {}}\nrouters: {r1: {}}\n\
+        vlans: {a: {id: 5, subnet: 10.1.0.0/24, gateway: r1}, b: {id: 6, subnet: 10.2.0.0/24, gateway: r1}}\n\
+        links: [{ends: [h1, s1], access: a}, {ends: [h2, s1], access: b}, {ends: [r1, s1], name: up, trunk: [a, b]}]\n";
+    for (file, links) in [(routers, "up"), (&super::OVERLAY.replace(", delay: 5ms", ""), "core")] {
+        let Some(lab) = Lab::up(file) else { return };
+        lab.ok("lab ping");
+        lab.ok(&format!("lab link set {links} delay=6ms"));
+        assert!(lab.shortest_ping() >= Duration::from_millis(12), "{:?}", lab.shortest_ping());
+        lab.ok(&format!("lab link set {links} delay=16ms --back"));
+        assert!(lab.shortest_ping() >= Duration::from_millis(22), "{:?}", lab.shortest_ping());
+    }
+}
+
+#[test]
 fn links_go_down_and_up_and_flap() {
     let Some(lab) =
         Lab::up("lab: net\nlinks: [[h1, s1], {ends: [s1, s2], delay: 1ms}, [h2, s2], [s2, s3], [h3, s3]]\n")

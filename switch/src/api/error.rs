@@ -17,6 +17,7 @@ pub(super) fn status(error: ControlError) -> Status {
         ControlError::BadName { .. }
         | ControlError::BadNumber { .. }
         | ControlError::Change { .. }
+        | ControlError::Splice { .. }
         | ControlError::Capture { .. } => Code::InvalidArgument,
         ControlError::TooManyBridges | ControlError::NoNumberLeft { .. } | ControlError::Worker { .. } => {
             Code::ResourceExhausted

@@ -3,14 +3,14 @@
 use super::{Api, Parts, error, find_bridge, mac_text, only};
 use crate::config::{PortConfig, add_port};
 use crate::port::{PortKind, WireCounts, WireQueue};
-use crate::{Datapath, PortChange, PortInfo};
+use crate::{Datapath, Far, PortChange, PortInfo, Splice};
 use sluice_flows::PortNo;
 use sluice_flows::bridge::{VlanId, VlanMode};
 use sluice_proto::v1::port_service_server::PortService;
 use sluice_proto::v1::port_vlan::Mode;
 use sluice_proto::v1::{
     AddPortReply, AddPortRequest, DeletePortReply, DeletePortRequest, ListPortsReply, ListPortsRequest, Port,
-    PortCounters, PortSpec, PortVlan, SetPortReply, SetPortRequest, WireCounters,
+    PortCounters, PortSpec, PortVlan, SetPortReply, SetPortRequest, SplicePortReply, SplicePortRequest, WireCounters,
 };
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -60,6 +60,20 @@ impl PortService for Api {
             let bridge = bridge_of(datapath, &request.bridge, &request.name)?;
             datapath.set_port(&bridge, &request.name, &change).map_err(error::status)?;
             Ok(SetPortReply { port: Some(named(datapath, &bridge, &request.name)?) })
+        };
+        self.blocking(work).await.map(Response::new)
+    }
+
+    async fn splice_port(&self, request: Request<SplicePortRequest>) -> Result<Response<SplicePortReply>, Status> {
+        let request = request.into_inner();
+        let mtu = Some(request.mtu_bytes).filter(|mtu| (1..=u32::from(u16::MAX)).contains(mtu));
+        let mtu = mtu.ok_or_else(|| Status::invalid_argument("the MTU of a wire is 1 to 65535 bytes"))?;
+        let (bridge, device, wire) = (request.bridge, request.device_port, request.wire_port);
+        let splice = Splice { port: request.name, far: Far { bridge, device, wire }, mtu, seed: request.seed };
+        let work = move |datapath: &Datapath| {
+            datapath.splice(&splice).map_err(error::status)?;
+            let bridge = bridge_of(datapath, "", &splice.port)?;
+            Ok(SplicePortReply { port: Some(named(datapath, &bridge, &splice.port)?) })
         };
         self.blocking(work).await.map(Response::new)
     }

@@ -1,7 +1,7 @@
 //! Bridges: added, removed, listed.
 
 use super::changes::refused;
-use super::{ControlError, Datapath, State};
+use super::{ControlError, Datapath, Inner, State};
 use crate::event::EventKind;
 use crate::mac_table::GroupMember;
 use sluice_flows::action::Action;
@@ -30,21 +30,9 @@ impl Datapath {
     /// # Errors
     /// When the name is taken or cannot be one.
     pub fn add_bridge(&self, name: &str, fail_mode: FailMode) -> Result<BridgeId, ControlError> {
-        check_name(name)?;
         let mut state = self.inner.lock_for_change()?;
-        if state.model.bridge_named(name).is_some() {
-            return Err(ControlError::BridgeExists { name: name.to_owned() });
-        }
-        let free = (0..=u16::MAX).map(BridgeId).find(|id| state.model.bridge(*id).is_none());
-        let id = free.ok_or(ControlError::TooManyBridges)?;
-        let mut bridge = Bridge::new(id, name);
-        if fail_mode == FailMode::Standalone {
-            let flow = FlowMod::add(default_flow()).into();
-            bridge.make(flow, self.clock().now()).map_err(|source| refused(name, 1, source))?;
-        }
-        state.model.bridges.insert(id, Arc::new(bridge));
+        let id = self.inner.make_bridge(&mut state, name, fail_mode)?;
         self.inner.publish(&mut state);
-        self.inner.shared.events.publish(Some(id), EventKind::BridgeAdded { name: name.into() });
         Ok(id)
     }
 
@@ -106,6 +94,31 @@ impl Datapath {
     /// When there is none.
     pub fn bridge(&self, name: &str) -> Result<Arc<Bridge>, ControlError> {
         self.inner.lock().bridge(name)
+    }
+}
+
+impl Inner {
+    /// Makes a bridge without ports: the caller publishes.
+    pub(super) fn make_bridge(
+        &self,
+        state: &mut State,
+        name: &str,
+        fail_mode: FailMode,
+    ) -> Result<BridgeId, ControlError> {
+        check_name(name)?;
+        if state.model.bridge_named(name).is_some() {
+            return Err(ControlError::BridgeExists { name: name.to_owned() });
+        }
+        let free = (0..=u16::MAX).map(BridgeId).find(|id| state.model.bridge(*id).is_none());
+        let id = free.ok_or(ControlError::TooManyBridges)?;
+        let mut bridge = Bridge::new(id, name);
+        if fail_mode == FailMode::Standalone {
+            let flow = FlowMod::add(default_flow()).into();
+            bridge.make(flow, self.shared.clock.now()).map_err(|source| refused(name, 1, source))?;
+        }
+        state.model.bridges.insert(id, Arc::new(bridge));
+        self.shared.events.publish(Some(id), EventKind::BridgeAdded { name: name.into() });
+        Ok(id)
     }
 }
 

@@ -64,6 +64,14 @@ pub enum ControlError {
         /// What is wrong with it.
         why: String,
     },
+    /// No wire can be put in at a port.
+    #[error("port {port}: no wire can be put in: {why}")]
+    Splice {
+        /// The port.
+        port: String,
+        /// Why.
+        why: &'static str,
+    },
     /// There is a port of this name.
     #[error(
         "there is a port {name:?} already, on bridge {bridge}; port names are unique in the switch, choose another"

@@ -6,7 +6,8 @@
 //! trace ends at the port meanwhile. Afterwards the patch is one again.
 //!
 //! Traffic never stops, and stays in order: workers have the queues before the model sends frames to them, and each lets
-//! what is on its lanes of the wire through before it goes by a model that has the patch again.
+//! what is on its lanes of the wire through before it goes by a model that has the patch again. A wire that is to stay is
+//! put in by [`splice`](super::splice).
 
 use super::{ControlError, Inner, State};
 use crate::datapath::Command;

@@ -25,6 +25,7 @@ mod maintenance;
 mod numbers;
 mod ports;
 mod reading;
+mod splice;
 mod tunnels;
 mod wires;
 
@@ -36,6 +37,7 @@ pub use error::ControlError;
 pub use keep::{ConnectionKeeper, ResumeError, Resumed};
 pub(crate) use ports::Closing;
 pub use ports::{PortChange, PortInfo, PortRequest};
+pub use splice::{Far, Splice};
 pub use tunnels::TunnelInfo;
 
 use crate::attach::Attachments;

@@ -106,10 +106,10 @@ pub struct PortInfo {
 
 /// What the control side knows of a port.
 pub(super) struct PortState {
-    name: Arc<str>,
+    pub(super) name: Arc<str>,
     pub(super) device: Device,
-    counters: Arc<PortCounters>,
-    held: Held,
+    pub(super) counters: Arc<PortCounters>,
+    pub(super) held: Held,
     pub(super) admin_up: bool,
     pub(super) link_up: bool,
     pub(super) gone: bool,
@@ -424,7 +424,7 @@ impl Inner {
 
 impl State {
     /// The lowest datapath number that no port has.
-    fn free_port(&self) -> DpPort {
+    pub(super) fn free_port(&self) -> DpPort {
         self.free_port_but(DpPort(u32::MAX))
     }
 
@@ -436,7 +436,7 @@ impl State {
         (0..).map(DpPort).find(|dp| !taken(*dp)).unwrap_or(reserved)
     }
 
-    fn bridge_of_port(&self, name: &str) -> Option<&Arc<Bridge>> {
+    pub(super) fn bridge_of_port(&self, name: &str) -> Option<&Arc<Bridge>> {
         let (dp, _) = self.ports.iter().find(|(_, p)| &*p.name == name)?;
         self.model.port(*dp).map(|(bridge, _)| bridge)
     }

@@ -41,7 +41,7 @@ pub use punt::PacketIn;
 pub(crate) use shape::Reshape;
 pub(crate) use shared::{Notice, Settings, Shared};
 pub(crate) use upcall::receive;
-pub(crate) use worker::{Command, PacketOut, WorkerHandle, spawn};
+pub(crate) use worker::{Command, PacketOut, WireEnd, WorkerHandle, spawn};
 
 use sluice_flows::Verdict;
 use sluice_flows::datapath::DpAction;

@@ -105,6 +105,13 @@ pub(crate) enum Command {
         /// Told when done.
         done: Sender<()>,
     },
+    /// Give queues to both ends of a patch for good, before the model sends to them.
+    SplicePatch {
+        /// The ends.
+        ends: [WireEnd; 2],
+        /// Told when done.
+        done: Sender<()>,
+    },
     /// Hold a port to limits of its rate, or no longer.
     Shape {
         /// Its number.
@@ -131,6 +138,14 @@ pub(crate) enum Command {
     },
     /// End.
     Stop,
+}
+
+/// An end of a patch that becomes that of a wire.
+pub(crate) struct WireEnd {
+    /// Its number.
+    pub(crate) port: DpPort,
+    /// This worker's queue.
+    pub(crate) queue: Box<dyn PortQueue>,
 }
 
 /// A packet to send as a bridge's actions say.
@@ -474,6 +489,10 @@ impl<'a> Worker<'a> {
                 self.return_patch(port);
                 _ = done.send(());
             }
+            Command::SplicePatch { ends, done } => {
+                self.splice_patch(ends);
+                _ = done.send(());
+            }
             Command::Shape { port, change } => self.reshape(port, change),
             Command::Sync { done } => {
                 self.reap_fragments(self.shared.clock.now());
@@ -502,25 +521,47 @@ impl<'a> Worker<'a> {
     /// it was sent by, so that nothing overtakes it when they are patches again.
     pub(super) fn catch_up(&mut self) {
         if !self.lent.is_empty() && self.latest.load().generation != self.model.generation {
-            let now = self.shared.clock.now();
-            for _ in 0..DRAIN {
-                let mut got = 0;
-                for i in 0..self.lent.len() {
-                    let (ingress, received) = self.receive(self.lent[i], now);
-                    if received > 0 {
-                        self.process(ingress, received, now);
-                    }
-                    got += received;
-                }
-                if got == 0 {
-                    break;
-                }
-            }
-            // Those that gave nothing last are polled when they are reported.
-            let lent = &self.lent;
-            self.hot.retain(|port| !lent.contains(port));
+            self.drain_lent();
         }
         self.refresh();
+    }
+
+    /// Takes what patches that are lent have under way.
+    fn drain_lent(&mut self) {
+        let now = self.shared.clock.now();
+        for _ in 0..DRAIN {
+            let mut got = 0;
+            for i in 0..self.lent.len() {
+                let (ingress, received) = self.receive(self.lent[i], now);
+                if received > 0 {
+                    self.process(ingress, received, now);
+                }
+                got += received;
+            }
+            if got == 0 {
+                break;
+            }
+        }
+        // Those that gave nothing last are polled when they are reported.
+        let lent = &self.lent;
+        self.hot.retain(|port| !lent.contains(port));
+    }
+
+    /// Gives both ends of a patch queues. Of one that is lent, what is under way goes first; captures go on.
+    fn splice_patch(&mut self, ends: [WireEnd; 2]) {
+        self.drain_lent();
+        for WireEnd { port, queue } in ends {
+            for list in [&mut self.hot, &mut self.resting, &mut self.lent] {
+                list.retain(|p| *p != port);
+            }
+            let Some(lane) = self.egress.lanes.get_mut(port) else { continue };
+            (lane.armed, lane.hot) = (false, false);
+            let lent = lane.queue.replace(queue);
+            if let Some(fd) = lent.as_ref().and_then(|queue| queue.rx_fd()) {
+                self.poller.remove(fd);
+            }
+            self.watch(port);
+        }
     }
 
     fn return_patch(&mut self, port: DpPort) {

@@ -1,9 +1,9 @@
 //! Wires between bridges: joined by name, crossed with all that a frame carries, changed and taken away under traffic.
 
 use crate::{FRAME, gso, segments_of};
-use sluice_flows::{DropReason, PortNo};
+use sluice_flows::{DropReason, Match, PortNo};
 use sluice_switch::port::{PortKind, PortSpec};
-use sluice_switch::{Config, FailMode, PortChange, PortRequest};
+use sluice_switch::{Config, FailMode, Far, PortChange, PortDevice, PortRequest, Sight, Splice};
 use sluice_tests::switch::{Switch, take_all, wait_until};
 use std::time::{Duration, Instant};
 
@@ -77,6 +77,95 @@ fn a_delay_set_while_frames_flow_holds_from_the_next_frame_on() {
     let ports = switch.datapath.ports(Some("br0")).unwrap();
     let wire = ports.iter().find(|p| p.kind == PortKind::Wire).unwrap();
     assert!(wire.options.contains(&("delay", "40ms".to_owned())), "{:?}", wire.options);
+}
+
+/// A frame with a number at its end.
+fn numbered(number: u16) -> sluice_flows::packet::Frame {
+    let mut frame = FRAME.to_vec();
+    frame[58..60].copy_from_slice(&number.to_be_bytes());
+    sluice_flows::packet::Frame::from_bytes(&frame)
+}
+
+#[test]
+fn wires_are_put_in_under_traffic_and_nothing_is_lost_or_overtaken() {
+    const FRAMES: u16 = 3000;
+    for (workers, captured) in [(1, false), (2, false), (1, true), (2, true)] {
+        let mut switch = Switch::start(Config { workers, ..Config::default() });
+        for bridge in ["br0", "br1"] {
+            switch.bridge(bridge, 1, FailMode::Standalone);
+        }
+        for (bridge, name, peer) in [("br0", "p0", "p1"), ("br1", "p1", "p0")] {
+            let device = PortDevice::Patch { peer: peer.to_owned() };
+            switch.datapath.add_port(bridge, PortRequest::new(name, device)).unwrap();
+        }
+        let datapath = switch.datapath.clone();
+        let seen = captured.then(|| datapath.capture(&["p1".to_owned()], &Sight::of(Match::any())).unwrap());
+        let splice = |port: &str, small: &str| {
+            let far = Far { bridge: small.into(), device: format!("{small}.tap"), wire: format!("{small}.wire") };
+            let splice = Splice { port: port.to_owned(), far, mtu: 1500, seed: 1 };
+            (datapath.splice(&splice).unwrap(), datapath.splice(&splice).unwrap())
+        };
+        let mut got = Vec::new();
+        for number in 0..FRAMES {
+            // By the last worker, whose order it is.
+            switch.send_to(workers - 1, 1, numbered(number));
+            match number {
+                700 => assert_eq!(splice("p0", ""), (true, false)),
+                1400 => assert_eq!(splice("br0-1", "near"), (true, false)),
+                2100 => assert_eq!(splice("br1-1", "far"), (true, false)),
+                _ => {}
+            }
+            got.extend(take_all(far(&switch)));
+        }
+        wait_until("all have crossed", || {
+            got.extend(take_all(far(&switch)));
+            got.len() >= usize::from(FRAMES)
+        });
+        let numbers: Vec<_> = got.iter().map(|f| u16::from_be_bytes([f.bytes()[58], f.bytes()[59]])).collect();
+        assert_eq!(numbers, (0..FRAMES).collect::<Vec<_>>());
+        assert_eq!(switch.totals().dropped_total(), 0);
+        if let Some(seen) = &seen {
+            let copies = std::iter::from_fn(|| seen.next(Duration::from_millis(50))).count() as u64;
+            assert_eq!(copies + seen.lost().sum::<u64>(), u64::from(FRAMES), "the capture goes on");
+        }
+        drop(seen);
+        let ports = switch.datapath.ports(None).unwrap();
+        let places = |name: &str| {
+            let port = ports.iter().find(|p| &*p.port.name == name).unwrap();
+            (port.bridge_name.to_string(), port.port.no.0, port.kind, port.port.up)
+        };
+        assert_eq!(places("p0").2, PortKind::Wire);
+        assert_eq!(places("br0-1"), ("br0".to_owned(), 1, PortKind::Wire, true));
+        assert_eq!(places("near.tap"), ("near".to_owned(), 1, PortKind::Memory, true));
+        assert_eq!(places("near.wire"), ("near".to_owned(), 2, PortKind::Wire, true));
+    }
+}
+
+#[test]
+fn what_cannot_have_a_wire_is_refused_and_stays_as_it_is() {
+    let mut switch = Switch::start(Config::default());
+    switch.bridge("br0", 2, FailMode::Standalone);
+    let device = PortDevice::Patch { peer: "nowhere".to_owned() };
+    switch.datapath.add_port("br0", PortRequest::new("p0", device)).unwrap();
+    let splice = |port: &str, bridge: &str, name: &str| {
+        let far = Far { bridge: bridge.to_owned(), device: name.to_owned(), wire: "w".to_owned() };
+        let splice = Splice { port: port.to_owned(), far, mtu: 1500, seed: 1 };
+        switch.datapath.splice(&splice).unwrap_err().to_string()
+    };
+    for (port, bridge, name, why) in [
+        ("p0", "b", "d", "the other end of its patch is not there"),
+        ("p9", "b", "d", "there is no port \"p9\""),
+        ("br0-1", "br0", "d", "there is a bridge \"br0\" already"),
+        ("br0-1", "b", "br0-2", "there is a port \"br0-2\" already"),
+        ("br0-1", "b", "", "cannot be a name"),
+    ] {
+        let said = splice(port, bridge, name);
+        assert!(said.contains(why), "{said}");
+    }
+    assert_eq!(switch.datapath.bridges().len(), 1);
+    switch.send(1, &FRAME);
+    switch.wait();
+    assert_eq!(take_all(&switch.ends[&("br0".to_owned(), 2)]).len(), 1);
 }
 
 #[test]

@@ -117,7 +117,7 @@ pub(super) fn run(args: &Show, out: &mut Output) -> Result<Exit, Failure> {
     let ports = ports(&Client::connect_to(state.socket.clone())?)?;
     let links = topology.links.iter().filter(|link| named.is_none_or(|named| std::ptr::eq(named, *link)));
     let ways: Vec<_> = links.flat_map(|link| ways(link, &ports)).collect();
-    let shown = |way: &&Way<'_>| named.is_some() || way.link.is_impaired() || !way.up;
+    let shown = |way: &&Way<'_>| named.is_some() || way.link.is_wire() || !way.up;
     let ways = ways.iter().filter(shown);
     if format == Format::Json {
         out.json(&json!({"links": ways.map(Row::new).collect::<Vec<_>>()}))?;
@@ -145,7 +145,7 @@ fn ways<'a>(link: &'a Link, ports: &HashMap<String, Port>) -> [Way<'a>; 2] {
     let at = ports_of(link).map(|name| name.and_then(|name| ports.get(&name)));
     let up = at.iter().flatten().all(|port| port.link_up && !is_down(port));
     [(0, 1), (1, 0)].map(|(from, to)| {
-        let wire = at[from].filter(|_| link.is_impaired());
+        let wire = at[from].filter(|_| link.is_wire());
         Way {
             link,
             from: link.ends[from].node(),

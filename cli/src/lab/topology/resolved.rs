@@ -427,14 +427,17 @@ pub(crate) struct Link {
     /// Nothing crosses it.
     #[serde(default)]
     pub(crate) down: bool,
+    /// It was given impairments while it ran, whatever they are by now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) wire: bool,
     /// The two ends of a link of two switches that carries packets and no frames: interfaces in namespaces of theirs.
     pub(crate) underlay: Option<[Underlay; 2]>,
 }
 
 impl Link {
-    /// Whether anything happens to frames on their way.
-    pub(crate) fn is_impaired(&self) -> bool {
-        self.impairment.iter().any(|i| *i != Impairment::default())
+    /// Whether something may happen to frames on their way: it is neither a patch nor a plain port.
+    pub(crate) fn is_wire(&self) -> bool {
+        self.wire || self.impairment.iter().any(|i| *i != Impairment::default())
     }
 }
 

@@ -228,7 +228,16 @@ impl<'a> Numbering<'a> {
         }
         let mac = Mac([0; 6]);
         let underlay = underlay.then(|| [0, 1].map(|i| Underlay { mac, addresses: given(link, i) }));
-        Link { name, mtu, ends, carried, impairment: link.impairment, down: link.down, underlay }
+        Link {
+            name,
+            mtu,
+            ends,
+            carried,
+            impairment: link.impairment,
+            down: link.down,
+            wire: false,
+            underlay,
+        }
     }
 
     fn end(&mut self, end: &RawEnd, underlay: Option<(&String, usize)>, nodes: &Nodes) -> End {
