@@ -248,7 +248,7 @@ fn presets_of_routers_reach_each_other() {
         return;
     }
     let user = User::new();
-    for (preset, pairs) in [("leafspine,2,3", 6), ("ring,4", 12)] {
+    for (preset, pairs) in [("leafspine,2,3", 6), ("ring,4", 12), ("leafspine,2,24", 552)] {
         user.ok(&format!("lab up --topo {preset}"));
         let ping = user.json("lab ping -o json");
         assert_eq!((ping["reachable"].as_u64(), ping["lost"].as_u64()), (Some(pairs), Some(0)), "{preset}: {ping}");

@@ -16,7 +16,7 @@ use sluice_flows::datapath::{Resume, Translation};
 use sluice_flows::key::FlowKey;
 use sluice_flows::packet::Frame;
 use sluice_flows::translate::{TraceSink, translate_resumed};
-use sluice_flows::{DpPort, PortNo};
+use sluice_flows::{DpPort, DropReason, PortNo};
 use std::time::{Duration, Instant};
 
 /// How long a dump waits for workers that are busy.
@@ -55,6 +55,14 @@ impl Datapath {
         let mut all: Vec<_> = all.into_values().collect();
         all.sort_by_key(|group: &DropGroup| (std::cmp::Reverse(group.packets), group.reason, group.ingress));
         all
+    }
+
+    /// Counts a packet that came in by `port`, was handed to a router, and found no room there.
+    pub(crate) fn count_drop(&self, reason: DropReason, port: DpPort) {
+        let shared = &self.inner.shared;
+        if let Some(drops) = shared.drops.first() {
+            drops.add(reason, port, None, 1, shared.clock.now(), None);
+        }
     }
 
     /// The learned addresses of a bridge, in the order of VLAN and address.

@@ -32,7 +32,7 @@ const WORTH: u32 = 8;
 /// No entry: larger than any entry's number.
 const NO_ENTRY: u32 = u32::MAX;
 /// Stands for "no port" where a packet-out has none.
-pub(super) const NO_INGRESS: DpPort = DpPort(u32::MAX - 1);
+pub(crate) const NO_INGRESS: DpPort = DpPort(u32::MAX - 1);
 
 /// What is known of each frame of the burst.
 #[derive(Debug)]

@@ -35,6 +35,7 @@ mod upcall;
 mod witness;
 mod worker;
 
+pub(crate) use burst::NO_INGRESS;
 pub use capture::{Captured, CapturedVerdict, Direction, Sight};
 pub(crate) use capture::{Copies, Probe, capture};
 pub use punt::PacketIn;

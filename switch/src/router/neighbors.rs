@@ -42,8 +42,9 @@ const LOCKED: u64 = 1000;
 pub(super) const MAX_NEIGHBORS: usize = 8192;
 /// Most neighbours that are asked for at a time.
 pub(super) const MAX_INCOMPLETE: usize = 512;
-/// Most packets that wait for one neighbour.
-pub(super) const MAX_WAITING: usize = 16;
+/// Most packets that wait for one neighbour: as many as Linux keeps (`unres_qlen`). In a network that has just come up everybody
+/// may talk to somebody at once, before who that is was asked for.
+pub(super) const MAX_WAITING: usize = 101;
 /// Most packets that wait in all.
 pub(super) const MAX_WAITING_TOTAL: usize = 1024;
 /// Most bytes that wait in all.

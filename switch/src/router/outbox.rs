@@ -1,7 +1,6 @@
 //! What a router wants done in the switch: changes of its flows first, then packets that may need them.
 
 use crate::{ControlError, Datapath};
-use sluice_flows::PortNo;
 use sluice_flows::action::Action;
 use sluice_flows::bridge_mod::BridgeMod;
 use sluice_flows::filter::FlowFilter;
@@ -9,12 +8,15 @@ use sluice_flows::flow_mod::FlowMod;
 use sluice_flows::group::GroupMod;
 use sluice_flows::packet::Frame;
 use sluice_flows::rule::FlowSpec;
+use sluice_flows::{DpPort, DropReason, PortNo};
 
 /// Changes and packets that wait to be made and sent.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     mods: Vec<BridgeMod>,
     packets: Vec<(Frame, Vec<Action>)>,
+    /// Ports of packets that there was no room for.
+    lost: Vec<DpPort>,
 }
 
 impl Outbox {
@@ -46,9 +48,14 @@ impl Outbox {
         self.packets.push((frame, actions));
     }
 
+    /// Counts a packet that came in by a port and had to wait where there was no room.
+    pub(super) fn lose(&mut self, port: DpPort) {
+        self.lost.push(port);
+    }
+
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.mods.is_empty() && self.packets.is_empty()
+        self.mods.is_empty() && self.packets.is_empty() && self.lost.is_empty()
     }
 
     /// Makes the changes, all or none, then sends the packets.
@@ -56,6 +63,7 @@ impl Outbox {
     /// # Errors
     /// The bridge refused, or is gone. The packets are lost then.
     pub(super) fn deliver(self, datapath: &Datapath, bridge: &str) -> Result<(), ControlError> {
+        self.lost.into_iter().for_each(|port| datapath.count_drop(DropReason::NoNeighbor, port));
         if !self.mods.is_empty() {
             super::program::apply(datapath, bridge, self.mods)?;
         }

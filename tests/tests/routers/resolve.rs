@@ -69,17 +69,22 @@ fn with_flags(advertisement: &[u8], flags: u8) -> Vec<u8> {
 }
 
 #[test]
-fn of_many_packets_the_last_sixteen_wait_in_order() {
+fn of_many_packets_the_last_wait_in_order_and_the_others_are_told_as_drops() {
     let mut net = Net::new(2);
-    for n in 0..40_u8 {
+    for n in 0..125_u8 {
         net.switch.send(1, &frame(&udp(1, 9, "10.0.2.9"), &[n; 20]));
     }
     net.settle();
     assert_eq!(net.take().len(), 1, "one question");
     let out = net.send_bytes(2, &arp_reply(2, 9));
     let numbers: Vec<u8> = out.iter().map(|(_, packet)| packet.bytes[packet.payload]).collect();
-    assert_eq!(numbers, (24..40).collect::<Vec<_>>());
+    assert_eq!(numbers, (24..125).collect::<Vec<_>>());
     assert_eq!(net.switch.datapath.router_list()[0].counters.overflowed, 24);
+    let drops = net.switch.datapath.drops();
+    let told: Vec<_> = drops.iter().filter(|drop| drop.reason == DropReason::NoNeighbor).collect();
+    assert_eq!(told.iter().map(|drop| drop.packets).collect::<Vec<_>>(), [24]);
+    let port = net.switch.datapath.model().port(told[0].ingress).map(|(_, port)| port.no);
+    assert_eq!(port, Some(PortNo(1)), "they came by the first host's");
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Neighbours: asking for them, and the flows that send to them.
 
 use super::{Running, Surroundings, mac_bytes, mac_number};
+use crate::datapath::NO_INGRESS;
 use crate::router::event::RouterEventKind;
 use crate::router::neighbors::{Key, NeighborState, Todo, Waiting};
 use crate::router::outbox::Outbox;
 use crate::router::packets::{Mac, arp, nd};
-use sluice_flows::router::{Interface, Neighbor, go_on, send_by_interface};
+use sluice_flows::DpPort;
+use sluice_flows::router::{Interface, Neighbor, Punt, go_on, send_by_interface};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 impl Running {
@@ -35,9 +37,19 @@ impl Running {
                         self.tell_neighbor(key, None, None, around);
                     }
                 }
-                Todo::Overflow(packets) => self.counters.overflowed += packets.len() as u64,
+                Todo::Overflow(packets) => {
+                    self.counters.overflowed += packets.len() as u64;
+                    packets.iter().for_each(|packet| out.lose(self.came_by(&packet.punt, around)));
+                }
             }
         }
+    }
+
+    /// The port by which a packet came in; that of nobody for the router's own.
+    fn came_by(&self, punt: &Punt, around: Surroundings<'_>) -> DpPort {
+        let interface = punt.in_interface.and_then(|id| self.stages.interface(id));
+        let port = interface.and_then(|interface| around.bridge.ports.get(&interface.port));
+        port.map_or(NO_INGRESS, |port| port.dp)
     }
 
     fn learn(&mut self, key: Key, neighbor: Neighbor, out: &mut Outbox) {
