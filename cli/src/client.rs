@@ -452,7 +452,9 @@ impl Target {
         if self.socket.is_some() || self.cluster.is_given() {
             return Err(Failure::usage("names of hosts mean something in a lab only").next("leave out --socket"));
         }
-        lab::running(self.lab.as_deref()).map(|(_, state)| state)
+        let (_, mut state) = lab::running(self.lab.as_deref())?;
+        lab::containers::join(&mut state)?;
+        Ok(state)
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod command;
 pub mod error;
 pub mod ipam;
+mod lab;
 pub mod link;
 pub mod lock;
 pub mod spec;

@@ -3,8 +3,9 @@
 //! A link is looked at where its first end is, so frames from the other end are seen after the link's delay. A host's
 //! interface is the port of the switch that it is plugged into.
 
+use super::containers;
 use super::topology::Topology;
-use super::topology::resolved::{End, Link, port_name};
+use super::topology::resolved::{End, Link};
 use super::wiring::Wiring;
 use crate::client::Client;
 use crate::cmd::capture::{ALL, How, Label, record};
@@ -38,7 +39,8 @@ pub(crate) struct Capture {
 
 /// Runs the verb.
 pub(crate) fn run(args: &Capture, out: &mut Output) -> Result<Exit, Failure> {
-    let (_, state) = super::running(args.target.lab.as_deref())?;
+    let (_, mut state) = super::running(args.target.lab.as_deref())?;
+    containers::join(&mut state)?;
     let labels = labels(&state.topology, &args.what)?;
     record(&Client::connect_to(state.socket)?, &labels, &args.how, out)
 }
@@ -91,7 +93,7 @@ fn seen_from(topology: &Topology, link: &Link, end: &End, peer: &End) -> Label {
     // What an interface sends, the port that it is plugged into receives; what a switch sends, its port sends.
     let (port, ways) = match plugged {
         Some(port) => (port, [out, back]),
-        None => (port_name(end, peer), [back, out]),
+        None => (link.port_name(end, peer), [back, out]),
     };
     let [a, b] = &link.ends;
     Label { port, name: end.to_string(), about: format!("link {}: {a} - {b}", link.name), ways }

@@ -48,13 +48,15 @@ pub(crate) struct Sh {
 
 /// Runs a command in one host or in all of them.
 pub(crate) fn run(args: &Exec) -> Result<Exit, Failure> {
-    let (_, state) = Lab::running(&Runtime::of_user(), args.target.lab.as_deref())?;
+    let (_, mut state) = Lab::running(&Runtime::of_user(), args.target.lab.as_deref())?;
+    super::containers::join(&mut state)?;
     if args.host == ALL { run_all(&state, &args.command) } else { run_one(&state, &args.host, &args.command) }
 }
 
 /// Runs a shell in a host.
 pub(crate) fn shell(args: &Sh) -> Result<Exit, Failure> {
-    let (_, state) = Lab::running(&Runtime::of_user(), args.target.lab.as_deref())?;
+    let (_, mut state) = Lab::running(&Runtime::of_user(), args.target.lab.as_deref())?;
+    super::containers::join(&mut state)?;
     let shell = std::env::var_os("SHELL").filter(|s| !s.is_empty()).unwrap_or_else(|| OsString::from("/bin/sh"));
     run_one(&state, &args.host, &[shell])
 }
@@ -77,7 +79,8 @@ fn run_one(state: &State, host: &str, command: &[OsString]) -> Result<Exit, Fail
 /// host one that enters and starts the command, and two that pass its output on.
 fn run_all(state: &State, command: &[OsString]) -> Result<Exit, Failure> {
     let failed = |error: io::Error| Failure::new(format!("cannot run a command in every host: {error}"));
-    let hosts: Vec<_> = state.topology.hosts.iter().map(|h| h.name.as_str()).collect();
+    let hosts = state.topology.hosts.iter().map(|h| h.name.as_str());
+    let hosts: Vec<_> = hosts.filter(|name| state.is_there(name)).collect();
     let namespaces = hosts.iter().map(|h| state.open_namespace(h)).collect::<Result<Vec<_>, _>>()?;
     let door = Door::open(state)?;
     let (stdout, stderr) = (Mutex::new(io::stdout()), Mutex::new(io::stderr()));

@@ -96,7 +96,8 @@ pub(crate) fn run(args: &Graph, out: &mut Output) -> Result<Exit, Failure> {
         None => {
             let wanted = args.name.as_deref().or(args.target.lab.as_deref());
             let (_, mut state) = Lab::running(&Runtime::of_user(), wanted)?;
-            super::link::refresh(&mut state.topology, state.socket)?;
+            super::link::refresh(&mut state.topology, state.socket.clone())?;
+            super::containers::join(&mut state)?;
             state.topology
         }
     };

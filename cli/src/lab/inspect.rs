@@ -32,7 +32,8 @@ pub(crate) struct Ls {}
 pub(crate) fn inspect(args: &Inspect, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Wide, Format::Json])?;
     let wanted = args.name.as_deref().or(args.target.lab.as_deref());
-    let (_, state) = Lab::running(&Runtime::of_user(), wanted)?;
+    let (_, mut state) = Lab::running(&Runtime::of_user(), wanted)?;
+    super::containers::join(&mut state)?;
     match format {
         Format::Json => out.json(&Inspected { uptime_s: state.age_s(), state: &state })?,
         format => {

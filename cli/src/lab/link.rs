@@ -10,7 +10,7 @@ mod show;
 pub(super) use carrier::carry;
 
 use super::topology::Topology;
-use super::topology::resolved::{End, IMPAIRMENTS, Impairment, Link, port_name};
+use super::topology::resolved::{End, IMPAIRMENTS, Impairment, Link};
 use super::wiring::{device_port, small_bridge, wire_port};
 use super::{State, Target};
 use crate::client::Client;
@@ -90,7 +90,7 @@ pub(super) fn ports_of(link: &Link) -> [Option<String>; 2] {
     let port = |end: &End, peer: &End| match end {
         End::Host { .. } if !link.is_wire() => None,
         End::Host { .. } | End::Stack { .. } => Some(wire_port(&small_bridge(link, end))),
-        End::Switch { .. } | End::Router { .. } => Some(port_name(end, peer)),
+        End::Switch { .. } | End::Router { .. } => Some(link.port_name(end, peer)),
     };
     [port(a, b), port(b, a)]
 }
@@ -151,7 +151,8 @@ pub(super) fn refresh(topology: &mut Topology, socket: PathBuf) -> Result<(), Fa
 
 fn set(args: &Set, out: &mut Output) -> Result<Exit, Failure> {
     out.format(&[Format::Table, Format::Json])?;
-    let (_, state) = super::running(args.target.lab.as_deref())?;
+    let (_, mut state) = super::running(args.target.lab.as_deref())?;
+    super::containers::join(&mut state)?;
     let link = find(&state.topology, &args.link)?;
     let from = if args.back { Some(link.ends[1].node()) } else { args.from.as_deref() };
     change(&state, &args.link, from, &args.options)?;
@@ -169,6 +170,13 @@ pub(super) fn change(
     options: &[(String, String)],
 ) -> Result<(), Failure> {
     let link = find(&state.topology, link)?;
+    if link.attached.is_some() {
+        return Err(Failure::new(format!(
+            "the link {} is a container's, which cannot be given impairments",
+            link.name
+        ))
+        .next("give them to a link of its switch"));
+    }
     let nodes = link.ends.each_ref().map(End::node);
     let chosen = nodes.map(|node| from.is_none_or(|from| from == node));
     if chosen == [false; 2] {

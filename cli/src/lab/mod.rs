@@ -11,6 +11,7 @@
 //! - A process is touched only after its identity was compared with the state file's.
 
 pub(crate) mod capture;
+pub(crate) mod containers;
 mod dhcp;
 mod dns;
 mod doctor;
@@ -90,6 +91,12 @@ pub(crate) enum Verb {
     New(new::New),
     /// Show a lab
     Inspect(inspect::Inspect),
+    /// Have a container join a running lab
+    Attach(containers::Attach),
+    /// Take a container out of a lab
+    Detach(containers::Detach),
+    /// Print the configuration by which a container runtime's containers join a lab
+    Cni(containers::Cni),
     /// List labs
     Ls(inspect::Ls),
     /// Take a lab down
@@ -157,6 +164,9 @@ pub(crate) fn run(verb: Verb, out: &mut Output) -> Result<Exit, Failure> {
         Verb::Schema(args) => validate::schema(&args, out),
         Verb::New(args) => new::run(&args, out),
         Verb::Inspect(args) => inspect::inspect(&args, out),
+        Verb::Attach(args) => containers::attach(&args, out),
+        Verb::Detach(args) => containers::detach(&args, out),
+        Verb::Cni(args) => containers::cni(&args, out),
         Verb::Ls(args) => inspect::list(&args, out),
         Verb::Down(args) => down::down(&args, out),
         Verb::Doctor(args) => doctor::run(&args, out),

@@ -101,7 +101,8 @@ struct Report<'a> {
 pub(crate) fn run(args: &Ping, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Wide, Format::Json])?;
     let runtime = Runtime::of_user();
-    let (name, state) = Lab::running(&runtime, args.target.lab.as_deref())?;
+    let (name, mut state) = Lab::running(&runtime, args.target.lab.as_deref())?;
+    super::containers::join(&mut state)?;
     let hosts = chosen(&state, &args.hosts)?;
     let namespaces = hosts.iter().map(|h| state.open_namespace(h)).collect::<Result<Vec<_>, _>>()?;
     // Only the user namespace is joined here; each thread joins its host's network namespace.
@@ -119,7 +120,7 @@ pub(crate) fn run(args: &Ping, out: &mut Output) -> Result<Exit, Failure> {
 fn chosen(state: &State, names: &[String]) -> Result<Vec<String>, Failure> {
     let all = state.topology.hosts.iter().map(|h| h.name.clone());
     if names.is_empty() {
-        return Ok(all.collect());
+        return Ok(all.filter(|name| state.is_there(name)).collect());
     }
     for (index, name) in names.iter().enumerate() {
         super::known_host(state, name)?;

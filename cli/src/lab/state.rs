@@ -11,6 +11,7 @@ use clap::ValueEnum;
 use nix::sys::stat::fstat;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
@@ -192,6 +193,9 @@ pub(crate) struct State {
     pub(crate) namespaces: Vec<Namespace>,
     /// What was made.
     pub(crate) topology: Topology,
+    /// The network namespaces of containers that have [joined](super::containers::join).
+    #[serde(skip)]
+    pub(crate) containers: BTreeMap<String, PathBuf>,
 }
 
 impl State {
@@ -209,6 +213,7 @@ impl State {
             socket,
             namespaces: Vec::new(),
             topology,
+            containers: BTreeMap::new(),
         }
     }
 
@@ -233,11 +238,24 @@ impl State {
         self.socket.parent().unwrap_or(Path::new(""))
     }
 
+    /// Whether a host can be entered: it is no container that has ended without a word to the lab.
+    pub(crate) fn is_there(&self, host: &str) -> bool {
+        self.containers.get(host).is_none_or(|path| path.exists())
+    }
+
     /// Opens the namespace of a host, through the supervisor that keeps it.
     ///
     /// # Errors
     /// The supervisor has ended meanwhile, or may not be looked into.
     pub(crate) fn open_namespace(&self, host: &str) -> Result<OwnedFd, Failure> {
+        if let Some(path) = self.containers.get(host) {
+            let opened = std::fs::File::open(path);
+            return opened.map(OwnedFd::from).map_err(|error| {
+                Failure::new(format!("cannot open the namespace of {host}: {}: {error}", path.display()))
+                    .why("its container has ended")
+                    .next(format!("sluice lab detach {host}"))
+            });
+        }
         let unknown = || Failure::new(format!("the lab {} keeps no namespace for {host}", self.topology.name));
         let namespace = self.namespaces.iter().find(|n| n.host == host).ok_or_else(unknown)?;
         let path = format!("/proc/{}/fd/{}", self.supervisor.pid, namespace.fd);

@@ -7,7 +7,7 @@
 
 use super::topology::Topology;
 use super::topology::resolved::dhcp::DhcpServer;
-use super::topology::resolved::{Carried, End, Host, Impairment, Interface, Link, TunnelKind, port_name};
+use super::topology::resolved::{Carried, End, Host, Impairment, Interface, Link, TunnelKind};
 use sluice_flows::bridge::VlanMode;
 use sluice_switch::port::show_time;
 
@@ -172,7 +172,7 @@ fn place(topology: &Topology, link: &Link, end: &End, peer: &End) -> Place {
         End::Router { port, .. } => (*port, VlanMode::default()),
         End::Host { .. } | End::Stack { .. } => (0, VlanMode::default()),
     };
-    Place { bridge: end.node().to_owned(), number, name: port_name(end, peer), vlan, up: !link.down }
+    Place { bridge: end.node().to_owned(), number, name: link.port_name(end, peer), vlan, up: !link.down }
 }
 
 /// A way from port to port that a frame takes outside of translation: a wire, or a tunnel whose ends are both here.

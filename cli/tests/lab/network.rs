@@ -73,6 +73,8 @@ fn tunnels_and_routers_need_no_privilege() {
     }
     assert!(said.code == 0 && said.out.contains("rootless"), "{said:#?}");
     user.reaches("", 2);
+    let said = user.run("lab cni s1");
+    assert!(said.code == 77 && said.err.contains("containers cannot join it"), "{said:#?}");
     user.ok("lab down");
     user.up(include_str!("../../../examples/routed/routed.lab.yml"), "--attach veth");
     user.reaches("", 12);

@@ -71,15 +71,29 @@ pub fn main() -> ExitCode {
     if let Err(e) = std::io::stdin().lock().take(MAX_CONFIG_LEN).read_to_end(&mut input) {
         return print_failure(&Failure::new(Code::Io, format!("cannot read standard input: {e}")), Version::NEWEST);
     }
-    match run(&environment, &input) {
+    match operate(&environment, &input) {
         Ok(None) => ExitCode::SUCCESS,
         Ok(Some(result)) => print(&result),
         Err(failure) => print_failure(&failure, version::of_input(&input)),
     }
 }
 
-fn run(environment: &Environment, input: &[u8]) -> Result<Option<Value>, Failure> {
+/// Does one operation, with this configuration; gives its result. The calling thread should do nothing else afterwards: if the
+/// configuration names a lab, it ends up in the lab's network namespace.
+///
+/// # Errors
+/// What the plugin would print.
+pub fn operate(environment: &Environment, input: &[u8]) -> Result<Option<Value>, Failure> {
     version::allows(environment.command, input)?;
+    match crate::lab::enter(input, environment)? {
+        // With the lab went what there was to be collected.
+        Some(call) if call.is_gone && environment.command == Command::Gc => Ok(None),
+        Some(call) => run(&call.environment, &call.input),
+        None => run(environment, input),
+    }
+}
+
+fn run(environment: &Environment, input: &[u8]) -> Result<Option<Value>, Failure> {
     let waiter = Waiter::new().map_err(|e| Failure::new(Code::Io, format!("cannot wait for the switch: {e}")))?;
     let call = Call { environment, input, waiter };
     match environment.command {

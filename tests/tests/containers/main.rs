@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is a failed test")]
 
 mod cnitool;
+mod labs;
 mod node;
 mod podman;
 mod runtime;

@@ -58,7 +58,11 @@ struct Lab(String);
 
 impl Lab {
     fn state(&self) -> Result<State, String> {
-        lab::running(Some(&self.0)).map(|(_, state)| state).map_err(|failure| told(&failure))
+        let running = lab::running(Some(&self.0)).and_then(|(_, mut state)| {
+            lab::containers::join(&mut state)?;
+            Ok(state)
+        });
+        running.map_err(|failure| told(&failure))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{find, ports_of};
 use crate::client::Client;
 use crate::failure::Failure;
+use crate::lab::containers::join;
 use crate::lab::{State, Target};
 use crate::output::{Exit, Format, Output};
 use clap::Args;
@@ -49,7 +50,8 @@ struct Carrier {
 
 impl Carrier {
     fn of(args: &Of) -> Result<Self, Failure> {
-        let (_, state) = crate::lab::running(args.target.lab.as_deref())?;
+        let (_, mut state) = crate::lab::running(args.target.lab.as_deref())?;
+        join(&mut state)?;
         Self::in_lab(&state, &args.link)
     }
 

@@ -430,11 +430,19 @@ pub(crate) struct Link {
     /// It was given impairments while it ran, whatever they are by now.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) wire: bool,
+    /// For a container's, the switch's port.
+    #[serde(skip)]
+    pub(crate) attached: Option<String>,
     /// The two ends of a link of two switches that carries packets and no frames: interfaces in namespaces of theirs.
     pub(crate) underlay: Option<[Underlay; 2]>,
 }
 
 impl Link {
+    /// The name of the port that an end of it is, which is of a switch or router.
+    pub(crate) fn port_name(&self, end: &End, peer: &End) -> String {
+        self.attached.clone().unwrap_or_else(|| port_name(end, peer))
+    }
+
     /// Whether something may happen to frames on their way: it is neither a patch nor a plain port.
     pub(crate) fn is_wire(&self) -> bool {
         self.wire || self.impairment.iter().any(|i| *i != Impairment::default())

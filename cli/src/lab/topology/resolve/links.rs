@@ -236,6 +236,7 @@ impl<'a> Numbering<'a> {
             impairment: link.impairment,
             down: link.down,
             wire: false,
+            attached: None,
             underlay,
         }
     }
