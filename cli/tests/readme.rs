@@ -174,8 +174,9 @@ fn every_command_of_the_pages_of_examples_prints_what_it_says() {
         let page = entry.unwrap().path().join("README.md");
         pages.extend(page.exists().then(|| page.strip_prefix(root).unwrap().to_str().unwrap().to_owned()));
     }
-    assert!(pages.len() >= 14, "{pages:?}");
-    let failed: Vec<_> = pages.iter().filter(|page| std::panic::catch_unwind(|| check(page)).is_err()).collect();
+    assert!(pages.len() >= 16, "{pages:?}");
+    let failed: Vec<_> =
+        pages.iter().filter(|page| std::panic::catch_unwind(|| check_with_sluiced(page)).is_err()).collect();
     assert!(failed.is_empty(), "{failed:?}");
 }
 
