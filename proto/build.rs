@@ -7,7 +7,7 @@ use std::path::Path;
 use std::{env, fs};
 
 /// One file for each area of the API.
-const AREAS: [&str; 19] = [
+const AREAS: [&str; 20] = [
     "bridge",
     "port",
     "flow",
@@ -23,6 +23,7 @@ const AREAS: [&str; 19] = [
     "ct",
     "capture",
     "tunnel",
+    "mirror",
     "gateway",
     "router",
     "attachment",

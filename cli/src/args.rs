@@ -110,6 +110,8 @@ pub(crate) enum Command {
     Trace(cmd::trace::Trace),
     /// The ports with their counters; add, change, remove them
     Ports(cmd::ports::Ports),
+    /// Copies of what passes ports, for somebody who watches: with their counters; add, remove them
+    Mirrors(cmd::mirrors::Mirrors),
     /// The host as a neighbour: gateways of bridges, and what of them the host lacks
     Gateway(cmd::gateway::GatewayArgs),
     /// The tunnels to other hosts, their other ends and how far away those are

@@ -19,6 +19,7 @@ use sluice_proto::v1::flow_service_client::FlowServiceClient;
 use sluice_proto::v1::gateway_service_client::GatewayServiceClient;
 use sluice_proto::v1::group_service_client::GroupServiceClient;
 use sluice_proto::v1::meter_service_client::MeterServiceClient;
+use sluice_proto::v1::mirror_service_client::MirrorServiceClient;
 use sluice_proto::v1::packet_service_client::PacketServiceClient;
 use sluice_proto::v1::port_service_client::PortServiceClient;
 use sluice_proto::v1::router_service_client::RouterServiceClient;
@@ -143,6 +144,7 @@ services! {
     flows: FlowServiceClient, "Flows.";
     groups: GroupServiceClient, "Groups.";
     meters: MeterServiceClient, "Meters.";
+    mirrors: MirrorServiceClient, "Mirrors.";
     tables: TableServiceClient, "Tables as such.";
     stats: StatsServiceClient, "Counters and drops.";
     fdb: FdbServiceClient, "Learned addresses.";

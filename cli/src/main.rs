@@ -75,6 +75,7 @@ fn run(command: Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Tunnels(args) => cmd::tunnels::run(&args, out),
         Command::Wireguard(args) => cmd::wireguard::run(&args, out),
         Command::Ports(args) => cmd::ports::run(args, out),
+        Command::Mirrors(args) => cmd::mirrors::run(args, out),
         Command::Routes(args) => cmd::routes::run(args, out),
         Command::Neighbors(args) => cmd::neighbors::run(args, out),
         Command::Bridges(args) => cmd::bridges::run(args, out),

@@ -9,6 +9,8 @@
 mod dhcp;
 #[path = "lab/machine.rs"]
 mod machine;
+#[path = "lab/mirror.rs"]
+mod mirror;
 #[path = "lab/network.rs"]
 mod network;
 #[path = "lab/shell.rs"]

@@ -3,6 +3,7 @@
 use crate::action::{GroupId, MeterId};
 use crate::group::Group;
 use crate::meter::Meter;
+use crate::mirror::Mirror;
 use crate::port::{DpPort, PortNo};
 use crate::rule::{TableId, TableSet};
 use crate::table::Tables;
@@ -125,6 +126,8 @@ pub struct Bridge {
     pub meters: OrdMap<MeterId, Arc<Meter>>,
     /// NORMAL sends multicast packets only to the ports behind which somebody wants them, as told by IGMP and MLD.
     pub mcast_snooping: bool,
+    /// Its mirrors, in the order in which they were added; changed by [`Bridge::set_mirror`].
+    pub mirrors: Arc<[Mirror]>,
 }
 
 /// What is said of a table beside its flows.
@@ -179,6 +182,7 @@ impl Bridge {
             groups: OrdMap::new(),
             meters: OrdMap::new(),
             mcast_snooping: false,
+            mirrors: Arc::default(),
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct Change {
 pub enum DpAction {
     /// Send the packet as it now is.
     Output(DpPort),
+    /// Send the packet as it now is to this port, for a mirror. Says nothing of what becomes of the packet.
+    Mirror(DpPort),
     /// Rewrite fields of one header.
     Set(SmallVec<[Change; 2]>),
     /// Rewrite addresses and ports of a connection's packets, as address translation does.
@@ -213,6 +215,8 @@ pub struct Resume {
     pub action_set: Vec<Action>,
     /// The zone that it was tracked in, for a packet that comes from the connection tracker.
     pub ct_zone: Option<u16>,
+    /// The mirrors of the bridge that have their copy, by the bits of their places.
+    pub mirrored: u32,
 }
 
 /// A flow that a packet makes.
@@ -334,7 +338,7 @@ pub struct Translation {
     pub verdict: Verdict,
     /// Rules that matched, in order, each as often as it matched: to be credited.
     pub rules: Vec<Arc<Rule>>,
-    /// Counters of groups and of buckets, in order, each as often as it was taken: to be credited.
+    /// Counters of groups, of buckets and of mirrors, in order, each as often as it was taken: to be credited.
     pub buckets: Vec<Arc<RuleStats>>,
     /// What the packet does to the tables.
     pub effects: Vec<Effect>,

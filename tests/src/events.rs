@@ -280,7 +280,7 @@ impl<'a> Switch<'a> {
         let (mut max_len, mut tracked) = (None, None);
         for action in actions {
             match action {
-                DpAction::Output(port) => {
+                DpAction::Output(port) | DpAction::Mirror(port) => {
                     events.push(Event::Output { port: *port, max_len: max_len.take(), packet: packet.wire() });
                 }
                 DpAction::Controller(sent) => events.push(Event::Controller {

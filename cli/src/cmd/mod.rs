@@ -20,6 +20,7 @@ pub(crate) mod log;
 pub(crate) mod man;
 pub(crate) mod mdb;
 pub(crate) mod meters;
+pub(crate) mod mirrors;
 pub(crate) mod neighbors;
 pub(crate) mod packet_out;
 pub(crate) mod perf;

@@ -9,6 +9,7 @@ mod pinger;
 
 use super::enter::{Door, enter_network};
 use super::state::{Lab, State};
+use super::topology::resolved::Host;
 use super::{Target, runtime::Runtime};
 use crate::failure::Failure;
 use crate::output::{Cell, Exit, Format, Output, Table, Tone};
@@ -118,12 +119,17 @@ pub(crate) fn run(args: &Ping, out: &mut Output) -> Result<Exit, Failure> {
 }
 
 fn chosen(state: &State, names: &[String]) -> Result<Vec<String>, Failure> {
-    let all = state.topology.hosts.iter().map(|h| h.name.clone());
+    // A host that only gets copies from a switch has no address.
+    let has_address = |host: &Host| host.interfaces.iter().any(|interface| !interface.addresses.is_empty());
     if names.is_empty() {
-        return Ok(all.filter(|name| state.is_there(name)).collect());
+        let to_ask = |host: &&Host| has_address(host) && state.is_there(&host.name);
+        return Ok(state.topology.hosts.iter().filter(to_ask).map(|host| host.name.clone()).collect());
     }
     for (index, name) in names.iter().enumerate() {
         super::known_host(state, name)?;
+        if !state.topology.host(name).is_some_and(has_address) {
+            return Err(Failure::usage(format!("{name} has no address")));
+        }
         if names[..index].contains(name) {
             return Err(Failure::usage(format!("{name} is named twice")));
         }

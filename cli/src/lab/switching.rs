@@ -10,14 +10,17 @@ use super::enter::enter_network;
 use super::machine::Machine;
 use super::namespace::HostPort;
 use super::routing;
-use super::topology::resolved::{Impairment, Switch, Tunnel, TunnelEnd};
+use super::topology::resolved::{Impairment, Switch, Tunnel, TunnelEnd, port_name};
 use super::topology::{Topology, files};
 use super::uplink::{self, Rules};
 use super::wiring::{Joint, Place, Wiring};
 use crate::failure::Failure;
+use sluice_flows::action::Action;
 use sluice_flows::flow_mod::FlowMod;
+use sluice_flows::mirror::{MirrorOutput, MirrorSpec};
+use sluice_flows::rule::FlowSpec;
 use sluice_flows::text::parse_flow;
-use sluice_flows::{Owner, PortNo};
+use sluice_flows::{Match, Owner, PortNo};
 use sluice_switch::api::Running;
 use sluice_switch::port::{PortKind, PortSpec};
 use sluice_switch::{Config, ControlError, Datapath, FailMode, PortDevice, PortRequest};
@@ -25,6 +28,9 @@ use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::thread;
+
+/// Whatever comes in by one port of two leaves by the other.
+const FLOOD: Action = Action::Output(PortNo::FLOOD);
 
 /// The running switches and their control API.
 pub(crate) struct Switching {
@@ -60,6 +66,10 @@ impl Switching {
         for bridge in &wiring.bridges {
             datapath.add_bridge(bridge, FailMode::Standalone).map_err(failed)?;
         }
+        for bridge in &wiring.unlearned {
+            let flow = FlowSpec { priority: 1, ..FlowSpec::new(Match::any(), [FLOOD], Owner::new("builtin:mirror")) };
+            datapath.apply_bundle(bridge, &[FlowMod::add(flow)]).map_err(failed)?;
+        }
         for port in ports {
             let at = |d: &super::wiring::DevicePort| d.host == port.host && d.interface == port.interface.name;
             let Some(index) = wiring.devices.iter().position(at) else { continue };
@@ -67,6 +77,11 @@ impl Switching {
         }
         for joint in wiring.joints {
             join(&datapath, joint, topology.seed, workers)?;
+        }
+        for switch in &topology.switches {
+            let Some((_, [end, host])) = topology.mirror(switch) else { continue };
+            let mirror = MirrorSpec::all(switch.name.as_str(), MirrorOutput::Port(port_name(end, host).into()));
+            datapath.set_mirror(&switch.name, mirror).map_err(failed)?;
         }
         // Behind their ports, so that what they announce first has somewhere to go.
         for router in &topology.routers {

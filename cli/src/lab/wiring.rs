@@ -57,6 +57,8 @@ pub(crate) struct Joint {
 pub(crate) struct Wiring {
     /// Bridges besides those of switches and routers.
     pub(crate) bridges: Vec<String>,
+    /// Those of them that lead to a host which gets copies: whoever sent what is copied is not behind any port of theirs.
+    pub(crate) unlearned: Vec<String>,
     /// Where interfaces are plugged in.
     pub(crate) devices: Vec<DevicePort>,
     /// What is joined.
@@ -80,6 +82,9 @@ impl Wiring {
                 [None, Some(interface)] => wiring.host(topology, link, [b, a], interface, true),
             }
         }
+        let mirrors = topology.switches.iter().filter_map(|switch| topology.mirror(switch));
+        wiring.unlearned.extend(mirrors.map(|(link, [_, host])| small_bridge(link, host)));
+        wiring.unlearned.retain(|bridge| wiring.bridges.contains(bridge));
         for router in &topology.routers {
             let Some(inside) = &router.inside else { continue };
             let own = router.interfaces.iter().filter_map(|i| i.vlan.clone()).collect();

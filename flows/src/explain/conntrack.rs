@@ -305,6 +305,7 @@ mod tests {
             stack: Vec::new(),
             action_set: Vec::new(),
             ct_zone: Some(9),
+            mirrored: 0,
             lists: Vec::new(),
         };
         let range = |a: &str, b: &str| Some((a.parse().unwrap(), b.parse().unwrap()));

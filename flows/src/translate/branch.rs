@@ -31,6 +31,8 @@ pub(super) struct Fork<'a> {
     forwarded: bool,
     /// What the first way came to, when it is done.
     larger: Option<Vec<DpAction>>,
+    /// The mirrors that had their copy before.
+    mirrored: u32,
 }
 
 /// Whether an action stops or changes what follows it in a way that no later action can make up for, so that what it
@@ -39,6 +41,7 @@ fn needs_copy(action: &DpAction) -> bool {
     !matches!(
         action,
         DpAction::Output(_)
+            | DpAction::Mirror(_)
             | DpAction::Truncate(_)
             | DpAction::Set(_)
             | DpAction::Readdress(_)
@@ -132,7 +135,8 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         self.commit();
         let forwarded = std::mem::replace(&mut self.forwarded, false);
         let saved = self.save(true, false);
-        self.start_branch(Fork { saved, len, dst, rest, at, forwarded, larger: None });
+        let mirrored = self.mirrored;
+        self.start_branch(Fork { saved, len, dst, rest, at, forwarded, larger: None, mirrored });
     }
 
     fn start_branch(&mut self, fork: Fork<'a>) {
@@ -149,14 +153,16 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         if !self.forwarded {
             self.out.actions.push(DpAction::Drop(self.reason));
         }
-        let Fork { saved, len, dst, rest, at, forwarded, larger } = fork;
+        let Fork { saved, len, dst, rest, at, forwarded, larger, mirrored } = fork;
         let forwarded = forwarded | std::mem::replace(&mut self.forwarded, false);
         let (mut done, _) = self.put_back_packet(saved);
         inline_last_copy(&mut done);
         match larger {
             None => {
                 let saved = self.save(true, false);
-                self.start_branch(Fork { saved, len, dst, rest, at, forwarded, larger: Some(done) });
+                // A packet goes one way only.
+                self.mirrored = mirrored;
+                self.start_branch(Fork { saved, len, dst, rest, at, forwarded, larger: Some(done), mirrored });
             }
             Some(larger) => {
                 let (larger, otherwise) = (larger.into(), done.into());

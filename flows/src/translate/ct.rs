@@ -134,6 +134,7 @@ impl<M: MacLookup, S: TraceSink> Walk<'_, M, S> {
             stack: self.values.clone(),
             action_set,
             ct_zone,
+            mirrored: self.mirrored,
         });
     }
 

@@ -33,6 +33,7 @@ mod ct;
 mod encap;
 mod group;
 mod learn;
+mod mirror;
 mod normal;
 mod output;
 mod set;
@@ -128,6 +129,7 @@ pub fn translate_resumed(
     walk.tracked = resume.ct_zone.is_some();
     walk.wire.tunnel = None;
     walk.tunnel_written = resume.tunnel_written;
+    walk.mirrored = resume.mirrored;
     walk.stack.push(Work::ActionSet);
     for Suspended { list, next, table, rule, reason } in &resume.lists {
         let at = At { rule: rule.as_ref(), table: *table, reason: *reason };
@@ -153,6 +155,7 @@ pub fn translate_packet_out(
     let mut walk = Walk::new(model, macs, model.bridge(bridge)?, key, in_port, sink);
     walk.stack.push(Work::ActionSet);
     walk.stack.push(Work::Actions { list: actions.into(), next: 0, at: At::PACKET_OUT, deepens: false });
+    walk.mirror_ingress();
     Some(walk.run())
 }
 
@@ -196,7 +199,9 @@ enum Work<'a> {
     /// The action set, as it is by then.
     ActionSet,
     /// Back from the other side of a patch port.
-    Return { bridge: &'a Bridge, flow: Box<Flow>, values: Vec<u128>, action_set: Vec<Action> },
+    Return { bridge: &'a Bridge, flow: Box<Flow>, values: Vec<u128>, action_set: Vec<Action>, mirrored: u32 },
+    /// Copies for mirrors still to be made, last first.
+    Copies(Vec<mirror::Copied<'a>>),
     /// The packet as it was before a list that worked on a copy of it.
     Restore(Box<branch::Saved>),
     /// The first or the second branch of `check_pkt_larger` is done.
@@ -246,6 +251,8 @@ struct Walk<'a, M, S> {
     unread: bool,
     /// The bits of the tunnel words that flows wrote in passes before this one.
     tunnel_written: TunnelKey,
+    /// The mirrors of the current bridge that have their copy, by the bits of their places.
+    mirrored: u32,
     /// Why the packet is dropped if nothing else happens.
     reason: DropReason,
     out: Translation,
@@ -275,6 +282,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             tracked: false,
             unread: false,
             tunnel_written: TunnelKey::NONE,
+            mirrored: 0,
             reason: DropReason::NoRule,
             out: Translation::dropped(DropReason::NoRule),
         }
@@ -303,6 +311,10 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
                     }
                     None => drop(self.stack.pop()),
                 },
+                Work::Copies(left) => match left.pop() {
+                    Some(copied) => self.copy(copied),
+                    None => drop(self.stack.pop()),
+                },
                 _ => self.come_back(),
             }
             if self.looped || self.out.actions.len() > MAX_ACTIONS {
@@ -316,7 +328,10 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
     fn come_back(&mut self) {
         match self.stack.pop() {
             Some(Work::ActionSet) => self.do_action_set(),
-            Some(Work::Return { bridge, flow, values, action_set }) => {
+            Some(Work::Return { bridge, flow, values, action_set, mirrored }) => {
+                if self.bridge.id != bridge.id {
+                    self.mirrored = mirrored;
+                }
                 (self.bridge, self.flow, self.values, self.action_set) = (bridge, *flow, values, action_set);
             }
             Some(Work::Restore(saved)) => self.restore(*saved),
@@ -377,13 +392,19 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         self.exit();
     }
 
-    /// Starts at the first table of the current bridge.
+    /// Starts at the first table of the current bridge, once the copies for mirrors are made.
     fn enter_bridge(&mut self) {
         if S::ACTIVE {
             let (bridge, in_port) = (self.bridge, self.in_port());
             self.tell(TraceEvent::Bridge { bridge, in_port });
         }
+        if self.bridge.is_mirror_output(self.in_port()) {
+            self.reason = DropReason::NoPort;
+            return self
+                .note("the ingress port is reserved for the copies of a mirror: what comes in by it is dropped");
+        }
         self.jump(TableId::FIRST, None, false, true);
+        self.mirror_ingress();
     }
 
     /// Looks the packet up in `table`, as if it had come by `in_port` if that is given, or with the addresses of its
@@ -486,7 +507,8 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
     /// Tells the sink a step, with the number of lists, floods, groups and bridges that it is nested in.
     fn tell(&mut self, event: TraceEvent<'_>) {
         let is_level = |work: &&Work| {
-            matches!(work, Work::Actions { .. } | Work::Outputs(_) | Work::Return { .. } | Work::Buckets { .. })
+            use Work::{Actions, Buckets, Copies, Outputs, Return};
+            matches!(work, Actions { .. } | Outputs(_) | Copies(_) | Return { .. } | Buckets { .. })
         };
         self.sink.event(self.stack.iter().filter(is_level).count(), event);
     }

@@ -15,7 +15,7 @@ const fn is_multicast(mac: u64) -> bool {
 
 /// Whether bridges keep frames to this address to themselves: IEEE 802.1D's reserved block 01:80:c2:00:00:00 to
 /// 01:80:c2:00:00:0f, and the vendor protocols (CDP, PVST+, EDP, FLIP) that OVS holds back too.
-const fn is_reserved(mac: u64) -> bool {
+pub(super) const fn is_reserved(mac: u64) -> bool {
     matches!(
         mac,
         0x0180_c200_0000
@@ -32,7 +32,7 @@ const fn is_reserved(mac: u64) -> bool {
 
 impl VlanMode {
     /// The VLAN of a frame that arrives with this VLAN ID (0 if untagged); `None` if the port does not carry it.
-    fn ingress(&self, vid: VlanId) -> Option<VlanId> {
+    pub(super) fn ingress(&self, vid: VlanId) -> Option<VlanId> {
         match self {
             Self::Access(vlan) => (vid == VlanId::NONE).then_some(*vlan),
             Self::Native { native, .. } if vid == VlanId::NONE => Some(*native),
@@ -43,19 +43,23 @@ impl VlanMode {
     }
 
     /// The TCI (0 for no tag) that a frame of `vlan` with these priority bits leaves with; `None` if the port does not
-    /// carry it. VLAN 0 keeps its tag for the sake of its priority only, as in OVS.
+    /// carry it.
     fn egress(&self, vlan: VlanId, priority: u16) -> Option<u16> {
-        let tagged = match vlan.get() | priority {
-            0 => 0,
-            tci => tci | VLAN_PRESENT,
+        let carried = match self {
+            Self::Access(access) => vlan == *access,
+            Self::Native { native, .. } if vlan == *native => true,
+            Self::Trunk { trunks } | Self::Native { trunks, .. } => trunks.is_empty() || trunks.contains(&vlan),
         };
+        carried.then(|| self.leaving(vlan, priority))
+    }
+
+    /// The same whether the port carries the VLAN or not. VLAN 0 keeps its tag for the sake of its priority only, as in OVS.
+    pub(super) fn leaving(&self, vlan: VlanId, priority: u16) -> u16 {
         match self {
-            Self::Access(access) => (vlan == *access).then_some(0),
-            Self::Native { native, tagged: false, .. } if vlan == *native => Some(0),
-            Self::Native { native, .. } if vlan == *native => Some(tagged),
-            Self::Trunk { trunks } | Self::Native { trunks, .. } => {
-                (trunks.is_empty() || trunks.contains(&vlan)).then_some(tagged)
-            }
+            Self::Access(_) => 0,
+            Self::Native { native, tagged: false, .. } if vlan == *native => 0,
+            _ if vlan.get() | priority == 0 => 0,
+            _ => vlan.get() | priority | VLAN_PRESENT,
         }
     }
 }
@@ -120,9 +124,13 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         self.bridge.ports.get(&self.macs.port_of(query)?)
     }
 
-    /// The port as a target, with the tag that frames of `vlan` leave it with; the priority bits stay.
-    fn tagged(&self, port: &'a Arc<BridgePort>, vlan: VlanId, tci: u16) -> Option<Target<'a>> {
+    /// The port as a target, with the tag that frames of `vlan` leave it with; the priority bits stay. A port that is
+    /// reserved for a mirror's copies is none.
+    pub(super) fn tagged(&self, port: &'a Arc<BridgePort>, vlan: VlanId, tci: u16) -> Option<Target<'a>> {
+        if self.bridge.is_mirror_output(port.no) {
+            return None;
+        }
         let tci = port.vlan.egress(vlan, tci & 0xe000)?;
-        Some(Target { port, tci: Some(tci) })
+        Some(Target { port, tci: Some(tci), copy: false })
     }
 }

@@ -6,6 +6,7 @@ use crate::bridge::{BridgeId, BridgePort};
 use crate::datapath::DpAction;
 use crate::field::Field;
 use crate::key::{FRAME_WORDS, slot};
+use crate::mirror::Way;
 use crate::port::PortNo;
 use crate::rule::TableId;
 use crate::verdict::DropReason;
@@ -16,6 +17,8 @@ pub(super) struct Target<'a> {
     pub(super) port: &'a Arc<BridgePort>,
     /// The outer VLAN TCI to send with (0 for no tag), or as the packet is.
     pub(super) tci: Option<u16>,
+    /// What is sent is a copy for a mirror.
+    pub(super) copy: bool,
 }
 
 impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
@@ -48,10 +51,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         let sent = self.out.actions.len();
         self.output(port, at);
         // Only a port takes a part; whatever else comes of the packet is whole.
-        if let Some(last @ DpAction::Output(_)) = self.out.actions.get_mut(sent..).and_then(|new| new.last_mut()) {
-            let output = std::mem::replace(last, DpAction::Truncate(max_len));
-            self.out.actions.push(output);
-        }
+        self.truncate_output_since(sent, max_len);
     }
 
     /// Sends by a queue of the port.
@@ -64,7 +64,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
 
     fn output_number(&mut self, port: PortNo) {
         match self.bridge.ports.get(&port) {
-            Some(port) => self.send(Target { port, tci: None }),
+            Some(port) => self.send(Target { port, tci: None, copy: false }),
             None => {
                 self.reason = DropReason::NoPort;
                 self.warn("Nonexistent output port");
@@ -78,7 +78,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
         let ports = self.bridge.ports.iter().rev();
         let targets: Vec<_> = ports
             .filter(|(no, port)| **no != in_port && wanted(port))
-            .map(|(_, port)| Target { port, tci: None })
+            .map(|(_, port)| Target { port, tci: None, copy: false })
             .collect();
         self.send_all(targets);
     }
@@ -93,7 +93,7 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
     }
 
     /// Sends to one port, or goes on in the bridge behind it.
-    pub(super) fn send(&mut self, Target { port, tci }: Target<'a>) {
+    pub(super) fn send(&mut self, Target { port, tci, copy }: Target<'a>) {
         if !port.up {
             self.reason = DropReason::PortDown;
             return self.note("the output port is down");
@@ -118,8 +118,9 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
                 if S::ACTIVE {
                     self.tell(TraceEvent::Output(port));
                 }
-                self.out.actions.push(DpAction::Output(port.dp));
+                self.out.actions.push(if copy { DpAction::Mirror(port.dp) } else { DpAction::Output(port.dp) });
                 self.forwarded = true;
+                self.mirror(port, Way::Out);
                 self.flow = before;
             }
         }
@@ -138,10 +139,15 @@ impl<'a, M: MacLookup, S: TraceSink> Walk<'a, M, S> {
             return self.note("the patch port's peer is gone or down");
         };
         self.out.patched.extend([port.dp, peer.dp]);
+        self.mirror(port, Way::Out);
         // What a meter or the tracker does in that bridge is not the business of this one.
         self.save_until_sent(before);
         let (values, action_set) = (std::mem::take(&mut self.values), std::mem::take(&mut self.action_set));
-        self.stack.push(Work::Return { bridge: self.bridge, flow: Box::new(before), values, action_set });
+        let mirrored = self.mirrored;
+        if next.id != self.bridge.id {
+            self.mirrored = 0;
+        }
+        self.stack.push(Work::Return { bridge: self.bridge, flow: Box::new(before), values, action_set, mirrored });
         self.stack.push(Work::ActionSet);
         self.bridge = next;
         // Tunnel, connection, metadata and registers end with the bridge; priority and type are the packet's.

@@ -10,6 +10,7 @@ use crate::table::Tables;
 use imbl::OrdMap;
 
 mod copies;
+mod mirrors;
 mod passes;
 mod tunnel;
 

@@ -8,15 +8,17 @@ use tonic::{Code, Status};
 /// The status for what the control side refused.
 pub(super) fn status(error: ControlError) -> Status {
     let code = match &error {
-        ControlError::NoBridge { .. } | ControlError::NoPort { .. } | ControlError::UnknownPort { .. } => {
-            Code::NotFound
-        }
+        ControlError::NoBridge { .. }
+        | ControlError::NoPort { .. }
+        | ControlError::NoMirror { .. }
+        | ControlError::UnknownPort { .. } => Code::NotFound,
         ControlError::BridgeExists { .. } | ControlError::PortExists { .. } | ControlError::NumberTaken { .. } => {
             Code::AlreadyExists
         }
         ControlError::BadName { .. }
         | ControlError::BadNumber { .. }
         | ControlError::Change { .. }
+        | ControlError::Mirror { .. }
         | ControlError::Splice { .. }
         | ControlError::Capture { .. } => Code::InvalidArgument,
         ControlError::TooManyBridges | ControlError::NoNumberLeft { .. } | ControlError::Worker { .. } => {

@@ -23,6 +23,7 @@ mod flow;
 mod gateway;
 mod group;
 mod meter;
+mod mirror;
 mod packet;
 pub mod page;
 mod port;
@@ -50,6 +51,7 @@ use sluice_proto::v1::flow_service_server::FlowServiceServer;
 use sluice_proto::v1::gateway_service_server::GatewayServiceServer;
 use sluice_proto::v1::group_service_server::GroupServiceServer;
 use sluice_proto::v1::meter_service_server::MeterServiceServer;
+use sluice_proto::v1::mirror_service_server::MirrorServiceServer;
 use sluice_proto::v1::packet_service_server::PacketServiceServer;
 use sluice_proto::v1::port_service_server::PortServiceServer;
 use sluice_proto::v1::router_service_server::RouterServiceServer;
@@ -153,7 +155,7 @@ async fn router(api: &Api) -> tonic::transport::server::Router {
     serving!(TraceServiceServer, PacketServiceServer, EventServiceServer, StatusServiceServer);
     serving!(GroupServiceServer, MeterServiceServer, TableServiceServer, ConnectionServiceServer);
     serving!(RouterServiceServer, CaptureServiceServer, TunnelServiceServer, GatewayServiceServer);
-    serving!(AttachmentServiceServer);
+    serving!(AttachmentServiceServer, MirrorServiceServer);
     Server::builder()
         .max_concurrent_streams(MAX_CALLS)
         .initial_stream_window_size(WINDOW)
@@ -179,6 +181,7 @@ async fn router(api: &Api) -> tonic::transport::server::Router {
         .add_service(limited!(TunnelServiceServer))
         .add_service(limited!(GatewayServiceServer))
         .add_service(limited!(AttachmentServiceServer))
+        .add_service(limited!(MirrorServiceServer))
 }
 
 /// A server on a thread of its own, for programs that are not async. It ends on drop.

@@ -94,6 +94,7 @@ fn bridge(
         take_name(source, &name, names)?;
         ports.push(port(source, &name, raw, &mut numbers)?);
     }
+    let own = raw.local_port.unwrap_or(true).then_some(name.get_ref().as_str());
     let mut bridge = BridgeConfig {
         name: name.get_ref().clone(),
         local_port: raw.local_port.unwrap_or(true),
@@ -105,6 +106,7 @@ fn bridge(
         groups: lines(source, raw.groups, raw.group_files)?,
         meters: lines(source, raw.meters, None)?,
         tables: tables(source, raw.tables)?,
+        mirrors: super::mirrors::mirrors(source, raw.mirrors, &ports, own)?,
         ports,
         gateway: None,
     };
@@ -237,7 +239,7 @@ fn vlan(source: Source<'_>, raw: &RawPort) -> Result<VlanMode, Complaint> {
     })
 }
 
-fn vlan_id(source: Source<'_>, value: &Spanned<i64>) -> Result<VlanId, Complaint> {
+pub(super) fn vlan_id(source: Source<'_>, value: &Spanned<i64>) -> Result<VlanId, Complaint> {
     let id = number::<u16>(source, value, 0..=4095, "a VLAN ID")?;
     VlanId::new(id).ok_or_else(|| source.complain(&value.span(), "a VLAN ID is 0 to 4095"))
 }

@@ -12,6 +12,7 @@ mod conntrack;
 mod error;
 mod gateway;
 mod lines;
+mod mirrors;
 mod raw;
 mod routers;
 mod setup;
@@ -27,6 +28,7 @@ use crate::port::{Limits, PortKind, is_limit};
 use crate::router::NamedRouter;
 use sluice_flows::PortNo;
 use sluice_flows::bridge::{TableConfig, VlanMode};
+use sluice_flows::mirror::MirrorSpec;
 use sluice_flows::rule::TableId;
 use sluice_flows::tunnel::TlvMap;
 use std::collections::BTreeMap;
@@ -95,6 +97,8 @@ pub struct BridgeConfig {
     pub tables: BTreeMap<TableId, TableConfig>,
     /// Its ports, in the file's order.
     pub ports: Vec<PortConfig>,
+    /// Its mirrors, in the file's order.
+    pub mirrors: Vec<MirrorSpec>,
     /// The host behind one of them.
     pub gateway: Option<GatewayConfig>,
 }

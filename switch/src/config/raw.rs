@@ -74,7 +74,21 @@ pub(super) struct RawBridge {
     pub(super) meters: Option<Vec<Spanned<String>>>,
     pub(super) tables: BTreeMap<Spanned<String>, RawTable>,
     pub(super) ports: BTreeMap<Spanned<String>, RawPort>,
+    pub(super) mirrors: BTreeMap<Spanned<String>, RawMirror>,
     pub(super) gateway: Option<Spanned<RawGateway>>,
+}
+
+/// Copies of what passes ports.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawMirror {
+    pub(super) select_all: bool,
+    pub(super) select_src_port: Vec<Spanned<String>>,
+    pub(super) select_dst_port: Vec<Spanned<String>>,
+    pub(super) select_vlan: Vec<Spanned<i64>>,
+    pub(super) output_port: Option<Spanned<String>>,
+    pub(super) output_vlan: Option<Spanned<i64>>,
+    pub(super) snaplen: Option<Spanned<i64>>,
 }
 
 /// The host behind a port of the bridge.

@@ -5,7 +5,7 @@
 //! VLANs, flooding and state are changed in place. A bridge's flows, groups and meters are compared as text and
 //! replaced in one step.
 
-use super::{BridgeConfig, Config, FlowLine, PortConfig, lines};
+use super::{BridgeConfig, Config, FlowLine, PortConfig, lines, mirrors};
 use crate::attach;
 use crate::conntrack::SettingsError;
 use crate::host::gateway::{self, GatewayError};
@@ -72,6 +72,10 @@ pub enum Change {
     PortChanged(String),
     /// A bridge's flows, groups, meters and what is said of its tables were replaced.
     FlowsReplaced(String),
+    /// A mirror was made or changed.
+    MirrorSet(String),
+    /// A mirror was removed.
+    MirrorRemoved(String),
     /// A bridge's gateway was made, changed or taken away.
     GatewayChanged(String),
     /// Something that others had undone on the host was done again.
@@ -98,6 +102,8 @@ impl fmt::Display for Change {
             Self::PortRemoved(name) => write!(f, "port {name} removed"),
             Self::PortChanged(name) => write!(f, "port {name} changed"),
             Self::FlowsReplaced(name) => write!(f, "flows of bridge {name} replaced"),
+            Self::MirrorSet(name) => write!(f, "mirror {name} set"),
+            Self::MirrorRemoved(name) => write!(f, "mirror {name} removed"),
             Self::GatewayChanged(name) => write!(f, "gateway of bridge {name} changed"),
             Self::GatewayMended(what) => write!(f, "gateway: {what}"),
             Self::ConntrackChanged => f.write_str("settings of connection tracking changed"),
@@ -136,6 +142,7 @@ fn start_bridge(datapath: &Datapath, bridge: &BridgeConfig) -> Result<(), SetupE
     for port in &bridge.ports {
         add_port(datapath, &bridge.name, port)?;
     }
+    mirrors::start(datapath, bridge)?;
     lines::start(datapath, bridge)?;
     start_gateway(datapath, bridge)
 }
@@ -336,6 +343,7 @@ impl Reload<'_> {
             self.note(result, Change::BridgeChanged(new.name.clone()));
         }
         self.ports_and_flows(old, new);
+        mirrors::reload(self.datapath, (old, new), &mut |result, change| self.note(result, change));
         if gateway {
             let result = start_gateway(self.datapath, new);
             self.note(result, Change::GatewayChanged(new.name.clone()));

@@ -292,6 +292,36 @@ fn a_reload_changes_limits_and_keeps_the_port() {
 }
 
 #[test]
+fn mirrors_are_read_checked_and_reloaded() {
+    let file = |mirror: &str| {
+        format!(
+            "[bridges.br0]\nlocal_port = false\n[bridges.br0.ports.a]\ntype = 'null'\n[bridges.br0.ports.b]\n\
+             type = 'null'\n{mirror}"
+        )
+    };
+    for (mirror, said) in [
+        ("[bridges.br0.mirrors.m]\nselect_all = true", "mirror `m` has no output"),
+        ("[bridges.br0.mirrors.m]\nselect_all = true\noutput_port = 'c'", "the bridge has no port `c`"),
+        ("[bridges.br0.mirrors.m]\noutput_port = 'b'", "selects no packets"),
+        ("[bridges.br0.mirrors.m]\nselect_all = true\noutput_port = 'b'\noutput_vlan = 9", "not both"),
+        ("[bridges.br0.mirrors.m]\nselect_all = true\noutput_port = 'b'\nsnaplen = 3", "14 to 65535"),
+    ] {
+        let error = parse(&file(mirror)).unwrap_err().to_string();
+        assert!(error.contains(said), "{mirror}: {error}");
+    }
+    let first = "[bridges.br0.mirrors.m]\nselect_src_port = ['a']\noutput_port = 'b'\nsnaplen = 64\n";
+    let (datapath, old) = switch(&file(first));
+    let mirrors = || datapath.bridge("br0").unwrap().mirrors.iter().map(|m| (*m.spec).clone()).collect::<Vec<_>>();
+    assert_eq!(mirrors(), old.bridges[0].mirrors);
+    let second = "[bridges.br0.mirrors.n]\nselect_all = true\nselect_vlan = [10]\noutput_vlan = 99\n";
+    let new = parse(&file(second)).unwrap();
+    let (done, failed) = reload(&datapath, &old, &new).unwrap();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!(done, [Change::MirrorRemoved("m".into()), Change::MirrorSet("n".into())]);
+    assert_eq!(mirrors(), new.bridges[0].mirrors);
+}
+
+#[test]
 fn a_reload_changes_groups_meters_and_tables_and_keeps_what_stays() {
     let file = |groups: &str, meters: &str, flows: &str, table: &str| {
         format!(

@@ -3,6 +3,7 @@
 use crate::port::PortError;
 use sluice_flows::PortNo;
 use sluice_flows::bridge_mod::ModError;
+use sluice_flows::mirror::MirrorError;
 use std::io;
 use thiserror::Error;
 
@@ -124,6 +125,26 @@ pub enum ControlError {
         number: usize,
         /// Why.
         source: ModError,
+    },
+    /// A mirror cannot be as it was asked for.
+    #[error("mirror {name} of bridge {bridge}: {source}")]
+    Mirror {
+        /// The bridge.
+        bridge: String,
+        /// The mirror.
+        name: String,
+        /// Why.
+        source: MirrorError,
+    },
+    /// There is no such mirror.
+    #[error("bridge {bridge} has no mirror {name:?}; its mirrors: {known}")]
+    NoMirror {
+        /// The bridge.
+        bridge: String,
+        /// The name asked for.
+        name: String,
+        /// Those there are.
+        known: String,
     },
     /// The switch is ending.
     #[error("the switch is ending")]

@@ -22,6 +22,7 @@ mod lending;
 mod limits;
 mod links;
 mod maintenance;
+mod mirrors;
 mod numbers;
 mod ports;
 mod reading;

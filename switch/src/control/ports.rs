@@ -223,6 +223,7 @@ impl Datapath {
         state.model.ports.insert(dp, (bridge.id, no));
         if let Some(bridge) = state.bridge_mut(bridge.id) {
             bridge.ports.insert(no, Arc::new(port));
+            bridge.place_mirrors();
         }
         state.link_patches();
         inner.publish(&mut state);
@@ -371,6 +372,9 @@ impl Inner {
             }
             state.numbers.entry(bridge.id).or_default().rest(port.no, &port.name, self.shared.clock.now());
             closing.extend(state.ports.remove(&port.dp));
+        }
+        if let Some(bridge) = state.bridge_mut(bridge.id) {
+            bridge.place_mirrors();
         }
         let lent = state.take_lent(ports.iter().map(|port| port.dp));
         state.link_patches();

@@ -60,7 +60,7 @@ impl Datapath {
             for action in &entry.actions {
                 match action {
                     DpAction::Tunnel(key) => to = key.dst(),
-                    DpAction::Output(port) => all.extend(to.map(|remote| (*port, remote))),
+                    DpAction::Output(port) | DpAction::Mirror(port) => all.extend(to.map(|remote| (*port, remote))),
                     _ => {}
                 }
             }

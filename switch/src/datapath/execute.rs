@@ -48,7 +48,7 @@ const MAX_PASSES: u32 = 64;
 /// Frames for copies: one that each list in a nest of them goes on with, and some to work with.
 const COPIES: usize = MAX_NESTED + 8;
 
-/// Where the fate of answers is noted, which are nothing that was received.
+/// Where the fate of answers and of copies for mirrors is noted, which are nothing that was received.
 pub(super) const ANSWERS: usize = BURST;
 
 /// Stands for no number of [`Egress::tracked`].
@@ -203,6 +203,10 @@ impl Egress {
             let nested: &[DpAction] = match action {
                 DpAction::Output(port) => {
                     self.send(*port, at);
+                    continue;
+                }
+                DpAction::Mirror(port) => {
+                    self.send_copy(*port, at);
                     continue;
                 }
                 DpAction::Set(changes) => {
@@ -454,6 +458,14 @@ impl Egress {
     /// The frame that was held last, where it now is.
     pub(super) fn release(&mut self, index: usize) -> usize {
         self.held.pop().map_or(index, usize::from)
+    }
+
+    /// Sends the packet by `port` as a mirror's copy, which has no part in the packet's fate.
+    #[cold]
+    fn send_copy(&mut self, port: DpPort, at: &mut Place) {
+        let origin = std::mem::replace(&mut at.origin, ANSWERS);
+        self.send(port, at);
+        at.origin = origin;
     }
 
     /// Sends the packet by `port`.

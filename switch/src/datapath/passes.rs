@@ -187,6 +187,7 @@ fn same(a: &Resume, b: &Resume) -> bool {
         && a.table == b.table
         && a.key == b.key
         && a.ct_zone == b.ct_zone
+        && a.mirrored == b.mirrored
         && a.tunnel_written == b.tunnel_written
         && a.stack == b.stack
         && a.action_set == b.action_set
@@ -218,6 +219,7 @@ mod tests {
             stack,
             action_set,
             ct_zone: Some(1),
+            mirrored: 0,
         }
     }
 

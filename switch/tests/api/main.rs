@@ -5,6 +5,7 @@ mod bundles;
 mod capture;
 mod ct;
 mod groups;
+mod mirrors;
 mod multicast;
 mod packets;
 mod routers;

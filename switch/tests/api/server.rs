@@ -16,7 +16,7 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 /// Every service of the API.
-const SERVICES: [&str; 18] = [
+const SERVICES: [&str; 19] = [
     "sluice.v1.AttachmentService",
     "sluice.v1.BridgeService",
     "sluice.v1.CaptureService",
@@ -27,6 +27,7 @@ const SERVICES: [&str; 18] = [
     "sluice.v1.GatewayService",
     "sluice.v1.GroupService",
     "sluice.v1.MeterService",
+    "sluice.v1.MirrorService",
     "sluice.v1.PacketService",
     "sluice.v1.PortService",
     "sluice.v1.RouterService",

@@ -15,6 +15,7 @@ mod fragments;
 mod frames;
 mod learning;
 mod lifecycle;
+mod mirrors;
 mod multicast;
 mod output;
 mod rates;

@@ -13,6 +13,7 @@
 
 mod case;
 mod cases;
+mod mirrors;
 mod odp;
 mod ovs;
 mod shrink;

@@ -44,6 +44,11 @@ impl Ovs {
         ovs
     }
 
+    /// Changes what OVS is configured as, and waits until it is.
+    pub(crate) fn vsctl(&mut self, args: &[String]) {
+        self.daemons.vsctl(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
     fn ofctl(&mut self, args: &[&str]) -> Result<String, String> {
         self.daemons.run("ovs-ofctl", args)
     }

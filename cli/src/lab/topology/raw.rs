@@ -54,6 +54,7 @@ pub(super) struct RawSwitch {
     pub(super) rules: Vec<RawRule>,
     pub(super) groups: Option<Spot<String>>,
     pub(super) flows: Option<Spot<String>>,
+    pub(super) mirror: Option<Spot<String>>,
 }
 
 /// An entry of a switch's `rules`.
@@ -79,10 +80,7 @@ pub(super) struct RawHost {
 }
 
 const DEFAULTS_LATER: Later = &[("link", None, "give each link its own `delay:`")];
-const SWITCH_LATER: Later = &[
-    ("mirror", None, "capture in a host with `sluice lab exec`"),
-    ("stp", Some("false"), "links between switches must not form a loop"),
-];
+const SWITCH_LATER: Later = &[("stp", Some("false"), "links between switches must not form a loop")];
 /// Whether the file calls itself a lab.
 pub(super) fn has_lab_key(root: &Node) -> bool {
     matches!(&root.value, Value::Map(entries) if entries.iter().any(|(key, _)| key.text == "lab"))
@@ -148,10 +146,11 @@ fn nodes<T>(
 }
 
 fn switch(name: Spot<String>, node: &Node, problems: &mut Vec<Problem>) -> RawSwitch {
-    let fields = Fields::of(node, "a switch", &["rules", "groups", "flows"], SWITCH_LATER, problems);
+    let fields = Fields::of(node, "a switch", &["rules", "groups", "flows", "mirror"], SWITCH_LATER, problems);
     let rules = fields.list("rules", problems, rule);
     let [groups, flows] = ["groups", "flows"].map(|key| fields.text(key, problems));
-    RawSwitch { name, rules, groups, flows }
+    let mirror = fields.name("mirror", "a node", problems);
+    RawSwitch { name, rules, groups, flows, mirror }
 }
 
 fn rule(node: &Node, problems: &mut Vec<Problem>) -> Option<RawRule> {

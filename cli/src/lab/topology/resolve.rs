@@ -8,6 +8,7 @@
 mod addresses;
 mod dhcp;
 mod links;
+mod mirrors;
 mod nodes;
 mod routers;
 mod tests;
@@ -41,6 +42,7 @@ pub(super) fn resolve(raw: &Raw, source: &str, problems: &mut Vec<Problem>) -> O
         return None;
     }
     let mut nodes = Nodes::find(raw, problems);
+    mirrors::check(raw, &nodes, problems);
     let vlans = vlans::resolve(raw, &nodes, problems);
     let carried: Vec<_> = raw.links.iter().map(|link| vlans::carried(raw, link, problems)).collect();
     let pins = Pins::collect(raw, &nodes, problems);

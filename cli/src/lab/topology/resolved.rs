@@ -154,6 +154,17 @@ impl Topology {
         links.chain(tunnels).chain(inside.map(|inside| (inside.port, inside.port_name()))).chain(uplink).chain(dhcp)
     }
 
+    /// The link by which the host that a switch mirrors to gets its copies: the first of the two. With it, the switch's end
+    /// of it and the host's.
+    pub(crate) fn mirror(&self, switch: &Switch) -> Option<(&Link, [&End; 2])> {
+        let host = switch.mirror.as_deref()?;
+        self.links.iter().find_map(|link| {
+            let [a, b] = &link.ends;
+            let ends = if a.node() == host { [b, a] } else { [a, b] };
+            (ends[0].node() == switch.name && ends[1].node() == host).then_some((link, ends))
+        })
+    }
+
     /// The VLAN with this name.
     pub(crate) fn vlan(&self, name: &str) -> Option<&Vlan> {
         self.vlans.iter().find(|v| v.name == name)
@@ -387,6 +398,9 @@ pub(crate) struct Switch {
     pub(crate) groups: Option<RuleFile>,
     /// Flows, in force before the rules.
     pub(crate) flows: Option<RuleFile>,
+    /// The host that gets a copy of all that passes.
+    #[serde(default)]
+    pub(crate) mirror: Option<String>,
 }
 
 /// A file of groups or flows, as Open vSwitch's tools take it.

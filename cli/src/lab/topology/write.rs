@@ -80,6 +80,7 @@ fn text(topology: &Topology, detail: Detail) -> String {
         map.put_list("rules", switch.rules.iter().map(rule));
         map.put_some("groups", switch.groups.as_ref().map(|file| quoted(&file.path)));
         map.put_some("flows", switch.flows.as_ref().map(|file| quoted(&file.path)));
+        map.put_some("mirror", switch.mirror.as_ref());
         format!("{}: {}", switch.name, map.text())
     });
     let routers: Vec<_> = topology.own_routers().collect();

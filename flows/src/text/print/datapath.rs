@@ -55,7 +55,7 @@ fn write_all(
 fn write(list: &mut List<'_, '_>, action: &DpAction, key: &FlowKey, name: PortNames<'_, '_>) -> fmt::Result {
     let nested = |actions| fmt::from_fn(move |f| write_all(f, actions, *key, name));
     match action {
-        DpAction::Output(port) => match name(*port) {
+        DpAction::Output(port) | DpAction::Mirror(port) => match name(*port) {
             Some(name) => list.item(format_args!("{name}")),
             None => list.item(format_args!("{port}")),
         },

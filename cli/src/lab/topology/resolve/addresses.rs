@@ -9,6 +9,7 @@ use super::super::raw::{Raw, RawHost};
 use super::super::resolved::dhcp::DhcpServer;
 use super::super::resolved::uplink::{Outside, Uplink};
 use super::super::resolved::{RouterInterface, Vlan};
+use super::mirrors;
 use super::nodes::Nodes;
 use ipnet::{IpNet, Ipv4AddrRange, Ipv4Net, Ipv6Net};
 use std::collections::BTreeMap;
@@ -232,12 +233,21 @@ fn set_host(
 ) {
     let host = &mut nodes.hosts[index];
     let line = raw_host.map_or(0, |h| h.name.line);
+    let is_mirror = mirrors::is_for_copies(raw, &host.name, &host.interfaces, 0);
     let Some(first) = host.interfaces.first_mut() else {
         let message = format!("`{}` is in no link", host.name);
         problems.push(Problem::new(line, message));
         return;
     };
     match given {
+        Some(_) if is_mirror => {
+            let message = format!(
+                "ip: {} of `{}` is where {} sends copies and takes nothing from it; put another link first for an address",
+                first.name, host.name, first.switch
+            );
+            problems.push(Problem::new(line, message));
+        }
+        None if is_mirror => {}
         // Besides those that its link gives it.
         Some(addresses) => first.addresses.extend(addresses),
         None if !first.addresses.is_empty() => {}

@@ -41,6 +41,7 @@ impl Nodes {
                 last.rules = rules.collect();
                 last.groups = switch.groups.as_ref().map(file);
                 last.flows = switch.flows.as_ref().map(file);
+                last.mirror = switch.mirror.as_ref().map(|host| host.value.clone());
             }
         }
         for router in raw.routers.iter().flatten() {
@@ -88,7 +89,13 @@ impl Nodes {
 
     fn add_switch(&mut self, name: &str) {
         self.index.insert(name.to_owned(), Index::Switch(self.switches.len()));
-        self.switches.push(Switch { name: name.to_owned(), rules: Vec::new(), groups: None, flows: None });
+        self.switches.push(Switch {
+            name: name.to_owned(),
+            rules: Vec::new(),
+            groups: None,
+            flows: None,
+            mirror: None,
+        });
     }
 
     fn add_host(&mut self, name: &str) {
