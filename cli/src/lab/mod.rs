@@ -39,6 +39,7 @@ mod supervisor;
 mod switching;
 mod test;
 mod topology;
+mod translating;
 mod up;
 mod uplink;
 mod validate;

@@ -12,6 +12,7 @@ use super::namespace::HostPort;
 use super::routing;
 use super::topology::resolved::{Impairment, Switch, Tunnel, TunnelEnd, port_name};
 use super::topology::{Topology, files};
+use super::translating;
 use super::uplink::{self, Rules};
 use super::wiring::{Joint, Place, Wiring};
 use crate::failure::Failure;
@@ -65,6 +66,13 @@ impl Switching {
         }
         for bridge in &wiring.bridges {
             datapath.add_bridge(bridge, FailMode::Standalone).map_err(failed)?;
+        }
+        for (index, translator) in wiring.translators.iter().enumerate() {
+            let bridge = &translator.bridge;
+            datapath.add_bridge(bridge, FailMode::Secure).map_err(failed)?;
+            let router = topology.routers.iter().find(|router| router.name == translator.router);
+            let flows = router.map(|router| translating::flows(router, index, &topology.source)).transpose()?;
+            datapath.apply_bundle(bridge, &flows.unwrap_or_default()).map_err(failed)?;
         }
         for bridge in &wiring.unlearned {
             let flow = FlowSpec { priority: 1, ..FlowSpec::new(Match::any(), [FLOOD], Owner::new("builtin:mirror")) };

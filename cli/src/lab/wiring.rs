@@ -7,7 +7,7 @@
 
 use super::topology::Topology;
 use super::topology::resolved::dhcp::DhcpServer;
-use super::topology::resolved::{Carried, End, Host, Impairment, Interface, Link, TunnelKind};
+use super::topology::resolved::{Carried, End, Host, Impairment, Interface, Link, Router, TunnelKind};
 use sluice_flows::bridge::VlanMode;
 use sluice_switch::port::show_time;
 
@@ -52,6 +52,15 @@ pub(crate) struct Joint {
     pub(crate) mtu: u32,
 }
 
+/// What stands between a router that translates and its link: a bridge that does it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Translator {
+    /// The router.
+    pub(crate) router: String,
+    /// The bridge. The router is behind its port 1, the link behind its port 2.
+    pub(crate) bridge: String,
+}
+
 /// The wiring of a topology.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wiring {
@@ -63,6 +72,8 @@ pub(crate) struct Wiring {
     pub(crate) devices: Vec<DevicePort>,
     /// What is joined.
     pub(crate) joints: Vec<Joint>,
+    /// The bridges that translate, in the order of the routers.
+    pub(crate) translators: Vec<Translator>,
 }
 
 impl Wiring {
@@ -81,6 +92,9 @@ impl Wiring {
                 [Some(interface), None] => wiring.host(topology, link, [a, b], interface, false),
                 [None, Some(interface)] => wiring.host(topology, link, [b, a], interface, true),
             }
+        }
+        for router in &topology.routers {
+            wiring.translate(router);
         }
         let mirrors = topology.switches.iter().filter_map(|switch| topology.mirror(switch));
         wiring.unlearned.extend(mirrors.map(|(link, [_, host])| small_bridge(link, host)));
@@ -135,6 +149,23 @@ impl Wiring {
         place
     }
 
+    /// Puts the bridge that translates into the way between a router and the link of the interface where it does that. The link's
+    /// port keeps its name, and is the bridge's from then on.
+    fn translate(&mut self, router: &Router) {
+        let Some(interface) = router.nat_interface() else { return };
+        let bridge = translator(&router.name);
+        let ends = self.joints.iter_mut().flat_map(|joint| joint.ends.iter_mut());
+        let mut at = ends.filter(|end| end.bridge == router.name && end.number == interface.port);
+        let Some(end) = at.next() else { return };
+        let outside = Place { bridge: bridge.clone(), number: TRANSLATOR_OUTSIDE, ..end.clone() };
+        let own = Place { name: format!("{bridge}.out"), up: true, ..std::mem::replace(end, outside) };
+        let (number, vlan) = (TRANSLATOR_INSIDE, VlanMode::default());
+        let inside = Place { bridge: bridge.clone(), number, name: format!("{bridge}.in"), vlan, up: true };
+        let (impairment, mtu) = (Default::default(), interface.mtu);
+        self.joints.push(Joint { link: None, ends: [inside, own], impairment, is_wire: false, mtu });
+        self.translators.push(Translator { router: router.name.clone(), bridge });
+    }
+
     fn join(&mut self, link: &Link, first: Place, second: Place) {
         let (name, ends) = (Some(link.name.clone()), [first, second]);
         self.joints.push(Joint {
@@ -160,6 +191,15 @@ pub(crate) fn device_port(small: &str) -> String {
 /// The port of such a bridge that leads to the other end of the link.
 pub(crate) fn wire_port(small: &str) -> String {
     format!("{small}.wire")
+}
+
+/// The port of a bridge that translates with the router behind it, and the one with the link.
+pub(crate) const TRANSLATOR_INSIDE: u16 = 1;
+pub(crate) const TRANSLATOR_OUTSIDE: u16 = 2;
+
+/// The bridge that translates for a router.
+pub(crate) fn translator(router: &str) -> String {
+    format!("{router}.nat")
 }
 
 /// The interface, if the end is one.

@@ -38,6 +38,9 @@ fn hosts_reach_what_the_machine_reaches_behind_its_addresses_and_nobody_reaches_
     for to in ["10.0.0.1", "198.51.100.1", "fd00:5::1", "2001:db8:1::1"] {
         user.ok(&format!("lab exec h1 -- ping -q -c 1 -W 5 {to}"));
     }
+    let trace = user.ok("trace h1 198.51.100.1 icmp");
+    assert!(trace.starts_with("DELIVERED  h1 -> s1 -> uplink (nat)"), "{trace}");
+    assert!(user.ok("lab graph").contains("s1 == uplink (nat)"));
     // The neighbour could not answer the hosts' own addresses before this.
     neighbour.run("ip route add 10.0.0.0/24 via 198.51.100.2");
     assert!(!neighbour.output("ping -q -c 1 -W 1 10.0.0.2").status.success(), "nobody outside begins");
@@ -45,6 +48,63 @@ fn hosts_reach_what_the_machine_reaches_behind_its_addresses_and_nobody_reaches_
     assert_eq!(user.ok("lab save outward").matches("uplink: {switch: s1, mode: nat}").count(), 1);
     user.ok("lab down");
     assert_eq!(left(&machine), "");
+}
+
+/// Hosts behind a router, in a network that nobody outside knows a way to.
+const BEHIND: &str = "\
+lab: behind
+defaults: {subnet6: 'fd00:5::/64'}
+vlans: {blue: {id: 10, subnet: 10.5.0.0/24, subnet6: 'fd00:6::/64', gateway: r1}}
+switches: {s1: {}, s2: {}}
+routers: {r1: {nat: uplink}}
+hosts: {h1: {}, h2: {}, near: {}}
+uplink: {switch: s1, mode: nat}
+links:
+- {ends: [h1, s2], access: blue}
+- {ends: [h2, s2], access: blue}
+- {ends: [r1, s2], access: blue}
+- [r1, s1]
+- [near, s1]
+";
+
+#[test]
+fn hosts_behind_a_router_that_translates_are_its_address_to_the_outside() {
+    if !is_root("hosts_behind_a_router_that_translates_are_its_address_to_the_outside") {
+        return;
+    }
+    let (machine, _neighbour) = machine_and_neighbour();
+    let user = machine.user();
+    // By a patch, and by a wire.
+    for link in ["- [r1, s1]\n", "- {ends: [s1, r1], delay: 1ms}\n"] {
+        user.up(&BEHIND.replace("- [r1, s1]\n", link), "");
+        // The machine has no route to 10.5.0.0/24: without the router's own address nothing would come back.
+        for to in ["10.0.0.2", "198.51.100.1", "fd00:5::2", "2001:db8:1::1"] {
+            user.ok(&format!("lab exec h1 -- ping -q -c 1 -W 5 {to}"));
+        }
+        user.ok("lab exec h2 -- ping -q -c 1 -W 5 198.51.100.1");
+        user.ok("lab exec near -- ping -q -c 1 -W 5 198.51.100.1");
+        let tracked = user.ok("ct -o ofctl");
+        assert!(tracked.contains("src=10.5.0.2,dst=198.51.100.1") && tracked.contains("dst=10.0.0.1,"), "{tracked}");
+        let trace = user.ok("trace h1 198.51.100.1 icmp");
+        assert!(trace.starts_with("DELIVERED  h1 -> ") && trace.contains("-> uplink (nat)"), "{trace}");
+        assert!(user.ok("lab save behind").contains("nat: uplink}"));
+        user.ok("lab down");
+    }
+    assert_eq!(left(&machine), "");
+}
+
+#[test]
+fn a_router_that_cannot_translate_is_refused_with_what_it_lacks() {
+    let user = User::new();
+    for (file, said) in [
+        (BEHIND.replace("uplink: {switch: s1, mode: nat}\n", ""), "lab.yml:5: nat: the lab has no uplink"),
+        (BEHIND.replace("nat: uplink", "nat: uplnk"), "nat: there is no `uplnk`; did you mean `uplink`?"),
+        (BEHIND.replace("switch: s1, mode: nat", "switch: s1, dev: eth0"), "nat: r1 has no default route"),
+        (BEHIND.replace("- [r1, s1]\n", ""), "nat: r1 has no interface on s1, where the uplink is"),
+    ] {
+        fs::write(user.folder.path().join("lab.yml"), file).unwrap();
+        user.fails("lab validate lab.yml", 1, &[said]);
+    }
 }
 
 #[test]

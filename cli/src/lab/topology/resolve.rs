@@ -9,6 +9,7 @@ mod addresses;
 mod dhcp;
 mod links;
 mod mirrors;
+mod nat;
 mod nodes;
 mod routers;
 mod tests;
@@ -64,6 +65,7 @@ pub(super) fn resolve(raw: &Raw, source: &str, problems: &mut Vec<Problem>) -> O
         dhcp::check_addresses(raw, &vlans, &nodes, problems);
         routers::check_overlaps(&nodes, problems);
         routers::add_routes(raw, &mut nodes, problems);
+        nat::resolve(raw, &mut nodes, uplink.as_ref(), problems);
         tunnels::check_sizes(raw, &tunnels, &nodes, &links, problems);
     }
     let topology = Topology {

@@ -225,6 +225,26 @@ pub(crate) struct Router {
     pub(crate) interfaces: Vec<RouterInterface>,
     /// Static routes.
     pub(crate) routes: Vec<Route>,
+    /// Where it translates, if it does.
+    #[serde(default)]
+    pub(crate) nat: Option<RouterNat>,
+}
+
+impl Router {
+    /// The interface that it translates at.
+    pub(crate) fn nat_interface(&self) -> Option<&RouterInterface> {
+        let nat = self.nat.as_ref()?;
+        self.interfaces.iter().find(|interface| interface.name == nat.interface)
+    }
+}
+
+/// What leaves a router by one of its interfaces does so behind the interface's addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RouterNat {
+    /// The interface.
+    pub(crate) interface: String,
+    /// Line in the file.
+    pub(crate) line: usize,
 }
 
 /// What joins a switch to the router inside of it.

@@ -131,7 +131,10 @@ fn what_comes_later_is_refused_by_name() {
     bad("lab: a\nuplink: {switch: s1, mode: nat, dev: eth0}\nlinks: [[h1, s1]]\n", &[(2, "mode: with `dev:`")]);
     bad("lab: a\nuplink: {switch: s1, dev: a/b}\nlinks: [[h1, s1]]\n", &[(2, "dev: `a/b` is not the name")]);
     bad("lab: a\nuplink: {switch: s1, mode: nat, vlan: x}\nlinks: [[h1, s1]]\n", &[(2, "vlan: there is no VLAN `x`")]);
-    bad("lab: a\nrouters: {r1: {nat: uplink}}\nlinks: []\n", &[(2, "nat: not")]);
+    bad(
+        "lab: a\nrouters: {r1: {nat: uplink}}\nswitches: {s1: {}}\nlinks: [[r1, s1]]\n",
+        &[(2, "nat: the lab has no uplink")],
+    );
     bad("lab: a\nlinks: [[h1, h2]]\n", &[(2, "a link between two hosts (h1, h2): not supported yet")]);
     bad("lab: a\nlinks: [[s1, s2], [s2, s3], [s1, s3]]\n", &[(2, "the link s1 - s3 closes a loop of switches")]);
 }

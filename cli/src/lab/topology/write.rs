@@ -48,6 +48,7 @@ fn without_lines(mut topology: Topology) -> Topology {
     files.for_each(|file| (file.line, file.text) = (0, String::new()));
     topology.routers.iter_mut().flat_map(|r| &mut r.interfaces).for_each(|interface| interface.line = 0);
     topology.routers.iter_mut().flat_map(|r| &mut r.routes).for_each(|route| route.line = 0);
+    topology.routers.iter_mut().flat_map(|r| &mut r.nat).for_each(|nat| nat.line = 0);
     topology.tunnels.iter_mut().for_each(|tunnel| tunnel.line = 0);
     topology.tests.iter_mut().for_each(|test| test.line = 0);
     topology
@@ -187,6 +188,7 @@ fn router_text(router: &Router) -> String {
         map.text()
     });
     map.put_list("routes", routes);
+    map.put_some("nat", router.nat.as_ref().map(|_| "uplink"));
     format!("{}: {}", router.name, map.text())
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::Problem;
 use super::super::yaml::Node;
-use super::value::{Fields, Later, name_spot, one_or_more, parsed, subnet};
+use super::value::{Fields, Later, name_spot, nearest, one_or_more, parsed, subnet};
 use super::{Spot, dhcp};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::net::IpAddr;
@@ -26,6 +26,8 @@ pub(in super::super) struct RawVlan {
 pub(in super::super) struct RawRouter {
     pub(in super::super) name: Spot<String>,
     pub(in super::super) routes: Vec<RawRoute>,
+    /// It translates; the line of the key.
+    pub(in super::super) nat: Option<usize>,
 }
 
 /// An entry of a router's `routes`.
@@ -50,8 +52,6 @@ pub(in super::super) struct RawTunnel {
     pub(in super::super) remote: Option<Spot<IpAddr>>,
 }
 
-const ROUTER_LATER: Later = &[("nat", None, "a lab is not connected to the machine's network")];
-
 pub(super) fn vlan(name: Spot<String>, node: &Node, problems: &mut Vec<Problem>) -> RawVlan {
     let keys = ["id", "subnet", "subnet6", "gateway", "vni", "vrf", "dhcp"];
     let fields = Fields::of(node, "a VLAN", &keys, &[], problems);
@@ -71,8 +71,13 @@ pub(super) fn vlan(name: Spot<String>, node: &Node, problems: &mut Vec<Problem>)
 const VNI_MAX: u64 = 0xff_ffff;
 
 pub(super) fn router(name: Spot<String>, node: &Node, problems: &mut Vec<Problem>) -> RawRouter {
-    let fields = Fields::of(node, "a router", &["routes"], ROUTER_LATER, problems);
-    RawRouter { name, routes: fields.list("routes", problems, route) }
+    let fields = Fields::of(node, "a router", &["routes", "nat"], &[], problems);
+    let nat = fields.text("nat", problems);
+    if let Some(nat) = nat.as_ref().filter(|nat| nat.value != "uplink") {
+        let near = nearest(&nat.value, ["uplink"].into_iter());
+        problems.push(Problem::new(nat.line, format!("nat: there is no `{}`{near}", nat.value)));
+    }
+    RawRouter { name, routes: fields.list("routes", problems, route), nat: nat.map(|nat| nat.line) }
 }
 
 fn route(node: &Node, problems: &mut Vec<Problem>) -> Option<RawRoute> {

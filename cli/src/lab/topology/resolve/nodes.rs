@@ -106,7 +106,7 @@ impl Nodes {
     fn add_router(&mut self, name: &str) {
         self.index.insert(name.to_owned(), Index::Router);
         let name = name.to_owned();
-        self.routers.push(Router { name, inside: None, interfaces: Vec::new(), routes: Vec::new() });
+        self.routers.push(Router { name, inside: None, interfaces: Vec::new(), routes: Vec::new(), nat: None });
     }
 
     /// What the node with this name is.

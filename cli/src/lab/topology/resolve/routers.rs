@@ -51,7 +51,13 @@ pub(super) fn add_inside(
         });
         let interfaces = interfaces.collect();
         let inside = Some(Inside { switch: switch.clone(), port });
-        nodes.routers.push(Router { name: format!("{switch}.router"), inside, interfaces, routes: Vec::new() });
+        nodes.routers.push(Router {
+            name: format!("{switch}.router"),
+            inside,
+            interfaces,
+            routes: Vec::new(),
+            nat: None,
+        });
     }
     for vlan in vlans {
         let Some(gateway) = &vlan.gateway else { continue };
