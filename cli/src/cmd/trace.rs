@@ -25,6 +25,7 @@ use sluice_proto::v1::{TracePacket, TraceReply, TraceRequest, trace_packet::Pack
 #[command(after_help = "Examples:
   sluice trace h1 h2                            between two hosts of the running lab: ICMP
   sluice trace h1 h2:80 tcp                     a TCP SYN to port 80
+  sluice trace h1 192.0.2.1:443 tcp             to an address beyond the lab's uplink
   sluice trace shop/web-7f9 svc:shop/db:5432    from a Pod to a Service of a cluster
   sluice trace shop/web-7f9 shop/db-0:5432 tcp  to another Pod; followed to its node
   sluice trace 192.0.2.9 198.51.100.11:30080    from outside to a port of a node

@@ -134,6 +134,11 @@ impl Drawing {
             let label = format!("{} {}", tunnel.name, tunnel.kind.name());
             drawing.join(&tunnel.name, Join::Tunnel, [first, second], label);
         }
+        if let Some(uplink) = &topology.uplink {
+            let ends = [uplink.switch.clone(), uplink.title()];
+            let ends = ends.map(|name| drawing.place(&mut places, topology, &name));
+            drawing.join(&uplink.port_name(), Join::Trunk, ends, uplink.vlan.clone().unwrap_or_default());
+        }
         // Those without links.
         let hosts = topology.hosts.iter().map(|host| host.name.as_str());
         let switches = topology.switches.iter().map(|switch| switch.name.as_str());
@@ -162,7 +167,10 @@ fn node(topology: &Topology, name: &str) -> Node {
         (Some(host), _) => (NodeKind::Host, host.interfaces.iter().flat_map(|i| &i.addresses).copied().collect()),
         (_, Some(router)) => (NodeKind::Router, router.interfaces.iter().flat_map(|i| &i.addresses).copied().collect()),
         _ if topology.switches.iter().any(|switch| switch.name == name) => (NodeKind::Switch, Vec::new()),
-        _ => (NodeKind::Remote, Vec::new()),
+        _ => {
+            let uplink = topology.uplink.iter().find(|uplink| uplink.title() == name);
+            (NodeKind::Remote, uplink.map(|uplink| uplink.addresses().to_vec()).unwrap_or_default())
+        }
     };
     Node { name: name.to_owned(), kind, addresses: nets.iter().map(ToString::to_string).collect() }
 }
@@ -245,6 +253,22 @@ mod tests {
             "lab: a\nlinks:\n- {ends: [h1, s1], loss: 5%, rate: 50mbit, corrupt: 1%, back: {loss: 2%, corrupt: 0%}}\n",
         );
         assert_eq!(drawing.links[0].label, "5/2% 50mbit corrupt 1%/-");
+    }
+
+    #[test]
+    fn the_uplink_is_a_node_behind_its_switch() {
+        let drawing = of("lab: a\nlinks: [[h1, s1]]\nuplink: {switch: s1, mode: nat}\n");
+        let node = drawing.nodes.last().unwrap();
+        assert_eq!((node.name.as_str(), node.kind, node.addresses.join(",")), {
+            ("uplink (nat)", NodeKind::Remote, "10.0.0.1/24".to_owned())
+        });
+        let edge = drawing.links.last().unwrap();
+        assert_eq!((edge.kind, edge.names.clone()), (Join::Trunk, ["s1".to_owned(), "uplink (nat)".to_owned()]));
+        assert_eq!(ascii::draw(&drawing), "h1 -- s1 == uplink (nat)\n");
+        let drawing = of("lab: a\nvlans: {blue: {}}\nswitches: {s1: {}}\nhosts: {h1: {ip: 192.0.2.7/24}}\n\
+             links: [{ends: [h1, s1], access: blue}]\nuplink: {switch: s1, vlan: blue, dev: eth0}\n");
+        assert_eq!(drawing.links.last().unwrap().label, "blue");
+        assert_eq!(drawing.nodes.last().unwrap().name, "uplink (eth0)");
     }
 
     #[test]

@@ -53,7 +53,8 @@ use runtime::Runtime;
 use state::Lab;
 pub(crate) use state::State;
 use std::ffi::OsString;
-pub(crate) use topology::resolved::RouterInterface;
+pub(crate) use topology::resolved::uplink::Outside;
+pub(crate) use topology::resolved::{Host, RouterInterface};
 pub(crate) use wiring::{Crossing, crossings};
 
 /// The lab's verbs.

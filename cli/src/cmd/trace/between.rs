@@ -1,8 +1,10 @@
-//! Traces between two hosts of a running lab: the lab's state knows their addresses and ports.
+//! Traces between two hosts of a running lab, or from one to an address beyond its uplink: the lab's state knows their addresses
+//! and ports.
 //!
 //! A patch is crossed in translation. Where the packet leaves by a wire, or by a tunnel whose other end is in the lab too,
 //! the trace goes on at the other end ([`path`]). The tests of a lab ask the same ([`decide`]).
 
+mod outside;
 mod path;
 
 use super::{Trace, show};
@@ -62,6 +64,11 @@ pub(super) fn run(args: &Trace, out: &mut Output) -> Result<Exit, Failure> {
 
 /// Both hosts, `to` with a port or without, and the packet from one to the other.
 fn asked(state: &State, from: &str, to: &str, proto: Option<&str>) -> Result<(Endpoint, Endpoint, String), Failure> {
+    if let Some(meant) = outside::meant(state, to) {
+        let (from, (to, port)) = (endpoint(state, from)?, meant?);
+        let packet = packet(&from, &to, None, port, proto)?;
+        return Ok((from, to, packet));
+    }
     let (to, port) = match to.split_once(':') {
         Some((host, port)) => {
             let number = port.parse::<u16>().map_err(|_| Failure::usage(format!("`{port}` is no port number")))?;
@@ -151,7 +158,8 @@ fn endpoint(state: &State, name: &str) -> Result<Endpoint, Failure> {
         let has_it = |interface: &RouterInterface| interface.addresses.iter().any(|net| net.addr() == *ip);
         // Networks of different routing domains may have the same addresses.
         let mut found = routers.clone().filter(|i| i.vlan == interface.vlan && has_it(i));
-        found.next().map(|i| (*ip, i.mac.to_string()))
+        let mac = found.next().map(|i| i.mac.to_string()).or_else(|| outside::mac_of(state, *ip));
+        mac.map(|mac| (*ip, mac))
     };
     Ok(Endpoint {
         host: name.to_owned(),

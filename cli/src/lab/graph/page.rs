@@ -6,6 +6,7 @@ use crate::cmd::trace;
 use crate::failure::Failure;
 use crate::lab::link::{carry, change, ports_of};
 use crate::lab::topology::Topology;
+use crate::lab::topology::resolved::uplink::Uplink;
 use crate::lab::{self, State};
 use crate::output::{Exit, Output};
 use serde_json::json;
@@ -99,10 +100,11 @@ fn drawing(topology: &Topology) -> page::Drawing {
     let links = drawn.links.into_iter().map(|edge| {
         let link = topology.links.iter().find(|link| edge.kind != Join::Tunnel && link.name == edge.name);
         let tunnel = topology.tunnels.iter().find(|tunnel| edge.kind == Join::Tunnel && tunnel.name == edge.name);
+        let uplink = topology.uplink.as_ref().map(Uplink::port_name).filter(|name| *name == edge.name);
         let ports = match (link, tunnel) {
             (Some(link), _) => ports_of(link),
             (_, Some(tunnel)) => [0, 1].map(|end| tunnel.ends.get(end).map(|end| tunnel.port_name(end))),
-            (None, None) => [None, None],
+            (None, None) => [uplink, None],
         };
         let label = link.map_or(edge.label, title);
         Edge { name: edge.name, kind: edge.kind, ends: edge.names, label, ports }

@@ -13,7 +13,7 @@ pub enum NodeKind {
     Switch,
     /// A bridge that routes.
     Router,
-    /// Another machine, at the other end of a tunnel.
+    /// Another machine, at the other end of a tunnel; or this one, behind a lab's uplink.
     Remote,
 }
 

@@ -14,13 +14,14 @@ pub(super) enum Named {
     Address(IpAddr),
 }
 
-/// Whether the words name places of a cluster rather than hosts of a lab.
+/// Whether the words name places of a cluster rather than hosts of a lab. A plain name before an address is a host that sends
+/// to it.
 pub(in crate::cmd::trace) fn is_meant(words: &[String]) -> bool {
-    let places = words.get(..2).unwrap_or_default();
+    let [from, to, ..] = words else { return false };
     let plain = |word: &String| !word.contains(['=', ',']) && word != "-";
     let is_place =
         |word: &String| word.contains('/') || parse(word).is_ok_and(|(named, _)| matches!(named, Named::Address(_)));
-    (2..=3).contains(&words.len()) && words.iter().all(plain) && places.iter().any(is_place)
+    words.len() <= 3 && words.iter().all(plain) && (is_place(from) || to.contains('/'))
 }
 
 /// A place with the port behind it, if one is said.
@@ -85,6 +86,7 @@ mod tests {
     #[test]
     fn hosts_of_a_lab_and_packets_are_not_meant() {
         let meant = |words: &[&str]| is_meant(&words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>());
+        assert!(meant(&["10.0.0.1", "shop/b"]) && !meant(&["h1", "192.0.2.1:443", "tcp"]));
         assert!(meant(&["shop/a", "shop/b:80"]) && meant(&["10.0.0.1", "10.0.0.2:80", "udp"]));
         assert!(
             !meant(&["h1", "h2:80"]) && !meant(&["in_port=1,tcp,nw_dst=10.0.0.0/8"]) && !meant(&["h1", "h2", "tcp"])

@@ -2,7 +2,7 @@
 
 use super::super::Problem;
 use super::super::yaml::Node;
-use super::value::{Fields, Later, name_spot, nearest, one_or_more, parsed, subnet};
+use super::value::{Fields, name_spot, nearest, one_or_more, parsed, subnet};
 use super::{Spot, dhcp};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::net::IpAddr;

@@ -40,6 +40,11 @@ impl Uplink {
         format!("{}.uplink", self.switch)
     }
 
+    /// What it is called where it stands among nodes: `uplink (nat)`, or with the interface's name. No node is called so.
+    pub(crate) fn title(&self) -> String {
+        format!("uplink ({})", self.mode())
+    }
+
     /// What the port carries.
     pub(crate) fn carried(&self) -> Carried {
         self.vlan.clone().map_or(Carried::All, Carried::Access)
