@@ -11,6 +11,14 @@ use crate::tunnel::Tunnel;
 use imbl::{HashMap, OrdMap};
 use std::sync::Arc;
 
+/// What names of bridges, ports and mirrors have to be, for messages.
+pub const NAME_RULE: &str = "it has 1 to 63 bytes, none of them a blank, a slash or a control character";
+
+/// Whether a bridge, a port or a mirror can be called so: see [`NAME_RULE`].
+pub fn is_name(name: &str) -> bool {
+    (1..=63).contains(&name.len()) && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/')
+}
+
 /// A VLAN ID, 0 to 4095; 0 stands for untagged traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VlanId(u16);

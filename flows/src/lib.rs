@@ -4,7 +4,8 @@
 //! lives and what it is called; [`Match`], [`action`] and [`rule`] are what a flow is; [`classifier`] and [`table`]
 //! find the rule for a packet; [`bridge`] puts tables and ports together into a model; [`translate`] walks the model
 //! with a packet and returns [`datapath`] actions with the mask they hold under; [`explain`] tells that to a person.
-//! [`group`] and [`meter`] are what flows share, [`mirror`] is what is copied of the packets of ports, [`tunnel`] is what is known of ports that lead to other hosts. [`text`] reads and prints all of it in Open vSwitch's syntax;
+//! [`group`] and [`meter`] are what flows share, [`mirror`] is what is copied of the packets of ports, [`tunnel`] is what is
+//! known of ports that lead to other hosts. [`text`] reads and prints all of it in Open vSwitch's syntax;
 //! [`bridge_mod`], [`flow_mod`] and [`consistency`] change bridges.
 
 pub mod action;

@@ -7,7 +7,7 @@
 //! A mirror names ports. [`Bridge::place_mirrors`] turns the names into numbers whenever ports come and go: a mirror whose output port
 //! is gone does nothing until the port is back.
 
-use crate::bridge::{Bridge, BridgePort, VlanId};
+use crate::bridge::{Bridge, BridgePort, NAME_RULE, VlanId, is_name};
 use crate::port::PortNo;
 use crate::rule::RuleStats;
 use std::collections::BTreeSet;
@@ -66,9 +66,7 @@ pub struct Mirror {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum MirrorError {
     /// The name cannot be one.
-    #[error(
-        "{0:?} cannot be the name of a mirror: it has 1 to 63 bytes, none of them a blank, a slash or a control character"
-    )]
+    #[error("{0:?} cannot be the name of a mirror: {NAME_RULE}")]
     Name(Arc<str>),
     /// It would never copy anything.
     #[error("it selects no packets: name ports in select_src_port or select_dst_port, or set select_all")]
@@ -116,8 +114,7 @@ impl MirrorSpec {
     /// # Errors
     /// What is wrong.
     pub fn check(&self) -> Result<(), MirrorError> {
-        let bad = |c: char| c.is_whitespace() || c.is_control() || c == '/';
-        if self.name.is_empty() || self.name.len() > 63 || self.name.chars().any(bad) {
+        if !is_name(&self.name) {
             return Err(MirrorError::Name(Arc::clone(&self.name)));
         }
         if !self.select_all && self.select_src_port.is_empty() && self.select_dst_port.is_empty() {
@@ -147,10 +144,8 @@ impl Mirror {
 
     /// Whether a packet of this VLAN that passes the port this way is to be copied.
     pub(crate) fn selects(&self, way: Way, port: PortNo, vlan: VlanId) -> bool {
-        let spec = &self.spec;
-        self.is_active()
-            && (spec.select_all || self.selected[way as usize].contains(&port))
-            && (spec.select_vlan.is_empty() || spec.select_vlan.contains(&vlan))
+        let vlans = &self.spec.select_vlan;
+        self.is_active() && self.watches(way, port) && (vlans.is_empty() || vlans.contains(&vlan))
     }
 
     /// Whether copies could be made of packets that pass the port this way.

@@ -3,13 +3,15 @@
 use super::{Api, error, find_bridge, only};
 use crate::Datapath;
 use sluice_flows::bridge::{Bridge, VlanId};
-use sluice_flows::mirror::{Mirror, MirrorOutput, MirrorSpec};
+use sluice_flows::mirror::{Mirror, MirrorError, MirrorOutput, MirrorSpec};
 use sluice_proto::v1::mirror::Output;
 use sluice_proto::v1::mirror_service_server::MirrorService;
 use sluice_proto::v1::{
     self as proto, DeleteMirrorReply, DeleteMirrorRequest, ListMirrorsReply, ListMirrorsRequest, MirrorState,
     SetMirrorReply, SetMirrorRequest,
 };
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 #[tonic::async_trait]
@@ -56,7 +58,7 @@ impl MirrorService for Api {
 
 fn state(bridge: &Bridge, mirror: &Mirror) -> MirrorState {
     let spec = &mirror.spec;
-    let names = |ports: &std::collections::BTreeSet<std::sync::Arc<str>>| ports.iter().map(|p| p.to_string()).collect();
+    let names = |ports: &BTreeSet<Arc<str>>| ports.iter().map(|port| port.to_string()).collect();
     let output = match &spec.output {
         MirrorOutput::Port(port) => Output::OutputPort(port.to_string()),
         MirrorOutput::Vlan(vlan) => Output::OutputVlan(vlan.get().into()),
@@ -89,7 +91,7 @@ fn spec(asked: proto::Mirror) -> Result<MirrorSpec, String> {
         Some(Output::OutputVlan(id)) => MirrorOutput::Vlan(vlan(id)?),
         None => return Err("the mirror has no output: neither output_port nor output_vlan".to_owned()),
     };
-    let snaplen = |len: u32| u16::try_from(len).map_err(|_| "snaplen is 14 to 65535".to_owned());
+    let snaplen = |len: u32| u16::try_from(len).map_err(|_| MirrorError::Snaplen.to_string());
     Ok(MirrorSpec {
         name: asked.name.into(),
         select_all: asked.select_all,

@@ -5,14 +5,11 @@ use super::{ControlError, Datapath, Inner, State};
 use crate::event::EventKind;
 use crate::mac_table::GroupMember;
 use sluice_flows::action::Action;
-use sluice_flows::bridge::{Bridge, BridgeId};
+use sluice_flows::bridge::{Bridge, BridgeId, is_name};
 use sluice_flows::flow_mod::FlowMod;
 use sluice_flows::rule::FlowSpec;
 use sluice_flows::{Match, Owner, PortNo};
 use std::sync::Arc;
-
-/// Longest name of a bridge or port, in bytes.
-const NAME_MAX: usize = 63;
 
 /// Whether a bridge starts with a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -144,11 +141,7 @@ pub(super) fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
 
 /// Checks that `name` can be a bridge's or port's.
 pub(super) fn check_name(name: &str) -> Result<(), ControlError> {
-    let bad = |c: char| c.is_whitespace() || c.is_control() || c == '/';
-    if name.is_empty() || name.len() > NAME_MAX || name.chars().any(bad) {
-        return Err(ControlError::BadName { name: name.to_owned() });
-    }
-    Ok(())
+    if is_name(name) { Ok(()) } else { Err(ControlError::BadName { name: name.to_owned() }) }
 }
 
 /// What makes a bridge a learning switch.

@@ -1,8 +1,8 @@
 //! Captures: copies of what crosses ports, for as long as somebody holds the [`Capture`].
 
+use super::hands::when_done;
 use super::{ControlError, Datapath};
 use crate::datapath::{Captured, Command, Copies, Probe, Sight, capture};
-use crossbeam::channel::unbounded;
 use sluice_flows::key::FRAME_WORDS;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -74,16 +74,15 @@ impl Datapath {
                 return Err(error);
             }
         }
-        let (done, all_done) = unbounded();
-        for (port, dp) in found.into_iter().enumerate() {
-            for worker in &self.inner.workers {
-                let probe = Probe { port, writer: Arc::clone(&writer) };
-                worker.send(Command::Capture { port: dp, probe, done: done.clone() });
+        when_done(|done| {
+            for (port, dp) in found.into_iter().enumerate() {
+                for worker in &self.inner.workers {
+                    let probe = Probe { port, writer: Arc::clone(&writer) };
+                    worker.send(Command::Capture { port: dp, probe, done: done.clone() });
+                }
             }
-        }
-        drop((state, done));
-        // Ends when every worker has answered or ended.
-        while all_done.recv().is_ok() {}
+            drop(state);
+        });
         Ok(begun)
     }
 }

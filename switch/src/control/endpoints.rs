@@ -2,10 +2,8 @@
 //! closed with the last. To the workers it is a port of its own number that is in no bridge.
 
 use super::{ControlError, Datapath, Inner, State};
-use crate::datapath::Command;
 use crate::port::{Endpoint, EndpointId, Port, TunnelPort};
 use crate::stats::PortCounters;
-use crossbeam::channel::unbounded;
 use sluice_flows::DpPort;
 use sluice_flows::bridge::BridgePort;
 use sluice_flows::tunnel::TlvMap;
@@ -56,10 +54,7 @@ impl Inner {
         // The port's own number is taken when it is added; the endpoint gets the next.
         let lane = state.free_port_but(dp);
         let counters = Arc::new(PortCounters::new(workers));
-        for (worker, queue) in self.workers.iter().zip(queues) {
-            let counters = Arc::clone(&counters);
-            worker.send(Command::AddPort { port: lane, queue: Some(queue), counters, shared: true });
-        }
+        self.hand_out(lane, queues.into_iter().map(Some), &counters, true);
         state.endpoints.push(OpenEndpoint { lane, id, endpoint });
         Ok(Box::new(attached))
     }
@@ -70,14 +65,6 @@ impl Inner {
             return;
         }
         let unused: Vec<_> = state.endpoints.extract_if(.., |open| open.endpoint.is_unused()).collect();
-        let (done, all_done) = unbounded();
-        for open in &unused {
-            for worker in &self.workers {
-                worker.send(Command::RemovePort { port: open.lane, done: done.clone() });
-            }
-        }
-        drop(done);
-        // Ends when every worker has answered or ended.
-        while all_done.recv().is_ok() {}
+        self.take_back(unused.iter().map(|open| open.lane));
     }
 }

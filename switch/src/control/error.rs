@@ -2,6 +2,7 @@
 
 use crate::port::PortError;
 use sluice_flows::PortNo;
+use sluice_flows::bridge::NAME_RULE;
 use sluice_flows::bridge_mod::ModError;
 use sluice_flows::mirror::MirrorError;
 use std::io;
@@ -38,7 +39,7 @@ pub enum ControlError {
     #[error("there are 65536 bridges already; remove one first")]
     TooManyBridges,
     /// A name that cannot be a bridge's or port's.
-    #[error("{name:?} cannot be a name: it has 1 to 63 bytes, none of them a blank, a slash or a control character")]
+    #[error("{name:?} cannot be a name: {NAME_RULE}")]
     BadName {
         /// The name.
         name: String,

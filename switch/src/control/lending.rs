@@ -9,10 +9,10 @@
 //! what is on its lanes of the wire through before it goes by a model that has the patch again. A wire that is to stay is
 //! put in by [`splice`](super::splice).
 
+use super::hands::when_done;
 use super::{ControlError, Inner, State};
 use crate::datapath::Command;
 use crate::port::{Port, Wire, WireOptions};
-use crossbeam::channel::{Receiver, Sender, unbounded};
 use sluice_flows::DpPort;
 use std::sync::Arc;
 
@@ -54,15 +54,16 @@ impl Inner {
         // Nobody asks for the names of ports that are in no list.
         let wires = Wire::pair(["near", "far"], [&options, &options])?;
         let ends = [near, far];
-        let (done, all_done) = unbounded();
-        for (port, wire) in ends.into_iter().zip(&wires) {
-            let Some(counters) = state.patch(port) else { continue };
-            for (worker, queue) in self.workers.iter().zip(wire.queues(workers)?) {
-                let (counters, done) = (Arc::clone(counters), done.clone());
-                worker.send(Command::LendPatch { port, queue, counters, done });
+        let queues = [wires[0].queues(workers)?, wires[1].queues(workers)?];
+        when_done(|done| {
+            for (port, queues) in ends.into_iter().zip(queues) {
+                let Some(counters) = state.patch(port) else { continue };
+                for (worker, queue) in self.workers.iter().zip(queues) {
+                    let (counters, done) = (Arc::clone(counters), done.clone());
+                    worker.send(Command::LendPatch { port, queue, counters, done });
+                }
             }
-        }
-        wait_for(done, &all_done);
+        });
         state.lent.push(Lent { ends, _wires: wires, captures: vec![id] });
         state.link_patches();
         self.publish(state);
@@ -82,18 +83,12 @@ impl Inner {
 
     /// Takes the queues away from patch ports that are no wires in the model any more.
     pub(super) fn return_patches(&self, state: &State, back: Vec<Lent>) {
-        let (done, all_done) = unbounded();
-        for port in back.iter().flat_map(|lent| lent.ends).filter(|port| state.patch(*port).is_some()) {
-            for worker in &self.workers {
-                worker.send(Command::ReturnPatch { port, done: done.clone() });
+        when_done(|done| {
+            for port in back.iter().flat_map(|lent| lent.ends).filter(|port| state.patch(*port).is_some()) {
+                for worker in &self.workers {
+                    worker.send(Command::ReturnPatch { port, done: done.clone() });
+                }
             }
-        }
-        wait_for(done, &all_done);
+        });
     }
-}
-
-/// Waits until every worker that was given a clone of `done` has answered or ended.
-fn wait_for(done: Sender<()>, all_done: &Receiver<()>) {
-    drop(done);
-    while all_done.recv().is_ok() {}
 }

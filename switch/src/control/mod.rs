@@ -17,6 +17,7 @@ mod conntrack;
 mod effects;
 mod endpoints;
 mod error;
+mod hands;
 mod keep;
 mod lending;
 mod limits;
@@ -90,7 +91,8 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// One worker that spins for 100 us at most, 65,536 exact slots, 200,000 megaflows of 10 s (OVS's figures), 1000 packet-ins a second.
+    /// One worker that spins for 100 us at most, 65,536 exact slots, 200,000 megaflows of 10 s (OVS's figures), 1000 packet-ins a
+    /// second.
     fn default() -> Self {
         Self {
             workers: 1,

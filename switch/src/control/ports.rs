@@ -3,11 +3,10 @@
 use super::bridges::{check_name, list};
 use super::limits::{self, Held, Target, others};
 use super::{ControlError, Datapath, Inner, State};
-use crate::datapath::{Command, Notice};
+use crate::datapath::Notice;
 use crate::event::EventKind;
 use crate::port::{Limits, Port, PortCaps, PortDevice, PortKind, PortSpec, RxLoss, WireCounts, WireQueue, no_options};
 use crate::stats::{PortCounters, PortStats};
-use crossbeam::channel::unbounded;
 use sluice_flows::bridge::{Bridge, BridgeId, BridgePort, VlanMode};
 use sluice_flows::{DpPort, PortNo};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -193,12 +192,9 @@ impl Datapath {
         let tunnel = if let Device::Port(port) = &device { port.tunnel() } else { None };
         let link_up = matches!(&device, Device::Port(port) if port.link_up());
         let admin_up = request.up;
-        for (worker, queue) in inner.workers.iter().zip(queues) {
-            worker.send(Command::AddPort { port: dp, queue, counters: Arc::clone(&counters), shared: false });
-        }
-        let name_known = Arc::clone(&name);
+        inner.hand_out(dp, queues, &counters, false);
         let known = PortState {
-            name: name_known,
+            name: Arc::clone(&name),
             device,
             counters,
             held,
@@ -220,11 +216,7 @@ impl Datapath {
             peer: None,
             tunnel,
         };
-        state.model.ports.insert(dp, (bridge.id, no));
-        if let Some(bridge) = state.bridge_mut(bridge.id) {
-            bridge.ports.insert(no, Arc::new(port));
-            bridge.place_mirrors();
-        }
+        state.put(bridge.id, port);
         state.link_patches();
         inner.publish(&mut state);
         inner.workers.iter().for_each(crate::datapath::WorkerHandle::wake);
@@ -379,15 +371,7 @@ impl Inner {
         let lent = state.take_lent(ports.iter().map(|port| port.dp));
         state.link_patches();
         self.publish(state);
-        let (done, all_done) = unbounded();
-        for port in ports {
-            for worker in &self.workers {
-                worker.send(Command::RemovePort { port: port.dp, done: done.clone() });
-            }
-        }
-        drop(done);
-        // Ends when every worker has answered or ended.
-        while all_done.recv().is_ok() {}
+        self.take_back(ports.iter().map(|port| port.dp));
         self.return_patches(state, lent);
         let mut closing = Closing(closing);
         if ports.iter().any(|port| port.tunnel.is_some()) {
@@ -438,6 +422,15 @@ impl State {
             dp == reserved || self.ports.contains_key(&dp) || self.endpoints.iter().any(|open| open.lane == dp)
         };
         (0..).map(DpPort).find(|dp| !taken(*dp)).unwrap_or(reserved)
+    }
+
+    /// Puts a port into a bridge of the model: the caller publishes.
+    pub(super) fn put(&mut self, bridge: BridgeId, port: BridgePort) {
+        self.model.ports.insert(port.dp, (bridge, port.no));
+        if let Some(bridge) = self.bridge_mut(bridge) {
+            bridge.ports.insert(port.no, Arc::new(port));
+            bridge.place_mirrors();
+        }
     }
 
     pub(super) fn bridge_of_port(&self, name: &str) -> Option<&Arc<Bridge>> {

@@ -11,6 +11,7 @@
 //! Such a wire carries frames at once until it is [told otherwise](crate::port::WireSettings).
 
 use super::bridges::check_name;
+use super::hands::when_done;
 use super::limits::Held;
 use super::ports::{Device, PortState};
 use super::{ControlError, Datapath, FailMode, Inner, State};
@@ -18,8 +19,7 @@ use crate::datapath::{Command, WireEnd};
 use crate::event::EventKind;
 use crate::port::{Port, PortKind, Wire, WireOptions};
 use crate::stats::PortCounters;
-use crossbeam::channel::unbounded;
-use sluice_flows::bridge::{BridgeId, BridgePort, VlanMode};
+use sluice_flows::bridge::{BridgePort, VlanMode};
 use sluice_flows::{DpPort, PortNo};
 use std::sync::Arc;
 use std::time::Instant;
@@ -81,16 +81,14 @@ impl Inner {
     fn splice_patch(&self, state: &mut State, ends: [DpPort; 2], splice: &Splice) -> Result<(), ControlError> {
         let name = |port: DpPort| state.ports.get(&port).map_or_else(|| Arc::from(""), |known| Arc::clone(&known.name));
         let wires = self.wires([&name(ends[0]), &name(ends[1])], splice)?;
-        let (done, all_done) = unbounded();
-        let queues = [wires[0].queues(self.workers.len())?, wires[1].queues(self.workers.len())?];
-        let [near, far] = queues;
-        for (worker, (near, far)) in self.workers.iter().zip(near.into_iter().zip(far)) {
-            let ends = [WireEnd { port: ends[0], queue: near }, WireEnd { port: ends[1], queue: far }];
-            worker.send(Command::SplicePatch { ends, done: done.clone() });
-        }
-        drop(done);
-        // Ends when every worker has answered or ended: from here on frames may be sent to the queues.
-        while all_done.recv().is_ok() {}
+        let [near, far] = [wires[0].queues(self.workers.len())?, wires[1].queues(self.workers.len())?];
+        // Frames may be sent to the queues when all workers have them.
+        when_done(|done| {
+            for (worker, (near, far)) in self.workers.iter().zip(near.into_iter().zip(far)) {
+                let ends = [WireEnd { port: ends[0], queue: near }, WireEnd { port: ends[1], queue: far }];
+                worker.send(Command::SplicePatch { ends, done: done.clone() });
+            }
+        });
         drop(state.take_lent(ends.into_iter()));
         for (port, wire) in ends.into_iter().zip(wires) {
             wire.joined(port);
@@ -149,10 +147,7 @@ impl Inner {
             let dp = state.free_port();
             wire.joined(dp);
             let counters = Arc::new(PortCounters::new(workers));
-            for (worker, queue) in self.workers.iter().zip(queues) {
-                let (queue, counters) = (Some(queue), Arc::clone(&counters));
-                worker.send(Command::AddPort { port: dp, queue, counters, shared: false });
-            }
+            self.hand_out(dp, queues.into_iter().map(Some), &counters, false);
             let name: Arc<str> = names[index].into();
             let known = PortState {
                 name: Arc::clone(&name),
@@ -195,13 +190,5 @@ impl State {
         let far = self.port_named(peer).ok()?;
         let Device::Patch { peer: back } = &self.ports.get(&far)?.device else { return None };
         (**back == *known.name).then_some(far)
-    }
-
-    /// Puts a port into a bridge of the model.
-    fn put(&mut self, bridge: BridgeId, port: BridgePort) {
-        self.model.ports.insert(port.dp, (bridge, port.no));
-        if let Some(bridge) = self.bridge_mut(bridge) {
-            bridge.ports.insert(port.no, Arc::new(port));
-        }
     }
 }
