@@ -2,6 +2,7 @@
 
 use crate::host::{Host, Kind, wait_for_carrier};
 use crate::netns::Netns;
+use crate::variant;
 use crate::watched::{Seen, Watched};
 use sluice_flows::bridge::VlanMode;
 use sluice_flows::bridge_mod::BridgeMod;
@@ -58,8 +59,8 @@ impl Lan {
 
     /// A switch with these bridges, configured like this.
     pub fn with_config(bridges: &[&str], fail_mode: FailMode, config: Config) -> Self {
-        let workers = config.workers;
-        let datapath = Datapath::start(config).expect("the data path starts");
+        let workers = variant::workers(config.workers);
+        let datapath = Datapath::start(Config { workers, ..config }).expect("the data path starts");
         for bridge in bridges {
             datapath.add_bridge(bridge, fail_mode).expect("a new bridge");
         }

@@ -18,4 +18,5 @@ pub mod programs;
 pub mod switch;
 pub mod traffic;
 pub mod unixctl;
+pub mod variant;
 mod watched;

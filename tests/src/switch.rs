@@ -1,5 +1,6 @@
 //! A running data path with memory ports: put frames in, wait until each has had its verdict, take frames out.
 
+use crate::variant;
 use sluice_flows::bridge::{Model, VlanMode};
 use sluice_flows::flow_mod::FlowMod;
 use sluice_flows::packet::Frame;
@@ -36,8 +37,8 @@ pub struct Switch {
 impl Switch {
     /// A switch without bridges.
     pub fn start(config: Config) -> Self {
-        let queues = config.workers;
-        let datapath = Datapath::start(config).expect("the data path starts");
+        let queues = variant::workers(config.workers);
+        let datapath = Datapath::start(Config { workers: queues, ..config }).expect("the data path starts");
         Self { datapath, ends: BTreeMap::new(), sent: 0, queues }
     }
 

@@ -180,7 +180,22 @@ fn nightly(seed: u64) -> Result<()> {
     let beside =
         cargo_with(&environment, &[&["test", "--release", "--locked", "-p", "sluice-tests"][..], &suites].concat());
     let properties = cargo_with(&environment, &["test", "--release", "--locked", "-p", "sluice-flows"]);
-    beside.and(properties)
+    let variants = VARIANTS.map(variant).into_iter().collect::<Result<()>>();
+    beside.and(properties).and(variants)
+}
+
+/// Other ports and more workers for suites that take a TAP and one worker where any will do (`tests/src/variant.rs`).
+const VARIANTS: [(&str, &str); 4] = [
+    ("SLUICE_TEST_WORKERS", "2"),
+    ("SLUICE_TEST_PORTS", "tap-plain"),
+    ("SLUICE_TEST_PORTS", "af-packet"),
+    ("SLUICE_TEST_PORTS", "af-xdp"),
+];
+
+fn variant(variant: (&str, &str)) -> Result<()> {
+    let suites = ["switch_traffic", "stateful", "routing", "tunnels", "ftp", "datapath", "conntrack", "routers"];
+    let suites = suites.map(|suite| ["--test", suite]).concat();
+    cargo_with(&[variant], &[&["test", "--release", "--locked", "-p", "sluice-tests"][..], &suites].concat())
 }
 
 fn setup() -> Result<()> {

@@ -14,6 +14,7 @@ use sluice_tests::lan::Lan;
 use sluice_tests::netns::skipped;
 use sluice_tests::programs::{self, Running};
 use sluice_tests::switch::wait_until;
+use sluice_tests::variant;
 use std::fs::{self, Permissions};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
@@ -215,7 +216,7 @@ fn ftp(translated: Translated) {
 }
 
 fn tftp(translated: Translated) {
-    let (lan, server) = lan([Kind::Tap, Kind::Tap], TFTP, translated);
+    let (lan, server) = lan([variant::port(); 2], TFTP, translated);
     let folder = files();
     let _server = tftp_server(lan.host(SERVER), folder.path());
     for address in server {

@@ -7,6 +7,7 @@ use sluice_switch::router::NamedAdvertisement;
 use sluice_switch::{PortDevice, PortRequest};
 use sluice_tests::netns::{Netns, skipped};
 use sluice_tests::switch::wait_until;
+use sluice_tests::variant;
 use std::net::UdpSocket;
 
 #[test]
@@ -15,7 +16,7 @@ fn a_host_makes_its_address_and_its_routes_of_the_advertisement_alone() {
         return;
     }
     let mut lan = Lan::new(&["a"], FailMode::Secure, 1);
-    join(&mut lan, "a", 2, (2, 9), Kind::Tap, 1500);
+    join(&mut lan, "a", 2, (2, 9), variant::port(), 1500);
     let bare = Netns::new().unwrap();
     let options = TapOptions { mac: Some([2, 0, 0, 0, 7, 7]), mtu: Some(1500), up: true, ..TapOptions::default() };
     let tap = bare.run(|| Tap::create("eth0", &options)).unwrap();

@@ -4,6 +4,7 @@ use super::*;
 use sluice_tests::host::PATIENCE;
 use sluice_tests::netns::skipped;
 use sluice_tests::traffic::{ping, stream};
+use sluice_tests::variant;
 use std::time::Duration;
 
 /// "Message too long".
@@ -33,7 +34,7 @@ fn a_datagram_that_is_too_big_arrives_once_its_sender_was_told() {
     if skipped("a_datagram_that_is_too_big_arrives_once_its_sender_was_told") {
         return;
     }
-    let lan = two_routers(Kind::Tap, 1300);
+    let lan = two_routers(variant::port(), 1300);
     let (a, b) = (lan.host(1), lan.host(2));
     for to in both(b) {
         let (near, far) = (a.udp(to), b.udp(to));
@@ -57,7 +58,7 @@ fn what_may_be_fragmented_is_and_is_whole_again_at_its_end() {
     if skipped("what_may_be_fragmented_is_and_is_whole_again_at_its_end") {
         return;
     }
-    let lan = two_routers(Kind::Tap, 1300);
+    let lan = two_routers(variant::port(), 1300);
     for size in [1400, 1450, 6000] {
         let (well, said) = run(lan.host(1), &format!("ping -n -c 3 -i 0.2 -W 5 -M dont -s {size} 10.2.0.9"));
         assert!(well, "{said}");

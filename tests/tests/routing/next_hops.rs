@@ -3,6 +3,7 @@
 use super::*;
 use sluice_tests::netns::skipped;
 use sluice_tests::switch::wait_until;
+use sluice_tests::variant;
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -37,7 +38,7 @@ fn when_one_of_three_next_hops_stops_answering_only_its_flows_move() {
     }
     let mut lan = Lan::new(&["a"], FailMode::Secure, 1);
     for n in 1..=4 {
-        join(&mut lan, "a", n, (n, 9), Kind::Tap, 1500);
+        join(&mut lan, "a", n, (n, 9), variant::port(), 1500);
     }
     let mut service = BTreeMap::new();
     for n in 2..=4 {

@@ -4,6 +4,7 @@ use super::*;
 use sluice_flows::DropReason;
 use sluice_tests::netns::skipped;
 use sluice_tests::traffic::{a_closed_port_is_told, datagrams, ping, stream};
+use sluice_tests::variant;
 
 #[test]
 fn traffic_of_every_kind_passes_two_routers_over_every_kind_of_port() {
@@ -33,7 +34,7 @@ fn traceroute_shows_each_hop() {
     if skipped("traceroute_shows_each_hop") {
         return;
     }
-    let lan = two_routers(Kind::Tap, 1500);
+    let lan = two_routers(variant::port(), 1500);
     let hops = |command: &str| -> Vec<String> {
         let (well, said) = run(lan.host(1), command);
         assert!(well, "{said}");
@@ -54,7 +55,7 @@ fn a_host_is_told_that_there_is_no_way_and_nobody_there() {
     if skipped("a_host_is_told_that_there_is_no_way_and_nobody_there") {
         return;
     }
-    let lan = two_routers(Kind::Tap, 1500);
+    let lan = two_routers(variant::port(), 1500);
     for (to, want) in [
         ("10.99.0.9", "Destination Net Unreachable"),
         ("10.2.0.77", "Destination Host Unreachable"),

@@ -3,6 +3,7 @@
 use super::*;
 use sluice_tests::netns::skipped;
 use sluice_tests::traffic::{ping, stream};
+use sluice_tests::variant;
 use std::io::ErrorKind;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ fn hosts_with_the_same_addresses_in_two_vrfs_reach_only_their_own() {
     let mut lan = Lan::new(&["a"], FailMode::Secure, 1);
     // Hosts 1 and 2 are red, 3 and 4 blue; 5 is blue alone.
     for (n, net) in [(1, 1), (2, 2), (3, 1), (4, 2), (5, 5)] {
-        join(&mut lan, "a", n, (net, 9), Kind::Tap, 1500);
+        join(&mut lan, "a", n, (net, 9), variant::port(), 1500);
     }
     let of = |n: u8, net: u8, vrf: &str| NamedInterface {
         vrf: vrf.into(),

@@ -9,6 +9,7 @@ use sluice_tests::host::{Host, Kind, LINK, PATIENCE};
 use sluice_tests::lan::Lan;
 use sluice_tests::netns::skipped;
 use sluice_tests::traffic::{ping_until_answered, stream, stream_to};
+use sluice_tests::variant;
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -98,7 +99,7 @@ fn clients_are_spread_over_the_backends_and_stay_with_theirs() {
     if skipped("clients_are_spread_over_the_backends_and_stay_with_theirs") {
         return;
     }
-    let lan = balancer(Kind::Tap);
+    let lan = balancer(variant::port());
     let host = lan.host(1);
     for (family, service) in SERVICE.into_iter().enumerate() {
         let listeners = listeners(&lan, family);
@@ -171,7 +172,7 @@ fn a_client_whose_backend_is_gone_gets_another() {
     if skipped("a_client_whose_backend_is_gone_gets_another") {
         return;
     }
-    let lan = balancer(Kind::Tap);
+    let lan = balancer(variant::port());
     for (family, service) in SERVICE.into_iter().enumerate() {
         let host = lan.host(1);
         let own = if family == 0 { host.v4 } else { host.v6 };

@@ -1,8 +1,9 @@
 //! ICMP errors about translated connections come to who has to know.
 
 use crate::labs::{Gateway, SERVER};
-use sluice_tests::host::{Kind, PATIENCE};
+use sluice_tests::host::PATIENCE;
 use sluice_tests::netns::skipped;
+use sluice_tests::variant;
 use std::io::ErrorKind;
 use std::net::UdpSocket;
 
@@ -11,7 +12,7 @@ fn a_host_behind_nat_is_told_that_nobody_listens() {
     if skipped("a_host_behind_nat_is_told_that_nobody_listens") {
         return;
     }
-    let gateway = Gateway::new(Kind::Tap, 1, 1500);
+    let gateway = Gateway::new(variant::port(), 1, 1500);
     for to in SERVER {
         for n in [1, 2] {
             let socket = gateway.host(n).udp(to);
@@ -27,7 +28,7 @@ fn a_server_is_told_that_a_host_behind_nat_listens_no_more() {
     if skipped("a_server_is_told_that_a_host_behind_nat_listens_no_more") {
         return;
     }
-    let gateway = Gateway::new(Kind::Tap, 1, 1500);
+    let gateway = Gateway::new(variant::port(), 1, 1500);
     for to in SERVER {
         let far = gateway.server.run(|| UdpSocket::bind((to, 0))).unwrap();
         far.set_read_timeout(Some(PATIENCE)).unwrap();

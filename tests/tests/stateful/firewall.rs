@@ -12,6 +12,7 @@ use sluice_tests::netns::skipped;
 use sluice_tests::programs;
 use sluice_tests::switch::wait_until;
 use sluice_tests::traffic::{a_closed_port_is_told, datagrams, ping_until_answered, stream, stream_to};
+use sluice_tests::variant;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, TcpStream, UdpSocket};
@@ -58,7 +59,7 @@ fn outside_reaches_the_services_that_are_named() {
     if skipped("outside_reaches_the_services_that_are_named") {
         return;
     }
-    let lan = firewall(Kind::Tap, Clock::monotonic());
+    let lan = firewall(variant::port(), Clock::monotonic());
     let [server, outside] = [2, 3].map(|n| lan.host(n));
     for to in both(server) {
         ping(&outside.netns, to, 56);
@@ -80,7 +81,7 @@ fn what_outside_may_not_ask_for_is_dropped_by_a_rule_that_has_a_name() {
     if skipped("what_outside_may_not_ask_for_is_dropped_by_a_rule_that_has_a_name") {
         return;
     }
-    let lan = firewall(Kind::Tap, Clock::monotonic());
+    let lan = firewall(variant::port(), Clock::monotonic());
     let [client, server, outside] = [1, 2, 3].map(|n| lan.host(n));
     for to in both(server).into_iter().chain(both(client)) {
         // Whatever the server listens on.
@@ -157,7 +158,7 @@ fn a_connection_idle_past_its_timeout_is_picked_up_from_inside_only() {
         return;
     }
     let clock = Clock::manual();
-    let lan = firewall(Kind::Tap, clock.clone());
+    let lan = firewall(variant::port(), clock.clone());
     for to in both(lan.host(3)) {
         let (near, far) = connected(&lan, to);
         // Nobody has anything more to say: an acknowledgement from inside would be the beginning of a connection.
@@ -172,7 +173,7 @@ fn a_zone_may_have_a_timeout_of_its_own() {
     if skipped("a_zone_may_have_a_timeout_of_its_own") {
         return;
     }
-    let lan = firewall(Kind::Tap, Clock::monotonic());
+    let lan = firewall(variant::port(), Clock::monotonic());
     let (near, far) = connected(&lan, lan.host(3).v4);
     wait_until("everything is acknowledged", || [1, 3].iter().all(|n| is_acknowledged(lan.host(*n))));
     let seconds = |seconds: u32| {
@@ -196,7 +197,7 @@ fn datagrams_from_outside_pass_only_while_the_connection_is_known() {
         return;
     }
     let clock = Clock::manual();
-    let lan = firewall(Kind::Tap, clock.clone());
+    let lan = firewall(variant::port(), clock.clone());
     for to in both(lan.host(3)) {
         let (near, far) = (lan.host(1).udp(to), lan.host(3).udp(to));
         near.send_to(b"ask", far.local_addr().unwrap()).unwrap();
@@ -221,7 +222,7 @@ fn a_reset_from_either_end_comes_to_the_other() {
     if skipped("a_reset_from_either_end_comes_to_the_other") {
         return;
     }
-    let lan = firewall(Kind::Tap, Clock::monotonic());
+    let lan = firewall(variant::port(), Clock::monotonic());
     for to in both(lan.host(3)) {
         for from_inside in [true, false] {
             let (near, far) = connected(&lan, to);

@@ -3,9 +3,9 @@
 use crate::labs::{CHATTER, Gateway, SERVER, firewall};
 use crate::programs::run;
 use sluice_switch::Clock;
-use sluice_tests::host::Kind;
 use sluice_tests::netns::{Netns, skipped};
 use sluice_tests::programs::ftp_server;
+use sluice_tests::variant;
 use std::fs::{self, Permissions};
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -42,7 +42,7 @@ fn every_way(client: &Netns, server: &Netns, addresses: [IpAddr; 2]) {
 #[test]
 fn ftp_passes_the_firewall_in_every_way() {
     if !skipped("ftp_passes_the_firewall_in_every_way") {
-        let lan = firewall(Kind::Tap, Clock::monotonic());
+        let lan = firewall(variant::port(), Clock::monotonic());
         let outside = lan.host(3);
         every_way(&lan.host(1).netns, &outside.netns, [outside.v4, outside.v6]);
         lan.check_accounts(&CHATTER);
@@ -52,7 +52,7 @@ fn ftp_passes_the_firewall_in_every_way() {
 #[test]
 fn ftp_passes_the_gateway_in_every_way() {
     if !skipped("ftp_passes_the_gateway_in_every_way") {
-        let gateway = Gateway::new(Kind::Tap, 1, 1500);
+        let gateway = Gateway::new(variant::port(), 1, 1500);
         every_way(&gateway.host(1).netns, &gateway.server, SERVER);
         gateway.lan.check_accounts(&CHATTER);
     }

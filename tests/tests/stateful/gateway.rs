@@ -11,6 +11,7 @@ use sluice_tests::host::{Kind, PATIENCE};
 use sluice_tests::netns::{Netns, skipped};
 use sluice_tests::switch::wait_until;
 use sluice_tests::traffic::stream_to;
+use sluice_tests::variant;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
@@ -103,7 +104,7 @@ fn the_server_sees_the_shared_address_and_its_datagrams_come_back() {
     if skipped("the_server_sees_the_shared_address_and_its_datagrams_come_back") {
         return;
     }
-    let gateway = Gateway::new(Kind::Tap, 1, 1500);
+    let gateway = Gateway::new(variant::port(), 1, 1500);
     for (to, shared) in SERVER.into_iter().zip(SHARED) {
         let far = udp(&gateway.server, to);
         // Both hosts with the same port: one of them has to give way.
@@ -144,7 +145,7 @@ fn a_batch_of_datagrams_is_translated_whole() {
     if skipped("a_batch_of_datagrams_is_translated_whole") {
         return;
     }
-    let gateway = Gateway::new(Kind::Tap, 1, 1500);
+    let gateway = Gateway::new(variant::port(), 1, 1500);
     for to in SERVER {
         let (far, near) = (udp(&gateway.server, to), gateway.host(1).udp(to));
         near.connect(far.local_addr().unwrap()).unwrap();
@@ -169,7 +170,7 @@ fn pings_of_both_hosts_come_back_and_the_gateway_answers_too() {
     if skipped("pings_of_both_hosts_come_back_and_the_gateway_answers_too") {
         return;
     }
-    let gateway = Gateway::new(Kind::Tap, 1, 1500);
+    let gateway = Gateway::new(variant::port(), 1, 1500);
     let own: [IpAddr; 2] = ["192.168.1.1".parse().unwrap(), "fd00:1::1".parse().unwrap()];
     for n in [1, 2] {
         for to in own.into_iter().chain(ROUTER).chain(SERVER) {
@@ -184,7 +185,7 @@ fn traceroutes_see_the_hops_behind_the_gateway() {
     if skipped("traceroutes_see_the_hops_behind_the_gateway") {
         return;
     }
-    let gateway = Gateway::new(Kind::Tap, 1, 1500);
+    let gateway = Gateway::new(variant::port(), 1, 1500);
     for family in [0, 1] {
         let wanted = [ROUTER[family], SERVER[family]].map(|address| address.to_string());
         for way in [&["--udp"][..], &["--icmp"], &["--tcp", "--port=9"]] {
@@ -198,7 +199,7 @@ fn nobody_outside_begins_a_connection_or_sees_an_inside_address() {
     if skipped("nobody_outside_begins_a_connection_or_sees_an_inside_address") {
         return;
     }
-    let gateway = Gateway::new(Kind::Tap, 1, 1500);
+    let gateway = Gateway::new(variant::port(), 1, 1500);
     let mut capture = gateway.host(3).capture();
     for shared in SHARED {
         udp(&gateway.server, SERVER[usize::from(shared.is_ipv6())]).send_to(b"anyone?", (shared, 7000)).unwrap();
@@ -222,7 +223,7 @@ fn sixteen_ports_carry_sixteen_connections_to_one_place() {
     if skipped("sixteen_ports_carry_sixteen_connections_to_one_place") {
         return;
     }
-    let gateway = Gateway::new(Kind::Tap, 1, 1500);
+    let gateway = Gateway::new(variant::port(), 1, 1500);
     gateway.lan.add_files("br0", &[PORT_RANGE]);
     for to in SERVER {
         let (listener, address) = listen(&gateway.server, to);

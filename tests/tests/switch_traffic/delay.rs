@@ -4,17 +4,17 @@ use crate::STREAM;
 use sluice_flows::bridge::VlanMode;
 use sluice_switch::port::{Wire, WireOptions, WireSettings};
 use sluice_switch::{FailMode, PortDevice};
-use sluice_tests::host::Kind;
 use sluice_tests::lan::Lan;
 use sluice_tests::netns::skipped;
 use sluice_tests::traffic::{a_batch_of_datagrams, datagrams, ping, ping_until_answered, stream};
+use sluice_tests::variant;
 use std::time::{Duration, Instant};
 
 /// Hosts 1 and 2 on switches of their own, with a wire between that takes `delay` each way.
 fn joined(delay: Duration, workers: usize) -> Lan {
     let mut lan = Lan::new(&["left", "right"], FailMode::Standalone, workers);
     for (n, bridge) in [(1, "left"), (2, "right")] {
-        lan.add_host(bridge, n, Kind::Tap, 1500, VlanMode::default());
+        lan.add_host(bridge, n, variant::port(), 1500, VlanMode::default());
     }
     let settings = WireSettings { delay, ..WireSettings::default() };
     let options = WireOptions { settings, queues: workers, ..WireOptions::to("") };

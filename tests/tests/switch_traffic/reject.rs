@@ -6,6 +6,7 @@ use sluice_switch::FailMode;
 use sluice_tests::host::Kind;
 use sluice_tests::lan::Lan;
 use sluice_tests::netns::skipped;
+use sluice_tests::variant;
 use std::io::ErrorKind;
 use std::net::{IpAddr, TcpStream};
 
@@ -58,7 +59,7 @@ fn clients_are_refused_by_the_address_that_they_asked_even_behind_address_transl
         "table=1,ip,nw_dst=10.99.0.200,actions=reject",
         "table=1,ipv6,ipv6_dst=fd99::200,actions=reject",
     ];
-    let (lan, services) = lan(Kind::Tap, &flows);
+    let (lan, services) = lan(variant::port(), &flows);
     // Later ones find the connection of an earlier one, or make their own.
     for _ in 0..3 {
         is_refused(&lan, services);

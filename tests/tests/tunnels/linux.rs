@@ -4,11 +4,11 @@ use crate::underlay::{Underlay, V4, V6, WIRE, to_the_other};
 use sluice_flows::bridge::VlanMode;
 use sluice_flows::tunnel::TunnelKind;
 use sluice_switch::FailMode;
-use sluice_tests::host::Kind;
 use sluice_tests::lan::Lan;
 use sluice_tests::netns::skipped;
 use sluice_tests::programs::{Running, run};
 use sluice_tests::traffic::ping_until_answered;
+use sluice_tests::variant;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Addresses of the kernel's end, in the network of our hosts.
@@ -25,7 +25,7 @@ fn with_linux(underlay: &Underlay, addresses: [&str; 2], ours: &[&str], words: &
     let options = to_the_other(addresses, 0, &[&["key=7"], ours].concat());
     let options: Vec<_> = options.iter().map(|(name, value)| (&**name, &**value)).collect();
     let mut lan = underlay.switch(0, FailMode::Standalone, TunnelKind::Vxlan, &options);
-    lan.add_host("br0", 1, Kind::Tap, mtu, VlanMode::default());
+    lan.add_host("br0", 1, variant::port(), mtu, VlanMode::default());
     lan
 }
 

@@ -4,12 +4,12 @@ use crate::underlay::{TUNNEL, Underlay, V4, WIRE};
 use sluice_flows::bridge::VlanMode;
 use sluice_flows::tunnel::TunnelKind;
 use sluice_switch::FailMode;
-use sluice_tests::host::Kind;
 use sluice_tests::lan::Lan;
 use sluice_tests::netns::skipped;
 use sluice_tests::ovs::Daemons;
 use sluice_tests::programs::{Running, run};
 use sluice_tests::traffic::ping_until_answered;
+use sluice_tests::variant;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const PEER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 2));
@@ -74,7 +74,7 @@ fn ours_and_those_of_open_vswitch_understand_each_other() {
         let underlay = Underlay::new(1500);
         let options = [&[("remote_ip", V4[1])], ours].concat();
         let mut lan = underlay.switch(0, FailMode::Standalone, kind, &options);
-        lan.add_host("br0", 1, Kind::Tap, 1400, VlanMode::default());
+        lan.add_host("br0", 1, variant::port(), 1400, VlanMode::default());
         let _ovs = with_ovs(&underlay, kind.name(), theirs);
         talk(&underlay, &lan);
     }
@@ -88,7 +88,7 @@ fn geneve_options_are_matched_by_both() {
     let map = "{class=0x102,type=0x80,len=4}->tun_metadata0";
     let underlay = Underlay::new(1500);
     let mut lan = underlay.switch(0, FailMode::Secure, TunnelKind::Geneve, &[("remote_ip", V4[1]), ("key", "7")]);
-    lan.add_host("br0", 1, Kind::Tap, 1400, VlanMode::default());
+    lan.add_host("br0", 1, variant::port(), 1400, VlanMode::default());
     lan.datapath.set_tlv_map(map.parse().unwrap()).unwrap();
     let inward = format!("in_port={TUNNEL},tun_metadata0=0x1234,actions=output:1");
     let outward = format!("in_port=1,actions=set_field:0xcafe->tun_metadata0,output:{TUNNEL}");

@@ -5,12 +5,13 @@ use sluice_flows::DropReason;
 use sluice_flows::bridge::VlanMode;
 use sluice_flows::tunnel::TunnelKind;
 use sluice_switch::FailMode;
-use sluice_tests::host::{Host, Kind, LINK};
+use sluice_tests::host::{Host, LINK};
 use sluice_tests::lan::Lan;
 use sluice_tests::netns::skipped;
 use sluice_tests::programs::run;
 use sluice_tests::switch::wait_until;
 use sluice_tests::traffic::{datagrams, ping, ping_until_answered, stream};
+use sluice_tests::variant;
 
 const STREAM: usize = 3_000_000;
 
@@ -73,7 +74,7 @@ fn tunnels_for_ip_alone_carry_it_between_routed_hosts() {
                 let options: Vec<_> = options.iter().map(|(name, value)| (&**name, &**value)).collect();
                 let mut lan = underlay.switch(end, FailMode::Secure, kind, &options);
                 let n = end as u8 + 1;
-                lan.add_host("br0", n, Kind::Tap, 1400, VlanMode::default());
+                lan.add_host("br0", n, variant::port(), 1400, VlanMode::default());
                 // The link header ends with the switch; the other end makes its own.
                 let inward = format!("in_port={TUNNEL},actions=mod_dl_dst:02:00:00:00:00:{n:02x},output:{n}");
                 let outward = format!("in_port={n},actions=output:{TUNNEL}");
@@ -103,7 +104,7 @@ fn by_flows(underlay: &Underlay, kind: TunnelKind, further: &[(&str, &str)], out
         let options = [&[("remote_ip", "flow"), ("key", "flow")], further].concat();
         let mut lan = underlay.switch(end, FailMode::Secure, kind, &options);
         let n = end as u8 + 1;
-        lan.add_host("br0", n, Kind::Tap, 1400, VlanMode::default());
+        lan.add_host("br0", n, variant::port(), 1400, VlanMode::default());
         let map = "{class=0x102,type=0x80,len=4}->tun_metadata0".parse().unwrap();
         lan.datapath.set_tlv_map(map).unwrap();
         let inward = format!("in_port={TUNNEL},tun_src={},{into},actions=output:{n}", V4[1 - end]);

@@ -4,10 +4,11 @@ use sluice_flows::bridge::VlanMode;
 use sluice_flows::tunnel::TunnelKind;
 use sluice_switch::FailMode;
 use sluice_switch::port::{PortDevice, PortKind, PortSpec, TunnelPort};
-use sluice_tests::host::{Kind, wait_for_carrier};
+use sluice_tests::host::wait_for_carrier;
 use sluice_tests::lan::Lan;
 use sluice_tests::netns::Netns;
 use sluice_tests::programs::run;
+use sluice_tests::variant;
 
 /// The hosts' interface.
 pub(crate) const WIRE: &str = "wire";
@@ -71,7 +72,7 @@ impl Underlay {
             let options = options(end);
             let options: Vec<_> = options.iter().map(|(name, value)| (&**name, &**value)).collect();
             let mut lan = self.switch(end, FailMode::Standalone, kind, &options);
-            lan.add_host("br0", end as u8 + 1, Kind::Tap, mtu, VlanMode::default());
+            lan.add_host("br0", end as u8 + 1, variant::port(), mtu, VlanMode::default());
             lan
         })
     }
