@@ -12,6 +12,7 @@ use super::resolved::Mac;
 use super::yaml::{Node, Value};
 pub(super) use dhcp::{LEASE, show_lease};
 use ipnet::{Ipv4Net, Ipv6Net};
+use link::Ways;
 pub(super) use link::{RawEnd, RawLink};
 pub(super) use network::{RawRoute, RawRouter, RawTunnel, RawVlan};
 use std::collections::BTreeMap;
@@ -79,8 +80,7 @@ pub(super) struct RawHost {
     pub(super) dhcp: Option<usize>,
 }
 
-const DEFAULTS_LATER: Later = &[("link", None, "give each link its own `delay:`")];
-const SWITCH_LATER: Later = &[("stp", Some("false"), "links between switches must not form a loop")];
+const SWITCH_LATER: Later = &[("stp", "false", "links between switches must not form a loop")];
 /// Whether the file calls itself a lab.
 pub(super) fn has_lab_key(root: &Node) -> bool {
     matches!(&root.value, Value::Map(entries) if entries.iter().any(|(key, _)| key.text == "lab"))
@@ -91,17 +91,18 @@ pub(super) fn read(root: &Node, problems: &mut Vec<Problem>) -> Raw {
     let known =
         ["lab", "seed", "defaults", "vlans", "switches", "routers", "hosts", "links", "tunnels", "uplink", "tests"];
     let fields = Fields::of(root, "the topology", &known, &[], problems);
-    let mut raw = Raw::default();
+    let (mut raw, mut usual) = (Raw::default(), Ways::default());
     match fields.get("lab") {
         Some(node) => raw.name = name(node, "the lab", problems).unwrap_or_default(),
         None => problems.push(Problem::new(root.line, "the key `lab:` is missing; it names the lab")),
     }
     raw.seed = fields.number("seed", 0..=u64::MAX, problems);
     if let Some(node) = fields.get("defaults") {
-        let defaults = Fields::of(node, "defaults", &["mtu", "subnet", "subnet6"], DEFAULTS_LATER, problems);
+        let defaults = Fields::of(node, "defaults", &["mtu", "subnet", "subnet6", "link"], &[], problems);
         raw.mtu = mtu(&defaults, problems);
         raw.subnet = subnet(&defaults, "subnet", "10.0.0.0/24", Ipv4Net::trunc, problems);
         raw.subnet6 = subnet(&defaults, "subnet6", "fd00::/64", Ipv6Net::trunc, problems);
+        usual = defaults.get("link").map_or(usual, |node| link::usual(node, problems));
     }
     if let Some(node) = fields.get("vlans") {
         raw.vlans = nodes(node, "vlans", "a VLAN", problems, network::vlan);
@@ -111,7 +112,7 @@ pub(super) fn read(root: &Node, problems: &mut Vec<Problem>) -> Raw {
     raw.hosts = fields.get("hosts").map(|node| nodes(node, "hosts", "a node", problems, host));
     match fields.get("links") {
         Some(Node { value: Value::List(items), .. }) => {
-            raw.links = items.iter().filter_map(|item| link::link(item, problems)).collect();
+            raw.links = items.iter().filter_map(|item| link::link(item, usual, problems)).collect();
         }
         Some(node) => problems.push(Problem::new(node.line, format!("links: expected a list, found {}", node.kind()))),
         None => problems.push(Problem::new(root.line, "the key `links:` is missing; it lists pairs of names")),

@@ -279,6 +279,31 @@ fn impairments_hold_both_ways_unless_the_way_back_has_its_own() {
 }
 
 #[test]
+fn links_have_the_usual_impairments_unless_they_say_otherwise() {
+    let lab = good(
+        "lab: a\ndefaults:\n  link: {delay: 5ms, loss: 1%, back: {delay: 7ms}}\nlinks:\n  - [h1, s1]\n\
+         \x20 - {ends: [h2, s1], loss: 0%}\n  - {ends: [h3, s1], delay: 2ms, back: {loss: 3%}}\n",
+    );
+    let ways = lab.links.iter().map(|link| {
+        link.impairment.map(|way| {
+            let differing = way.differing(&resolved::Impairment::default());
+            differing.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+        })
+    });
+    let ways: Vec<_> = ways.collect();
+    assert_eq!(
+        ways,
+        [
+            ["delay=5ms loss=1%", "delay=7ms loss=1%"],
+            ["delay=5ms", "delay=7ms"],
+            ["delay=2ms loss=1%", "delay=2ms loss=3%"],
+        ]
+    );
+    bad("lab: a\ndefaults: {link: {mtu: 9}}\nlinks: []\n", &[(2, "unknown key `mtu` in `link` of defaults")]);
+    bad("lab: a\ndefaults:\n  link: {loss: 5}\nlinks: []\n", &[(3, "loss: `5` is not a percentage")]);
+}
+
+#[test]
 fn impairments_out_of_range_are_refused_with_their_line() {
     bad(
         "lab: a\nlinks:\n  - {ends: [h1, s1], loss: 101%,\n     duplicate: 5, rate: 1tb,\n     \

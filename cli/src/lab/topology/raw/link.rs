@@ -24,10 +24,12 @@ pub(in super::super) struct RawLink {
     pub(in super::super) ips: Option<Spot<[Vec<Spot<IpNet>>; 2]>>,
     /// Routing domain of each end.
     pub(in super::super) vrf: [Option<Spot<String>>; 2],
-    /// What happens to frames from the first end to the second, and the other way.
-    pub(in super::super) impairment: [Impairment; 2],
+    pub(in super::super) impairment: Ways,
     pub(in super::super) down: bool,
 }
+
+/// What happens to frames from the first end of a link to the second, and the other way.
+pub(in super::super) type Ways = [Impairment; 2];
 
 /// One end of a link: `h1`, `h1:eth1` or `s1:3`.
 #[derive(Clone, Debug, Default)]
@@ -39,20 +41,19 @@ pub(in super::super) struct RawEnd {
 
 const KEYS: [&str; 10] = ["ends", "name", "mtu", "trunk", "native", "access", "ips", "vrf", "down", "back"];
 
-pub(super) fn link(node: &Node, problems: &mut Vec<Problem>) -> Option<RawLink> {
+/// `link` under `defaults`: what happens to frames on every link that does not say otherwise.
+pub(super) fn usual(node: &Node, problems: &mut Vec<Problem>) -> Ways {
+    let fields = Fields::of(node, "`link` of defaults", &[&["back"], IMPAIRMENTS].concat(), &[], problems);
+    ways(&fields, node.line, Ways::default(), problems)
+}
+
+/// An entry of `links`; `usual` is what happens to frames where it says nothing.
+pub(super) fn link(node: &Node, usual: Ways, problems: &mut Vec<Problem>) -> Option<RawLink> {
     if let Value::List(items) = &node.value {
         let ends = ends(node.line, items, problems)?;
-        return Some(RawLink { line: node.line, mtu_line: node.line, ends, ..RawLink::default() });
+        return Some(RawLink { line: node.line, mtu_line: node.line, ends, impairment: usual, ..RawLink::default() });
     }
     let fields = Fields::of(node, "a link", &[&KEYS, IMPAIRMENTS].concat(), &[], problems);
-    let there = impairment(&fields, node.line, Impairment::default(), problems);
-    let back = match fields.get("back") {
-        Some(back) => {
-            let fields = Fields::of(back, "`back` of a link", IMPAIRMENTS, &[], problems);
-            impairment(&fields, back.line, there, problems)
-        }
-        None => there,
-    };
     let mut link = RawLink {
         line: node.line,
         name: fields.name("name", "a link", problems).map(|n| n.value),
@@ -63,7 +64,7 @@ pub(super) fn link(node: &Node, problems: &mut Vec<Problem>) -> Option<RawLink> 
         trunk: trunk(&fields, problems),
         ips: ips(&fields, problems),
         vrf: vrf(&fields, problems),
-        impairment: [there, back],
+        impairment: ways(&fields, node.line, usual, problems),
         down: fields.parsed("down", "true or false", problems, |text| text.parse().ok()).is_some_and(|d| d.value),
         ..RawLink::default()
     };
@@ -82,6 +83,20 @@ pub(super) fn link(node: &Node, problems: &mut Vec<Problem>) -> Option<RawLink> 
             None
         }
     }
+}
+
+/// The impairments of both directions: what is given holds both ways, and then what is given under `back` the other way.
+fn ways(fields: &Fields<'_>, line: usize, usual: Ways, problems: &mut Vec<Problem>) -> Ways {
+    let (before, mut again) = (problems.len(), Vec::new());
+    let there = impairment(fields, line, usual[0], problems);
+    let both = impairment(fields, line, usual[1], &mut again);
+    // What is wrong one way mostly is the other way too.
+    if problems.len() == before {
+        problems.append(&mut again);
+    }
+    let Some(back) = fields.get("back") else { return [there, both] };
+    let of_back = Fields::of(back, "`back` of a link", IMPAIRMENTS, &[], problems);
+    [there, impairment(&of_back, back.line, both, problems)]
 }
 
 /// The impairments of one direction; those that are not given are as in `other`.

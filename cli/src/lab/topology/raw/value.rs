@@ -5,9 +5,9 @@ use super::super::yaml::{Node, Value};
 use super::Spot;
 use std::collections::BTreeMap;
 
-/// Keys that the format knows and this version does not carry out: the key, the one value that changes nothing (if
-/// there is one), and what is so instead.
-pub(super) type Later = &'static [(&'static str, Option<&'static str>, &'static str)];
+/// Keys that the format knows and this version does not carry out: the key, the one value that changes nothing, and what is so
+/// instead.
+pub(super) type Later = &'static [(&'static str, &'static str, &'static str)];
 
 /// The entries of a mapping that are known and not null.
 pub(super) struct Fields<'a> {
@@ -33,7 +33,7 @@ impl<'a> Fields<'a> {
                     entries.insert(text, value);
                 }
             } else if let Some((_, harmless, instead)) = later.iter().find(|(name, ..)| *name == text) {
-                let same = matches!(&value.value, Value::Scalar { text, .. } if Some(text.as_str()) == *harmless);
+                let same = matches!(&value.value, Value::Scalar { text, .. } if text == harmless);
                 if !same && !value.is_null() {
                     let message = format!("{text}: not supported yet by this version; {instead}");
                     problems.push(Problem::new(key.line, message));

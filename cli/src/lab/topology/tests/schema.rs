@@ -26,6 +26,7 @@ fn every_key_that_the_parser_knows_is_in_the_schema() {
     for (place, file) in [
         ("/properties", "KEY: 1\nlab: a\nlinks: []\n"),
         ("/$defs/defaults/properties", "lab: a\ndefaults: {KEY: 1}\nlinks: []\n"),
+        ("/$defs/every-link/properties", "lab: a\ndefaults: {link: {KEY: 1}}\nlinks: []\n"),
         ("/$defs/vlan/properties", "lab: a\nvlans: {blue: {KEY: 1}}\nlinks: []\n"),
         ("/$defs/switch/properties", "lab: a\nswitches: {s1: {KEY: 1}}\nlinks: []\n"),
         ("/$defs/rule/properties", "lab: a\nswitches: {s1: {rules: [{KEY: 1}]}}\nlinks: []\n"),
