@@ -6,7 +6,6 @@
 mod file;
 mod inner;
 mod sink;
-mod verdict;
 mod wireshark;
 
 use crate::client::{Client, Target};

@@ -26,6 +26,7 @@ mod meter;
 mod mirror;
 mod packet;
 pub mod page;
+pub mod pcapng;
 mod port;
 mod router;
 mod socket;
@@ -34,6 +35,7 @@ mod status;
 mod table;
 mod trace;
 mod tunnel;
+pub mod verdict;
 mod watch;
 
 pub use socket::{Socket, SocketError};

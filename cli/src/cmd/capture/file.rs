@@ -1,35 +1,19 @@
-//! Writing a pcapng file: one interface for each port, named as the recording names it, times in nanoseconds, directions
-//! as the format has them, what became of each packet as its comment, and at the end what was lost of each port.
+//! Where a pcapng file goes: onto the disk, or to another program as it is written.
 
-use super::sink::Packet;
-use super::{Label, verdict};
+use super::Label;
 use crate::failure::Failure;
-use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
-use pcap_file::pcapng::blocks::interface_description::{
-    InterfaceDescriptionBlock, InterfaceDescriptionOption, InterfaceTsResolution,
-};
-use pcap_file::pcapng::blocks::interface_statistics::{InterfaceStatisticsBlock, InterfaceStatisticsOption};
-use pcap_file::pcapng::blocks::opt_common::CommonOption;
-use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeaderOption};
-use pcap_file::pcapng::{PcapNgWriteError, PcapNgWriter};
-use pcap_file::{DataLink, Endianness};
-use sluice_proto::v1::captured_frame::Direction;
+use sluice_switch::api::pcapng::{Packet, PcapNg, PcapNgWriteError};
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{BufWriter, Write, stdout};
 use std::os::unix::fs::FileTypeExt;
-use std::time::{Duration, SystemTime};
-
-/// The two lowest bits of a packet's flags.
-const INBOUND: u32 = 1;
-const OUTBOUND: u32 = 2;
 
 /// A pcapng file that is being written.
 pub(super) struct Writer {
     path: String,
     /// Another program reads it as it is written.
     piped: bool,
-    to: PcapNgWriter<BufWriter<Box<dyn Write>>>,
+    to: PcapNg<BufWriter<Box<dyn Write>>>,
 }
 
 impl Writer {
@@ -55,26 +39,8 @@ impl Writer {
     }
 
     fn begin(path: &str, piped: bool, to: Box<dyn Write>, labels: &[Label]) -> Result<Self, Failure> {
-        let section = SectionHeaderBlock {
-            // Wireshark takes no other while it captures.
-            endianness: Endianness::native(),
-            options: vec![SectionHeaderOption::UserApplication(concat!("sluice ", env!("CARGO_PKG_VERSION")).into())],
-            ..SectionHeaderBlock::default()
-        };
-        let mut to =
-            PcapNgWriter::with_section_header(BufWriter::new(to), section).map_err(|error| failed(path, error))?;
-        for label in labels {
-            let interface = InterfaceDescriptionBlock {
-                linktype: DataLink::ETHERNET,
-                snaplen: 0,
-                options: vec![
-                    InterfaceDescriptionOption::IfName(label.name.as_str().into()),
-                    InterfaceDescriptionOption::IfDescription(label.about.as_str().into()),
-                    InterfaceDescriptionOption::IfTsResol(InterfaceTsResolution::NANO),
-                ],
-            };
-            to.write_pcapng_block(interface).map_err(|error| failed(path, error))?;
-        }
+        let interfaces = labels.iter().map(|label| (label.name.as_str(), label.about.as_str()));
+        let to = PcapNg::begin(BufWriter::new(to), interfaces).map_err(|error| failed(path, error))?;
         let mut writer = Self { path: path.to_owned(), piped, to };
         writer.flush()?;
         Ok(writer)
@@ -85,24 +51,7 @@ impl Writer {
     /// # Errors
     /// The file cannot be written.
     pub(super) fn put(&mut self, packet: &Packet<'_>) -> Result<(), Failure> {
-        let frame = packet.frame;
-        let direction = if frame.direction() == Direction::Sent { OUTBOUND } else { INBOUND };
-        let mut options = vec![EnhancedPacketOption::Flags(direction)];
-        if let Some(comment) = verdict::comment(frame) {
-            options.push(EnhancedPacketOption::Common(CommonOption::Comment(comment.into())));
-        }
-        if packet.is_super_frame() {
-            let comment = format!("super-frame: leaves the machine in segments of {} bytes", frame.segment_len);
-            options.push(EnhancedPacketOption::Common(CommonOption::Comment(comment.into())));
-        }
-        let block = EnhancedPacketBlock {
-            interface_id: frame.port,
-            timestamp: Duration::from_nanos(frame.time_unix_ns),
-            original_len: packet.len,
-            data: packet.bytes.into(),
-            options,
-        };
-        self.to.write_pcapng_block(block).map(|_| ()).map_err(|error| self.failure(error))
+        self.to.put(packet).map_err(|error| self.failure(error))
     }
 
     /// Notes of each port how many packets were written and how many were lost.
@@ -110,14 +59,7 @@ impl Writer {
     /// # Errors
     /// The file cannot be written.
     pub(super) fn count(&mut self, by_port: &[(u64, u64)]) -> Result<(), Failure> {
-        let timestamp = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        for (interface_id, (written, lost)) in (0..).zip(by_port) {
-            let options =
-                vec![InterfaceStatisticsOption::IsbIfRecv(written + lost), InterfaceStatisticsOption::IsbIfDrop(*lost)];
-            let block = InterfaceStatisticsBlock { interface_id, timestamp, options };
-            self.to.write_pcapng_block(block).map(|_| ()).map_err(|error| self.failure(error))?;
-        }
-        Ok(())
+        self.to.count(by_port).map_err(|error| self.failure(error))
     }
 
     /// Whether another program reads it as it is written.

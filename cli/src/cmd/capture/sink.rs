@@ -1,23 +1,18 @@
 //! Where the packets of a recording go, and what is said of them.
 
 use super::file::Writer;
-use super::{How, Label, inner, verdict};
+use super::{How, Label, inner};
 use crate::failure::Failure;
 use crate::output::{Exit, Format, Output};
 use serde::Serialize;
 use sluice_flows::key::{FlowKey, PacketKey};
 use sluice_flows::packet::extract;
 use sluice_flows::text::{Names, show_packet};
+use sluice_proto::v1::CaptureReply;
 use sluice_proto::v1::captured_frame::Direction;
-use sluice_proto::v1::{CaptureReply, CapturedFrame};
+use sluice_switch::api::pcapng::Packet;
+use sluice_switch::api::verdict;
 use std::collections::BTreeSet;
-
-/// A packet of a recording: a frame, or what was in it.
-pub(super) struct Packet<'a> {
-    pub(super) frame: &'a CapturedFrame,
-    pub(super) bytes: &'a [u8],
-    pub(super) len: u32,
-}
 
 /// What was recorded so far.
 #[derive(Default, Serialize)]
@@ -39,23 +34,15 @@ pub(super) enum Sink {
     Json,
 }
 
-impl Packet<'_> {
-    /// Whether it is to be cut into several when it leaves the machine.
-    pub(super) fn is_super_frame(&self) -> bool {
-        // What was in a tunnel has been cut.
-        self.frame.segment_len > 0 && self.bytes.len() == self.frame.frame.len()
-    }
+fn way<'a>(packet: &Packet<'_>, label: &'a Label) -> &'a str {
+    &label.ways[usize::from(packet.frame.direction() == Direction::Sent)]
+}
 
-    fn way<'a>(&self, label: &'a Label) -> &'a str {
-        &label.ways[usize::from(self.frame.direction() == Direction::Sent)]
-    }
-
-    /// Its headers, as flows are written.
-    fn headers(&self) -> String {
-        let mut key = PacketKey::ZERO;
-        extract(self.bytes, 0, &mut key);
-        show_packet(&FlowKey::from(&key), Names::NONE).to_string()
-    }
+/// A packet's headers, as flows are written.
+fn headers(packet: &Packet<'_>) -> String {
+    let mut key = PacketKey::ZERO;
+    extract(packet.bytes, 0, &mut key);
+    show_packet(&FlowKey::from(&key), Names::NONE).to_string()
 }
 
 /// A packet as a line of JSON.
@@ -82,17 +69,17 @@ impl Sink {
             Self::File { writer, .. } => writer.put(packet)?,
             Self::Lines => {
                 let time = crate::cmd::events::time_of_day(frame.time_unix_ns);
-                let (name, way, len) = (&label.name, packet.way(label), packet.len);
-                let line = format!("{time}  {name}  {way}  {len} bytes  {}", packet.headers());
+                let (name, way, len) = (&label.name, way(packet, label), packet.len);
+                let line = format!("{time}  {name}  {way}  {len} bytes  {}", headers(packet));
                 out.line(format!("{line}  {}", verdict::end_of_line(frame)).trim_end())?;
             }
             Self::Json => out.json(&Line {
                 time_unix_ns: frame.time_unix_ns,
                 port: &label.port,
-                way: packet.way(label),
+                way: way(packet, label),
                 len_bytes: packet.len,
                 segment_bytes: if packet.is_super_frame() { frame.segment_len } else { 0 },
-                packet: packet.headers(),
+                packet: headers(packet),
                 verdict: verdict::verdict(frame),
                 reason: &frame.reason,
                 to: verdict::ports(frame),
@@ -165,7 +152,7 @@ impl Tally {
                 Some((_, packets)) if inner => {
                     packets.iter().map(|bytes| Packet { frame, bytes, len: bytes.len() as u32 }).collect()
                 }
-                _ => vec![Packet { frame, bytes: &frame.frame, len: frame.frame_len }],
+                _ => vec![Packet::from(frame)],
             };
             for packet in packets.into_iter().take(usize::try_from(most - self.packets).unwrap_or(usize::MAX)) {
                 self.packets += 1;

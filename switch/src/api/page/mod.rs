@@ -13,6 +13,7 @@
 mod bridges;
 mod guard;
 mod history;
+mod packets;
 mod sample;
 mod shape;
 mod talks;
@@ -125,6 +126,7 @@ pub async fn serve(
         .route("/api/history", get(history))
         .route("/api/trace/{from}/{to}/{protocol}", get(trace))
         .route("/api/packet/{bridge}/{packet}", get(packet))
+        .route("/api/capture/{link}", get(capture))
         .route("/api/link", post(change))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(guard, guard::check))
@@ -185,6 +187,13 @@ async fn trace(
 
 async fn packet(State(sampler): State<Arc<Sampler>>, Path((bridge, packet)): Path<(String, String)>) -> Response {
     told(sampler.trace(bridge, packet).await)
+}
+
+async fn capture(State(sampler): State<Arc<Sampler>>, Path(link): Path<String>) -> Response {
+    match sampler.capture(link).await {
+        Ok(file) => (HEADERS, [(header::CONTENT_TYPE, "application/vnd.tcpdump.pcap")], file).into_response(),
+        Err(why) => failed(StatusCode::UNPROCESSABLE_ENTITY, &why),
+    }
 }
 
 async fn change(State(sampler): State<Arc<Sampler>>, body: Bytes) -> Response {

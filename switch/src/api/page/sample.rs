@@ -75,6 +75,11 @@ impl Sampler {
         })
     }
 
+    /// The control API.
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// Everything, as JSON.
     pub(super) async fn view(&self) -> Answer {
         let mut last = self.last.lock().await;
@@ -122,7 +127,7 @@ impl Sampler {
         let asked = TracePacket { packet: Some(Packet::Flow(packet.clone())), in_port: String::new() };
         let request = TraceRequest { bridge: bridge.clone(), packets: vec![asked], ..TraceRequest::default() };
         let call = async {
-            let mut client = TraceServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_LEN);
+            let mut client = TraceServiceClient::new(self.channel()).max_decoding_message_size(MAX_MESSAGE_LEN);
             client.trace(request).await?.into_inner().message().await
         };
         let reply = call.await.map_err(said)?.ok_or("there is no answer")?;
@@ -150,13 +155,13 @@ impl Sampler {
         serde_json::to_vec(&view).map(Bytes::from).map_err(|error| error.to_string())
     }
 
-    async fn ports(&self) -> Result<Vec<Port>, Status> {
-        let mut client = PortServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_LEN);
+    pub(super) async fn ports(&self) -> Result<Vec<Port>, Status> {
+        let mut client = PortServiceClient::new(self.channel()).max_decoding_message_size(MAX_MESSAGE_LEN);
         some(client.list_ports(ListPortsRequest::default()).await, usize::MAX, |part| part.ports).await
     }
 
     async fn ask(&self, drawing: Drawing, ports: Vec<Port>) -> Result<View, Status> {
-        let channel = || self.channel.clone();
+        let channel = || self.channel();
         let mut stats = StatsServiceClient::new(channel()).max_decoding_message_size(MAX_MESSAGE_LEN);
         let mut connections = ConnectionServiceClient::new(channel()).max_decoding_message_size(MAX_MESSAGE_LEN);
         let status = StatusServiceClient::new(channel()).get_status(GetStatusRequest {}).await?.into_inner();
@@ -192,9 +197,9 @@ impl Sampler {
     }
 
     async fn groups(&self) -> Result<Vec<GroupRow>, Status> {
-        let mut client = BridgeServiceClient::new(self.channel.clone());
+        let mut client = BridgeServiceClient::new(self.channel());
         let bridges = client.list_bridges(ListBridgesRequest {}).await?.into_inner().bridges;
-        let mut client = GroupServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_LEN);
+        let mut client = GroupServiceClient::new(self.channel()).max_decoding_message_size(MAX_MESSAGE_LEN);
         let mut rows = Vec::new();
         for bridge in bridges {
             let request =
@@ -224,7 +229,7 @@ impl Sampler {
         let mut probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
         if probes.begun.is_none_or(|begun| begun.elapsed() >= PROBE_EVERY) {
             probes.begun = Some(Instant::now());
-            let (kept, mut client) = (Arc::clone(&self.probes), TunnelServiceClient::new(self.channel.clone()));
+            let (kept, mut client) = (Arc::clone(&self.probes), TunnelServiceClient::new(self.channel()));
             tokio::spawn(async move {
                 let request = ListTunnelsRequest { bridge: String::new(), probe_timeout_ms: PROBE_WITHIN_MS };
                 // What is wrong with the switch is said by what else is asked.
@@ -257,7 +262,7 @@ async fn some<P, T>(
     Ok(all)
 }
 
-fn said(status: Status) -> String {
+pub(super) fn said(status: Status) -> String {
     match status.code() {
         tonic::Code::Unavailable => "the switch does not answer".to_owned(),
         _ => status.message().to_owned(),

@@ -5,7 +5,7 @@ use sluice_proto::v1::{CapturedFrame, CapturedOutput};
 
 /// What a packet's comment says: `verdict=` first, then what belongs to it, a word each but for the rule, which is last.
 /// For tshark and Wireshark: `frame.comment contains "verdict=drop reason=rule_drop"`.
-pub(super) fn comment(frame: &CapturedFrame) -> Option<String> {
+pub fn comment(frame: &CapturedFrame) -> Option<String> {
     let mut words = match frame.verdict() {
         Verdict::Unspecified => return None,
         Verdict::Forwarded => format!("verdict=forward to={}", to(frame)),
@@ -23,7 +23,7 @@ pub(super) fn comment(frame: &CapturedFrame) -> Option<String> {
 }
 
 /// The end of a packet's line: where it went, or why nowhere and by whom. Nothing for one that a port sent, as is plain.
-pub(super) fn end_of_line(frame: &CapturedFrame) -> String {
+pub fn end_of_line(frame: &CapturedFrame) -> String {
     let by = if frame.owner.is_empty() { String::new() } else { format!(" by {}", frame.owner) };
     let lost: Vec<_> = lost(frame).map(|output| format!("LOST at {}: {}", name(output), output.reason)).collect();
     let sent = frame.direction() == Direction::Sent;
@@ -38,7 +38,7 @@ pub(super) fn end_of_line(frame: &CapturedFrame) -> String {
 }
 
 /// The verdict as JSON has it; empty when the switch has not said.
-pub(super) fn verdict(frame: &CapturedFrame) -> &'static str {
+pub fn verdict(frame: &CapturedFrame) -> &'static str {
     match frame.verdict() {
         Verdict::Unspecified => "",
         Verdict::Forwarded => "forward",
@@ -49,7 +49,7 @@ pub(super) fn verdict(frame: &CapturedFrame) -> &'static str {
 }
 
 /// The ports that it left by.
-pub(super) fn ports(frame: &CapturedFrame) -> Vec<&str> {
+pub fn ports(frame: &CapturedFrame) -> Vec<&str> {
     frame.outputs.iter().filter(|output| output.reason.is_empty()).map(name).collect()
 }
 
