@@ -6,6 +6,7 @@ pub mod compose;
 pub mod encap;
 pub mod fragment;
 mod frame;
+pub mod hop;
 mod layers;
 pub mod membership;
 mod offload;

@@ -291,6 +291,13 @@ impl Worker<'_> {
                 self.egress.output(port, index);
             }
             Plan::Drop(reason) => self.egress.fates[index] = Fate::Dropped(reason),
+            Plan::Hop(number) => {
+                if let Some((hop, port)) = &self.megaflows.list(number).hop {
+                    hop.apply(&mut self.egress.frames[index], &self.burst.layers[index]);
+                    self.egress.fates[index] = Fate::Waiting;
+                    self.egress.output(*port, index);
+                }
+            }
             Plan::List(number) => {
                 let list = self.megaflows.list(number);
                 self.egress.fates[index] = first_fate(list.verdict);

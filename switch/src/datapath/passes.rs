@@ -155,7 +155,7 @@ impl Passes {
         let (actions, resumes) = match hot.plan {
             Plan::Output(port) => ([DpAction::Output(port)].into(), Arc::default()),
             Plan::Drop(_) => Default::default(),
-            Plan::List(number) | Plan::Passes(number) => {
+            Plan::Hop(number) | Plan::List(number) | Plan::Passes(number) => {
                 let list = self.cache.list(number);
                 (Arc::clone(&list.actions), Arc::clone(&list.resumes))
             }

@@ -5,8 +5,9 @@
 
 use crate::datapath::passes::Continuation;
 use hashbrown::HashTable;
-use sluice_flows::Verdict;
 use sluice_flows::datapath::DpAction;
+use sluice_flows::packet::hop::Hop;
+use sluice_flows::{DpPort, Verdict};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -24,7 +25,19 @@ pub(crate) struct List {
     pub(crate) actions: Arc<[DpAction]>,
     pub(crate) resumes: Arc<[Arc<Continuation>]>,
     pub(crate) verdict: Verdict,
+    /// If that is all that the actions are: headers to change, and a port to send the packet by.
+    pub(crate) hop: Option<(Hop, DpPort)>,
     users: u32,
+}
+
+impl List {
+    fn new(Steps { actions, resumes }: Steps, verdict: Verdict) -> Self {
+        let hop = match actions.as_slice() {
+            [changes @ .., DpAction::Output(port)] if verdict == Verdict::Forward => Hop::of(changes).zip(Some(*port)),
+            _ => None,
+        };
+        Self { actions: actions.into(), resumes: resumes.into(), verdict, hop, users: 1 }
+    }
 }
 
 /// The action lists in use, by number.
@@ -38,17 +51,17 @@ pub(crate) struct Lists {
 
 impl Lists {
     /// Number of the list; one user more. A list with other passes is not shared: they are a packet's own.
-    pub(crate) fn intern(&mut self, Steps { actions, resumes }: Steps, verdict: Verdict) -> u32 {
-        if !resumes.is_empty() {
-            return self.add(List { actions: actions.into(), resumes: resumes.into(), verdict, users: 1 });
+    pub(crate) fn intern(&mut self, steps: Steps, verdict: Verdict) -> u32 {
+        if !steps.resumes.is_empty() {
+            return self.add(List::new(steps, verdict));
         }
-        let hash = self.hasher.hash_one((&*actions, verdict));
-        let same = |l: &List| *l.actions == *actions && l.verdict == verdict;
+        let hash = self.hasher.hash_one((&*steps.actions, verdict));
+        let same = |l: &List| *l.actions == *steps.actions && l.verdict == verdict;
         if let Some(&number) = self.table.find(hash, |&n| same(&self.lists[n as usize])) {
             self.lists[number as usize].users += 1;
             return number;
         }
-        let number = self.add(List { actions: actions.into(), resumes: Arc::default(), verdict, users: 1 });
+        let number = self.add(List::new(steps, verdict));
         let (lists, hasher) = (&self.lists, &self.hasher);
         self.table.insert_unique(hash, number, |&n| {
             let List { actions, verdict, .. } = &lists[n as usize];
@@ -81,7 +94,7 @@ impl Lists {
         if let Ok(found) = self.table.find_entry(hash, |&n| n == number) {
             found.remove();
         }
-        (list.actions, list.resumes) = (Arc::default(), Arc::default());
+        (list.actions, list.resumes, list.hop) = (Arc::default(), Arc::default(), None);
         self.free.push(number);
     }
 
@@ -95,7 +108,6 @@ impl Lists {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sluice_flows::DpPort;
 
     fn outputs(ports: &[u32]) -> Steps {
         Steps { actions: ports.iter().map(|p| DpAction::Output(DpPort(*p))).collect(), resumes: Vec::new() }

@@ -48,6 +48,8 @@ pub(crate) enum Plan {
     Output(DpPort),
     /// Do nothing and count a drop.
     Drop(DropReason),
+    /// Change headers and send the packet by one port, as the list of this number says.
+    Hop(u32),
     /// Work through the list of this number.
     List(u32),
     /// The same for a list that asks connection tracking, or goes on in other passes.
@@ -373,7 +375,7 @@ impl<K: Key> MegaflowCache<K> {
         match plan {
             Plan::Output(port) => vec![DpAction::Output(port)],
             Plan::Drop(_) => Vec::new(),
-            Plan::List(number) => self.lists.get(number).actions.to_vec(),
+            Plan::Hop(number) | Plan::List(number) => self.lists.get(number).actions.to_vec(),
             Plan::Passes(number) => {
                 let list = self.lists.get(number);
                 list.actions.iter().map(|action| numbered(action, &list.resumes)).collect()
@@ -447,12 +449,15 @@ impl<K: Key> MegaflowCache<K> {
             ([], Verdict::Drop(reason)) => Plan::Drop(reason),
             ([DpAction::Output(port)], Verdict::Forward) => Plan::Output(*port),
             _ if has_passes(&steps) => Plan::Passes(self.lists.intern(steps, verdict)),
-            _ => Plan::List(self.lists.intern(steps, verdict)),
+            _ => {
+                let number = self.lists.intern(steps, verdict);
+                if self.lists.get(number).hop.is_some() { Plan::Hop(number) } else { Plan::List(number) }
+            }
         }
     }
 
     fn release(&mut self, plan: Plan, guards: u32) {
-        if let Plan::List(number) | Plan::Passes(number) = plan {
+        if let Plan::Hop(number) | Plan::List(number) | Plan::Passes(number) = plan {
             self.lists.release(number);
         }
         self.guards.remove(guards);

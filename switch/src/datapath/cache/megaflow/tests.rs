@@ -1,4 +1,6 @@
 use super::*;
+use sluice_flows::datapath::Change;
+use sluice_flows::field::Field;
 use sluice_flows::key::{PacketMask, slot};
 
 fn mask(slots: &[sluice_flows::key::Slot]) -> PacketMask {
@@ -163,6 +165,11 @@ fn plans_name_the_simple_cases_and_lists_are_shared() {
     let drop = Verdict::Drop(DropReason::NoRule);
     assert_eq!(plan_of(&mut cache, 1, Verdict::Forward, std::slice::from_ref(&out)).1, Plan::Output(DpPort(3)));
     assert_eq!(plan_of(&mut cache, 2, drop, &[]).1, Plan::Drop(DropReason::NoRule));
+    let ttl = DpAction::Set([Change { field: Field::IpTtl, value: 63, mask: 0xff }].into_iter().collect());
+    let hop = plan_of(&mut cache, 6, Verdict::Forward, &[ttl.clone(), out.clone()]);
+    assert!(matches!(hop.1, Plan::Hop(_)), "{hop:?}");
+    cache.remove(hop.0);
+    assert!(matches!(plan_of(&mut cache, 6, drop, &[ttl, out.clone()]).1, Plan::List(_)));
     let (a, first) = plan_of(&mut cache, 3, Verdict::Forward, &[DpAction::PopVlan, out.clone()]);
     let (b, second) = plan_of(&mut cache, 4, Verdict::Forward, &[DpAction::PopVlan, out.clone()]);
     let Plan::List(number) = first else { panic!("{first:?}") };
