@@ -8,9 +8,14 @@
 //! The hash covers the bits that some megaflow looks at and no others (see [`megaflow`](super::megaflow)), so packets
 //! that no rule could tell apart share a slot: ten thousand connections through a plain learning switch need as many
 //! slots as there are pairs of addresses.
+//!
+//! It begins small and doubles while it is more than half full, up to a limit. A larger one begins empty: what it had is asked of the
+//! megaflows once more.
 
 /// Slots in a set.
 pub(crate) const WAYS: usize = 8;
+/// Slots to begin with: 512 KB.
+const FEW: usize = 1 << 16;
 
 #[derive(Clone, Debug)]
 #[repr(align(64))]
@@ -28,14 +33,15 @@ pub(crate) struct ExactCache {
     len: usize,
     /// Where the next slot to overwrite in a full set comes from.
     turn: usize,
+    /// Most sets.
+    limit: usize,
 }
 
 impl ExactCache {
-    /// A cache of at least `slots` slots: a power of two, at least [`WAYS`].
+    /// A cache that grows to `slots` slots, rounded up to a power of two, at least [`WAYS`].
     pub(crate) fn new(slots: usize) -> Self {
-        let sets = slots.div_ceil(WAYS).max(1).next_power_of_two();
-        let empty = Set { tags: [0; WAYS], flows: [0; WAYS] };
-        Self { sets: vec![empty; sets].into_boxed_slice(), len: 0, turn: 0 }
+        let sets = |slots: usize| slots.div_ceil(WAYS).max(1).next_power_of_two();
+        Self { sets: empty(sets(slots.min(FEW))), len: 0, turn: 0, limit: sets(slots) }
     }
 
     /// The megaflow that packets with this hash had.
@@ -52,6 +58,10 @@ impl ExactCache {
     /// Notes the megaflow of packets with this hash.
     #[inline]
     pub(crate) fn insert(&mut self, hash: u64, flow: u32) {
+        // Sets fill unevenly: with more, one in ten would be full.
+        if self.len > self.sets.len() * WAYS / 2 && self.sets.len() < self.limit {
+            (self.sets, self.len) = (empty(self.sets.len() * 2), 0);
+        }
         let index = self.set(hash);
         let set = &mut self.sets[index];
         let tag = tag(hash);
@@ -84,6 +94,10 @@ impl ExactCache {
     }
 }
 
+fn empty(sets: usize) -> Box<[Set]> {
+    vec![Set { tags: [0; WAYS], flows: [0; WAYS] }; sets].into_boxed_slice()
+}
+
 /// The part of the hash that a slot keeps, never 0.
 #[inline]
 fn tag(hash: u64) -> u32 {
@@ -104,6 +118,23 @@ mod tests {
         assert_eq!(cache.len(), 1);
         cache.clear();
         assert_eq!((cache.get(0x1234_5678_0000_0003), cache.len()), (None, 0));
+    }
+
+    #[test]
+    fn it_grows_while_it_is_half_full_up_to_its_limit() {
+        let mut cache = ExactCache::new(4 * FEW);
+        let hash = |i: u64| i << 32 | i;
+        assert_eq!(cache.sets.len() * WAYS, FEW);
+        // What it loses when it grows comes again.
+        for _ in 0..4 {
+            (1..=2 * FEW as u64).for_each(|i| cache.insert(hash(i), i as u32));
+        }
+        assert_eq!(cache.sets.len() * WAYS, 4 * FEW);
+        assert!((1..=2 * FEW as u64).all(|i| cache.get(hash(i)) == Some(i as u32)));
+        for i in 1..=8 * FEW as u64 {
+            cache.insert(hash(i), i as u32);
+        }
+        assert_eq!(cache.sets.len() * WAYS, 4 * FEW, "its limit");
     }
 
     #[test]
