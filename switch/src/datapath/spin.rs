@@ -6,8 +6,10 @@
 //! after a longer one for [`LEAST`] alone. A request and its answer then meet an awake worker, and a switch that has nothing to
 //! do sleeps. The governors of KVM's and of Linux's own polling before a halt work alike.
 //!
-//! Programs that want the CPU go first. The worker sees them by the clock: when more than [`TAKEN`] pass between two looks at
-//! ports that have nothing, somebody else had the CPU. Then it sleeps at once, and for [`MODEST`] asks for [`LEAST`] alone.
+//! Programs that want the CPU go first. When more than [`TAKEN`] pass between two looks at ports that have nothing, and the kernel
+//! says that the worker was made to leave its CPU meanwhile, somebody else had it. Then the worker sleeps at once, and for
+//! [`MODEST`] asks for [`LEAST`] alone. What the clock says alone may be the machine's doing: under a hypervisor a CPU stands
+//! still at times.
 
 use std::time::{Duration, Instant};
 
@@ -31,13 +33,15 @@ pub(super) struct Spin {
     looked: Option<Instant>,
     /// Until when the CPU counts as wanted.
     modest: Option<Instant>,
+    /// How often the worker was made to leave its CPU, when it was last asked.
+    left: u64,
 }
 
 impl Spin {
     /// Asks for no longer than `limit`.
     pub(super) fn new(limit: Duration) -> Self {
         let least = LEAST.min(limit);
-        Self { limit, least, window: least, last: None, looked: None, modest: None }
+        Self { limit, least, window: least, last: None, looked: None, modest: None, left: 0 }
     }
 
     /// The round that began at `start` had frames.
@@ -52,15 +56,21 @@ impl Spin {
         self.looked = None;
     }
 
-    /// Whether to go on asking in the round that began at `start`, after which no queue has frames.
-    pub(super) fn goes_on(&mut self, start: Instant) -> bool {
+    /// Whether to go on asking in the round that began at `start`, after which no queue has frames. `left` is how often the
+    /// worker was made to leave its CPU so far; it is seldom asked.
+    pub(super) fn goes_on(&mut self, start: Instant, left: impl FnOnce() -> u64) -> bool {
         let Some(last) = self.last else { return false };
-        if self.looked.replace(start).is_some_and(|looked| start.duration_since(looked) > TAKEN) {
+        let late = self.looked.replace(start).is_some_and(|looked| start.duration_since(looked) > TAKEN);
+        if late && self.was_made_to_leave(left()) {
             self.window = self.least;
             self.modest = Some(start + MODEST);
             return false;
         }
         start.duration_since(last) < self.window
+    }
+
+    fn was_made_to_leave(&mut self, left: u64) -> bool {
+        std::mem::replace(&mut self.left, left) != left
     }
 
     /// It slept, which says nothing about other programs.
@@ -77,7 +87,7 @@ mod tests {
 
     /// Asks every microsecond from `from` on; after how many it slept.
     fn asked(spin: &mut Spin, from: Instant) -> u64 {
-        let us = (0..1000).find(|us| !spin.goes_on(from + Duration::from_micros(*us))).unwrap();
+        let us = (0..1000).find(|us| !spin.goes_on(from + Duration::from_micros(*us), || 0)).unwrap();
         spin.slept();
         us
     }
@@ -118,8 +128,8 @@ mod tests {
     #[test]
     fn it_makes_way_for_others_for_a_while() {
         let (mut spin, mut now) = after(&[40], LIMIT);
-        assert!(spin.goes_on(now + Duration::from_micros(1)));
-        assert!(!spin.goes_on(now + Duration::from_micros(30)), "somebody else had the CPU");
+        assert!(spin.goes_on(now + Duration::from_micros(1), || 1));
+        assert!(!spin.goes_on(now + Duration::from_micros(30), || 1), "somebody else had the CPU");
         spin.slept();
         now += Duration::from_micros(60);
         spin.came(now);
@@ -134,10 +144,20 @@ mod tests {
     #[test]
     fn sleep_and_work_are_not_taken_for_others() {
         let (mut spin, now) = after(&[40], LIMIT);
-        assert!(spin.goes_on(now));
+        assert!(spin.goes_on(now, || 1));
         spin.slept();
-        assert!(spin.goes_on(now + Duration::from_micros(70)));
+        assert!(spin.goes_on(now + Duration::from_micros(70), || 1));
         spin.came(now + Duration::from_micros(75));
-        assert!(spin.goes_on(now + Duration::from_micros(105)), "the round before had frames");
+        assert!(spin.goes_on(now + Duration::from_micros(105), || 1), "the round before had frames");
+    }
+
+    #[test]
+    fn a_cpu_that_stood_still_is_not_taken_for_others() {
+        let (mut spin, now) = after(&[40, 40], LIMIT);
+        let at = |us| now + Duration::from_micros(us);
+        assert!(spin.goes_on(at(1), || 0));
+        assert!(spin.goes_on(at(30), || 0), "nobody was made to leave");
+        assert!(spin.goes_on(at(55), || 0));
+        assert!(!spin.goes_on(at(78), || 1), "the worker was made to leave");
     }
 }

@@ -26,6 +26,7 @@ use crate::stats::{PortCounters, WorkerCells};
 use arc_swap::{ArcSwap, Cache};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::unistd::Pid;
 use sluice_flows::action::Action;
 use sluice_flows::bridge::{BridgeId, Model};
@@ -215,6 +216,11 @@ fn end_process(index: usize) -> ! {
     std::process::exit(EXIT_PANIC)
 }
 
+/// How often this thread was made to leave its CPU so far; 0 if the kernel does not say.
+fn times_made_to_leave() -> u64 {
+    getrusage(UsageWho::RUSAGE_THREAD).map_or(0, |usage| usage.involuntary_context_switches().try_into().unwrap_or(0))
+}
+
 /// Binds this thread to `cpu`; where that is not possible it runs anywhere, as if not asked.
 fn pin(worker: usize, cpu: usize) {
     let mut set = CpuSet::new();
@@ -308,7 +314,7 @@ impl<'a> Worker<'a> {
             }
             self.tick(now);
             if self.hot.is_empty() {
-                if spin.goes_on(start) {
+                if spin.goes_on(start, times_made_to_leave) {
                     self.ask(Some(Duration::ZERO));
                 } else if self.commands.is_empty() {
                     self.park();
