@@ -162,19 +162,23 @@ impl Port for AfPacket {
     }
 }
 
-/// A queue that only sends, by the interface of this index in the calling thread's network namespace: for a worker that has
-/// no other means to.
+/// A socket that only sends, by the interface of this index in the calling thread's network namespace.
 ///
 /// # Errors
 /// The system's.
-pub(super) fn sender(index: i32, mtu: Arc<AtomicU32>) -> io::Result<Box<dyn PortQueue>> {
+pub(super) fn sending_socket(index: i32) -> io::Result<PacketSocket> {
     let socket = PacketSocket::new()?;
     socket.set_option(libc::PACKET_VNET_HDR, 1)?;
     socket.set_option(libc::PACKET_QDISC_BYPASS, 1)?;
     socket.set_buffer_sizes(BUFFER_SIZE)?;
     socket.bind(index, false)?;
-    let (socket, loss) = (Arc::new(socket), Arc::default());
-    Ok(Box::new(AfPacketQueue { socket, index, mtu, loss, burst: Burst::new(), receives: false }))
+    Ok(socket)
+}
+
+/// A queue that only sends by such a socket: for a worker that has no other means to.
+pub(super) fn sender(socket: &Arc<PacketSocket>, index: i32, mtu: Arc<AtomicU32>) -> Box<dyn PortQueue> {
+    let (socket, loss) = (Arc::clone(socket), Arc::default());
+    Box::new(AfPacketQueue { socket, index, mtu, loss, burst: Burst::new(), receives: false })
 }
 
 /// One worker's queue of an [`AfPacket`].

@@ -25,7 +25,7 @@ mod received;
 mod ring;
 mod sys;
 
-use super::af_packet::sender;
+use super::af_packet::{sender, sending_socket};
 use super::device::{Device, Setup, find};
 use super::error::{PortError, check_name};
 use super::sys::packet::PacketSocket;
@@ -128,6 +128,9 @@ pub struct AfXdp {
     sockets: Vec<Arc<Xsk>>,
     /// Until they are given to workers.
     channels: Mutex<Vec<Channel>>,
+    /// By which workers send that have no queue of the interface. Opened with the port: workers' queues are made by threads that may be
+    /// in another network namespace.
+    sends: Arc<PacketSocket>,
     /// Has the interface receive frames for every address.
     _promiscuous: PacketSocket,
 }
@@ -158,13 +161,14 @@ impl AfXdp {
         promiscuous
             .set_promiscuous(index)
             .map_err(|e| PortError::from_io(name, "make the interface promiscuous", e))?;
+        let sends = sending_socket(index).map_err(|e| PortError::from_io(name, "open a packet socket", e))?;
         let queues = queues(name, &promiscuous, &options.queues)?;
         let setup = Setup { mac: None, mtu: options.mtu, up: options.up };
         let device = Device::on_link(name, link, MTU_RANGE, setup)?;
         let (taken, channels) = take(name, index, device.mtu(), options.mode, &queues)?;
         let sockets = channels.iter().map(|channel| Arc::clone(channel.socket())).collect();
-        let channels = Mutex::new(channels);
-        Ok(Self { taken, device, index, loss: Arc::default(), sockets, channels, _promiscuous: promiscuous })
+        let (channels, sends) = (Mutex::new(channels), Arc::new(sends));
+        Ok(Self { taken, device, index, loss: Arc::default(), sockets, channels, sends, _promiscuous: promiscuous })
     }
 
     /// The mode that is in force.
@@ -309,7 +313,7 @@ impl Port for AfXdp {
         let mut queues: Vec<Box<dyn PortQueue>> = Vec::new();
         for share in shares {
             queues.push(if share.is_empty() {
-                sender(self.index, self.device.shared_mtu()).map_err(failed("open a packet socket"))?
+                sender(&self.sends, self.index, self.device.shared_mtu())
             } else {
                 let (mtu, loss) = (self.device.shared_mtu(), Arc::clone(&self.loss));
                 Box::new(AfXdpQueue::new(share, mtu, loss).map_err(failed("watch several sockets"))?)
