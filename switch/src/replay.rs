@@ -39,7 +39,7 @@ impl Replay {
     /// # Errors
     /// [`ControlError::Worker`].
     pub fn start(cpu: Option<usize>) -> Result<Self, ControlError> {
-        Self::with(Config { pin: cpu.into_iter().collect(), ..Config::default() })
+        Self::start_with(Config { pin: cpu.into_iter().collect(), ..Config::default() })
     }
 
     /// Starts a worker on each of these CPUs; the bridge has no ports yet.
@@ -47,10 +47,14 @@ impl Replay {
     /// # Errors
     /// [`ControlError::Worker`].
     pub fn start_on(cpus: &[usize]) -> Result<Self, ControlError> {
-        Self::with(Config { workers: cpus.len(), pin: cpus.to_vec(), ..Config::default() })
+        Self::start_with(Config { workers: cpus.len(), pin: cpus.to_vec(), ..Config::default() })
     }
 
-    fn with(config: Config) -> Result<Self, ControlError> {
+    /// Starts workers like this; the bridge has no ports yet.
+    ///
+    /// # Errors
+    /// [`ControlError::Worker`].
+    pub fn start_with(config: Config) -> Result<Self, ControlError> {
         let datapath = Datapath::start(config)?;
         datapath.add_bridge(BRIDGE, FailMode::Secure)?;
         Ok(Self { datapath })
@@ -66,7 +70,18 @@ impl Replay {
     /// # Errors
     /// Those of [`Datapath::add_port`], and of the system when it has no descriptor left.
     pub fn begin(&self, frames: Recording) -> Result<(), ControlError> {
-        let input = PcapPort::repeating("in", frames, MTU).map_err(ControlError::Port)?;
+        self.begin_by(PcapPort::repeating("in", frames, MTU).map_err(ControlError::Port)?)
+    }
+
+    /// As [`Self::begin`], but that the first worker alone receives: what others do, it has handed on.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn begin_on_one_queue(&self, frames: Recording) -> Result<(), ControlError> {
+        self.begin_by(PcapPort::repeating("in", frames, MTU).map_err(ControlError::Port)?.on_one_queue())
+    }
+
+    fn begin_by(&self, input: PcapPort) -> Result<(), ControlError> {
         let output = PortDevice::Device(Box::new(NullPort::new("out", MTU)));
         // The workers must find the way out when the first frame comes.
         self.datapath.add_port(BRIDGE, PortRequest { number: Some(OUT_PORT), ..PortRequest::new("out", output) })?;

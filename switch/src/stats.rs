@@ -168,6 +168,10 @@ pub struct WorkerStats {
     /// Fragments that this worker sent on or dropped after they had waited; whichever worker put them away.
     /// `received + released = forwarded + dropped + held`.
     pub released: u64,
+    /// Frames that it took from a port and gave to other workers to do the rest, who count them as received.
+    pub handed_on: u64,
+    /// Of the frames received, those that other workers took from a port.
+    pub taken_over: u64,
     /// Bursts that held at least one frame.
     pub bursts: u64,
     /// The same by size: bursts of 1, 2 to 3, 4 to 7, 8 to 15, 16 to 31 frames, and of more.
@@ -239,6 +243,8 @@ pub(crate) struct WorkerCells {
     pub(crate) dropped: [Counter; DropReason::COUNT],
     pub(crate) held: Counter,
     pub(crate) released: Counter,
+    pub(crate) handed_on: Counter,
+    pub(crate) taken_over: Counter,
     pub(crate) bursts: Counter,
     pub(crate) bursts_by_size: [Counter; BURST_SIZES],
     pub(crate) timed_packets: Counter,
@@ -272,6 +278,8 @@ impl WorkerCells {
             dropped: std::array::from_fn(|i| self.dropped[i].get()),
             held: self.held.get(),
             released: self.released.get(),
+            handed_on: self.handed_on.get(),
+            taken_over: self.taken_over.get(),
             bursts: self.bursts.get(),
             bursts_by_size: std::array::from_fn(|i| self.bursts_by_size[i].get()),
             timing: Timing {

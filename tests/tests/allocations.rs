@@ -20,7 +20,7 @@ use sluice_switch::port::{
     WireSettings,
 };
 use sluice_switch::stats::WorkerStats;
-use sluice_switch::{Config, Datapath, FailMode, PortDevice, PortRequest, Sight};
+use sluice_switch::{Config, Datapath, FailMode, PortDevice, PortRequest, Sight, Steering};
 use sluice_tests::host::{Host, Kind};
 use sluice_tests::netns::skipped;
 use sluice_tests::switch::wait_until;
@@ -97,11 +97,12 @@ impl Port for Source {
     fn queues(&self, count: usize) -> Result<Vec<Box<dyn PortQueue>>, PortError> {
         let (ready, allocated) = (&self.ready, &self.allocated);
         let frames: Arc<[Vec<u8>]> = (0..FLOWS).map(datagram).collect();
-        let queue = |_| SourceQueue {
+        // The first worker alone receives.
+        let queue = |worker| SourceQueue {
             frames: Arc::clone(&frames),
             ready: Arc::clone(ready),
             allocated: Arc::clone(allocated),
-            bursts: 0,
+            bursts: if worker == 0 { 0 } else { WARM + WATCHED },
             from: 0,
         };
         Ok((0..count).map(queue).map(|q| Box::new(q) as Box<dyn PortQueue>).collect())
@@ -124,6 +125,8 @@ impl PortQueue for SourceQueue {
     fn rx_burst(&mut self, frames: &mut [Frame]) -> io::Result<usize> {
         self.bursts += 1;
         match self.bursts {
+            // Long enough for workers that share flows to have begun.
+            n if n == WARM / 2 => std::thread::sleep(Duration::from_millis(20)),
             WARM => self.from = COUNT.get(),
             n if n == WARM + WATCHED => self.allocated.store(COUNT.get() - self.from, Ordering::Release),
             n if n > WARM + WATCHED => return Ok(0),
@@ -264,6 +267,15 @@ fn a_frame_that_only_the_megaflow_cache_answers_costs_no_allocation() {
     let (allocations, stats) = watch(config, &flows, Limits::default());
     assert_eq!(allocations, 0);
     assert!(stats.cache.megaflow_hits > (WARM + WATCHED) * 16, "{stats:?}");
+}
+
+#[test]
+fn a_frame_that_is_handed_on_costs_no_allocation() {
+    let flow = FlowMod::add(FlowSpec::new(Match::any(), vec![Action::Output(PortNo(2))], Owner::user()));
+    let config = Config { workers: 2, steering: Steering::Restless, ..Config::default() };
+    let (allocations, stats) = watch(config, &[flow], Limits::default());
+    assert_eq!(allocations, 0);
+    assert!(stats.handed_on > 0, "{stats:?}");
 }
 
 #[test]

@@ -51,6 +51,9 @@ struct Worker {
     busy: f64,
     parks: u64,
     packets: u64,
+    /// Packets that other workers did for it, and that it did for others.
+    handed_on: u64,
+    taken_over: u64,
     bursts: u64,
     bursts_by_size: Vec<Bursts>,
     caches: Caches,
@@ -143,6 +146,8 @@ impl Worker {
             busy: share(grown(|of| of.busy_us), grown(|of| of.uptime_us)),
             parks: grown(|of| of.parks),
             packets,
+            handed_on: grown(|of| of.handed_on_packets),
+            taken_over: grown(|of| of.taken_over_packets),
             bursts: grown(|of| of.bursts),
             bursts_by_size: SIZES.into_iter().zip(&now.bursts_by_size).enumerate().map(bursts).collect(),
             caches: Caches {
@@ -168,7 +173,8 @@ fn percent(share: f64) -> Cell {
 
 fn tables(workers: &[Worker], out: &mut Output) -> Result<(), Failure> {
     let right = |text: &str| Cell::right(text.to_owned());
-    let mut table = Table::new([
+    let steers = workers.iter().any(|of| of.handed_on > 0 || of.taken_over > 0);
+    let mut header = vec![
         right("WORKER"),
         right("BUSY"),
         right("PACKETS"),
@@ -179,9 +185,13 @@ fn tables(workers: &[Worker], out: &mut Output) -> Result<(), Failure> {
         right("TRANSLATED"),
         right("MEGAFLOWS"),
         right("MASKS"),
-    ]);
+    ];
+    if steers {
+        header.extend([right("HANDED ON"), right("TAKEN OVER")]);
+    }
+    let mut table = Table::new(header);
     for of in workers {
-        table.row([
+        let mut row = vec![
             Cell::right(of.worker.to_string()),
             percent(of.busy),
             Cell::right(of.packets.to_string()),
@@ -192,7 +202,11 @@ fn tables(workers: &[Worker], out: &mut Output) -> Result<(), Failure> {
             percent(of.caches.translated),
             Cell::right(of.caches.megaflow_entries.to_string()),
             Cell::right(of.caches.masks.to_string()),
-        ]);
+        ];
+        if steers {
+            row.extend([of.handed_on, of.taken_over].map(|packets| Cell::right(packets.to_string())));
+        }
+        table.row(row);
     }
     out.table(&table)?;
     for of in workers {

@@ -101,6 +101,8 @@ fn worker_stats(w: &WorkerStats) -> proto::WorkerStats {
         timed_packets: w.timing.packets,
         stages: Stage::ALL.iter().zip(w.timing.stages).map(stage_time).collect(),
         translation_ticks: w.timing.translation,
+        handed_on_packets: w.handed_on,
+        taken_over_packets: w.taken_over,
     }
 }
 

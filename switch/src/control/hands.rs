@@ -30,10 +30,24 @@ impl Inner {
         }
     }
 
+    /// Has workers receive no more from these ports, and waits until no worker has frames of theirs.
+    fn settle(&self, ports: &Arc<[DpPort]>) {
+        if self.workers.len() < 2 || ports.is_empty() {
+            return;
+        }
+        when_done(|done| {
+            for worker in &self.workers {
+                worker.send(Command::Settle { ports: Arc::clone(ports), done: done.clone() });
+            }
+        });
+    }
+
     /// Has all workers let go of ports. Their queues are closed when this returns.
     pub(super) fn take_back(&self, ports: impl Iterator<Item = DpPort>) {
+        let ports: Arc<[DpPort]> = ports.collect();
+        self.settle(&ports);
         when_done(|done| {
-            for port in ports {
+            for &port in ports.iter() {
                 for worker in &self.workers {
                     worker.send(Command::RemovePort { port, done: done.clone() });
                 }

@@ -45,7 +45,7 @@ pub use tunnels::TunnelInfo;
 use crate::attach::Attachments;
 use crate::clock::Clock;
 use crate::conntrack::Tracker;
-use crate::datapath::{Notice, Settings, Shared, WorkerHandle, spawn};
+use crate::datapath::{Handover, Notice, Settings, Shared, Steering, WorkerHandle, spawn};
 use crate::event::Events;
 use crate::host::Gateways;
 use crate::host::gateway::GatewayConfig;
@@ -84,6 +84,8 @@ pub struct Config {
     pub megaflow_idle: u64,
     /// Packets a second that each worker hands to controllers at most.
     pub packet_in_rate: u64,
+    /// How workers share out what they receive.
+    pub steering: Steering,
     /// MAC learning.
     pub macs: MacSettings,
     /// The clock for timeouts and ages.
@@ -103,6 +105,7 @@ impl Default for Config {
             megaflow_limit: 200_000,
             megaflow_idle: 10_000,
             packet_in_rate: 1000,
+            steering: Steering::default(),
             macs: MacSettings::default(),
             clock: Clock::monotonic(),
         }
@@ -177,6 +180,7 @@ impl Datapath {
             started_ticks: crate::ticks::ticks(),
             cells: (0..count).map(|_| Default::default()).collect(),
             drops: (0..count).map(|_| Default::default()).collect(),
+            handover: Handover::new(count),
             notices,
             state: Mutex::default(),
             waiting: Waiting::default(),
@@ -188,6 +192,7 @@ impl Datapath {
                 megaflow_limit: config.megaflow_limit,
                 megaflow_idle: config.megaflow_idle,
                 packet_in_rate: config.packet_in_rate,
+                steering: config.steering,
             },
         });
         let mut workers = Vec::with_capacity(count);

@@ -17,6 +17,7 @@ use sluice_flows::key::FlowKey;
 use sluice_flows::packet::Frame;
 use sluice_flows::translate::{TraceSink, translate_resumed};
 use sluice_flows::{DpPort, DropReason, PortNo};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a dump waits for workers that are busy.
@@ -26,7 +27,9 @@ impl Datapath {
     /// Asks all workers to credit what they have counted, and waits for them, at most 100 ms. Counters of rules lag by
     /// up to half a second otherwise. Returns whether all answered.
     pub fn sync_stats(&self) -> bool {
-        self.ask_all(|done| Command::Sync { done })
+        let nothing: Arc<[DpPort]> = Arc::default();
+        (self.inner.workers.len() < 2 || self.ask_all(|done| Command::Settle { ports: Arc::clone(&nothing), done }))
+            && self.ask_all(|done| Command::Sync { done })
     }
 
     /// Forgets all cached results; the next packets are translated. Returns whether all workers answered in 100 ms.

@@ -105,6 +105,12 @@ impl Lanes {
         lane
     }
 
+    /// Whether frames wait in queues for their turn.
+    pub(super) fn has_waiting(&self) -> bool {
+        let mut queues = self.lanes.iter().flatten().filter_map(|lane| lane.queue.as_ref());
+        queues.any(|queue| queue.is_waiting())
+    }
+
     /// Has the witness know of all captures.
     fn look(&mut self) {
         self.witness.look(self.lanes.iter().flatten().flat_map(|lane| &lane.probes));

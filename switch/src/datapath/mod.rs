@@ -6,7 +6,8 @@
 //!
 //! # Rules
 //! - A worker runs each burst to completion: when it polls again, no frame is on its way any more. So frames are
-//!   allocated once, a burst of them and some more for copies, and no frame changes hands between threads.
+//!   allocated once, a burst of them and some more for copies. One that has too much to do hands frames on before it has
+//!   looked at them, and gets as many buffers back ([`steering`]).
 //! - On a hit: no lock, no allocation, no system call but the ports' own, no log line. Time is read once per burst.
 //! - What workers share they read: the model, an immutable snapshot picked up between bursts, and the MAC table's
 //!   versions. What they write is theirs alone (see [`stats`](crate::stats)).
@@ -20,6 +21,8 @@ mod cut;
 mod drops;
 mod execute;
 mod fragments;
+mod handover;
+mod indirection;
 mod lanes;
 mod laps;
 mod ledger;
@@ -31,6 +34,7 @@ mod reject;
 mod shape;
 mod shared;
 mod spin;
+mod steering;
 mod upcall;
 mod witness;
 mod worker;
@@ -38,6 +42,8 @@ mod worker;
 pub(crate) use burst::NO_INGRESS;
 pub use capture::{Captured, CapturedVerdict, Direction, Sight};
 pub(crate) use capture::{Copies, Probe, capture};
+pub(crate) use handover::Handover;
+pub use indirection::Steering;
 pub use punt::PacketIn;
 pub(crate) use shape::Reshape;
 pub(crate) use shared::{Notice, Settings, Shared};

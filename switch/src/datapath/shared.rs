@@ -1,6 +1,8 @@
 //! What all workers and the control side share.
 
 use super::drops::Drops;
+use super::handover::Handover;
+use super::indirection::Steering;
 use super::punt::Punts;
 use crate::clock::Clock;
 use crate::conntrack::Tracker;
@@ -46,6 +48,8 @@ pub(crate) struct Settings {
     pub(crate) megaflow_idle: u64,
     /// Packets a second that each worker hands to controllers.
     pub(crate) packet_in_rate: u64,
+    /// How they share out what they receive.
+    pub(crate) steering: Steering,
 }
 
 /// What all workers and the control side share.
@@ -61,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) started_ticks: Option<u64>,
     pub(crate) cells: Box<[CachePadded<WorkerCells>]>,
     pub(crate) drops: Box<[Drops]>,
+    /// Frames that workers hand on.
+    pub(crate) handover: Handover,
     pub(crate) notices: Sender<Notice>,
     /// What the control side changes. Workers only ever try to lock it.
     pub(crate) state: Mutex<State>,

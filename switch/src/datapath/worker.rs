@@ -20,6 +20,7 @@ use super::punt::Budget;
 use super::shape::Reshape;
 use super::shared::{Notice, Shared};
 use super::spin::Spin;
+use super::steering::Hands;
 use super::{BURST, MegaflowStats};
 use crate::port::PortQueue;
 use crate::stats::{PortCounters, WorkerCells};
@@ -66,6 +67,13 @@ pub(crate) enum Command {
         counters: Arc<PortCounters>,
         /// It is in no bridge: the socket by which tunnel ports receive.
         shared: bool,
+    },
+    /// Finish what other workers were given to do with frames so far.
+    Settle {
+        /// Ports to receive no more from.
+        ports: Arc<[DpPort]>,
+        /// Told when done.
+        done: Sender<()>,
     },
     /// Let go of a port; its queue is dropped before `done` is told.
     RemovePort {
@@ -193,6 +201,7 @@ pub(crate) fn spawn(shared: Arc<Shared>, index: usize) -> io::Result<WorkerHandl
     let (commands, receiver) = unbounded();
     let poller = Poller::new()?;
     let wake = poller.wake();
+    shared.handover.wake_by(index, poller.wake());
     let cpu = shared.settings.pin.get(index).copied();
     let body = move || {
         if let Some(cpu) = cpu {
@@ -247,14 +256,16 @@ pub(super) struct Worker<'a> {
     /// Packets that took other passes than the first.
     pub(super) taken: u32,
     pub(super) poller: Poller,
-    commands: Receiver<Command>,
+    pub(super) commands: Receiver<Command>,
     pub(super) hot: Vec<DpPort>,
     /// Ports that the model does not have yet.
     pending: Vec<DpPort>,
     /// Ports left alone until the next sweep because they are reported and give nothing.
     resting: Vec<DpPort>,
     /// Patch ports that have a queue for a while.
-    lent: Vec<DpPort>,
+    pub(super) lent: Vec<DpPort>,
+    /// What it shares out among other workers; `None` when it is alone.
+    pub(super) hands: Option<Box<Hands>>,
     /// When the last part of a sweep and the last sort were.
     swept: Millis,
     sorted: Millis,
@@ -283,6 +294,7 @@ impl<'a> Worker<'a> {
             pending: Vec::new(),
             resting: Vec::new(),
             lent: Vec::new(),
+            hands: Hands::new(index, shared.cells.len(), settings.steering),
             swept: now,
             sorted: now,
         }
@@ -290,7 +302,7 @@ impl<'a> Worker<'a> {
 
     fn run(mut self) {
         let mut round = 0_u64;
-        let mut busy_since = None;
+        let (mut busy_since, mut busy) = (None, Duration::ZERO);
         let mut spin = Spin::new(self.shared.settings.spin);
         loop {
             round += 1;
@@ -304,7 +316,8 @@ impl<'a> Worker<'a> {
             self.catch_up();
             let start = Instant::now();
             if let Some(since) = busy_since.take() {
-                self.cells.busy_us.add(start.duration_since(since).as_micros() as u64);
+                busy += start.duration_since(since);
+                self.cells.busy_us.set(busy.as_micros() as u64);
             }
             let now = self.shared.clock.at(start);
             let (received, most) = self.poll(now);
@@ -313,11 +326,15 @@ impl<'a> Worker<'a> {
                 spin.came(start);
             }
             self.tick(now);
+            if self.hands.is_some() {
+                self.steer(start, received == 0);
+            }
             if self.hot.is_empty() {
                 if spin.goes_on(start, times_made_to_leave) {
                     self.ask(Some(Duration::ZERO));
-                } else if self.commands.is_empty() {
+                } else if self.commands.is_empty() && self.falls_asleep() {
                     self.park();
+                    self.shared.handover.awakes(self.index);
                     spin.slept();
                 }
             } else if most < BURST / 2 || round.is_multiple_of(ASK_EVERY) {
@@ -326,11 +343,13 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Polls every hot queue once. Returns how many frames came, and how many from the queue that gave most.
+    /// Polls every hot queue once, and then the other workers. Returns how many frames came, and how many from whoever gave most.
     fn poll(&mut self, now: Millis) -> (usize, usize) {
         let (mut total, mut most) = (0, 0);
         let mut i = 0;
-        while let Some(&port) = self.hot.get(i) {
+        while let Some(&port) = self.hot.get(i)
+            && self.may_receive()
+        {
             self.egress.laps.begin(self.cells);
             let (ingress, received) = self.receive(port, now);
             if received == 0 {
@@ -338,9 +357,16 @@ impl<'a> Worker<'a> {
                 continue;
             }
             i += 1;
-            self.process(ingress, received, now);
+            let left = self.hand_on(port, ingress, received);
+            if left > 0 {
+                self.process(ingress, left, now);
+            }
             total += received;
             most = most.max(received);
+        }
+        if self.hands.is_some() {
+            let (others, largest) = self.take_over(now);
+            (total, most) = (total + others, most.max(largest));
         }
         (total, most)
     }
@@ -476,6 +502,7 @@ impl<'a> Worker<'a> {
                     self.arm();
                 }
             }
+            Command::Settle { ports, done } => self.settle(&ports, done),
             Command::RemovePort { port, done } => {
                 self.remove_port(port);
                 _ = done.send(());
@@ -581,6 +608,19 @@ impl<'a> Worker<'a> {
         if let Some(fd) = queue.as_ref().and_then(|queue| queue.rx_fd()) {
             self.poller.remove(fd);
         }
+    }
+
+    /// Receives no more from a port.
+    pub(super) fn ignore(&mut self, port: DpPort) {
+        for list in [&mut self.hot, &mut self.pending, &mut self.resting] {
+            list.retain(|p| *p != port);
+        }
+        let Some(lane) = self.egress.lanes.get_mut(port) else { return };
+        lane.hot = false;
+        if let Some(fd) = lane.queue.as_ref().and_then(|queue| queue.rx_fd()).filter(|_| lane.armed) {
+            self.poller.remove(fd);
+        }
+        lane.armed = false;
     }
 
     fn remove_port(&mut self, port: DpPort) {

@@ -342,7 +342,7 @@ pub trait PortQueue: Send {
         false
     }
 
-    /// Whether frames wait in it for a limited rate.
+    /// Whether frames wait in it: for a limited rate, or until they have come to this end of a wire.
     fn is_waiting(&self) -> bool {
         false
     }

@@ -101,6 +101,12 @@ impl PcapPort {
         Ok(Self { device: Device::without_link(name, None, mtu), replay, by_flow: true, writer: None })
     }
 
+    /// The same port with one queue, for all frames.
+    #[must_use]
+    pub fn on_one_queue(self) -> Self {
+        Self { by_flow: false, ..self }
+    }
+
     /// What each of the first queues replays, of so many.
     fn parts(&self, queues: usize) -> Vec<Option<Replay>> {
         match (&self.replay, u16::try_from(queues)) {

@@ -336,6 +336,10 @@ impl PortQueue for EndQueue {
         self.worked
     }
 
+    fn is_waiting(&self) -> bool {
+        self.end.lanes.get(self.index).is_some_and(|lane| !lane.lock().is_empty())
+    }
+
     fn tx_burst(&mut self, frames: &[&Frame], outcomes: &mut [TxOutcome]) {
         let peer = self.end.peer.load();
         let Some(peer) = peer.as_ref() else {

@@ -22,6 +22,7 @@ mod rates;
 mod reject;
 mod routing;
 mod shared_state;
+mod steering;
 mod tunnels;
 mod wires;
 

@@ -12,6 +12,7 @@ mod normal;
 mod reject;
 mod removal;
 mod rewrite;
+mod steering;
 mod vlan;
 
 use sluice_tests::host::Kind;
