@@ -261,7 +261,7 @@ fn a_socket_that_cannot_be_made_ends_it_before_it_starts() {
 
 #[test]
 fn the_example_configurations_are_good() {
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/switch");
     for name in ["sluiced.toml", "vlan.toml", "gateway.toml"] {
         let example = examples.join(name);
         let args = ["--check-config", "--config", example.to_str().unwrap()];

@@ -3,7 +3,7 @@
 use super::machine::Machine;
 use super::*;
 
-const OVERLAY: &str = include_str!("../../../examples/overlay/overlay.yml");
+const OVERLAY: &str = include_str!("../../../examples/overlay/overlay.lab.yml");
 
 #[test]
 fn a_vlan_goes_through_every_kind_of_tunnel() {
