@@ -454,9 +454,7 @@ impl Target {
         if self.socket.is_some() || self.cluster.is_given() {
             return Err(Failure::usage("names of hosts mean something in a lab only").next("leave out --socket"));
         }
-        let (_, mut state) = lab::running(self.lab.as_deref())?;
-        lab::containers::join(&mut state)?;
-        Ok(state)
+        lab::joined(self.lab.as_deref()).map(|(_, state)| state)
     }
 }
 

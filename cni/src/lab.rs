@@ -10,6 +10,7 @@
 
 use crate::error::{Code, Failure};
 use crate::link;
+use crate::process;
 use crate::spec::{Command, Environment};
 use ipnet::IpNet;
 use nix::sched::{CloneFlags, setns};
@@ -23,14 +24,14 @@ use std::path::{Path, PathBuf};
 /// The key that names the lab, or the folder of its state where that is not the usual one.
 const LAB: &str = "lab";
 /// Where labs of root are.
-const LABS: &str = "/run/sluice/labs";
-/// The version of the state file that is read here.
-const FORMAT: u64 = 3;
+pub const LABS: &str = "/run/sluice/labs";
+/// The version of the state file, which `sluice lab` writes.
+pub const FORMAT: u32 = 3;
 
 /// The state file of a lab, as much as is of use here.
 #[derive(Deserialize)]
 struct State {
-    format: u64,
+    format: u32,
     phase: String,
     rootless: bool,
     socket: PathBuf,
@@ -40,7 +41,7 @@ struct State {
 
 #[derive(Deserialize)]
 struct Supervisor {
-    pid: u32,
+    pid: i32,
     start_ticks: u64,
     boot_id: String,
 }
@@ -199,11 +200,8 @@ impl State {
 impl Supervisor {
     /// Whether it is still the process that has this number.
     fn is_alive(&self) -> bool {
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        // Field 22; the second is the command's name in parentheses and may hold anything.
-        let ticks = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(19)?.parse().ok());
-        boot.trim() == self.boot_id && ticks == Some(self.start_ticks)
+        let is_it = process::stat(self.pid).is_ok_and(|stat| stat.lives && stat.ticks == self.start_ticks);
+        is_it && process::boot_id().is_ok_and(|boot| boot == self.boot_id)
     }
 
     /// Has the calling thread enter the network namespace of the lab's switches.

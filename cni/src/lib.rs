@@ -8,8 +8,9 @@
 pub mod command;
 pub mod error;
 pub mod ipam;
-mod lab;
+pub mod lab;
 pub mod link;
 pub mod lock;
+pub mod process;
 pub mod spec;
 pub mod switch;

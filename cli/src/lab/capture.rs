@@ -3,7 +3,6 @@
 //! A link is looked at where its first end is, so frames from the other end are seen after the link's delay. A host's
 //! interface is the port of the switch that it is plugged into.
 
-use super::containers;
 use super::topology::Topology;
 use super::topology::resolved::{End, Link};
 use super::wiring::Wiring;
@@ -39,8 +38,7 @@ pub(crate) struct Capture {
 
 /// Runs the verb.
 pub(crate) fn run(args: &Capture, out: &mut Output) -> Result<Exit, Failure> {
-    let (_, mut state) = super::running(args.target.lab.as_deref())?;
-    containers::join(&mut state)?;
+    let (_, state) = super::joined(args.target.lab.as_deref())?;
     let labels = labels(&state.topology, &args.what)?;
     record(&Client::connect_to(state.socket)?, &labels, &args.how, out)
 }
@@ -128,10 +126,9 @@ fn unknown(topology: &Topology, what: &str, node: &str) -> Failure {
     if !at.is_empty() {
         let known: Vec<_> = at.iter().map(|(at, _)| format!("{node}:{at}")).collect();
         return Failure::usage(format!("{node} has no such interface or port: {what}"))
-            .next(format!("one of: {}", known.join(", ")));
+            .next(super::one_of(known.iter().map(String::as_str)));
     }
     let links = topology.links.iter().map(|link| link.name.as_str());
-    let known: Vec<_> = topology.node_names().chain(links).collect();
     Failure::usage(format!("the lab {} has no link or node named {what}", topology.name))
-        .next(format!("one of: {}", known.join(", ")))
+        .next(super::one_of(topology.node_names().chain(links)))
 }

@@ -15,12 +15,13 @@ use clap::Args;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use sluice_cni::command::operate;
+use sluice_cni::lab::LABS;
 use sluice_cni::spec::{CniArgs, Command, Environment};
 use sluice_proto::v1::port_vlan::Mode;
 use sluice_proto::v1::{Attachment, ListAttachmentsRequest, ListPortsRequest};
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 /// Longest name of a node.
@@ -96,7 +97,7 @@ pub(crate) struct Cni {
 fn plugin(lab: &str, switch: &str, vlan: Option<&str>) -> Value {
     // The plugin knows where labs of root are.
     let folder = Runtime::of_user().lab(lab);
-    let usual = folder == Runtime::at("/run/sluice").lab(lab);
+    let usual = folder == Path::new(LABS).join(lab);
     let lab = if usual { lab.to_owned() } else { folder.display().to_string() };
     let mut plugin = json!({"type": "sluice-cni", "lab": lab, "switch": switch});
     if let Some(vlan) = vlan {
@@ -113,9 +114,8 @@ fn network(lab: &str, switch: &str, vlan: Option<&str>) -> String {
 fn check(state: &State, switch: &str, vlan: Option<&str>) -> Result<(), Failure> {
     let topology = &state.topology;
     let known = |what: &str, name: &str, all: Vec<&str>| {
-        let next = if all.is_empty() { "it has none".to_owned() } else { format!("one of: {}", all.join(", ")) };
         let failure = || Failure::usage(format!("the lab {} has no {what} named {name}", topology.name));
-        if all.contains(&name) { Ok(()) } else { Err(failure().next(next)) }
+        if all.contains(&name) { Ok(()) } else { Err(failure().next(super::one_of(all))) }
     };
     known("switch", switch, topology.switches.iter().map(|switch| switch.name.as_str()).collect())?;
     if let Some(vlan) = vlan {
@@ -150,14 +150,13 @@ pub(crate) fn cni(args: &Cni, out: &mut Output) -> Result<Exit, Failure> {
 /// Attaches a container.
 pub(crate) fn attach(args: &Attach, out: &mut Output) -> Result<Exit, Failure> {
     out.format(&[Format::Table, Format::Json])?;
-    let (lab, mut state) = super::running(args.target.lab.as_deref())?;
+    let (lab, state) = super::joined(args.target.lab.as_deref())?;
     let vlan = args.vlan.as_deref();
     check(&state, &args.switch, vlan)?;
     if !super::topology::is_name(&args.name) {
         return Err(Failure::usage(format!("{:?} cannot be a node's name", args.name))
             .next("lower-case letters, digits and `-`"));
     }
-    join(&mut state)?;
     if state.topology.host(&args.name).is_some()
         || super::capture::subjects(&state.topology).iter().any(|(n, _)| *n == args.name)
     {
@@ -187,8 +186,8 @@ pub(crate) fn detach(args: &Detach, out: &mut Output) -> Result<Exit, Failure> {
     let names: Vec<_> = attachments.iter().map(name).collect();
     let found: Vec<_> = attachments.iter().zip(&names).filter(|(_, name)| **name == args.name).collect();
     if found.is_empty() {
-        let next = if names.is_empty() { "it has none".to_owned() } else { format!("one of: {}", names.join(", ")) };
-        return Err(Failure::usage(format!("the lab {lab} has no container named {}", args.name)).next(next));
+        return Err(Failure::usage(format!("the lab {lab} has no container named {}", args.name))
+            .next(super::one_of(names.iter().map(String::as_str))));
     }
     for (attachment, _) in found {
         let Some(spec) = &attachment.spec else { continue };

@@ -8,6 +8,7 @@ mod client;
 mod leases;
 mod line;
 mod message;
+mod record;
 mod server;
 
 use super::dns::{self, Forwarder, Zone};
@@ -20,10 +21,13 @@ use crate::failure::Failure;
 use client::Client;
 use ipnet::{IpNet, Ipv4Net};
 use leases::Leases;
+use record::Record;
+pub(super) use record::{Held, now, read as held};
 use server::{Network, Server};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -42,12 +46,13 @@ const STACK: usize = 256 * 1024;
 type Word = (usize, Result<Ipv4Net, String>);
 
 /// Starts the servers of a lab, then its clients, and waits until every client has its address. `namespace` gives the
-/// network namespace of a host or a server.
+/// network namespace of a host or a server; `folder` is the lab's, for what the servers write down.
 ///
 /// # Errors
 /// A server cannot be started, or the hosts that got no address.
 pub(crate) fn start<'a>(
     topology: &Topology,
+    folder: &Path,
     machine: Option<&Machine>,
     namespace: impl Fn(&str) -> Option<&'a OwnedFd>,
 ) -> Result<(), Failure> {
@@ -63,8 +68,9 @@ pub(crate) fn start<'a>(
         let (Some(network), Some(leases)) = (network, leases) else { continue };
         let zone = Zone::of(topology, network.server.trunc());
         let forwarder = machine.filter(|_| topology.uplink.is_some()).map(forwarder).transpose()?;
+        let record = Record::new(folder, &server.vlan);
         let open = move || {
-            let dhcp = Server::open(DhcpServer::INTERFACE, network, leases)?;
+            let dhcp = Server::open(DhcpServer::INTERFACE, network, leases, record)?;
             Ok((dhcp, dns::Server::open(zone, forwarder)?))
         };
         serve(opened(&server.namespace_name()).map_err(failed)?, open).map_err(failed)?;

@@ -1,8 +1,7 @@
 //! `sluice lab exec` and `sluice lab sh`: commands inside hosts.
 
 use super::enter::{self, Door};
-use super::runtime::Runtime;
-use super::state::{Lab, State};
+use super::state::State;
 use super::{Target, known_namespace};
 use crate::failure::Failure;
 use crate::output::Exit;
@@ -48,15 +47,13 @@ pub(crate) struct Sh {
 
 /// Runs a command in one host or in all of them.
 pub(crate) fn run(args: &Exec) -> Result<Exit, Failure> {
-    let (_, mut state) = Lab::running(&Runtime::of_user(), args.target.lab.as_deref())?;
-    super::containers::join(&mut state)?;
+    let (_, state) = super::joined(args.target.lab.as_deref())?;
     if args.host == ALL { run_all(&state, &args.command) } else { run_one(&state, &args.host, &args.command) }
 }
 
 /// Runs a shell in a host.
 pub(crate) fn shell(args: &Sh) -> Result<Exit, Failure> {
-    let (_, mut state) = Lab::running(&Runtime::of_user(), args.target.lab.as_deref())?;
-    super::containers::join(&mut state)?;
+    let (_, state) = super::joined(args.target.lab.as_deref())?;
     let shell = std::env::var_os("SHELL").filter(|s| !s.is_empty()).unwrap_or_else(|| OsString::from("/bin/sh"));
     run_one(&state, &args.host, &[shell])
 }

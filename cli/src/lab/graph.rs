@@ -5,8 +5,6 @@ mod page;
 mod svg;
 mod text;
 
-use super::runtime::Runtime;
-use super::state::Lab;
 use super::topology::resolved::{Carried, End, IMPAIRMENTS, Impairment, Link};
 use super::topology::{self, Topology};
 use crate::failure::Failure;
@@ -95,9 +93,8 @@ pub(crate) fn run(args: &Graph, out: &mut Output) -> Result<Exit, Failure> {
         Some(file) => topology::load(file)?,
         None => {
             let wanted = args.name.as_deref().or(args.target.lab.as_deref());
-            let (_, mut state) = Lab::running(&Runtime::of_user(), wanted)?;
-            super::link::refresh(&mut state.topology, state.socket.clone())?;
-            super::containers::join(&mut state)?;
+            let (_, mut state) = super::joined(wanted)?;
+            super::link::refresh(&mut state.topology, state.socket)?;
             state.topology
         }
     };

@@ -32,8 +32,7 @@ pub(crate) struct Ls {}
 pub(crate) fn inspect(args: &Inspect, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Wide, Format::Json])?;
     let wanted = args.name.as_deref().or(args.target.lab.as_deref());
-    let (_, mut state) = Lab::running(&Runtime::of_user(), wanted)?;
-    super::containers::join(&mut state)?;
+    let (_, state) = super::joined(wanted)?;
     match format {
         Format::Json => out.json(&Inspected { uptime_s: state.age_s(), state: &state })?,
         format => {
@@ -167,7 +166,7 @@ pub(crate) fn list(_args: &Ls, out: &mut Output) -> Result<Exit, Failure> {
 }
 
 /// Seconds as a person says them: `42s`, `7m3s`, `3h12m`, `2d4h`.
-fn age(seconds: u64) -> String {
+pub(super) fn age(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),

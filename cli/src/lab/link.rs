@@ -104,9 +104,8 @@ fn wire(link: &Link) -> Option<[String; 2]> {
 /// The link with this name.
 fn find<'a>(topology: &'a Topology, name: &str) -> Result<&'a Link, Failure> {
     topology.links.iter().find(|link| link.name == name).ok_or_else(|| {
-        let known: Vec<_> = topology.links.iter().map(|link| link.name.as_str()).collect();
         Failure::usage(format!("the lab {} has no link named {name}", topology.name))
-            .next(format!("one of: {}", known.join(", ")))
+            .next(super::one_of(topology.links.iter().map(|link| link.name.as_str())))
     })
 }
 
@@ -151,8 +150,7 @@ pub(super) fn refresh(topology: &mut Topology, socket: PathBuf) -> Result<(), Fa
 
 fn set(args: &Set, out: &mut Output) -> Result<Exit, Failure> {
     out.format(&[Format::Table, Format::Json])?;
-    let (_, mut state) = super::running(args.target.lab.as_deref())?;
-    super::containers::join(&mut state)?;
+    let (_, state) = super::joined(args.target.lab.as_deref())?;
     let link = find(&state.topology, &args.link)?;
     let from = if args.back { Some(link.ends[1].node()) } else { args.from.as_deref() };
     change(&state, &args.link, from, &args.options)?;
@@ -175,7 +173,8 @@ pub(super) fn change(
             "the link {} is a container's, which cannot be given impairments",
             link.name
         ))
-        .next("give them to a link of its switch"));
+        .why("its port comes and goes with the container, and a wire in between would stay behind")
+        .next("give them to a link of its switch: `sluice lab link show` has those; or take it down and up: lab link down"));
     }
     let nodes = link.ends.each_ref().map(End::node);
     let chosen = nodes.map(|node| from.is_none_or(|from| from == node));

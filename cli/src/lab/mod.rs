@@ -21,6 +21,7 @@ mod exec;
 mod graph;
 mod inspect;
 mod launch;
+mod leases;
 mod link;
 mod logs;
 mod machine;
@@ -46,6 +47,7 @@ mod validate;
 mod view;
 mod wiring;
 
+use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::{Exit, Output};
 use clap::{Args, Subcommand};
@@ -53,6 +55,8 @@ use runtime::Runtime;
 use state::Lab;
 pub(crate) use state::State;
 use std::ffi::OsString;
+use std::net::IpAddr;
+pub(crate) use topology::closest;
 pub(crate) use topology::resolved::uplink::Outside;
 pub(crate) use topology::resolved::{Host, RouterInterface};
 pub(crate) use wiring::{Crossing, crossings};
@@ -93,6 +97,8 @@ pub(crate) enum Verb {
     New(new::New),
     /// Show a lab
     Inspect(inspect::Inspect),
+    /// Who has which address by DHCP
+    Leases(leases::Leases),
     /// Have a container join a running lab
     Attach(containers::Attach),
     /// Take a container out of a lab
@@ -125,12 +131,44 @@ pub(crate) fn running(name: Option<&str>) -> Result<(String, State), Failure> {
     Lab::running(&Runtime::of_user(), name)
 }
 
+/// As [`running`], with the containers that have joined it as hosts.
+///
+/// # Errors
+/// As [`running`], and what the lab's switch says.
+pub(crate) fn joined(name: Option<&str>) -> Result<(String, State), Failure> {
+    let (name, mut state) = running(name)?;
+    containers::join(&mut state)?;
+    Ok((name, state))
+}
+
 /// All running labs of this user.
 ///
 /// # Errors
 /// The folder of labs cannot be read.
 pub(crate) fn all_running() -> Result<Vec<(String, State)>, Failure> {
     Lab::all_running(&Runtime::of_user())
+}
+
+/// The running lab that a switch is of, if it is of one.
+///
+/// # Errors
+/// The folder of labs cannot be read, and what the switch says.
+pub(crate) fn of(client: &Client) -> Result<Option<State>, Failure> {
+    let found = all_running()?.into_iter().find(|(_, state)| client.is_of(&state.socket));
+    found.map(|(name, _)| joined(Some(&name)).map(|(_, state)| state)).transpose()
+}
+
+/// The addresses of a node, by its name.
+///
+/// # Errors
+/// The lab has no node of this name.
+pub(crate) fn addresses_of(state: &State, name: &str) -> Result<Vec<IpAddr>, Failure> {
+    let topology = &state.topology;
+    if !topology.node_names().any(|known| known == name) {
+        return Err(Failure::usage(format!("the lab {} has no node named {name}", topology.name))
+            .next(one_of(topology.node_names())));
+    }
+    Ok(names::of(topology).remove(name).unwrap_or_default())
 }
 
 /// Changes what the state file of a running lab says, one command after the other.
@@ -166,6 +204,7 @@ pub(crate) fn run(verb: Verb, out: &mut Output) -> Result<Exit, Failure> {
         Verb::Schema(args) => validate::schema(&args, out),
         Verb::New(args) => new::run(&args, out),
         Verb::Inspect(args) => inspect::inspect(&args, out),
+        Verb::Leases(args) => leases::run(&args, out),
         Verb::Attach(args) => containers::attach(&args, out),
         Verb::Detach(args) => containers::detach(&args, out),
         Verb::Cni(args) => containers::cni(&args, out),
@@ -192,6 +231,12 @@ pub(crate) fn run_own(args: &[OsString]) -> Option<Result<Exit, Failure>> {
     }
 }
 
+/// What can be named instead of what there is not.
+fn one_of<'a>(known: impl IntoIterator<Item = &'a str>) -> String {
+    let known: Vec<_> = known.into_iter().collect();
+    if known.is_empty() { "it has none".to_owned() } else { format!("one of: {}", known.join(", ")) }
+}
+
 /// Makes sure that the lab has this host.
 pub(crate) fn known_host(state: &State, name: &str) -> Result<(), Failure> {
     let topology = &state.topology;
@@ -205,8 +250,7 @@ pub(crate) fn known_host(state: &State, name: &str) -> Result<(), Failure> {
         let what = if is_switch { "switch" } else { "router" };
         return Err(failure.why(format!("{name} is a {what}, which has no namespace of its own")));
     }
-    let names: Vec<_> = topology.hosts.iter().map(|h| h.name.as_str()).collect();
-    Err(failure.next(format!("one of: {}", names.join(", "))))
+    Err(failure.next(one_of(topology.hosts.iter().map(|h| h.name.as_str()))))
 }
 
 /// Makes sure that the lab has a namespace of this name: a host's, or that of a switch at which routed links end.

@@ -11,10 +11,10 @@
 use super::enter::enter_network;
 use super::state::Attachment;
 use super::topology;
-use super::topology::resolved::{Host, Interface, Mac};
+use super::topology::resolved::{Host, Interface, Mac, everywhere};
 use crate::failure::Failure;
 use crate::output::Exit;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv6Net};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
@@ -23,7 +23,7 @@ use sluice_switch::host::routing::{HostRoute, MAIN_TABLE, metric_of};
 use sluice_switch::port::{AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, Port, PortError, PortKind, Tap, TapOptions};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::thread;
@@ -288,10 +288,7 @@ fn configure(netlink: &mut Netlink, interface: &Interface) -> Result<u32, Netlin
 
 /// Everything goes to the gateway.
 pub(super) fn default_route(gateway: IpAddr, link: u32) -> HostRoute {
-    let to = match gateway {
-        IpAddr::V4(_) => IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
-        IpAddr::V6(_) => IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),
-    };
+    let to = everywhere(gateway);
     let (metric, protocol) = (metric_of(to, None), RTPROT_BOOT);
     HostRoute { to, via: Some(gateway), link, source: None, metric, table: MAIN_TABLE, protocol }
 }

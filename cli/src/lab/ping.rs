@@ -7,10 +7,10 @@
 
 mod pinger;
 
+use super::Target;
 use super::enter::{Door, enter_network};
-use super::state::{Lab, State};
+use super::state::State;
 use super::topology::resolved::Host;
-use super::{Target, runtime::Runtime};
 use crate::failure::Failure;
 use crate::output::{Cell, Exit, Format, Output, Table, Tone};
 use clap::Args;
@@ -101,9 +101,7 @@ struct Report<'a> {
 /// Pings.
 pub(crate) fn run(args: &Ping, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Wide, Format::Json])?;
-    let runtime = Runtime::of_user();
-    let (name, mut state) = Lab::running(&runtime, args.target.lab.as_deref())?;
-    super::containers::join(&mut state)?;
+    let (name, state) = super::joined(args.target.lab.as_deref())?;
     let hosts = chosen(&state, &args.hosts)?;
     let namespaces = hosts.iter().map(|h| state.open_namespace(h)).collect::<Result<Vec<_>, _>>()?;
     // Only the user namespace is joined here; each thread joins its host's network namespace.

@@ -11,15 +11,14 @@ use clap::ValueEnum;
 use nix::sys::stat::fstat;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
+use sluice_cni::lab::FORMAT;
+use sluice_cni::process;
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Version of the state file; another version's labs are only listed and removed.
-const FORMAT: u32 = 3;
 
 /// How far a lab is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,21 +61,20 @@ impl Identity {
     /// # Errors
     /// There is none, or `/proc` is not readable.
     pub(crate) fn of(pid: i32, pid_namespace: u64) -> io::Result<Self> {
-        let start_ticks = process_stat(pid)?.ticks;
-        Ok(Self { pid, start_ticks, boot_id: boot_id()?, pid_namespace })
+        let start_ticks = process::stat(pid)?.ticks;
+        Ok(Self { pid, start_ticks, boot_id: process::boot_id()?, pid_namespace })
     }
 
     /// Whether the process runs.
     pub(crate) fn life(&self) -> Life {
-        if boot_id().is_ok_and(|id| id != self.boot_id) {
+        if process::boot_id().is_ok_and(|id| id != self.boot_id) {
             return Life::Dead;
         }
         if pid_namespace().is_ok_and(|inode| inode != self.pid_namespace) {
             return Life::Elsewhere;
         }
-        match process_stat(self.pid) {
-            // A zombie holds nothing any more.
-            Ok(stat) if stat.ticks == self.start_ticks && !matches!(stat.state, 'Z' | 'X') => Life::Alive,
+        match process::stat(self.pid) {
+            Ok(stat) if stat.lives && stat.ticks == self.start_ticks => Life::Alive,
             _ => Life::Dead,
         }
     }
@@ -84,7 +82,7 @@ impl Identity {
     /// Whether the process has been killed and is not gone yet.
     pub(crate) fn is_ending(&self) -> bool {
         self.life() == Life::Alive
-            && (process_stat(self.pid).is_ok_and(|stat| stat.ending) || is_to_be_killed(self.pid))
+            && (process::stat(self.pid).is_ok_and(|stat| stat.ending) || is_to_be_killed(self.pid))
     }
 
     /// A descriptor of the process that can never come to mean another one; `None` when it does not run.
@@ -102,41 +100,12 @@ impl Identity {
     }
 }
 
-/// The kernel's flag of a process that is ending (`PF_EXITING`, field 9 of `/proc/PID/stat`).
-const EXITING: u32 = 4;
-
-/// What the kernel says of a process.
-struct Stat {
-    /// Its state's letter.
-    state: char,
-    /// When it started, in clock ticks since boot.
-    ticks: u64,
-    /// It has been killed, and the kernel is at work on what it held.
-    ending: bool,
-}
-
-fn process_stat(pid: i32) -> io::Result<Stat> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The second field is the command's name in parentheses and may hold anything.
-    let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let state = fields.next().and_then(|field| field.chars().next());
-    let flags: Option<u32> = fields.nth(5).and_then(|field| field.parse().ok());
-    let ticks = fields.nth(12).and_then(|field| field.parse().ok());
-    let stat = state.zip(flags).zip(ticks);
-    let stat = stat.map(|((state, flags), ticks)| Stat { state, ticks, ending: flags & EXITING != 0 });
-    stat.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, format!("/proc/{pid}/stat has another form")))
-}
-
 /// Whether a process was sent the signal that kills it and has not got round to it: signal 9 is pending.
 fn is_to_be_killed(pid: i32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let pending = status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
     let masks = pending.filter_map(|hex| u64::from_str_radix(hex.trim(), 16).ok());
     masks.fold(0, |all, mask| all | mask) >> 8 & 1 == 1
-}
-
-fn boot_id() -> io::Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
 /// The PID namespace that this process is in, and its numbers in `/proc` belong to, as its inode.

@@ -181,7 +181,7 @@ fn make(
     let switching = Switching::start(&state.topology, ports, &around, order.workers, &state.socket)?;
     let names: Vec<_> = hosts.iter().map(|host| host.name.as_str()).zip(&namespaces).collect();
     super::names::write(&state.topology, folder).map_err(failed("write the files of names"))?;
-    dhcp::start(&state.topology, machine.as_ref(), |name| {
+    dhcp::start(&state.topology, folder, machine.as_ref(), |name| {
         names.iter().find(|(host, _)| *host == name).map(|(_, fd)| *fd)
     })?;
     state.phase = Phase::Running;

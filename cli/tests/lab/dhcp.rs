@@ -60,6 +60,13 @@ fn the_office_comes_up_with_addresses_and_names_and_passes_its_tests() {
     assert!(address.contains("inet 10.0.10.2/24"), "{address}");
     assert!(user.ok("lab exec h1 -- ip route").starts_with("default via 10.0.10.1 dev eth0"));
     assert!(log(&user, "office").contains("leased vlan=blue mac=02:00:29:00:00:01 host=\"h1\" address=10.0.10.2"));
+    let leases = user.ok("lab leases");
+    assert!(leases.starts_with("VLAN  ADDRESS    MAC                NODE") && leases.lines().count() == 2, "{leases}");
+    assert!(leases.contains("blue  10.0.10.2  02:00:29:00:00:01  h1"), "{leases}");
+    let json: Value = serde_json::from_str(&user.ok("lab leases office -o json")).unwrap();
+    let lease = &json["leases"][0];
+    assert_eq!((&lease["vlan"], &lease["node"]), (&"blue".into(), &"h1".into()), "{json}");
+    assert!((3000..=3600).contains(&lease["left_s"].as_u64().unwrap()), "{json}");
     let table = user.ok("lab inspect");
     assert!(table.contains("blue   10  10.0.10.0/24  r1       -    -    10.0.10.254\n"), "{table}");
 

@@ -6,6 +6,7 @@
 
 use super::leases::{Answer, Leases};
 use super::message::{CLIENT_PORT, Message, SERVER_PORT, option};
+use super::record::Record;
 use crate::lab::topology::resolved::Mac;
 use ipnet::Ipv4Net;
 use nix::net::if_::if_nametoindex;
@@ -46,6 +47,7 @@ pub(super) struct Server {
     link: u32,
     network: Network,
     leases: Leases,
+    record: Record,
     begin: Instant,
 }
 
@@ -54,14 +56,14 @@ impl Server {
     ///
     /// # Errors
     /// The system's.
-    pub(super) fn open(interface: &str, network: Network, leases: Leases) -> io::Result<Self> {
+    pub(super) fn open(interface: &str, network: Network, leases: Leases, record: Record) -> io::Result<Self> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, SERVER_PORT))?;
         // What goes to everybody needs an interface to go by, since no route says which.
         setsockopt(&socket, sockopt::BindToDevice, &OsString::from(interface))?;
         socket.set_broadcast(true)?;
         let link = if_nametoindex(interface)?;
         let netlink = Netlink::open().map_err(|error| error.source)?;
-        Ok(Self { socket, netlink, link, network, leases, begin: Instant::now() })
+        Ok(Self { socket, netlink, link, network, leases, record, begin: Instant::now() })
     }
 
     /// Answers until the socket fails, which it does when the lab ends.
@@ -97,9 +99,23 @@ impl Server {
         if !message.relay.is_unspecified() {
             return None;
         }
-        let answer = self.leases.answer(message, now)?;
+        let answer = self.leases.answer(message, now);
+        self.record(message, answer);
+        let answer = answer?;
         self.log(message, answer);
         Some((self.network.message(message, answer), To::of(message, answer)))
+    }
+
+    fn record(&mut self, message: &Message, answer: Option<Answer>) {
+        let node = self.network.nodes.get(&message.mac).map(|(name, _)| name.as_str());
+        let recorded = match answer {
+            Some(Answer::Ack(address)) => self.record.hold(address, message.mac, node, self.network.lease),
+            _ if matches!(message.kind, Kind::Release | Kind::Decline) => self.record.release(message.mac),
+            _ => Ok(()),
+        };
+        if let Err(error) = recorded {
+            tracing::warn!(vlan = self.network.vlan, %error, "cannot write down who has which address");
+        }
     }
 
     fn log(&self, message: &Message, answer: Answer) {

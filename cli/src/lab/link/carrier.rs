@@ -3,7 +3,6 @@
 use super::{find, ports_of};
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::lab::containers::join;
 use crate::lab::{State, Target};
 use crate::output::{Exit, Format, Output};
 use clap::Args;
@@ -50,8 +49,7 @@ struct Carrier {
 
 impl Carrier {
     fn of(args: &Of) -> Result<Self, Failure> {
-        let (_, mut state) = crate::lab::running(args.target.lab.as_deref())?;
-        join(&mut state)?;
+        let (_, state) = crate::lab::joined(args.target.lab.as_deref())?;
         Self::in_lab(&state, &args.link)
     }
 

@@ -306,6 +306,14 @@ pub(crate) struct Route {
     pub(crate) line: usize,
 }
 
+/// The network that every address of a next hop's IP version is in: where a default route leads.
+pub(crate) fn everywhere(via: IpAddr) -> IpNet {
+    match via {
+        IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
+        IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
+    }
+}
+
 /// Kinds of tunnels that carry frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

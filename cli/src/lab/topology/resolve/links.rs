@@ -359,8 +359,10 @@ pub(super) fn check_loops(
             if a == b && !edge.told {
                 edge.told = true;
                 let what = &edge.what;
+                let inside = vlan.map_or_else(String::new, |vlan| format!(" in the VLAN {vlan}"));
                 let message = format!(
-                    "{what} closes a loop of switches; spanning tree (stp) is not supported yet by this version"
+                    "{what} closes a loop of switches{inside}, in which frames would go round for ever (there is no \
+                     spanning tree); leave a link out, or have its `trunk:` carry other VLANs, or make the switches routers"
                 );
                 problems.push(Problem::new(edge.line, message));
             }

@@ -3,10 +3,10 @@
 use super::super::Problem;
 use super::super::raw::Raw;
 use super::super::resolved::uplink::Uplink;
-use super::super::resolved::{Route, Router, RouterInterface, RouterNat};
+use super::super::resolved::{Route, Router, RouterInterface, RouterNat, everywhere};
 use super::nodes::Nodes;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use ipnet::IpNet;
+use std::net::IpAddr;
 
 /// Finds the interface of each router that translates. Behind an uplink that translates too, the router's default routes lead to the
 /// machine, where the file has none.
@@ -54,11 +54,4 @@ fn default_routes(router: &Router, interface: &RouterInterface, uplink: &Uplink,
     let machine = uplink.addresses().iter().map(IpNet::addr).filter(near);
     let routes = machine.map(|via| (everywhere(via), via)).filter(|(to, _)| !is_there(to));
     routes.map(|(to, via)| Route { to, via: vec![via], vrf: interface.vrf.clone(), line }).collect()
-}
-
-fn everywhere(via: IpAddr) -> IpNet {
-    match via {
-        IpAddr::V4(_) => IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
-        IpAddr::V6(_) => IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),
-    }
 }

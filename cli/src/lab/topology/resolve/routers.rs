@@ -2,12 +2,11 @@
 
 use super::super::Problem;
 use super::super::raw::{Raw, RawRoute, nearest};
-use super::super::resolved::{Carried, Inside, Link, Mac, Route, Router, RouterInterface, Vlan};
+use super::super::resolved::{Carried, Inside, Link, Mac, Route, Router, RouterInterface, Vlan, everywhere};
 use super::MTU;
 use super::links::Numbering;
 use super::nodes::Nodes;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use ipnet::IpNet;
 
 /// Adds the routers inside of switches that are gateways. A switch must carry the VLAN that it is the gateway of.
 pub(super) fn add_inside(
@@ -129,11 +128,7 @@ fn resolve(route: &RawRoute, router: &Router, problems: &mut Vec<Problem>) -> Op
         problems.push(Problem::new(via.line, message));
         return None;
     }
-    let v4 = route.via.first().is_some_and(|via| via.value.is_ipv4());
-    let to = route.to.value.unwrap_or(match v4 {
-        true => IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
-        false => IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),
-    });
+    let to = route.to.value.or_else(|| route.via.first().map(|via| everywhere(via.value)))?;
     Some(Route { to, via: route.via.iter().map(|v| v.value).collect(), vrf, line: route.line })
 }
 
