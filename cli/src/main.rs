@@ -10,6 +10,7 @@ mod docker;
 mod failure;
 mod kube;
 mod lab;
+mod matching;
 mod output;
 mod watch;
 mod xml;

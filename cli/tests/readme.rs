@@ -152,6 +152,11 @@ fn every_command_of_the_page_on_flows_prints_what_it_says() {
 }
 
 #[test]
+fn every_command_of_the_page_on_match_prints_what_it_says() {
+    check("docs/match.md");
+}
+
+#[test]
 fn every_command_of_the_page_on_traces_prints_what_it_says() {
     check("docs/trace.md");
 }

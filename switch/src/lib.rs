@@ -26,5 +26,5 @@ pub use control::{
     BundleResult, Capture, Config, ConnectionKeeper, ControlError, Datapath, FailMode, Far, Made, OtherChanges,
     PortChange, PortInfo, PortRequest, ResumeError, Resumed, Splice, TunnelInfo,
 };
-pub use datapath::{Captured, CapturedVerdict, Direction, MegaflowStats, PacketIn, Sight, Steering};
+pub use datapath::{Captured, CapturedVerdict, Condition, Direction, MegaflowStats, PacketIn, Sight, Steering};
 pub use port::PortDevice;

@@ -11,6 +11,7 @@ mod wireshark;
 use crate::client::{Client, Target};
 use crate::failure::Failure;
 use crate::kube;
+use crate::matching;
 use crate::output::{Exit, Format, Output};
 use clap::{Args, ValueEnum};
 use file::Writer;
@@ -40,6 +41,11 @@ pub(crate) const ALL: &str = "all";
 In a file the comment of each packet says its verdict, to be filtered by:
   tshark -r both.pcapng -Y 'frame.comment contains \"verdict=drop reason=rule_drop\"'
   tshark -r both.pcapng -Y 'frame.comment contains \"np:shop/db\"'    the owner of a rule on its way
+A MATCH is a list of OVS's words, all of which have to be true: 'tcp,nw_src=10.0.0.0/8'. Besides:
+  src=h1 dst=10.0.0.0/8 host=h2    who sends it, whom it is for, or either: an address, a network,
+                                   a node of the lab, NAMESPACE/POD or svc:NAMESPACE/SERVICE
+  sport=80 dport=80 port=80        of TCP, UDP or SCTP
+  '!icmp' '!dport=22'              what is not so; quoted, since shells have a use for !
 A super-frame is written whole, as it crossed, with a second comment that says so.
 As Wireshark's extcap, which lists switches and labs as interfaces:
   ln -s \"$(which sluice)\" ~/.local/lib/wireshark/extcap/sluice-extcap
@@ -60,7 +66,7 @@ pub(crate) struct Capture {
 /// What to record, and where.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct How {
-    /// Only packets that this matches, in the syntax of flows
+    /// Only packets that this matches, in the words of `sluice capture --help`
     #[arg(value_name = "MATCH", default_value = "", hide_default_value = true)]
     matches: String,
     /// Only packets that are dropped
@@ -229,9 +235,11 @@ pub(crate) fn record(client: &Client, labels: &[Label], how: &How, out: &mut Out
         None if format == Format::Json => Sink::Json,
         None => Sink::Lines,
     };
+    let words = matching::read(&how.matches, client)?;
     let request = CaptureRequest {
         ports: labels.iter().map(|label| label.port.clone()).collect(),
-        r#match: how.matches.clone(),
+        r#match: words.plain(),
+        conditions: words.conditions()?,
         snaplen: how.snaplen,
         point: how.point().into(),
         dropped: how.dropped,

@@ -14,6 +14,7 @@ pub(crate) use show::{end, proto_name};
 
 use crate::client::{Client, Target};
 use crate::failure::Failure;
+use crate::matching;
 use crate::output::{Exit, Format, Output};
 use clap::{Args, Subcommand};
 use sluice_proto::v1::FlushConnectionsRequest;
@@ -34,7 +35,8 @@ A MATCH is a list of words, all of which have to be true; ! in front of one nega
   zone=5  tcp udp sctp icmp (tcp6 ... for IPv6)  nw_proto=47  state=ESTABLISHED  unreplied  nat
   nw_src=10.0.0.0/8  nw_dst=...  tp_src=...  tp_dst=80   of the packet that began the connection
   reply_nw_src=...  reply_tp_dst=...                     of its answers, as they arrive
-  addr=10.0.0.7  port=80                                 of either end
+  src=h1  dst=svc:shop/db  host=shop/web-7f9  port=80    an address, a network, a node of the
+                                                         lab, a Pod or a Service; either end
   ct_mark=0x10/0xf0  ct_label=1  owner=np:*"
 )]
 pub(crate) struct Ct {
@@ -102,6 +104,11 @@ pub(crate) fn run(args: Ct, out: &mut Output) -> Result<Exit, Failure> {
     }
 }
 
+/// The connections that a MATCH is about, in the switch's words.
+fn chosen(matches: &[String], client: &Client) -> Result<String, Failure> {
+    matching::read(&matches.join(","), client).map(|words| words.of_connections())
+}
+
 fn flush(args: &Flush, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Json])?;
     if args.all && !args.yes && !args.dry_run {
@@ -109,7 +116,8 @@ fn flush(args: &Flush, out: &mut Output) -> Result<Exit, Failure> {
             .next("sluice ct flush --all -y, or --dry-run to see how many there are"));
     }
     let client = Client::connect(&args.target)?;
-    let request = FlushConnectionsRequest { filter: args.matches.join(","), all: args.all, dry_run: args.dry_run };
+    let request =
+        FlushConnectionsRequest { filter: chosen(&args.matches, &client)?, all: args.all, dry_run: args.dry_run };
     let flushed = client.call(client.connections().flush_connections(request))?.flushed;
     if format == Format::Json {
         out.json(&serde_json::json!({"flushed": flushed, "dry_run": args.dry_run}))?;

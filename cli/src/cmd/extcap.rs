@@ -8,6 +8,7 @@ use super::capture::{self, ALL, How, Label, Point, record};
 use crate::client::{Client, machine_socket};
 use crate::failure::Failure;
 use crate::lab;
+use crate::matching;
 use crate::output::{Color, Exit, Format, Output};
 use clap::{Parser, ValueEnum};
 use sluice_flows::text::{Names, parse_match};
@@ -96,8 +97,8 @@ fn run(args: &Extcap, out: &mut Output) -> Result<Exit, Failure> {
         config(&subjects(interface)?, out)?;
     } else if args.capture && args.fifo.is_empty() {
         // Whatever is printed is what is wrong with it.
-        if let Err(error) = parse_match(&args.extcap_capture_filter, Names::NONE) {
-            out.line(format!("{error:#}"))?;
+        if let Err(error) = is_match(&args.extcap_capture_filter, &open(interface, &args.at)?.0) {
+            out.line(error)?;
         }
     } else if args.capture {
         let (client, labels) = open(interface, &args.at)?;
@@ -106,6 +107,13 @@ fn run(args: &Extcap, out: &mut Output) -> Result<Exit, Failure> {
         return record(&client, &labels, &how, out);
     }
     Ok(Exit::Yes)
+}
+
+/// Whether packets can be chosen by a text; what is wrong with it if not.
+fn is_match(text: &str, client: &Client) -> Result<(), String> {
+    let read = matching::read(text, client).and_then(|words| Ok((words.plain(), words.conditions()?)));
+    let (plain, _) = read.map_err(|failure| failure.to_string())?;
+    parse_match(&plain, Names::NONE).map(|_| ()).map_err(|error| format!("{error:#}"))
 }
 
 fn interfaces(out: &mut Output) -> Result<Exit, Failure> {

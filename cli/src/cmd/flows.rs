@@ -87,6 +87,15 @@ pub(crate) struct Del {
     target: Target,
 }
 
+/// The matches of an owner's flows, in a switch of one bridge.
+///
+/// # Errors
+/// What the switch says.
+pub(crate) fn owned(client: &Client, owner: &str) -> Result<Vec<String>, Failure> {
+    let flows = dump::flows(client, String::new(), format!("owner={owner}"), false)?;
+    Ok(flows.into_iter().map(|flow| flow.r#match).collect())
+}
+
 /// Runs the verb.
 pub(crate) fn run(verb: Verb, out: &mut Output) -> Result<Exit, Failure> {
     match verb {

@@ -186,6 +186,19 @@ fn without_a_file_each_packet_is_a_line_and_a_match_selects() {
     assert_eq!(words[1..5], ["p1", "in", "47", "bytes"], "{said:?}");
     assert!(words[5].starts_with("udp,") && words[5].contains("nw_dst=192.0.2.2"), "{said:?}");
     assert_eq!(said.err, "1 packet, 0 lost by capture\n");
+    // By either end, by either port, and by what a packet is not.
+    for chosen in ["host=192.0.2.2,port=9", "dst=192.0.2.0/24,!dport=53,!arp", "udp,!tp_dst=53", "!arp,!port=53"] {
+        let capture = Capture::of(&switch, &["p1", chosen, "-c", "1"]);
+        switch.receive(&arp());
+        switch.receive(&udp(53, b"hello"));
+        switch.receive(&udp(9, b"hello"));
+        let said = capture.end();
+        assert!(said.out.lines().count() == 1 && said.out.contains("tp_dst=9"), "{chosen}: {said:?}");
+    }
+    let capture = Capture::of(&switch, &["p1", "host=10.0.0.2", "-c", "1"]);
+    switch.receive(&udp(9, b"hello"));
+    switch.receive(&arp());
+    assert!(capture.end().out.contains("arp,"), "ARP asks for addresses too");
     let capture = Capture::of(&switch, &["p1", "-c", "1", "-o", "json"]);
     switch.receive(&arp());
     let said = capture.end();
@@ -378,6 +391,12 @@ fn what_cannot_be_captured_is_said_with_what_to_do() {
         (&["capture", "p9"][..], 1, "there is no port \"p9\"; `sluice ports` lists those there are"),
         (&["capture", "p1", "in_port=1"], 2, "its match may only look at what is in the packet"),
         (&["capture", "p1", "tpc"], 2, "tpc"),
+        (&["capture", "p1", "host=h1"], 2, "`h1` is no address, and the switch is no lab's"),
+        (&["capture", "p1", "src=shop/web"], 1, "no Pod shop/web is attached to this switch"),
+        (&["capture", "p1", "dst=10.0.0.0/33"], 2, "10.0.0.0/33"),
+        (&["capture", "p1", "port=http"], 2, "http"),
+        (&["capture", "p1", "!tp_dst=9"], 2, "`!tp_dst=9` says nothing"),
+        (&["capture", "p1", "!hots=1.1.1.1"], 2, "did you mean `host`?"),
         (&["capture", "p1", "-w", "no/such/folder"], 1, "cannot write no/such/folder"),
         (&["capture", "p1", "-t", "soon"], 2, "expected a time like 500ms or 30s"),
     ] {

@@ -29,6 +29,15 @@ fn connections_are_shown_with_translation_owner_and_counters() {
     assert!(table.starts_with(expected), "{table}");
     let plain = squeezed(&switch.out(&["ct", "dump", "!nat"]));
     assert!(plain.starts_with("ZONE PROTO CONNECTION STATE OWNER PKTS BYTES AGE EXPIRES\n5 udp"), "{plain}");
+    let count = |words: &str| switch.out(&["ct", words]).lines().count() - 1;
+    assert_eq!(
+        ["dst=10.0.0.2", "src=10.0.0.9", "host=10.0.0.9", "host=10.0.0.7|10.0.0.9", "dport=53"].map(count),
+        [2, 0, 1, 1, 1]
+    );
+    assert_eq!(
+        ["!host=10.0.0.9", "!dport=53,sport=4001", "port=5353", "addr=10.0.0.0/255.0.0.0"].map(count),
+        [1, 1, 1, 2]
+    );
     let wide = squeezed(&switch.out(&["ct", "-o", "wide", "!nat"]));
     assert!(wide.starts_with("ZONE PROTO CONNECTION NAT STATE MARK LABEL OWNER "), "{wide}");
     let none = switch.run(&["ct", "zone=6"]);

@@ -8,7 +8,7 @@
 use super::stats::rule_text;
 use super::watch::Watched;
 use super::{Api, error};
-use crate::{Capture, Captured, CapturedVerdict, Direction, Sight};
+use crate::{Capture, Captured, CapturedVerdict, Condition, Direction, Sight};
 use sluice_flows::bridge::Model;
 use sluice_flows::packet::GsoKind;
 use sluice_flows::rule::Rule;
@@ -30,6 +30,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Frames and bytes of a message at most; a frame more may come on top.
 const FRAMES: usize = 256;
 const BYTES: usize = 1 << 20;
+/// Conditions of a capture, and matches of each, at most.
+const CONDITIONS: usize = 64;
+const MATCHES: usize = 256;
 /// Messages on their way to the caller.
 const ON_THE_WAY: usize = 4;
 
@@ -40,19 +43,28 @@ impl CaptureService for Api {
     async fn capture(&self, request: Request<CaptureRequest>) -> Result<Response<Self::CaptureStream>, Status> {
         let request = request.into_inner();
         let point = request.point();
-        let CaptureRequest { ports, r#match, snaplen, dropped, .. } = request;
+        let CaptureRequest { ports, r#match, snaplen, dropped, conditions, .. } = request;
         let permit = self.watch_permit()?;
-        let matches = if r#match.is_empty() {
-            Match::any()
-        } else {
-            let parsed = parse_match(&r#match, Names::NONE);
-            parsed.map_err(|error| Status::invalid_argument(format!("{error:#}")))?.value
+        let read = |text: &String| {
+            let parsed = parse_match(text, Names::NONE);
+            parsed.map(|parsed| parsed.value).map_err(|error| Status::invalid_argument(format!("{error:#}")))
         };
+        let matches = if r#match.is_empty() { Match::any() } else { read(&r#match)? };
+        if conditions.len() > CONDITIONS || conditions.iter().any(|condition| condition.any.len() > MATCHES) {
+            let message = format!("a capture has at most {CONDITIONS} conditions of {MATCHES} matches");
+            return Err(Status::invalid_argument(message));
+        }
+        let conditions = conditions.iter().map(|condition| {
+            let any = condition.any.iter().map(read).collect::<Result<_, _>>()?;
+            Ok(Condition { any, not: condition.not })
+        });
+        let conditions = conditions.collect::<Result<_, Status>>()?;
         let sight = Sight {
             snaplen: if snaplen == 0 { usize::MAX } else { snaplen as usize },
             received: point != Point::Out,
             sent: point != Point::In,
             dropped,
+            conditions,
             ..Sight::of(matches)
         };
         let (capture, first) = self

@@ -3,7 +3,8 @@
 //! A filter is a list such as `zone=5,tcp,nw_dst=10.0.0.0/8,tp_dst=80,!nat`. All of it has to be true of a connection. The
 //! words are those of flows, and `!` in front of one turns it round. Addresses and ports are those of the original
 //! direction, as `ct_nw_src` and its fellows are in flows; with `reply_` in front of them, of the reply's packets as they
-//! arrive; `addr` and `port` are true of either end of either direction.
+//! arrive; `addr` and `port` are true of either end of either direction. `src` and `dst` are an address of either IP version.
+//! An address may be one of several: `addr=10.0.0.1|fd00::1`.
 //!
 //! # Limits
 //! At most 64 words.
@@ -67,6 +68,8 @@ enum Test {
     Proto(u8),
     Address(Direction, End, Network),
     AnyAddress(Network),
+    /// One of them holds.
+    Or(Vec<Test>),
     Port(Direction, End, Masked<u16>),
     AnyPort(Masked<u16>),
     IcmpType(u8),
@@ -145,6 +148,7 @@ impl Test {
             Self::Proto(proto) => original.proto == *proto,
             Self::Address(direction, end, network) => network.holds(end.address(conn.tuple(*direction))),
             Self::AnyAddress(network) => ENDS.iter().any(|(d, end)| network.holds(end.address(conn.tuple(*d)))),
+            Self::Or(tests) => tests.iter().any(|test| test.holds(conn)),
             Self::Port(direction, end, port) => port_is(*direction, *end, port),
             Self::AnyPort(port) => ENDS.iter().any(|(direction, end)| port_is(*direction, *end, port)),
             Self::IcmpType(kind) => original.is_icmp() && original.icmp_type() == *kind,

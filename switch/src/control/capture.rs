@@ -55,7 +55,7 @@ impl Datapath {
         let refused = |why: String| Err(ControlError::Capture { why });
         // The first word is the ingress port and the mark.
         let beside = |(word, _, mask): (usize, u64, u64)| mask != 0 && !(1..FRAME_WORDS).contains(&word);
-        if sight.matches.words().any(beside) {
+        if sight.all_matches().flat_map(sluice_flows::Match::words).any(beside) {
             return refused("its match may only look at what is in the packet, not at ports or metadata".to_owned());
         }
         if ports.is_empty() || ports.len() > MAX_PORTS {

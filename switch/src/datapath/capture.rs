@@ -37,6 +37,8 @@ pub enum Direction {
 pub struct Sight {
     /// Only packets that this matches. It may only look at what is in the packet.
     pub matches: Match,
+    /// What has to hold beside that.
+    pub conditions: Box<[Condition]>,
     /// Bytes copied of each frame at most.
     pub snaplen: usize,
     /// Those that the ports receive.
@@ -50,8 +52,23 @@ pub struct Sight {
 impl Sight {
     /// Every packet that `matches` matches, whole, both ways.
     pub fn of(matches: Match) -> Self {
-        Self { matches, snaplen: usize::MAX, received: true, sent: true, dropped: false }
+        let conditions = Box::default();
+        Self { matches, conditions, snaplen: usize::MAX, received: true, sent: true, dropped: false }
     }
+
+    /// Every match in it.
+    pub(crate) fn all_matches(&self) -> impl Iterator<Item = &Match> {
+        std::iter::once(&self.matches).chain(self.conditions.iter().flat_map(|condition| &condition.any))
+    }
+}
+
+/// A condition on packets.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    /// One of these matches it.
+    pub any: Box<[Match]>,
+    /// None of them does instead.
+    pub not: bool,
 }
 
 /// What became of a packet as a whole.
@@ -149,12 +166,15 @@ impl Copies {
 impl Writer {
     /// Whether the frame is one of those to copy.
     pub(super) fn wants(&self, frame: &Frame) -> bool {
-        if self.sight.matches.is_any() {
+        let Sight { matches, conditions, .. } = &self.sight;
+        if matches.is_any() && conditions.is_empty() {
             return true;
         }
         let mut key = PacketKey::ZERO;
         extract(frame.bytes(), 0, &mut key);
-        self.sight.matches.matches(&FlowKey::from(&key))
+        let key = FlowKey::from(&key);
+        let holds = |condition: &Condition| condition.any.iter().any(|one| one.matches(&key)) != condition.not;
+        matches.matches(&key) && conditions.iter().all(holds)
     }
 
     /// Takes room for a copy of so many bytes. Without room the frame is lost.

@@ -40,7 +40,7 @@ mod witness;
 mod worker;
 
 pub(crate) use burst::NO_INGRESS;
-pub use capture::{Captured, CapturedVerdict, Direction, Sight};
+pub use capture::{Captured, CapturedVerdict, Condition, Direction, Sight};
 pub(crate) use capture::{Copies, Probe, capture};
 pub(crate) use handover::Handover;
 pub use indirection::Steering;

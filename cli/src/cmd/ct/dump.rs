@@ -1,5 +1,6 @@
 //! `sluice ct dump`.
 
+use super::chosen;
 use super::ofctl;
 use super::show::{Row, table};
 use crate::client::{Client, Target};
@@ -51,7 +52,7 @@ pub(super) fn run(args: &Dump, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Wide, Format::Json, Format::Ofctl])?;
     let client = Client::connect_for(&args.target, args.pod.as_deref())?;
     let addresses = args.pod.as_deref().map(|pod| addresses(&client, pod)).transpose()?;
-    let filters = filters(&args.matches, addresses.as_deref());
+    let filters = filters(&chosen(&args.matches, &client)?, addresses.as_deref());
     args.watch.run(out, |out| {
         let mut all: Vec<Connection> = Vec::new();
         let mut is_any = false;
@@ -90,9 +91,8 @@ fn addresses(client: &Client, pod: &str) -> Result<Vec<String>, Failure> {
 }
 
 /// The filters to ask with: one, or one for each address, which are of different families.
-fn filters(matches: &[String], addresses: Option<&[String]>) -> Vec<String> {
-    let words = matches.join(",");
-    let Some(addresses) = addresses else { return vec![words] };
+fn filters(words: &str, addresses: Option<&[String]>) -> Vec<String> {
+    let Some(addresses) = addresses else { return vec![words.to_owned()] };
     let with =
         |address: &String| if words.is_empty() { format!("addr={address}") } else { format!("{words},addr={address}") };
     addresses.iter().map(with).collect()

@@ -1,5 +1,6 @@
 //! `sluice ct events`.
 
+use super::chosen;
 use super::show::{Row, label_text, mark_text, nat_text, proto_name, tuple_text};
 use crate::client::{Client, Target};
 use crate::cmd::events::time_of_day;
@@ -48,7 +49,7 @@ struct Line {
 pub(super) fn run(args: &Events, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Json])?;
     let client = Client::connect(&args.target)?;
-    let request = WatchConnectionsRequest { filter: args.matches.join(",") };
+    let request = WatchConnectionsRequest { filter: chosen(&args.matches, &client)? };
     let mut stream = client.call(client.connections().watch_connections(request))?;
     let mut left = args.count.unwrap_or(usize::MAX);
     while left > 0 {

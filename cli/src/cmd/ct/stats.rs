@@ -1,5 +1,6 @@
 //! `sluice ct stats`.
 
+use super::chosen;
 use super::ofctl;
 use super::show::proto_name;
 use crate::client::{Client, Target};
@@ -58,8 +59,9 @@ struct Protocol {
 pub(super) fn run(args: &Stats, out: &mut Output) -> Result<Exit, Failure> {
     let format = out.format(&[Format::Table, Format::Json, Format::Ofctl])?;
     let client = Client::connect(&args.target)?;
+    let filter = chosen(&args.matches, &client)?;
     args.watch.run(out, |out| {
-        let stats = ask(&client, args.matches.join(","))?;
+        let stats = ask(&client, filter.clone())?;
         match format {
             Format::Json => out.json(&answer(stats))?,
             Format::Ofctl => out.line(ofctl::stats(&stats, args.more))?,

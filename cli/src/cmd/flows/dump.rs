@@ -4,12 +4,13 @@ use super::of::{Selected, Whose, group_table};
 use crate::client::{BridgeArg, Client, Target};
 use crate::failure::Failure;
 use crate::kube;
+use crate::matching;
 use crate::output::{Cell, Exit, Format, Output, Table};
 use crate::watch::Watch;
 use clap::Args;
 use serde::Serialize;
 use sluice_proto::v1::{DumpFlowsRequest, Flow, FlowFilter, FlowLineStyle};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// Arguments of `sluice flows dump`.
@@ -18,6 +19,7 @@ use std::fmt::Write;
   sluice flows dump
   sluice flows dump table=1,tcp               the flows of table 1 within this match
   sluice flows dump owner=np:shop/*           the flows of some owners
+  sluice flows dump 'dst=h1,!owner=builtin:*' to a node of the lab, by others' rules
   sluice flows dump --nonzero                 only flows that were hit
   sluice flows dump --nonzero -w=2            again every two seconds
   sluice flows dump -o ofctl                  as `ovs-ofctl dump-flows` prints them
@@ -25,9 +27,10 @@ use std::fmt::Write;
   sluice flows dump --pod shop/web-7f9        what concerns a Pod, on its node
   sluice flows dump --svc shop/web tcp        a Service's flows of TCP, and its groups
   sluice flows dump --policy shop/db --nonzero     what a policy has decided, on every node
-In a cluster a Pod leads to its node. By Kubernetes names, -o ofctl has no counters.")]
+In a cluster a Pod leads to its node. `sluice capture --help` has the words of a
+MATCH. By names or with `!`, -o ofctl has no counters.")]
 pub(crate) struct Dump {
-    /// Which flows, in OVS's syntax; all if not given
+    /// Which flows: those within this MATCH; all if not given
     #[arg(value_name = "MATCH", default_value = "", hide_default_value = true)]
     matches: String,
     /// Only flows that a packet has matched
@@ -147,7 +150,16 @@ fn by_node(args: &Dump, format: Format, out: &mut Output) -> Result<Exit, Failur
 /// The flows that match, of those that are selected.
 fn wanted(args: &Dump, client: &Client, mut selected: Option<Selected>) -> Result<Vec<Flow>, Failure> {
     let bridge = &args.bridge.bridge;
-    let mut found = flows(client, bridge.clone(), args.matches.clone(), args.names)?;
+    let words = matching::read(&args.matches, client)?;
+    let mut found = flows(client, bridge.clone(), words.plain(), args.names)?;
+    for condition in words.conditions()? {
+        let mut within = BTreeSet::new();
+        for one in condition.any {
+            let flows = flows(client, bridge.clone(), one, args.names)?;
+            within.extend(flows.into_iter().map(|flow| (flow.table, flow.priority, flow.r#match)));
+        }
+        found.retain(|flow| within.contains(&(flow.table, flow.priority, flow.r#match.clone())) != condition.not);
+    }
     match &mut selected {
         Some(selected @ Selected::Policy(..)) if !args.matches.is_empty() => {
             selected.find_rules(&flows(client, bridge.clone(), String::new(), false)?);
@@ -161,7 +173,8 @@ fn wanted(args: &Dump, client: &Client, mut selected: Option<Selected>) -> Resul
 
 fn show(args: &Dump, client: &Client, format: Format, out: &mut Output) -> Result<Exit, Failure> {
     let selected = args.whose.selected(client)?;
-    if format == Format::Ofctl && selected.is_none() {
+    let is_plain = || Ok::<_, Failure>(matching::read(&args.matches, client)?.conditions()?.is_empty());
+    if format == Format::Ofctl && selected.is_none() && is_plain()? {
         return print(args, client, out);
     }
     let everything = args.matches.is_empty() && !args.nonzero && selected.is_none();

@@ -29,7 +29,7 @@ const FLAGS: [&str; 16] = [
     "related",
 ];
 /// Words that have one.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 25] = [
     "zone",
     "nw_proto",
     "nw_src",
@@ -44,6 +44,8 @@ const KEYS: [&str; 23] = [
     "reply_ipv6_dst",
     "reply_tp_src",
     "reply_tp_dst",
+    "src",
+    "dst",
     "addr",
     "port",
     "icmp_type",
@@ -93,7 +95,7 @@ fn words() -> String {
 
 fn example(word: &str) -> &'static str {
     match word {
-        "nw_src" | "nw_dst" | "reply_nw_src" | "reply_nw_dst" | "addr" => "10.0.0.0/8",
+        "nw_src" | "nw_dst" | "reply_nw_src" | "reply_nw_dst" | "src" | "dst" | "addr" => "10.0.0.0/8",
         "ipv6_src" | "ipv6_dst" | "reply_ipv6_src" | "reply_ipv6_dst" => "fd00::/64",
         "ct_mark" | "ct_label" => "0x10/0xf0",
         "state" => "ESTABLISHED",
@@ -205,7 +207,14 @@ fn keyed(word: &str, value: &str) -> Result<Test, FilterError> {
         let port = number(0xffff, "a port from 0 to 65535, or PORT/MASK")?;
         Ok(Masked { value: port.value as u16, mask: port.mask as u16 })
     };
-    let network = |v6: Option<bool>| network(value, v6).ok_or_else(|| bad(wanted_network(v6)));
+    let networks = |v6: Option<bool>, test: &dyn Fn(Network) -> Test| {
+        let mut all = value.split('|').map(|one| network(one, v6).map(test).ok_or_else(|| bad(wanted_network(v6))));
+        match value.split('|').count() {
+            1 => all.next().unwrap_or_else(|| Err(bad(wanted_network(v6)))),
+            2..=MAX_TERMS => all.collect::<Result<_, _>>().map(Test::Or),
+            _ => Err(FilterError::TooMany),
+        }
+    };
     let way = if word.starts_with("reply_") { Direction::Reply } else { Direction::Original };
     let end = if word.ends_with("_src") { End::Src } else { End::Dst };
     Ok(match word {
@@ -225,10 +234,12 @@ fn keyed(word: &str, value: &str) -> Result<Test, FilterError> {
             Test::State(known.ok_or_else(|| bad(&format!("one of {}", STATES.join(", "))))?)
         }
         "owner" => Test::Owner(OwnerFilter::new(value)),
-        "addr" => Test::AnyAddress(network(None)?),
+        "addr" => networks(None, &Test::AnyAddress)?,
         "port" => Test::AnyPort(port()?),
-        word if word.contains("nw_") => Test::Address(way, end, network(Some(false))?),
-        word if word.contains("ipv6_") => Test::Address(way, end, network(Some(true))?),
+        "src" => networks(None, &|network| Test::Address(way, End::Src, network))?,
+        "dst" => networks(None, &|network| Test::Address(way, End::Dst, network))?,
+        word if word.contains("nw_") => networks(Some(false), &|network| Test::Address(way, end, network))?,
+        word if word.contains("ipv6_") => networks(Some(true), &|network| Test::Address(way, end, network))?,
         _ => Test::Port(way, end, port()?),
     })
 }
