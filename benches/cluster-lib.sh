@@ -46,10 +46,48 @@ network_down() {
     quietly "$cluster" down
     wait
     rm -f "$tmp/api"
+    made=0
 }
 write() { # write POST|PUT|DELETE URL [OBJECT]
     curl --silent --show-error --fail --unix-socket "$tmp/api" --request "$1" --header 'Content-Type: application/json' \
         --data "${3:-}" "$2"
+}
+
+# Where NetworkPolicies are, and how many `fill` has made in this cluster.
+policies=http://localhost/apis/networking.k8s.io/v1/namespaces/default/networkpolicies
+made=0
+# policy NAME PODS RULE
+policy() {
+    echo "{\"apiVersion\":\"networking.k8s.io/v1\",\"kind\":\"NetworkPolicy\",\"metadata\":{\"name\":\"$1\"}," \
+        "\"spec\":{\"podSelector\":$2,\"policyTypes\":[\"Ingress\"],\"ingress\":[$3]}}"
+}
+# labelled APP...: selects Pods made by `pod` with these names.
+labelled() {
+    local apps
+    printf -v apps '"%s",' "$@"
+    echo "{\"matchExpressions\":[{\"key\":\"app\",\"operator\":\"In\",\"values\":[${apps%,}]}]}"
+}
+from_client() { echo "{\"from\":[{\"podSelector\":$(labelled client)}],\"ports\":[$1]}"; }
+
+# fill COUNT PODS PORTS: makes what is not there yet of so many policies. One isolates all Pods for ingress and allows the client's to
+# PORTS; each of the others, which is about PODS, allows one port from one network and from Pods that are not there, so that packets
+# to PODS are looked up among all of them.
+fill() {
+    local n one body
+    one=$(policy @NAME "$2" '{"from":[{"ipBlock":{"cidr":"@NET"}},{"podSelector":{"matchLabels":{"app":"@NAME"}}}],"ports":[{"port":@PORT}]}')
+    for ((n = made; n < $1; n++)); do
+        # Without processes, of which there would be thousands.
+        body=${one//@NAME/p$n}
+        body=${body/@NET/10.$((n / 250 + 100)).$((n % 250)).0\/24}
+        body=${body/@PORT/$((12000 + n % 500))}
+        [ "$n" != 0 ] || body=$(policy everybody '{}' "$(from_client "$3")")
+        printf 'next\nsilent\nshow-error\nfail\nunix-socket = "%s"\noutput = /dev/null\nrequest = POST\n' "$tmp/api"
+        printf 'header = "Content-Type: application/json"\nurl = "%s"\ndata = "%s"\n' "$policies" "${body//\"/\\\"}"
+    done >"$tmp/policies"
+    if [ "$1" -gt "$made" ]; then
+        quietly curl --parallel --parallel-max 20 --config "$tmp/policies"
+        made=$1
+    fi
 }
 
 # pod NAME NODE COMMAND: one that serves or waits.

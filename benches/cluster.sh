@@ -8,14 +8,17 @@
 #     bridge         the plain network of tests/cluster: a kernel bridge, routes between the nodes, kube-proxy with nftables
 #     kernel-vxlan   the same with the kernel's VXLAN between the nodes
 #     sluice-no-encap, sluice-geneve, sluice-vxlan
+#   POLICIES: environment variable, how many NetworkPolicies about the Pods that answer there are while Sluice's networks are measured
+#     (default "0", as always with the others; else two at least, and they only become more: "0 100 5000")
 #   SLUICE_KUBE_IMAGE: environment variable, the image's archive; without it `cargo xtask image` makes one, which takes minutes.
 #
 # CPU is what both CPUs of the machine did meanwhile, less what they do when nothing is measured, for each gigabit of one TCP
 # stream. Everything happens in the namespaces of the clusters, which go with the script. Needs root, Go and the packages of
-# xtask/setup.sh; eight minutes with 3 seconds each.
+# xtask/setup.sh; eight minutes with 3 seconds each and no policies.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-3}
+sizes=${POLICIES:-0}
 shift || true
 networks=${*:-bridge kernel-vxlan sluice-no-encap sluice-geneve sluice-vxlan}
 # shellcheck source=benches/cluster-lib.sh
@@ -109,6 +112,21 @@ S
 # What the CPUs have done so far, in hundredths of a second.
 busy() { awk '/^cpu / {print $2 + $3 + $4 + $7 + $8; exit}' /proc/stat; }
 
+# filled COUNT: so many policies are there, and in force on both nodes. The last of them lets requests in: once they get through, all
+# that was written before it is in force, since events come in order.
+filled() {
+    local address
+    [ "$made" -lt 2 ] || write DELETE "$policies/last" >/dev/null
+    fill $(($1 - 1)) "$(labelled near far)" '{"port":5201}'
+    write POST "$policies" "$(policy last "$(labelled near far)" "$(from_client '{"port":11111}')")" >/dev/null
+    for address in "$near" "$far"; do
+        for _ in $(seq 300); do
+            ! client nc -w 1 "$address" 11111 -e true 2>/dev/null || continue 2
+        done
+        fail "the policies do not come into force"
+    done
+}
+
 measure() { # measure NETWORK WAY ADDRESS
     local network=$1 way=$2 address=$3 before idle tcp1 tcp4 cpu rate
     stream "$address" 1
@@ -127,11 +145,21 @@ measure() { # measure NETWORK WAY ADDRESS
 for network in $networks; do
     network_up "$network"
     pods_up
-    measure "$network" "${ways[0]}" "$near"
-    measure "$network" "${ways[1]}" "$far"
-    measure "$network" "${ways[2]}" "$service"
+    case $network in
+    sluice-*) counts=$sizes ;;
+    *) counts=0 ;;
+    esac
+    if [ "$counts" != 0 ]; then api_up; fi
+    for count in $counts; do
+        name=$network
+        if [ "$counts" != 0 ]; then name="$network, $count policies"; fi
+        if [ "$count" != 0 ]; then filled "$count"; fi
+        measure "$name" "${ways[0]}" "$near"
+        measure "$name" "${ways[1]}" "$far"
+        measure "$name" "${ways[2]}" "$service"
+        echo "measured $name" >&2
+    done
     network_down
-    echo "measured $network" >&2
 done
 
 machine "$seconds s each, load $(load). In brackets: ratio to the first network on the same way."

@@ -24,7 +24,6 @@ roles=${ROLES:-node cluster}
 each=${SECONDS_EACH:-3}
 # shellcheck source=benches/cluster-lib.sh
 . benches/cluster-lib.sh
-url=http://localhost/apis/networking.k8s.io/v1/namespaces/default/networkpolicies
 probe_built
 image_made
 
@@ -48,7 +47,6 @@ cluster_up() {
     { pod client node-1 "$waits"; pod server node-1 "$serves"; } >"$tmp/pods.yaml"
     pods_ready
     server=$(address_of server)
-    made=0
 }
 # The ends of the connections by which changes are seen: there while nothing else is measured.
 probes_up() {
@@ -61,49 +59,19 @@ probes_down() {
     for pid in $("$cluster" node node-1 pgrep -x service-probe); do "$cluster" node node-1 kill "$pid"; done
 }
 
-# policy NAME POD RULE
-policy() {
-    echo "{\"apiVersion\":\"networking.k8s.io/v1\",\"kind\":\"NetworkPolicy\",\"metadata\":{\"name\":\"$1\"}," \
-        "\"spec\":{\"podSelector\":$2,\"policyTypes\":[\"Ingress\"],\"ingress\":[$3]}}"
-}
-labelled() { echo "{\"matchLabels\":{\"app\":\"$1\"}}"; }
-from_client() { echo "{\"from\":[{\"podSelector\":$(labelled client)}],\"ports\":[$1]}"; }
-
-# fill POLICIES: makes what is not there yet.
-fill() {
-    local n one body rule
-    one=$(policy @NAME "$(labelled server)" '{"from":[{"ipBlock":{"cidr":"@NET"}},{"podSelector":{"matchLabels":{"app":"@NAME"}}}],"ports":[{"port":@PORT}]}')
-    for ((n = made; n < $1; n++)); do
-        # Without processes, of which there would be thousands.
-        body=${one//@NAME/p$n}
-        body=${body/@NET/10.$((n / 250 + 100)).$((n % 250)).0\/24}
-        body=${body/@PORT/$((10000 + n % 500))}
-        if [ "$n" = 0 ]; then
-            rule=$(from_client '{"port":5201},{"port":11111}')
-            body=$(policy everybody '{}' "$rule")
-        fi
-        printf 'next\nsilent\nshow-error\nfail\nunix-socket = "%s"\noutput = /dev/null\nrequest = POST\n' "$tmp/api"
-        printf 'header = "Content-Type: application/json"\nurl = "%s"\ndata = "%s"\n' "$url" "${body//\"/\\\"}"
-    done >"$tmp/policies"
-    if [ "$1" -gt "$made" ]; then
-        quietly curl --parallel --parallel-max 20 --config "$tmp/policies"
-        made=$1
-    fi
-}
-
 # allow SECONDS, deny SECONDS: the policy comes, and goes; sets `took`, in microseconds.
 allow() {
     local begin body
     body=$(policy probe "$(labelled server)" "$(from_client '{"port":8001}')")
     begin=${EPOCHREALTIME/[.,]/}
-    write POST "$url" "$body" >/dev/null
+    write POST "$policies" "$body" >/dev/null
     await a "$begin" "$1" || return 1
     took=$((seen - begin))
 }
 deny() {
     local begin
     begin=${EPOCHREALTIME/[.,]/}
-    write DELETE "$url/probe" >/dev/null
+    write DELETE "$policies/probe" >/dev/null
     await - "$begin" "$1" || return 1
     took=$((seen - begin))
 }
@@ -149,7 +117,7 @@ for role in $roles; do
     is_first=$([ "$role" = "${roles%% *}" ] && [ "$each" != 0 ] && echo yes || echo no)
     if [ $is_first = yes ]; then traffic 0; fi
     for size in $sizes; do
-        fill "$size"
+        fill "$size" "$(labelled server)" '{"port":5201},{"port":11111}'
         probes_up
         row "$role" "$size"
         probes_down
