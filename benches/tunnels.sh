@@ -72,7 +72,7 @@ reachable() {
 measure() {
     local name=$1 tcp1 tcp4 udp latency
     reachable
-    in_b iperf3 --server --port 5201 >/dev/null 2>&1 &
+    ip netns exec "$b" iperf3 --server --port 5201 >/dev/null 2>&1 &
     servers=($!)
     sleep 0.5
     tcp1=$(in_a iperf3 -c 10.0.0.2 -t "$seconds" -J | jq '.end.sum_received.bits_per_second / 1e9')
@@ -80,7 +80,7 @@ measure() {
     udp=$(in_a iperf3 -c 10.0.0.2 -u -b 0 -l 64 -t "$seconds" -J |
         jq '(.end.sum.packets - .end.sum.lost_packets) / .end.sum.seconds / 1e3')
     stop "${servers[@]}"
-    in_b sockperf server -i 10.0.0.2 -p 11111 >/dev/null 2>&1 &
+    ip netns exec "$b" sockperf server -i 10.0.0.2 -p 11111 >/dev/null 2>&1 &
     servers=($!)
     sleep 0.5
     latency=$(in_a sockperf ping-pong -i 10.0.0.2 -p 11111 -t "$seconds" -m 64 2>/dev/null |
