@@ -24,17 +24,21 @@ NR == 1 { print "| rules | flows in the traffic | Mpps | ns a packet | exact cac
 echo
 cargo bench --quiet --locked --package sluice-benches --bench workers >"$tmp/workers"
 awk '
-NR == 1 { print "| rules | flows in the traffic | 1 worker | 2 workers | ratio |"; print "|---|---|---|---|---|"; next }
-{ printf "| %s | %s | %s Mpps | %s Mpps | %s |\n", $1, $2, $3, $4, $5 }' "$tmp/workers"
+NR == 1 {
+    print "| rules | flows in the traffic | 1 worker | 2 workers | ratio | 2 workers, one queue | ratio | handed on |"
+    print "|---|---|---|---|---|---|---|---|"
+    next
+}
+{ printf "| %s | %s | %s Mpps | %s Mpps | %s | %s Mpps | %s | %s %% |\n", $1, $2, $3, $4, $5, $6, $7, $8 }' "$tmp/workers"
 
 # Bars: what is measured, ours, theirs. Lines: flows and Mpps, a block for each table.
-awk -F'|' '/Mpps/ { gsub(/ /, "", $2); gsub(/ /, "", $3); print "\"" $2 "\\n" $3 "\"", $4 + 0, $5 + 0 }' "$tmp/beside" >"$tmp/bars"
+awk -F'|' '/Mpps/ { gsub(/ /, "", $2); gsub(/ /, "", $3); print "\"" $2 ", " $3 "\"", $4 + 0, $5 + 0 }' "$tmp/beside" >"$tmp/bars"
 awk 'NR > 1 && $1 !~ /-/ { if ($1 != last) { if (last) print "\n"; print "\"" $1 "\""; last = $1 } print $2, $3 }' "$tmp/growth" >"$tmp/lines"
 gnuplot <<EOF
 set terminal pngcairo size 1200,460 font ",10"
 set output "docs/datapath.png"
 set multiplot layout 1,2
-set bmargin 4
+set bmargin 6
 set key outside top center horizontal
 set ylabel "Mpps, one core"
 set yrange [0:*]
@@ -43,9 +47,11 @@ set style data histogram
 set style fill solid 0.9 noborder
 set boxwidth 0.9
 set title "60-byte frames beside OVS-DPDK, by flows in the traffic"
+set xtics rotate by 30 right
 plot "$tmp/bars" using 2:xtic(1) title "sluice" lc rgb "#2b6cb0", "" using 3 title "ovs-dpdk" lc rgb "#c9a227"
 set title "Growth with the number of flows"
 set logscale x
+set xtics norotate center
 set xlabel "flows in the traffic"
 plot for [i=0:3] "$tmp/lines" index i using 1:2 with linespoints lw 2 title columnheader(1)
 EOF
