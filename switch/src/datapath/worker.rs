@@ -357,6 +357,11 @@ impl<'a> Worker<'a> {
                 continue;
             }
             i += 1;
+            // What came behind a change is done as that says, also if it was published since the round began. What lent patches
+            // have under way is not to be overtaken, so there the round's beginning counts.
+            if self.lent.is_empty() {
+                self.refresh();
+            }
             let left = self.hand_on(port, ingress, received);
             if left > 0 {
                 self.process(ingress, left, now);
