@@ -240,7 +240,7 @@ fn files_are_checked_without_making_anything() {
     }
     user.fails("lab new star,3", 2, &["is no preset"]);
     let plan = user.ok("lab up made.yml --dry-run");
-    assert!(plan.starts_with("made: would make 4 hosts, 4 switches, "), "{plan}");
+    assert!(plan.starts_with("made: would make 4 hosts, 0 switches, 4 routers, 8 links "), "{plan}");
     let schema: Value = serde_json::from_str(&user.ok("lab schema")).unwrap();
     assert_eq!(schema["title"], "A lab of Sluice");
     assert!(!user.runtime().exists(), "nothing is made");
